@@ -1,0 +1,103 @@
+"""The errors that selfseg raises on purpose.
+
+SelfsegError
+├── DataError                a user's files are not what they should be
+│   ├── BadImage             one image can't be read (skipped, counted, listed)
+│   ├── TooManyBadImages     more of a collection is bad than is believable
+│   ├── EmptyCollection      no image where images were expected
+│   └── LabelError           a label is missing, of another size, or outside the classes
+├── ConfigError              an option has a value that can't work
+│   └── MissingExtra         an optional package is needed; says what to install
+├── RunError                 a run's folder can't be used as asked
+│   ├── RecipeMismatch       the run was made by another recipe
+│   ├── CheckpointError      a checkpoint is incomplete, foreign or does not fit
+│   └── StorageError         a file could not be written (a full disk)
+├── NonFiniteLoss            training met a loss that is not a number
+└── Interrupted              a signal asked to stop; the state was saved
+"""
+
+
+class SelfsegError(Exception):
+    """Base of every error raised on purpose; the message carries the value and the way out."""
+
+    exit_code = 1
+
+
+class DataError(SelfsegError):
+    """A user's files are not what they should be."""
+
+    exit_code = 3
+
+
+class BadImage(DataError):
+    """One image can't be read; `reason` is one of the words documented in `selfseg.data.images`."""
+
+    def __init__(self, path: object, reason: str, detail: str = "") -> None:
+        self.path = str(path)
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{path}: {reason}" + (f" ({detail})" if detail else ""))
+
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[str, str, str]]:
+        # Loader processes send exceptions by pickling their arguments; the default would send the message.
+        return type(self), (self.path, self.reason, self.detail)
+
+
+class TooManyBadImages(DataError):
+    """More of a collection is bad than is believable."""
+
+
+class EmptyCollection(DataError):
+    """No image where images were expected."""
+
+
+class LabelError(DataError):
+    """A label is missing, of another size than its image, or outside the classes."""
+
+
+class ConfigError(SelfsegError):
+    """An option has a value that can't work."""
+
+    exit_code = 2
+
+
+class MissingExtra(ConfigError):
+    """An optional package is needed.
+
+    Example:
+        >>> str(MissingExtra("DeepLabV3+", "segmentation_models_pytorch", "smp"))
+        "DeepLabV3+ needs the package segmentation_models_pytorch: pip install 'selfseg[smp]'"
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs the package {package}: pip install 'selfseg[{extra}]'")
+
+
+class RunError(SelfsegError):
+    """A run's folder can't be used as asked."""
+
+    exit_code = 4
+
+
+class RecipeMismatch(RunError):
+    """The run was made by another recipe."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint is incomplete, foreign or does not fit."""
+
+
+class StorageError(RunError):
+    """A file could not be written."""
+
+
+class NonFiniteLoss(SelfsegError):
+    """Training met a loss that is not a number; the weights are those of before the step."""
+
+    exit_code = 5
+
+
+class Interrupted(SelfsegError):
+    """A signal asked to stop; the state was saved and the same command goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL: try again

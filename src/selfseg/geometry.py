@@ -1,0 +1,100 @@
+"""Affine maps between a view and its source image.
+
+Frame: both sides live in [-1, 1] x [-1, 1], (x, y), `align_corners=False`: -1 is the outer edge of the first pixel,
++1 the outer edge of the last. A map is a (2, 3) matrix [A | b]: p_image = A p_view + b. A horizontal flip shows as
+a negative determinant of A.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def crop_affine(
+    box: tuple[float, float, float, float], image_size: tuple[int, int], flip: bool = False
+) -> NDArray[np.float32]:
+    """The affine of a crop that is resized to any size.
+
+    Args:
+        box: (x0, y0, x1, y1) in pixels of the image, edges: (0, 0, W, H) is the whole image.
+        image_size: (H, W).
+        flip: whether the view is mirrored left to right.
+
+    Returns:
+        (2, 3) float32, from view to image.
+
+    Example:
+        >>> crop_affine((0, 0, 4, 4), (4, 8)).tolist()
+        [[0.5, 0.0, -0.5], [0.0, 1.0, 0.0]]
+    """
+    x0, y0, x1, y1 = box
+    height, width = image_size
+    scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
+    shift_x, shift_y = (x0 + x1) / width - 1, (y0 + y1) / height - 1
+    return np.array([[-scale_x if flip else scale_x, 0, shift_x], [0, scale_y, shift_y]], np.float32)
+
+
+def invert(affine: Tensor) -> Tensor:
+    """The inverse maps.
+
+    Args:
+        affine: (B, 2, 3).
+
+    Returns:
+        (B, 2, 3).
+    """
+    linear = torch.linalg.inv(affine[:, :, :2])
+    return torch.cat([linear, -linear @ affine[:, :, 2:]], dim=2)
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """The map that applies `inner` first, then `outer`; both (B, 2, 3)."""
+    linear = outer[:, :, :2] @ inner[:, :, :2]
+    return torch.cat([linear, outer[:, :, :2] @ inner[:, :, 2:] + outer[:, :, 2:]], dim=2)
+
+
+def bounds(affine: Tensor) -> Tensor:
+    """The box that a view covers in its image.
+
+    Args:
+        affine: (B, 2, 3), axis-aligned.
+
+    Returns:
+        (B, 4) as (x0, y0, x1, y1) in the image's [-1, 1] frame.
+    """
+    half = affine[:, :, :2].abs().sum(2)
+    return torch.cat([affine[:, :, 2] - half, affine[:, :, 2] + half], dim=1)
+
+
+def overlap(first: Tensor, second: Tensor) -> Tensor:
+    """The box common to two views of an image, in the image's frame; x1 <= x0 or y1 <= y0 where there is none.
+
+    Args:
+        first: (B, 2, 3).
+        second: (B, 2, 3).
+
+    Returns:
+        (B, 4) as (x0, y0, x1, y1) in [-1, 1].
+    """
+    a, b = bounds(first), bounds(second)
+    return torch.cat([torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])], dim=1)
+
+
+def warp(image: Tensor, affine: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """What a view sees of an image.
+
+    Args:
+        image: (B, C, H, W) float.
+        affine: (B, 2, 3), from view to image.
+        size: (h, w) of the result.
+        mode: "bilinear" or "nearest".
+
+    Returns:
+        (B, C, h, w); zero outside of the image.
+    """
+    grid = F.affine_grid(affine.to(image), [image.shape[0], 1, *size], align_corners=False)
+    return F.grid_sample(image, grid, mode=mode, align_corners=False)

@@ -1,0 +1,144 @@
+"""The vocabulary: what moves between the loader, a method, the trainer and the evaluation.
+
+Letters in shapes: B images, V views, H W pixels, D embedding dimension, h w embedding cells, K prototypes or
+clusters, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """A batch of crops, one of each of the batch's B images.
+
+    Attributes:
+        image: (B, 3, H, W), RGB, uint8 out of the loader and float32 in [0, 1] once on the device; never normalised.
+        to_image: (B, 2, 3) float32 affine from view to source image, both in [-1, 1] with align_corners=False, (x, y).
+            A flip is a negative determinant and is stored nowhere else. The source image is what the view plan's
+            `prepare` returned.
+        regions: (B, H, W) int64, region ids of the source image, equal across views; -1 = none or unknown.
+    """
+
+    image: Tensor
+    to_image: Tensor
+    regions: Tensor
+
+    def to(self, device: torch.device | str) -> View:
+        """The same view on `device`, the image as float32 in [0, 1]."""
+        image = self.image.to(device, non_blocking=True)
+        if image.dtype == torch.uint8:
+            image = image.float().div_(255)
+        return View(
+            image=image,
+            to_image=self.to_image.to(device, non_blocking=True),
+            regions=self.regions.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> View:
+        """The same view in page-locked memory (the loader calls this by name)."""
+        return View(self.image.pin_memory(), self.to_image.pin_memory(), self.regions.pin_memory())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The views of one training step, all of the same B images in the same order.
+
+    Attributes:
+        views: V views of B crops each.
+        index: (B,) int64, the images' positions in the collection.
+        skipped: what could not be read while this batch was made, as (index, reason) pairs; another image stands in.
+    """
+
+    views: tuple[View, ...]
+    index: Tensor
+    skipped: tuple[tuple[int, str], ...] = ()
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`, images as float32 in [0, 1]."""
+        return Batch(tuple(view.to(device) for view in self.views), self.index.to(device), self.skipped)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (the loader calls this by name)."""
+        return Batch(tuple(view.pin_memory() for view in self.views), self.index.pin_memory(), self.skipped)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one training step returns.
+
+    Attributes:
+        loss: scalar with gradient.
+        logs: detached scalars; the names are documented by each method.
+    """
+
+    loss: Tensor
+    logs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """One number with everything that makes it mean something. Metrics are fractions, confusion rows are truth.
+
+    Attributes:
+        protocol: "clusters", "linear", ...
+        protocol_version: raised whenever the same input would give another number.
+        what: what was evaluated: "embedder", or the name of a trivial baseline.
+        dataset: the data set's folder or name.
+        split: the split that was measured, e.g. "val".
+        fit_split: the split that clusters or the linear layer were fitted on.
+        metrics: e.g. {"miou": 0.31, "miou_std": 0.01, "accuracy": ...}; the mean over seeds, and its deviation.
+        class_names: C names in the order of `class_iou` and `confusion`.
+        class_iou: C fractions (mean over seeds); None for a class with neither truth nor prediction.
+        confusion: (C, C) pixel counts of the first seed; rows = truth, columns = prediction.
+        matching: "hungarian", "majority" or "none".
+        k: number of clusters, or None.
+        resolution: the short side that images were resized to, or "native".
+        crop: "none" or the crop's size.
+        crf: whether a CRF refined the prediction.
+        seeds: the seeds that the mean is over.
+        counts: e.g. {"images": 101, "pixels": ..., "void": ...}.
+        options: whatever else the protocol was run with (steps of the linear layer, points of k-means, ...).
+        recipe_hash: the run's recipe, or "" for a baseline.
+        package_version: selfseg's.
+    """
+
+    protocol: str
+    protocol_version: int
+    what: str
+    dataset: str
+    split: str
+    fit_split: str
+    metrics: Mapping[str, float]
+    class_names: tuple[str, ...]
+    class_iou: tuple[float | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    matching: str
+    k: int | None
+    resolution: int | str
+    crop: str
+    crf: bool
+    seeds: tuple[int, ...]
+    counts: Mapping[str, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe_hash: str = ""
+    package_version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EvalResult:
+        """The inverse of `to_dict`; an unknown or missing key raises TypeError."""
+        values = dict(values)
+        for name in ("class_names", "class_iou", "seeds"):
+            values[name] = tuple(values[name])
+        values["confusion"] = tuple(tuple(row) for row in values["confusion"])
+        return cls(**values)
