@@ -1,0 +1,151 @@
+"""timm backbones as multi-scale feature extractors, and initial weights from files of other projects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from selfseg.errors import CheckpointError, ConfigError
+
+# Where other projects keep the backbone inside their checkpoints: torchvision/timm, MoCo v1/v2, MoCo v3, SwAV,
+# DINO, Lightning wrappers.
+_WRAPPERS = ("state_dict", "model", "teacher", "student", "network")
+_PREFIXES = (
+    "",
+    "module.",
+    "backbone.",
+    "module.backbone.",
+    "encoder_q.",
+    "module.encoder_q.",
+    "base_encoder.",
+    "module.base_encoder.",
+    "encoder.",
+    "module.encoder.",
+    "model.",
+    "model.backbone.",
+    "embedder.backbone.",
+)
+
+
+def make_backbone(name: str, output_stride: int) -> nn.Module:
+    """A timm network that returns its stages' feature maps, finest first.
+
+    Args:
+        name: any timm CNN with feature extraction: "resnet18" to "resnet152", "convnext_tiny", "efficientnet_b0", ...
+        output_stride: stride of the last stage, 8, 16 or 32; below 32 the last stages are dilated instead of strided.
+
+    Returns:
+        Module: (B, 3, H, W) to a list of (B, C_i, h_i, w_i); `feature_info` tells channels and strides. Weights are
+        random.
+
+    Raises:
+        ConfigError: if timm has no such network or it can't be built at that stride.
+    """
+    try:
+        return cast(
+            nn.Module,
+            timm.create_model(name, pretrained=False, features_only=True, output_stride=output_stride),
+        )
+    except (
+        RuntimeError,
+        NotImplementedError,
+        AssertionError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ) as error:
+        import difflib
+
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=4)) or "see timm.list_models()"
+        raise ConfigError(
+            f"can't build backbone {name!r} with output stride {output_stride}: {error}; near names: {near}"
+        ) from error
+
+
+def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> str:
+    """Fill a backbone from a local checkpoint, or from timm's ImageNet weights.
+
+    Args:
+        backbone: made by `make_backbone`; changed in place.
+        source: a .safetensors or torch file in timm, torchvision, MoCo, SwAV or DINO naming (read without unpickling
+            code), or "imagenet", which downloads timm's default weights of `name`.
+        name: timm's name of the backbone, for "imagenet".
+
+    Returns:
+        A sentence on what was loaded.
+
+    Raises:
+        CheckpointError: if the file is missing, unsafe, or does not hold this backbone. The backbone is unchanged.
+    """
+    if str(source) == "imagenet":
+        weights = _download(name)
+    else:
+        weights = read_weights(Path(source))
+    wanted = backbone.state_dict()
+    best, best_hits = "", -1
+    for prefix in _PREFIXES:
+        hits = sum(prefix + key in weights for key in wanted)
+        if hits > best_hits:
+            best, best_hits = prefix, hits
+    found = {key: weights[best + key] for key in wanted if best + key in weights}
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in found if found[key].shape != wanted[key].shape]
+    if missing or wrong:
+        example = missing[0] if missing else wrong[0]
+        shapes = (
+            f", {example} is {tuple(found[example].shape)} instead of {tuple(wanted[example].shape)}"
+            if wrong
+            else ""
+        )
+        raise CheckpointError(
+            f"{source} does not hold this backbone: {len(missing)} of {len(wanted)} tensors missing, {len(wrong)} of "
+            f"another shape (first: {example}{shapes}; the file has e.g. {', '.join(list(weights)[:3])}); is it "
+            f"another architecture?"
+        )
+    backbone.load_state_dict({**wanted, **found})
+    return f"{len(found)} tensors of the backbone from {source}" + (f" under {best!r}" if best else "")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors or torch file; never unpickles anything but tensors.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}; give an existing file or 'imagenet'")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
+        raise CheckpointError(
+            f"can't read weights from {path}: {type(error).__name__}: {str(error).splitlines()[0]}; files that hold "
+            "more than tensors are refused because opening them could run code: re-save the state dict alone"
+        ) from error
+    for _ in range(3):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise CheckpointError(f"{path} holds no tensors; its keys: {', '.join(map(str, list(content)[:5]))}")
+    return weights
+
+
+def _download(name: str) -> dict[str, Tensor]:
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:  # network, hub and name errors of many libraries
+        raise CheckpointError(
+            f"can't get ImageNet weights of {name!r} through timm ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); without a network, give a local file instead"
+        ) from error
+    return dict(model.state_dict())

@@ -1,0 +1,95 @@
+"""Decoders: from a backbone's stages to one map of raw embeddings (B, D, h, w)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfseg.errors import ConfigError, MissingExtra
+
+
+class LightFPN(nn.Module):
+    """The light feature pyramid of ViCE's low-resolution model (as in PiCIE).
+
+    1x1 lateral convolutions from the last four stages to D, top-down bilinear + add, no smoothing convolutions.
+    Output at the stride of the first of the four stages (4 for ResNets).
+    """
+
+    def __init__(self, channels: Sequence[int], dim: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(count, dim, 1) for count in channels[-4:])
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        """Finest first list of (B, C_i, h_i, w_i) to (B, D, h, w) at the finest of the last four."""
+        used = stages[-len(self.laterals) :]
+        top: Tensor = self.laterals[-1](used[-1])
+        for lateral, stage in zip(reversed(self.laterals[:-1]), reversed(used[:-1]), strict=True):
+            here: Tensor = lateral(stage)
+            if top.shape[2:] != here.shape[2:]:
+                top = F.interpolate(top, size=here.shape[2:], mode="bilinear", align_corners=False)
+            top = here + top
+        return top
+
+
+class LinearDecoder(nn.Module):
+    """A 1x1 convolution on the last stage."""
+
+    def __init__(self, channels: Sequence[int], dim: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels[-1], dim, 1)
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        """Finest first list of (B, C_i, h_i, w_i) to (B, D, h, w) at the last stage's stride."""
+        out: Tensor = self.project(stages[-1])
+        return out
+
+
+class DeepLabV3Plus(nn.Module):
+    """DeepLabV3+ of segmentation_models_pytorch (ASPP 12/24/36), then a 1x1 convolution to D; output stride 4.
+
+    Raises:
+        MissingExtra: if segmentation_models_pytorch is not installed.
+        ConfigError: if the backbone's output stride is 32.
+    """
+
+    def __init__(self, channels: Sequence[int], dim: int, output_stride: int) -> None:
+        super().__init__()
+        try:
+            from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+        except ImportError as error:
+            raise MissingExtra("the decoder deeplabv3plus", "segmentation_models_pytorch", "smp") from error
+        if output_stride == 32:
+            raise ConfigError("the decoder deeplabv3plus needs output_stride 8 or 16, not 32")
+        self.decoder = DeepLabV3PlusDecoder(
+            encoder_channels=[3, *channels],
+            encoder_depth=len(channels),
+            out_channels=256,
+            atrous_rates=(12, 24, 36),
+            output_stride=output_stride,
+            aspp_separable=True,
+            aspp_dropout=0.0,
+        )
+        self.project = nn.Conv2d(256, dim, 1)
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        """Finest first list of (B, C_i, h_i, w_i) to (B, D, h, w) at stride 4."""
+        # smp expects the input image before the stages and never reads it.
+        out: Tensor = self.project(self.decoder([stages[0], *stages]))
+        return out
+
+
+def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: int) -> nn.Module:
+    """Build a decoder by name: "fpn", "deeplabv3plus" or "linear".
+
+    Raises:
+        ConfigError: for another name.
+    """
+    if name == "fpn":
+        return LightFPN(channels, dim)
+    if name == "deeplabv3plus":
+        return DeepLabV3Plus(channels, dim, output_stride)
+    if name == "linear":
+        return LinearDecoder(channels, dim)
+    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3plus, linear")

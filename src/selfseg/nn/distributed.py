@@ -1,0 +1,115 @@
+"""The only module that speaks with other processes; everything here also works alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of every process's `value`, without gradient; same shape."""
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
+    """Every process's rows, in the order of the processes, without gradient.
+
+    Args:
+        rows: (n, ...), n may differ between processes.
+
+    Returns:
+        (sum of n, ...), and where this process's rows begin in it.
+    """
+    rows = rows.detach()
+    if world_size() == 1:
+        return rows, 0
+    count = torch.tensor([rows.shape[0]], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(world_size())]
+    dist.all_gather(counts, count)
+    sizes = [int(each) for each in counts]
+    padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+    padded[: rows.shape[0]] = rows
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]), sum(sizes[: rank()])
+
+
+class _SumWithGradient(torch.autograd.Function):
+    """All-reduce whose gradient is the all-reduce of the gradients."""
+
+    @staticmethod
+    def forward(_context: Any, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(_context: Any, *gradients: Any) -> Any:
+        gradient: Tensor = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over the batches of all processes, on any device.
+
+    torch's own SyncBatchNorm raises on the CPU. Statistics in float32, over (B, H, W) of every process.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape and dtype."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        values = input.float()
+        count = values.new_tensor([values.numel() / values.shape[1]])
+        packed: Tensor = _SumWithGradient.apply(  # type: ignore[no-untyped-call]
+            torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
+        )
+        channels = values.shape[1]
+        total = packed[-1].detach()
+        mean = packed[:channels] / total
+        variance = packed[channels:-1] / total - mean.square()
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            momentum = 0.1 if self.momentum is None else self.momentum
+            with torch.no_grad():
+                unbiased = variance * (total / (total - 1).clamp(min=1))
+                self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+                self.running_var.lerp_(unbiased.to(self.running_var), momentum)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
+        out = (values - mean[:, None, None]) * torch.rsqrt(variance[:, None, None] + self.eps)
+        if self.affine:
+            out = out * self.weight[:, None, None] + self.bias[:, None, None]
+        return out.to(input.dtype)
+
+
+def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+    """Let every BatchNorm2d of a module use the statistics of all processes; names and weights stay.
+
+    A module of a run with one process is returned as it is.
+    """
+    if world_size() == 1:
+        return module
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for child in module.modules():
+        # The class is exchanged in place, so subclasses' extras (timm's BatchNormAct2d) must not be touched.
+        if type(child) is nn.BatchNorm2d:
+            child.__class__ = SyncedBatchNorm2d
+    return module

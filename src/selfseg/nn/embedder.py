@@ -1,0 +1,174 @@
+"""The product: an image to a dense embedding, one vector per pixel."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from selfseg.errors import CheckpointError, ConfigError
+from selfseg.files import read_json, write_atomically, write_json
+from selfseg.nn.backbones import make_backbone
+from selfseg.nn.decoders import make_decoder
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """What an embedder is made of.
+
+    Attributes:
+        backbone: timm name of a CNN.
+        output_stride: of the backbone's last stage, in pixels; below 32 its last stages are dilated.
+        decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res) or "linear".
+        dim: D, the length of a pixel's vector.
+        resolution: short side in px that images are resized to before they are embedded; None = as they are.
+    """
+
+    backbone: str = "resnet18"
+    output_stride: Literal[8, 16, 32] = 8
+    decoder: Literal["fpn", "deeplabv3plus", "linear"] = "fpn"
+    dim: int = 128
+    resolution: int | None = 320
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError(f"dim must be at least 1, not {self.dim}")
+        if self.resolution is not None and self.resolution < 32:
+            raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
+
+
+class Embedder(nn.Module):
+    """An image to a dense embedding; a plain module that owns its normalisation.
+
+    Attributes:
+        config: what it is made of.
+        dim: D, the length of a pixel's vector.
+        stride: pixels of the input per embedding cell.
+        normalised: True: every pixel's vector has unit length.
+        resolution: short side in px that `embed` resizes to, or None.
+
+    Example:
+        >>> embedder = Embedder(EmbedderConfig(dim=8, output_stride=32)).eval()
+        >>> embedder(torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 8, 16, 24])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dim = config.dim
+        self.resolution = config.resolution
+        self.normalised = True
+        self.backbone = make_backbone(config.backbone, config.output_stride)
+        info = cast(Any, self.backbone.feature_info)
+        channels, strides = list(info.channels()), list(info.reduction())
+        self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride)
+        self.stride: int = strides[-1] if config.decoder == "linear" else strides[max(len(strides) - 4, 0)]
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def raw(self, image: Tensor) -> Tensor:
+        """The embedding before it is normalised.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, D, h, w) float with h = ceil(H / stride).
+        """
+        out: Tensor = self.decoder(self.backbone((image - self.mean) / self.std))
+        return out
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The embedding.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, D, h, w) float32, unit length over D.
+        """
+        return F.normalize(self.raw(image).float(), dim=1)
+
+    @torch.inference_mode()
+    def embed(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """Embed one image of any size.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, a PIL image, or a file. Resized so that its short side is `resolution`.
+
+        Returns:
+            (D, h, w) float32 on the CPU, unit length over D.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8.
+        """
+        # Here because the network itself must not need the readers.
+        from selfseg.data.images import read_image, resize_short_side
+
+        if isinstance(image, str | Path):
+            pixels = read_image(Path(image))
+        else:
+            if hasattr(image, "convert"):
+                image = image.convert("RGB")
+            pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ConfigError(f"an image must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
+        if self.resolution is not None:
+            pixels = resize_short_side(pixels, self.resolution)
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+        training = self.training
+        self.eval()
+        try:
+            return self(tensor.to(self.mean.device).float() / 255)[0].cpu()
+        finally:
+            self.train(training)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `weights.safetensors` and `embedder.json` into a folder, each atomically."""
+        folder = Path(folder)
+        weights = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        write_atomically(folder / "weights.safetensors", lambda path: save_file(weights, path))
+        write_json(folder / "embedder.json", {"format": FORMAT, **asdict(self.config)})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Embedder:
+        """Read what `save` wrote; in eval mode, on the CPU.
+
+        Raises:
+            CheckpointError: if the folder holds no embedder, or another format's.
+        """
+        folder = Path(folder)
+        try:
+            values = read_json(folder / "embedder.json")
+            weights = load_file(folder / "weights.safetensors")
+        except Exception as error:  # missing, damaged, foreign: the user needs one sentence
+            raise CheckpointError(
+                f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
+            ) from error
+        known = {field.name for field in fields(EmbedderConfig)}
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT or set(values) != known:
+            raise CheckpointError(
+                f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders"
+            )
+        embedder = cls(EmbedderConfig(**values))
+        try:
+            embedder.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
+        return embedder.eval()
