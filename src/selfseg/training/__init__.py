@@ -1,1 +1,1 @@
-"""."""
+"""Recipes, the loop, checkpoints, schedules and logs."""

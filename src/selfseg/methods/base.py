@@ -1,0 +1,47 @@
+"""What a method is to the rest of the program."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import nn
+
+from selfseg.data.views import ViewPlan
+from selfseg.nn.embedder import Embedder
+from selfseg.types import Batch, StepOutput
+
+
+class Method(nn.Module, ABC):
+    """A way to learn an embedder from views of images.
+
+    A method knows no optimiser, device, rank, step counter or logger. What must survive a restart is a parameter or
+    a registered buffer; what changes with time is a function of `progress`.
+
+    Attributes:
+        Config: the frozen dataclass of its settings; `Method(config)` builds it.
+        embedder: what is kept when training is over.
+    """
+
+    Config: ClassVar[type[Any]]
+    embedder: Embedder
+
+    @abstractmethod
+    def forward(self, batch: Batch, progress: float) -> StepOutput:
+        """The training step, up to the loss.
+
+        Args:
+            batch: the views, on the device, images in [0, 1].
+            progress: share of the training that is done, in [0, 1].
+
+        Returns:
+            The loss and the logs. With P processes the loss is scaled so that the mean over processes is the
+            loss of the global batch.
+        """
+
+    @abstractmethod
+    def views(self) -> ViewPlan:
+        """Which views and regions the step wants."""
+
+    def after_step(self, progress: float) -> None:  # noqa: B027 - most methods need nothing here
+        """Called after the optimiser's step: averages, centres, normalised weights."""

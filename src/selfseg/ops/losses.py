@@ -1,0 +1,58 @@
+"""Objectives and what is logged beside them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def swapped_prediction(scores: Tensor, assignment: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """Cross entropy between assignments and predictions (SwAV; ViCE eq. 3).
+
+    Args:
+        scores: (V, I, K) cosines of V views' regions to the prototypes.
+        assignment: (I, K) targets, no gradient.
+        weight: (I,) weight of each region.
+        temperature: of the softmax over scores.
+
+    Returns:
+        Scalar: sum over regions of weight * cross entropy, mean over the V views.
+    """
+    log_prediction = F.log_softmax(scores / temperature, dim=2)
+    per_region = torch.einsum("vik,ik->vi", log_prediction, assignment)
+    return -(per_region * weight).sum() / scores.shape[0]
+
+
+def usage_entropy(assignment: Tensor) -> Tensor:
+    """How evenly prototypes are used: entropy of the mean assignment as a fraction of log K.
+
+    Args:
+        assignment: (N, K) rows that sum to 1.
+
+    Returns:
+        Scalar in [0, 1]; 1 = all equally, 0 = one takes everything. 0 for N = 0.
+    """
+    if assignment.shape[0] == 0:
+        return assignment.new_zeros(())
+    usage = assignment.mean(0)
+    return torch.special.entr(usage).sum() / math.log(max(assignment.shape[1], 2))
+
+
+def effective_rank(vectors: Tensor) -> Tensor:
+    """Effective rank: exp of the entropy of the covariance's spectrum (Roy and Vetterli 2007).
+
+    Args:
+        vectors: (N, D) float.
+
+    Returns:
+        Scalar in [1, D]; near 1 = all vectors vary along one direction. 0 for fewer than two vectors.
+    """
+    if vectors.shape[0] < 2:
+        return vectors.new_zeros(())
+    centred = (vectors - vectors.mean(0)).double()
+    spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
+    share = spectrum / spectrum.sum().clamp(min=1e-30)
+    return torch.special.entr(share).sum().exp().to(vectors.dtype)

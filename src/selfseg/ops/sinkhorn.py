@@ -1,0 +1,33 @@
+"""Equal assignment of vectors to prototypes by optimal transport (SwAV, Caron et al. 2020, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+    """Sinkhorn-Knopp: assignments near to softmax(scores / epsilon) that use every prototype equally.
+
+    Args:
+        scores: (..., N, K) cosines in [-1, 1], rows = vectors; N may be 0.
+        epsilon: entropy; smaller is harder.
+        iterations: of one normalisation over rows and one over columns each.
+
+    Returns:
+        (..., N, K) float32 rows that sum to 1; columns sum to about N / K. No gradient.
+
+    Example:
+        >>> sinkhorn(torch.eye(2)).round(decimals=3).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    if scores.shape[-2] == 0:
+        return scores.detach().float()
+    # Scaling all by one factor changes nothing after the first normalisation; subtracting the maximum avoids overflow.
+    scaled = scores.detach().float() / epsilon
+    assignment = torch.exp(scaled - scaled.amax((-2, -1), keepdim=True))
+    for _ in range(iterations):
+        assignment /= assignment.sum(-2, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
+        assignment /= assignment.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
+    return assignment

@@ -1,0 +1,183 @@
+"""A recipe: everything that a training run is made of. Written beside the run as YAML, read back strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import yaml
+from tyro.conf import Positional
+
+from selfseg.data.regions import Grid, Pixels, Superpixels
+from selfseg.data.views import ContentCentredViews
+from selfseg.errors import ConfigError, RunError
+from selfseg.files import write_text
+from selfseg.methods import METHODS, Method
+from selfseg.nn.embedder import EmbedderConfig
+from selfseg.training.plain import KIND, from_plain, to_plain
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move.
+
+    Attributes:
+        name: "lars" (ViCE), "adamw" or "sgd".
+        base_lr: learning rate for `reference_batch` images; it grows linearly with the batch size.
+        reference_batch: images that `base_lr` is for.
+        momentum: of LARS and SGD; AdamW's beta1.
+        weight_decay: on weights with two dimensions or more; biases and norms have none.
+        trust: LARS's trust coefficient.
+        warmup: share of the steps with a linear warm-up.
+        final: last learning rate as a share of the peak.
+        clip: greatest gradient norm, or None.
+    """
+
+    name: Literal["lars", "adamw", "sgd"] = "lars"
+    base_lr: float = 0.04
+    reference_batch: int = 16
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    trust: float = 0.001
+    warmup: float = 0.02
+    final: float = 0.001
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.base_lr <= 0:
+            raise ConfigError(f"optimizer.base_lr must be above 0, not {self.base_lr}")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"optimizer.warmup is a share of the steps in [0, 1), not {self.warmup}")
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[Config]):
+    """One run.
+
+    Attributes:
+        images: folder (or list file) of images.
+        out: the run's folder.
+        method: the method's settings; their class chooses the method.
+        optimizer: how weights move.
+        name: of the recipe.
+        steps: training steps; or give epochs.
+        epochs: passes over the images; or give steps.
+        batch_size: images a step, over all processes.
+        init: initial weights of the backbone: a file, "imagenet" (timm), or None = random.
+        seed: of everything random.
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+        accelerator: "auto", "cpu" or "cuda".
+        devices: processes per node; 0 = every GPU, or one process on a CPU.
+        nodes: machines.
+        workers: loader processes per process; 0 = in the training process.
+        checkpoint_every: steps between checkpoints (also saved at the end and on a signal).
+        keep: newest checkpoints that are kept.
+        log_every: steps between lines of the log.
+        max_bad: share of unreadable images that stops the run.
+        cache: keep the regions on disk, in RUN/cache.
+    """
+
+    images: Positional[Path]
+    out: Path
+    method: Config
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    name: str = "custom"
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 16
+    init: str | None = None
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 0
+    nodes: int = 1
+    workers: int = 2
+    checkpoint_every: int = 500
+    keep: int = 2
+    log_every: int = 10
+    max_bad: float = 0.05
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError(f"give either steps or epochs, not steps={self.steps} and epochs={self.epochs}")
+        for name in ("steps", "epochs", "batch_size", "nodes", "checkpoint_every", "keep", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be above 0, not {value}")
+        if self.workers < 0 or self.devices < 0:
+            raise ConfigError(f"workers and devices can't be negative: {self.workers}, {self.devices}")
+
+    def total_steps(self, images: int) -> int:
+        """Steps of the whole run on a collection of this many images."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(round(self.epochs * images / self.batch_size), 1)
+
+    def build_method(self) -> Method:
+        """The method with fresh weights from torch's current random state."""
+        for method in METHODS.values():
+            if isinstance(self.method, method.Config):
+                return method(self.method)
+        raise ConfigError(f"no method takes a {type(self.method).__name__}; there are {', '.join(METHODS)}")
+
+
+# Settings that change how a run is executed and not what it learns: a resumed run may change them.
+EXECUTION = frozenset(
+    "images out accelerator devices nodes workers checkpoint_every keep log_every max_bad cache name".split()
+)
+
+
+def _kinds() -> dict[str, type[Any]]:
+    shared = (Recipe, OptimizerConfig, EmbedderConfig, ContentCentredViews, Superpixels, Grid, Pixels)
+    return {cls.__name__: cls for cls in (*shared, *(method.Config for method in METHODS.values()))}
+
+
+def write_recipe(recipe: Recipe[Any], path: Path) -> None:
+    """Write a recipe as YAML, atomically."""
+    write_text(path, yaml.safe_dump(to_plain(recipe), sort_keys=False, allow_unicode=True))
+
+
+def read_recipe(path: Path) -> Recipe[Any]:
+    """Read what `write_recipe` wrote.
+
+    Raises:
+        RunError: if there is no such file or it is no recipe; ConfigError names a wrong entry.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RunError(f"no readable recipe at {path}: {error}") from error
+    if not isinstance(values, dict) or values.get(KIND) != "Recipe":
+        raise RunError(f"{path} is no recipe of selfseg")
+    recipe = from_plain(Recipe, values, _kinds())
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def recipe_hash(recipe: Recipe[Any]) -> str:
+    """16 hex digits of what the run learns: equal for recipes that differ only in how they are executed."""
+    values = {key: value for key, value in to_plain(recipe).items() if key not in EXECUTION}
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def differences(old: Recipe[Any], new: Recipe[Any]) -> list[str]:
+    """Lines "method.temperature: 0.1 → 0.2" for every setting that changes what is learned."""
+    before, after = _flat(to_plain(old)), _flat(to_plain(new))
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if key.split(".")[0] not in EXECUTION and before.get(key) != after.get(key)
+    ]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {k: v for key, item in values.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}

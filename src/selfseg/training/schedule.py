@@ -1,0 +1,27 @@
+"""Schedules: pure functions of progress, so a restart needs no state."""
+
+from __future__ import annotations
+
+import math
+
+
+def warmup_cosine(progress: float, peak: float, warmup: float, final: float) -> float:
+    """Linear warm-up, then half a cosine.
+
+    Args:
+        progress: share of the training that is done, in [0, 1].
+        peak: the highest value.
+        warmup: share of the training that the warm-up takes; it starts at 0.
+        final: the value at progress 1.
+
+    Returns:
+        The value at `progress`.
+
+    Example:
+        >>> [round(warmup_cosine(p, 1.0, 0.2, 0.1), 3) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
+        [0.0, 0.5, 1.0, 0.55, 0.1]
+    """
+    if progress < warmup:
+        return peak * progress / warmup
+    share = (progress - warmup) / max(1 - warmup, 1e-12)
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
