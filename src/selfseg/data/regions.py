@@ -1,0 +1,167 @@
+"""Where regions come from: superpixels, a grid or single pixels; and a cache of them on disk.
+
+A region source is a frozen configuration with `compute(image)` and a `key` that changes whenever the same image would
+get other regions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.errors import ConfigError
+from selfseg.files import write_atomically
+from selfseg.ops.slic import ALGORITHM_VERSION, check_parameters, slic
+
+
+@dataclass(frozen=True)
+class Superpixels:
+    """SLIC superpixels; see `selfseg.ops.slic.slic`.
+
+    Attributes:
+        size: mean spacing, in pixels of the image that `compute` gets; at least 2.
+        ruler: compactness, the difference in CIELAB (L in 0..100) that weighs as much as `size` pixels.
+        iterations: rounds of assignment and update.
+
+    Raises:
+        ConfigError: if a value can't work.
+    """
+
+    size: int = 20
+    ruler: float = 10.0
+    iterations: int = 5
+
+    def __post_init__(self) -> None:
+        check_parameters(self.size, self.ruler, self.iterations)
+
+    @property
+    def key(self) -> str:
+        """Everything that the regions depend on, but for the image."""
+        return f"superpixels-v{ALGORITHM_VERSION}-{self.size}-{float(self.ruler)!r}-{self.iterations}"
+
+    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0."""
+        return slic(image, self.size, self.ruler, self.iterations)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Square cells, the last ones cut off at the right and bottom edge: what superpixels have to beat.
+
+    Attributes:
+        size: side of a cell in pixels, at least 1.
+
+    Raises:
+        ConfigError: if `size` can't work.
+    """
+
+    size: int = 20
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or int(self.size) != self.size or self.size < 1:
+            raise ConfigError(f"a grid's size must be a whole number of at least 1 pixel, not {self.size!r}")
+
+    @property
+    def key(self) -> str:
+        """Everything that the regions depend on, but for the image."""
+        return f"grid-v1-{self.size}"
+
+    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0 in raster order."""
+        height, width = _image_size(image)
+        columns = -(-width // self.size)
+        rows = np.arange(height, dtype=np.int32) // self.size
+        return rows[:, None] * np.int32(columns) + np.arange(width, dtype=np.int32) // self.size
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Each pixel is a region of its own."""
+
+    @property
+    def key(self) -> str:
+        """Everything that the regions depend on, but for the image."""
+        return "pixels-v1"
+
+    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, 0 to H * W - 1 in raster order."""
+        height, width = _image_size(image)
+        return np.arange(height * width, dtype=np.int32).reshape(height, width)
+
+
+RegionSource: TypeAlias = Superpixels | Grid | Pixels
+
+
+def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ConfigError(f"image must be (H, W, 3), not {image.shape}")
+    return image.shape[0], image.shape[1]
+
+
+class RegionCache:
+    """Regions of images, computed once and kept on disk.
+
+    An entry is found by the image's pixels and the source's key, so that renamed files, other parameters and newer
+    algorithms need no care. Entries are lossless, some 5 kB for superpixels of 480 x 320, and written atomically:
+    any number of processes may share a folder, and it may be deleted at any time. A damaged entry is made anew.
+    Grid and pixel regions are quicker made than read and are never stored.
+
+    Args:
+        folder: where entries are kept, made when first needed; None keeps nothing.
+        source: what computes the regions.
+
+    Raises:
+        StorageError: by `get`, if an entry can't be written.
+    """
+
+    def __init__(self, folder: Path | None, source: RegionSource) -> None:
+        self.folder = folder if isinstance(source, Superpixels) else None
+        self.source = source
+
+    def get(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """The regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0."""
+        if self.folder is None:
+            return self.source.compute(image)
+        path = self._path(self.folder, image)
+        height, width = _image_size(image)
+        regions = _read(path, height, width)
+        if regions is None:
+            regions = self.source.compute(image)
+            content = _pack(regions)
+            write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        return regions
+
+    def _path(self, folder: Path, image: NDArray[np.uint8]) -> Path:
+        digest = hashlib.blake2b(f"{self.source.key} {image.shape} {image.dtype} ".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(image).data)
+        name = digest.hexdigest()
+        return folder / name[:2] / f"{name}.regions"
+
+
+_HEADER = struct.Struct("<8sII")  # magic, height, width
+_MAGIC = b"regions1"
+
+
+def _pack(regions: NDArray[np.int32]) -> bytes:
+    # Neighbours mostly have the same id, so that differences are mostly 0: small, and quick to pack and unpack.
+    difference = np.diff(regions.ravel(), prepend=np.int32(0)).astype("<i4")
+    return _HEADER.pack(_MAGIC, *regions.shape) + zlib.compress(difference.data, 1)
+
+
+def _read(path: Path, height: int, width: int) -> NDArray[np.int32] | None:
+    """The entry, or None if there is none that is sound (zlib's checksum is over all of it)."""
+    try:
+        content = path.read_bytes()
+        if content[: _HEADER.size] != _HEADER.pack(_MAGIC, height, width):
+            return None
+        difference = np.frombuffer(zlib.decompress(content[_HEADER.size :]), "<i4")
+        return np.cumsum(difference, dtype=np.int32).reshape(height, width)
+    except (OSError, ValueError, zlib.error):
+        return None
