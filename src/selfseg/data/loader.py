@@ -1,0 +1,278 @@
+"""From a folder to batches of views: keyed order, keyed augmentation, nothing that a resume has to remember.
+
+Order: training is one stream of positions. Batch `step` holds the positions step * batch_size and on; position p is
+image permutation(seed, epoch)[p % n] of epoch p // n. So every batch size works with every folder, no image is
+dropped at an epoch's end, and to go on at `step` only `step` is needed.
+
+Views: every sample is a pure function of (seed, epoch, image index), whatever the number of workers or processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.context import BaseContext
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from selfseg.data.images import ImageCollection
+from selfseg.data.regions import RegionCache
+from selfseg.data.views import Crop, ViewPlan
+from selfseg.errors import BadImage, ConfigError, TooManyBadImages
+from selfseg.types import Batch, View
+
+Key = tuple[int, int]
+"""(epoch, image index)."""
+
+
+@lru_cache(maxsize=2)
+def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    # PCG64 by name: default_rng may change its generator with a release of numpy.
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n)
+    order.flags.writeable = False
+    return order
+
+
+def image_at(position: int, n: int, seed: int) -> Key:
+    """Which image stands at a position of the stream.
+
+    Args:
+        position: at least 0.
+        n: number of images, at least 1.
+        seed: at least 0.
+
+    Returns:
+        (epoch, index); every index occurs once per epoch.
+
+    Example:
+        >>> sorted(image_at(position, 3, seed=0) for position in range(6))
+        [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    """
+    epoch, place = divmod(position, n)
+    return epoch, int(_permutation(n, seed, epoch)[place])
+
+
+class StepSampler(Sampler[list[Key]]):
+    """The keys of each step's batch, or of one process's contiguous part of it.
+
+    Args:
+        n: number of images.
+        batch_size: images per step over all processes.
+        start_step: the first step.
+        stop_step: one past the last step.
+        seed: of the order.
+        rank: this process.
+        world_size: number of processes.
+
+    Raises:
+        ConfigError: if a value can't work.
+
+    Example:
+        >>> whole = list(StepSampler(n=5, batch_size=4, start_step=0, stop_step=3, seed=0))
+        >>> len(whole), len(whole[0])
+        (3, 4)
+        >>> resumed = list(StepSampler(n=5, batch_size=4, start_step=2, stop_step=3, seed=0))
+        >>> resumed == whole[2:]
+        True
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        start_step: int,
+        stop_step: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if n < 1:
+            raise ConfigError(f"there must be at least 1 image, not {n}")
+        if batch_size < 1 or world_size < 1 or batch_size % world_size:
+            raise ConfigError(
+                f"the batch size ({batch_size}, over all processes) must be a multiple of the number of processes "
+                f"({world_size}); use {max(1, round(batch_size / max(1, world_size))) * max(1, world_size)}"
+            )
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank must be in [0, {world_size}), not {rank}")
+        if seed < 0 or start_step < 0:
+            raise ConfigError(f"seed ({seed}) and start_step ({start_step}) must be at least 0")
+        self.n = n
+        self.batch_size = batch_size
+        self.start_step = start_step
+        self.stop_step = stop_step
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return max(0, self.stop_step - self.start_step)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        part = self.batch_size // self.world_size
+        for step in range(self.start_step, self.stop_step):
+            first = step * self.batch_size + self.rank * part
+            yield [image_at(position, self.n, self.seed) for position in range(first, first + part)]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The views of one image.
+
+    Attributes:
+        crops: V crops.
+        index: the image's position in the collection; the stand-in's, if there is one.
+        skipped: (index, reason) of each image that could not be read.
+    """
+
+    crops: tuple[Crop, ...]
+    index: int
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+class ViewDataset(Dataset[Sample]):
+    """The views of each image under each epoch's key.
+
+    An image that can't be read is replaced by the next one that can, with a key of its own, and is reported.
+
+    Args:
+        images: what to train on.
+        plan: how an image becomes views.
+        seed: of the augmentation, at least 0.
+        cache: gives the region ids of a prepared image.
+    """
+
+    def __init__(self, images: ImageCollection, plan: ViewPlan, seed: int, cache: RegionCache) -> None:
+        self.images = images
+        self.plan = plan
+        self.seed = seed
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """One sample, a pure function of `key` and the files.
+
+        Args:
+            key: (epoch, image index).
+
+        Returns:
+            The views, as numpy arrays.
+
+        Raises:
+            TooManyBadImages: if no image of the collection can be read.
+        """
+        epoch, index = key
+        n = len(self.images)
+        skipped: list[tuple[int, str]] = []
+        for step in range(n):
+            candidate = (index + step) % n
+            try:
+                image = self.images.read(candidate)
+            except BadImage as error:
+                skipped.append((candidate, error.reason))
+                continue
+            entropy = [self.seed, epoch, candidate]
+            if skipped:
+                # The stand-in's own turn in this epoch must not give the same views. The index is raised by one
+                # because numpy fills a short key with zeros.
+                entropy.append(index + 1)
+            rng = np.random.Generator(np.random.PCG64(entropy))
+            source = self.plan.prepare(image)
+            crops = self.plan.make(source, self.cache.get(source), rng)
+            return Sample(crops, candidate, tuple(skipped))
+        first, reason = skipped[0]
+        raise TooManyBadImages(
+            f"none of the {n} images can be read any more; for example {self.images.paths[first]}: {reason}. "
+            "Check that their folder is still there"
+        )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """The batch of some samples.
+
+    Args:
+        samples: B of them, with the same number of views and the same sizes.
+
+    Returns:
+        A batch of V views: images (B, 3, H, W) uint8 in channels-last memory, `to_image` (B, 2, 3) float32, `regions`
+        (B, H / region_stride, W / region_stride) int64.
+    """
+    views = []
+    for crops in zip(*(sample.crops for sample in samples), strict=True):
+        image = torch.from_numpy(np.stack([crop.image for crop in crops])).permute(0, 3, 1, 2)
+        to_image = torch.from_numpy(np.stack([crop.to_image for crop in crops]))
+        regions = torch.from_numpy(np.stack([crop.regions for crop in crops], dtype=np.int64))
+        views.append(View(image, to_image, regions))
+    index = torch.tensor([sample.index for sample in samples])
+    return Batch(tuple(views), index, tuple(pair for sample in samples for pair in sample.skipped))
+
+
+def make_loader(
+    dataset: ViewDataset,
+    sampler: StepSampler,
+    workers: int = 0,
+    pin_memory: bool = False,
+    prefetch: int = 2,
+) -> DataLoader[Sample]:
+    """A loader of batches in the sampler's order.
+
+    Worker processes are started by a fork server (spawned, where there is none), never by forking this process: it
+    may hold a GPU and threads, and a fork with threads can hang. So a script that trains with workers must guard its
+    top level by `if __name__ == "__main__":`, and the first batch comes a few seconds late, once per run.
+
+    Args:
+        dataset: the samples.
+        sampler: the keys of each batch.
+        workers: number of processes; 0 reads in this one.
+        pin_memory: whether batches are put in page-locked memory, for a faster way to a GPU.
+        prefetch: batches that each worker prepares ahead.
+
+    Returns:
+        An iterable of `Batch`.
+
+    Raises:
+        ConfigError: if `workers` is negative or `prefetch` less than 1.
+    """
+    if workers < 0 or prefetch < 1:
+        raise ConfigError(f"workers ({workers}) must be at least 0 and prefetch ({prefetch}) at least 1")
+    if workers == 0:
+        cv2.setNumThreads(1)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch if workers else None,
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=_worker_context() if workers else None,
+        # Without its own generator the loader draws from torch's global one, and a resumed run would differ.
+        generator=torch.Generator().manual_seed(sampler.seed),
+    )
+
+
+def _worker_context() -> BaseContext:
+    """The fork server with this module already imported, or spawn where there is no fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl+C reaches every process of the terminal; the main one decides what to do and stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As many processes as cores: threads of each would only get in each other's way.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
