@@ -90,6 +90,7 @@ class Embedder(nn.Module):
         Returns:
             (B, D, h, w) float with h = ceil(H / stride).
         """
+        image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
         out: Tensor = self.decoder(self.backbone((image - self.mean) / self.std))
         return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -181,3 +182,16 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(values, dict):
         return {prefix: values}
     return {k: v for key, item in values.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def recipes() -> dict[str, Callable[..., Recipe[Any]]]:
+    """Every recipe by name: functions of (images, out) whose docstrings tell what to expect.
+
+    Example:
+        >>> "vice_small" in recipes()
+        True
+    """
+    # Here because recipes are a package of their own that builds on this one.
+    import selfseg_recipes
+
+    return {name: getattr(selfseg_recipes, name) for name in selfseg_recipes.__all__}

@@ -1,0 +1,68 @@
+"""selfseg: a folder of unlabelled images becomes a semantic segmenter.
+
+Everything public is listed here and loaded when it is first used, so that `import selfseg` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selfseg.doctor import doctor as doctor
+    from selfseg.evaluation.run import evaluate as evaluate
+    from selfseg.inference import cluster as cluster
+    from selfseg.inference import embed as embed
+    from selfseg.inference import load as load
+    from selfseg.inference import segment as segment
+    from selfseg.methods import Method as Method
+    from selfseg.methods import ViCE as ViCE
+    from selfseg.methods import ViCEConfig as ViCEConfig
+    from selfseg.nn.embedder import Embedder as Embedder
+    from selfseg.nn.embedder import EmbedderConfig as EmbedderConfig
+    from selfseg.show.report import report as report
+    from selfseg.training.loop import train as train
+    from selfseg.training.recipe import OptimizerConfig as OptimizerConfig
+    from selfseg.training.recipe import Recipe as Recipe
+    from selfseg.training.recipe import recipes as recipes
+    from selfseg.types import Batch as Batch
+    from selfseg.types import EvalResult as EvalResult
+    from selfseg.types import StepOutput as StepOutput
+    from selfseg.types import View as View
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Batch": "selfseg.types",
+    "Embedder": "selfseg.nn.embedder",
+    "EmbedderConfig": "selfseg.nn.embedder",
+    "EvalResult": "selfseg.types",
+    "Method": "selfseg.methods",
+    "OptimizerConfig": "selfseg.training.recipe",
+    "Recipe": "selfseg.training.recipe",
+    "StepOutput": "selfseg.types",
+    "ViCE": "selfseg.methods",
+    "ViCEConfig": "selfseg.methods",
+    "View": "selfseg.types",
+    "cluster": "selfseg.inference",
+    "doctor": "selfseg.doctor",
+    "embed": "selfseg.inference",
+    "evaluate": "selfseg.evaluation.run",
+    "load": "selfseg.inference",
+    "recipes": "selfseg.training.recipe",
+    "report": "selfseg.show.report",
+    "segment": "selfseg.inference",
+    "train": "selfseg.training.loop",
+}
+
+__all__ = sorted([*_WHERE, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'selfseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
