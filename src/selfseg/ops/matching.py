@@ -1,0 +1,76 @@
+"""Which class does a cluster stand for? Maps from clusters to classes, made from counts of pixels.
+
+Letters: k clusters, C classes. Counts are (k, C): counts[j, c] = labelled pixels of class c in cluster j.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from selfseg.errors import ConfigError
+
+NONE = -1  # a cluster that stands for no class
+
+
+def match_hungarian(counts: NDArray[np.int64], maximise: Literal["iou", "pixels"] = "iou") -> NDArray[np.int64]:
+    """One cluster per class, one class per cluster: the assignment with the largest total.
+
+    Args:
+        counts: (k, C) pixels. With k > C, k - C clusters stay without a class; with k < C, C - k classes stay
+            without a cluster.
+        maximise: "iou" adds up the IoU of each matched pair (and thereby mIoU: with k <= C exactly, as other
+            clusters count for no class); "pixels" adds up pixels (and thereby accuracy).
+
+    Returns:
+        (k,) int64, the class of each cluster or -1.
+
+    Raises:
+        ConfigError: for counts of another shape or an unknown `maximise`.
+
+    Example:
+        >>> match_hungarian(np.array([[1, 9], [8, 2]])).tolist()
+        [1, 0]
+    """
+    counts = _checked(counts)
+    if maximise == "iou":
+        union = counts.sum(1, keepdims=True) + counts.sum(0, keepdims=True) - counts
+        gain = counts / np.maximum(union, 1)
+    elif maximise == "pixels":
+        gain = counts.astype(np.float64)
+    else:
+        raise ConfigError(f'maximise must be "iou" or "pixels", not {maximise!r}')
+    clusters, classes = linear_sum_assignment(gain, maximize=True)
+    mapping = np.full(len(counts), NONE, np.int64)
+    mapping[clusters] = classes
+    return mapping
+
+
+def match_majority(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each cluster stands for the class that most of its labelled pixels have; several may share a class.
+
+    Args:
+        counts: (k, C) pixels.
+
+    Returns:
+        (k,) int64, the class of each cluster (the first of equals), or -1 for a cluster without labelled pixels.
+
+    Raises:
+        ConfigError: for counts of another shape.
+
+    Example:
+        >>> match_majority(np.array([[1, 9], [2, 7], [0, 0]])).tolist()
+        [1, 1, -1]
+    """
+    counts = _checked(counts)
+    return np.where(counts.sum(1) > 0, counts.argmax(1), NONE).astype(np.int64)
+
+
+def _checked(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or 0 in counts.shape or (counts < 0).any():
+        raise ConfigError(f"matching needs a (k, C) table of counts of at least 0, not shape {counts.shape}")
+    return counts
