@@ -1,0 +1,66 @@
+"""How long reading an image takes, beside OpenCV and Pillow without the strictness.
+
+python benchmarks/read_image.py --images FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from selfseg.data.images import SkipLog, list_images, read_image, scan
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def _milliseconds(read: Callable[[Path], object], paths: Sequence[Path], repeats: int = 3) -> float:
+    """The best of `repeats` passes over all files, in ms per file."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for path in paths:
+            read(path)
+        best = min(best, time.perf_counter() - start)
+    return 1000 * best / len(paths)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
+    parser.add_argument("--images", type=Path, default=default)
+    parser.add_argument("--count", type=int, default=200, help="images to read")
+    arguments = parser.parse_args(argv)
+    cv2.setNumThreads(1)
+    everything = list_images(arguments.images)
+    images = everything.subset(i for i in range(len(everything)) if everything.paths[i].suffix == ".jpg")
+    images = images.subset(range(min(arguments.count, len(images))))
+    for path in images.paths:  # into the page cache
+        path.read_bytes()
+    result = {
+        "images": len(images),
+        "size": list(images.read(0).shape[:2]),
+        "read_image_ms": _milliseconds(read_image, images.paths),
+        "opencv_imread_ms": _milliseconds(lambda path: cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), images.paths),
+        "pillow_ms": _milliseconds(lambda path: np.array(Image.open(path).convert("RGB")), images.paths),
+        "machine": f"{platform.machine()}, {platform.python_version()}, one thread",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    start = time.perf_counter()
+    scan(images, SkipLog(None, len(images), limit=1.0))
+    result["scan_ms"] = 1000 * (time.perf_counter() - start) / len(images)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "read_image.json").write_text(json.dumps(result, indent=2) + "\n")
+    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfseg.data.catalog import open_labelled
+from selfseg.errors import DataError, EmptyCollection, LabelError
+
+
+def test_pairs_names_and_values(labelled: Path) -> None:
+    data = open_labelled(labelled, "val")
+    assert len(data) == 4
+    assert data.class_names == ("sky", "ground", "ball", "house")
+    assert data.images.names == ("scene6", "scene7", "scene8", "scene9")
+    for index in range(len(data)):
+        label = data.read_label(index)
+        assert label.dtype == np.uint8
+        assert label.shape == data.images.read(index).shape[:2]
+        assert set(np.unique(label)) == {0, 1, 2, 3, 255}
+        assert label[45, 0] == 255
+
+
+def test_plain_names_and_no_names(labelled: Path) -> None:
+    (labelled / "classes.txt").write_text("sky\nground\nball\nhouse\n")
+    assert open_labelled(labelled, "train").class_names == ("sky", "ground", "ball", "house")
+    (labelled / "classes.txt").unlink()
+    assert open_labelled(labelled, "train").class_names == ("class 0", "class 1", "class 2", "class 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("0 a\n2 b\n", "class 1"), ("0 a\n0 b\n", "twice"), ("\n", "no class"), ("255 void", "class 0")]
+)
+def test_classes_that_make_no_sense(labelled: Path, text: str, words: str) -> None:
+    (labelled / "classes.txt").write_text(text)
+    with pytest.raises(LabelError, match=words):
+        open_labelled(labelled, "val")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_small_bit_depths_and_palettes_give_indices(labelled: Path, bits: int, mode: str) -> None:
+    values = np.zeros((90, 120), np.uint8)
+    values[:, 40:] = 1
+    path = labelled / "val" / "labels" / "scene6.png"
+    if mode == "P":
+        image = Image.fromarray(values, "P")
+        image.putpalette([9, 8, 7, 200, 100, 50])
+        image.save(path, bits=bits)
+    else:
+        path.write_bytes(_gray_png(values, bits))
+    np.testing.assert_array_equal(open_labelled(labelled, "val").read_label(0), values)
+
+
+def _gray_png(values: np.ndarray, bits: int) -> bytes:
+    """A gray PNG of `bits` per pixel, which Pillow cannot write."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    height, width = values.shape
+    unpacked = np.unpackbits(values[:, :, None], axis=2)[:, :, 8 - bits :].reshape(height, width * bits)
+    rows = np.packbits(unpacked, axis=1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def test_a_value_outside_of_the_classes(labelled: Path) -> None:
+    path = labelled / "val" / "labels" / "scene7.png"
+    Image.fromarray(np.full((90, 120), 4, np.uint8)).save(path)
+    with pytest.raises(LabelError, match=r"scene7\.png holds the value 4 but there are 4 classes.*255 = void"):
+        open_labelled(labelled, "val").read_label(1)
+    Image.fromarray(np.full((90, 120), 300, np.uint16)).save(path)
+    with pytest.raises(LabelError, match="value 300"):
+        open_labelled(labelled, "val").read_label(1)
+
+
+def test_another_size(labelled: Path) -> None:
+    Image.fromarray(np.zeros((45, 60), np.uint8)).save(labelled / "val" / "labels" / "scene7.png")
+    with pytest.raises(LabelError, match=r"60x45.*120x90"):
+        open_labelled(labelled, "val").read_label(1)
+
+
+def test_a_label_of_colours_or_of_another_format(labelled: Path) -> None:
+    path = labelled / "val" / "labels" / "scene6.png"
+    Image.new("RGB", (120, 90)).save(path)
+    with pytest.raises(LabelError, match="colours"):
+        open_labelled(labelled, "val").read_label(0)
+    Image.new("L", (120, 90)).save(path, format="JPEG")
+    with pytest.raises(LabelError, match="JPEG"):
+        open_labelled(labelled, "val").read_label(0)
+    path.write_bytes(b"")
+    with pytest.raises(LabelError, match="can't read"):
+        open_labelled(labelled, "val").read_label(0)
+
+
+def test_images_without_label_are_named(labelled: Path) -> None:
+    for name in ("scene0", "scene3"):
+        (labelled / "train" / "labels" / f"{name}.png").rename(labelled / "train" / "labels" / f"{name}.jpg")
+    with pytest.raises(LabelError, match=r"2 of 6 .*scene0\.png.*scene3\.png.*\.jpg"):
+        open_labelled(labelled, "train")
+
+
+def test_missing_folders_say_what_there_is(labelled: Path, photos: Path) -> None:
+    with pytest.raises(DataError, match=r"no split 'test' .*there is train, val"):
+        open_labelled(labelled, "test")
+    with pytest.raises(DataError, match="no split 'val'"):
+        open_labelled(photos, "val")
+    with pytest.raises(DataError, match="does not exist"):
+        open_labelled(labelled / "no", "val")
+    for path in (labelled / "val" / "images").iterdir():
+        path.unlink()
+    with pytest.raises(EmptyCollection):
+        open_labelled(labelled, "val")
+
+
+def test_real_labels(shared_data: Path) -> None:
+    data = open_labelled(shared_data / "camvid", "val")
+    assert len(data) == 101
+    assert len(data.class_names) == 11
+    assert data.class_names[0] == "Sky"
+    assert data.read_label(0).shape == (360, 480)
