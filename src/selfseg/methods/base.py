@@ -43,5 +43,5 @@ class Method(nn.Module, ABC):
     def views(self) -> ViewPlan:
         """Which views and regions the step wants."""
 
-    def after_step(self, progress: float) -> None:  # noqa: B027 - most methods need nothing here
+    def after_step(self, progress: float) -> None:
         """Called after the optimiser's step: averages, centres, normalised weights."""

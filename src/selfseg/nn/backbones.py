@@ -99,9 +99,7 @@ def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> st
     if missing or wrong:
         example = missing[0] if missing else wrong[0]
         shapes = (
-            f", {example} is {tuple(found[example].shape)} instead of {tuple(wanted[example].shape)}"
-            if wrong
-            else ""
+            f", {example} is {tuple(found[example].shape)} instead of {tuple(wanted[example].shape)}" if wrong else ""
         )
         raise CheckpointError(
             f"{source} does not hold this backbone: {len(missing)} of {len(wanted)} tensors missing, {len(wrong)} of "

@@ -78,7 +78,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         values = input.float()
         count = values.new_tensor([values.numel() / values.shape[1]])
-        packed: Tensor = _SumWithGradient.apply(  # type: ignore[no-untyped-call]
+        packed: Tensor = _SumWithGradient.apply(
             torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
         )
         channels = values.shape[1]
@@ -107,7 +107,8 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     if world_size() == 1:
         return module
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
     for child in module.modules():
         # The class is exchanged in place, so subclasses' extras (timm's BatchNormAct2d) must not be touched.
         if type(child) is nn.BatchNorm2d:

@@ -32,6 +32,9 @@ class EmbedderConfig:
         output_stride: of the backbone's last stage, in pixels; below 32 its last stages are dilated.
         decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res) or "linear".
         dim: D, the length of a pixel's vector.
+        centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
+            (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
+            papers have none and begin from ImageNet weights.
         resolution: short side in px that images are resized to before they are embedded; None = as they are.
     """
 
@@ -39,6 +42,7 @@ class EmbedderConfig:
     output_stride: Literal[8, 16, 32] = 8
     decoder: Literal["fpn", "deeplabv3plus", "linear"] = "fpn"
     dim: int = 128
+    centred: bool = False
     resolution: int | None = 320
 
     def __post_init__(self) -> None:
@@ -77,6 +81,7 @@ class Embedder(nn.Module):
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
         self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride)
+        self.centre = nn.BatchNorm2d(config.dim, affine=False) if config.centred else nn.Identity()
         self.stride: int = strides[-1] if config.decoder == "linear" else strides[max(len(strides) - 4, 0)]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
@@ -91,7 +96,7 @@ class Embedder(nn.Module):
             (B, D, h, w) float with h = ceil(H / stride).
         """
         image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
-        out: Tensor = self.decoder(self.backbone((image - self.mean) / self.std))
+        out: Tensor = self.centre(self.decoder(self.backbone((image - self.mean) / self.std)))
         return out
 
     def forward(self, image: Tensor) -> Tensor:
@@ -136,7 +141,8 @@ class Embedder(nn.Module):
         training = self.training
         self.eval()
         try:
-            return self(tensor.to(self.mean.device).float() / 255)[0].cpu()
+            embedding: Tensor = self(tensor.to(self.mean.device).float() / 255)
+            return embedding[0].cpu()
         finally:
             self.train(training)
 
@@ -164,9 +170,7 @@ class Embedder(nn.Module):
             ) from error
         known = {field.name for field in fields(EmbedderConfig)}
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT or set(values) != known:
-            raise CheckpointError(
-                f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders"
-            )
+            raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
         embedder = cls(EmbedderConfig(**values))
         try:
             embedder.load_state_dict(weights)

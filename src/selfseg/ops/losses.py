@@ -23,7 +23,8 @@ def swapped_prediction(scores: Tensor, assignment: Tensor, weight: Tensor, tempe
     """
     log_prediction = F.log_softmax(scores / temperature, dim=2)
     per_region = torch.einsum("vik,ik->vi", log_prediction, assignment)
-    return -(per_region * weight).sum() / scores.shape[0]
+    loss: Tensor = -(per_region * weight).sum() / scores.shape[0]
+    return loss
 
 
 def usage_entropy(assignment: Tensor) -> Tensor:
@@ -38,7 +39,8 @@ def usage_entropy(assignment: Tensor) -> Tensor:
     if assignment.shape[0] == 0:
         return assignment.new_zeros(())
     usage = assignment.mean(0)
-    return torch.special.entr(usage).sum() / math.log(max(assignment.shape[1], 2))
+    entropy: Tensor = torch.special.entr(usage).sum()
+    return entropy / math.log(max(assignment.shape[1], 2))
 
 
 def effective_rank(vectors: Tensor) -> Tensor:
@@ -55,4 +57,5 @@ def effective_rank(vectors: Tensor) -> Tensor:
     centred = (vectors - vectors.mean(0)).double()
     spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
     share = spectrum / spectrum.sum().clamp(min=1e-30)
-    return torch.special.entr(share).sum().exp().to(vectors.dtype)
+    rank: Tensor = torch.special.entr(share).sum().exp()
+    return rank.to(vectors.dtype)

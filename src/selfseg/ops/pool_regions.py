@@ -106,5 +106,5 @@ def pool_regions(embedding: Tensor, row: Tensor, rows: int) -> Tensor:
         [[2.0], [0.0]]
     """
     vectors = embedding.permute(0, 2, 3, 1).reshape(-1, embedding.shape[1])
-    pooled: Tensor = _PoolMean.apply(vectors, row.flatten(), rows)  # type: ignore[no-untyped-call]
+    pooled: Tensor = _PoolMean.apply(vectors, row.flatten(), rows)
     return pooled

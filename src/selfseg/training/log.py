@@ -33,7 +33,7 @@ class TrainingLog:
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         from torch.utils.tensorboard import SummaryWriter
 
-        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: Mapping[str, float]) -> None:
         """Append one line; every value is a number."""
@@ -76,7 +76,9 @@ class ProgressBar:
             TimeRemainingColumn(),
             disable=not enabled,
         )
-        self._task = self._progress.add_task("train", total=total, completed=done, loss=float("nan"), rate=0.0, wait=0.0)
+        self._task = self._progress.add_task(
+            "train", total=total, completed=done, loss=float("nan"), rate=0.0, wait=0.0
+        )
 
     def __enter__(self) -> ProgressBar:
         self._progress.start()

@@ -70,7 +70,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
     if recipe.init is not None:
         sentence = load_backbone(method.embedder.backbone, recipe.init, method.embedder.config.backbone)
         _say(fabric, f"initial weights: {sentence}")
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(memory_format=torch.channels_last)
     synchronise_batch_norm(method, fabric.device)
     optimizer = make_optimizer(method, recipe.optimizer)
     step = _restore(fabric, recipe, method, optimizer, images, total)
@@ -80,9 +80,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
     def save(done: int) -> None:
         if fabric.is_global_zero:
             meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
-            save_checkpoint(
-                run / "checkpoints", done, method.state_dict(), optimizer.optimizer, meta, recipe.keep
-            )
+            save_checkpoint(run / "checkpoints", done, method.state_dict(), optimizer.optimizer, meta, recipe.keep)
             method.embedder.save(run / "embedder")
         fabric.barrier()
 

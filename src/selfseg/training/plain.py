@@ -49,7 +49,9 @@ def from_plain(annotation: Any, value: Any, kinds: Mapping[str, type[Any]], wher
         names = {field.name for field in fields(cls)}
         unknown = set(value) - names - {KIND}
         if unknown:
-            raise ConfigError(f"{where}: unknown entry {', '.join(sorted(unknown))}; {cls.__name__} has {sorted(names)}")
+            raise ConfigError(
+                f"{where}: unknown entry {', '.join(sorted(unknown))}; {cls.__name__} has {sorted(names)}"
+            )
         required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
         missing = required - set(value)
         if missing:

@@ -1,0 +1,271 @@
+"""The command `selfseg`: each verb is one public function of the same name.
+
+A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
+that is not a number with 5.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from selfseg.errors import ConfigError, SelfsegError
+
+if TYPE_CHECKING:
+    from selfseg.training.recipe import Recipe
+
+_out = Console()
+_err = Console(stderr=True)
+
+_USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic segmenter
+
+  [bold]train[/]     RECIPE IMAGES --out RUN      learn an embedding; the same command goes on with a stopped run
+  [bold]cluster[/]   RUN IMAGES -k 8 27           group the pixels of all images into k concepts
+  [bold]segment[/]   RUN IMAGES --out DIR         an index PNG and a coloured overlay per image
+  [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
+  [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
+  [bold]report[/]    RUN                          one page that shows what was learned
+  [bold]recipes[/]                                what can be trained
+  [bold]doctor[/]                                 what this machine has, and whether training works
+
+`selfseg VERB --help` tells the options; `selfseg train RECIPE --help` every setting of a recipe."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: the words after `selfseg`; None takes the process's.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        _out.print(_USAGE, highlight=False)
+        return 0
+    if words[0] in ("-V", "--version"):
+        import selfseg
+
+        _out.print(f"selfseg {selfseg.__version__}", highlight=False)
+        return 0
+    try:
+        verb = _VERBS.get(words[0])
+        if verb is None:
+            raise ConfigError(f"no verb {words[0]!r}; there are {', '.join(_VERBS)}")
+        return verb(words[1:])
+    except SelfsegError as error:
+        _err.print("[bold red]error:[/] ", end="")
+        _err.print(str(error), markup=False, highlight=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _err.print("interrupted")
+        return 130
+
+
+def _parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
+    return tyro.cli(function, prog=f"selfseg {verb}", args=list(words))
+
+
+def _train(words: list[str]) -> int:
+    from selfseg.training.recipe import recipes
+
+    known = recipes()
+    if not words or words[0] in ("-h", "--help"):
+        _out.print("selfseg train RECIPE IMAGES --out RUN [settings]; the recipes:\n", highlight=False)
+        _list_recipes([])
+        return 0 if words else ConfigError.exit_code
+    name, rest = words[0], words[1:]
+    # A method's name stands for its recipe for one's own images.
+    function = known.get(f"{name}_small" if f"{name}_small" in known else name)
+    if function is None:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
+    recipe = parse_recipe(function, rest, f"selfseg train {name}")
+    from selfseg.training.loop import train
+
+    run = train(recipe)
+    _out.print(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27", highlight=False, soft_wrap=True)
+    return 0
+
+
+def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], prog: str) -> Recipe[Any]:
+    """A recipe with the settings of a command line.
+
+    Args:
+        function: the recipe.
+        words: `IMAGES --out RUN` and overrides such as `--method.temperature 0.2`.
+        prog: the command, for its help.
+
+    Returns:
+        The recipe; `--steps` takes the place of the recipe's epochs and the other way round.
+    """
+    from selfseg.training.recipe import Recipe
+
+    default = function(Path("IMAGES"), Path("RUN"))
+    given = {word.split("=")[0] for word in words}
+    if "--steps" in given and "--epochs" not in given:
+        default = replace(default, steps=1, epochs=None)
+    elif "--epochs" in given and "--steps" not in given:
+        default = replace(default, steps=None, epochs=1.0)
+    default = replace(default, images=tyro.MISSING, out=tyro.MISSING)
+    settings: Any = Recipe[type(default.method)]  # type: ignore[misc]
+    recipe: Recipe[Any] = tyro.cli(settings, default=default, args=list(words), prog=prog, description=function.__doc__)
+    return recipe
+
+
+def _cluster(
+    run: Positional[Path],
+    images: Positional[Path],
+    k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (27,),
+    seed: int = 0,
+    points: int = 200_000,
+    device: str = "auto",
+) -> int:
+    """Group the pixels of a collection into k clusters; several k from one pass over the images.
+
+    Args:
+        run: the trained run.
+        images: folder of images.
+        k: numbers of clusters.
+        seed: of the sampled pixels and k-means.
+        points: pixels that k-means sees.
+        device: auto, cpu or cuda.
+    """
+    from selfseg.inference import cluster
+
+    for path in cluster(run, images, k, seed=seed, points=points, device=device):
+        _say_written(path)
+    return 0
+
+
+def _segment(
+    run: Positional[Path],
+    images: Positional[Path],
+    out: Path,
+    k: Annotated[int | None, arg(aliases=["-k"])] = None,
+    device: str = "auto",
+) -> int:
+    """Segment every image: an index PNG and a coloured overlay, at the image's own size.
+
+    Args:
+        run: the trained and clustered run.
+        images: folder of images.
+        out: folder for the results.
+        k: which clustering; the largest if not given.
+        device: auto, cpu or cuda.
+    """
+    from selfseg.inference import segment
+
+    _say_written(segment(run, images, out, k=k, device=device))
+    return 0
+
+
+def _embed(run: Positional[Path], images: Positional[Path], out: Path, device: str = "auto") -> int:
+    """Write one vector per pixel of every image: memory-mapped float16 with geometry.
+
+    Args:
+        run: the trained run.
+        images: folder of images.
+        out: folder for the results.
+        device: auto, cpu or cuda.
+    """
+    from selfseg.inference import embed
+
+    _say_written(embed(run, images, out, device=device))
+    return 0
+
+
+def _evaluate(
+    run: Positional[Path],
+    data: Positional[Path],
+    protocols: tuple[str, ...] = ("clusters", "linear"),
+    k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
+    seeds: int = 5,
+    split: str = "val",
+    fit_split: str = "train",
+    baselines: bool = True,
+) -> int:
+    """Measure a run on a labelled folder, beside trivial baselines.
+
+    Args:
+        run: the trained run.
+        data: folder with {train,val}/{images,labels}, classes.txt.
+        protocols: clusters, linear.
+        k: numbers of clusters; the number of classes if not given.
+        seeds: how many seeds k-means is run with.
+        split: the split that is measured.
+        fit_split: the split that clusters and the linear layer are fitted on.
+        baselines: also measure the trivial baselines.
+    """
+    from selfseg.evaluation.run import evaluate, format_table
+
+    results = evaluate(
+        run, data, protocols=protocols, k=k or None, seeds=seeds, split=split, fit_split=fit_split, baselines=baselines
+    )
+    _out.print(format_table(results))
+    return 0
+
+
+def _report(run: Positional[Path], images: Path | None = None, count: int = 12) -> int:
+    """Write RUN/report.html, one page that shows what was learned.
+
+    Args:
+        run: the run.
+        images: folder of images to show; the run's own if not given.
+        count: how many of them.
+    """
+    from selfseg.show.report import report
+
+    _say_written(report(run, images=images, count=count))
+    return 0
+
+
+def _list_recipes(words: list[str]) -> int:
+    from selfseg.training.recipe import recipes
+
+    if words and words[0] not in recipes():
+        raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(recipes())}")
+    for name, function in recipes().items():
+        lines = [line.strip() for line in (function.__doc__ or "").strip().splitlines()]
+        if words and words[0] == name:
+            _out.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)
+        elif not words:
+            _out.print(f"[bold]{name:26}[/]{lines[0]}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _doctor(words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"doctor takes no options, not {' '.join(words)}")
+    from selfseg.doctor import doctor
+
+    diagnosis = doctor()
+    _out.print(diagnosis.table())
+    return 0 if diagnosis.healthy else 1
+
+
+def _methods(known: dict[str, Any]) -> list[str]:
+    return [name.removesuffix("_small") for name in known if name.endswith("_small")]
+
+
+def _say_written(path: Path) -> None:
+    _out.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+_VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "cluster": lambda words: _parse("cluster", _cluster, words),
+    "segment": lambda words: _parse("segment", _segment, words),
+    "embed": lambda words: _parse("embed", _embed, words),
+    "evaluate": lambda words: _parse("evaluate", _evaluate, words),
+    "report": lambda words: _parse("report", _report, words),
+    "recipes": _list_recipes,
+    "doctor": _doctor,
+}
