@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data import augment
-from selfseg.data.regions import RegionSource, Superpixels
+from selfseg.data.regions import Pixels, RegionSource, Superpixels
 from selfseg.errors import ConfigError
 from selfseg.geometry import crop_affine
 
@@ -150,6 +150,11 @@ class ContentCentredViews:
                 f"region_stride ({self.region_stride}) must divide size ({self.size}); "
                 f"use size {max(1, self.size // max(1, self.region_stride)) * max(1, self.region_stride)}"
             )
+        if self.region_stride > 1 and isinstance(self.regions, Pixels):
+            raise ConfigError(
+                f"region_stride {self.region_stride} looks at one pixel in {self.region_stride**2}, hardly ever at the "
+                "same one in all views; use region_stride 1, or Grid regions of some pixels"
+            )
         for name in ("short_side", "shortest", "longest"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -207,8 +212,15 @@ class ContentCentredViews:
 
         Returns:
             `views` crops. The ids other than -1 are the same in all of them.
+
+        Raises:
+            ConfigError: if the regions are not those of the image.
         """
         height, width = image.shape[:2]
+        if regions.shape != (height, width):
+            raise ConfigError(
+                f"regions are {regions.shape} but the image is {(height, width)}; compute them on `prepare`'s result"
+            )
         centre = draw_centre(content_map(image), rng)
         boxes = self.place(centre, (height, width), rng)
         flips = rng.random(self.views) < self.flip_probability
@@ -281,21 +293,18 @@ class ContentCentredViews:
         """
         count = 1 + max(int(ids.max()) for ids in (*seen, *kept))
         areas = [_areas(ids, count) for ids in seen]
-        present = [_areas(ids, count) for ids in kept] if kept is not seen else areas
-        common = np.ones(count + 1, bool)
-        for area in present:
-            common &= area > 0
-        common[count] = False
+        present = areas if kept is seen else [_areas(ids, count) for ids in kept]
+        common = np.zeros(count + 1, bool)
+        common[:count] = np.logical_and.reduce([area > 0 for area in present])
         masked = [np.zeros(count + 1, bool) for _ in seen]
-        if self.mask_area == 0 or count == 0:
+        if self.mask_area == 0:
             return masked, common
         candidates = rng.permutation(np.flatnonzero(common))
-        protected = np.zeros(count + 1, bool)
-        protected[candidates[: math.ceil(self.protect * len(candidates))]] = True
-        protected[count] = True
+        free = np.ones(count, bool)
+        free[candidates[: math.ceil(self.protect * len(candidates))]] = False
         for area, table in zip(areas, masked, strict=True):
             budget = rng.random() * self.mask_area * self.size**2
-            order = rng.permutation(np.flatnonzero((area > 0) & ~protected))
+            order = rng.permutation(np.flatnonzero((area > 0) & free))
             covered = np.cumsum(area[order])
             table[order[: np.searchsorted(covered, budget, side="right")]] = True
             common &= ~table
@@ -387,9 +396,9 @@ def _sample(regions: Ids, box: Box, cells: int, flip: bool) -> Ids:
 
 
 def _areas(ids: Ids, count: int) -> NDArray[np.int64]:
-    """(count + 1,) cells per id; the last entry counts -1."""
-    areas = np.bincount(ids.ravel() + 1, minlength=count + 1)
-    return np.roll(areas, -1)
+    """(count,) cells of each id; -1 is not counted."""
+    areas: NDArray[np.int64] = np.bincount(ids.ravel() + 1, minlength=count + 1)[1:]
+    return areas
 
 
 def _noise_tables() -> Image:
