@@ -22,6 +22,8 @@ from selfseg.errors import RunError
 from selfseg.files import read_json, write_atomically, write_json
 from selfseg.nn.embedder import Embedder
 
+_Taps = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -104,8 +106,9 @@ def segment_image(embedder: Embedder, centroids: Tensor, image: NDArray[np.uint8
 def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
     """The best centroid of each pixel: scores upsampled bilinearly (align_corners=False), then the maximum.
 
-    Exact, but cheap on large images: between four cells with the same winner the winner stays the same, because a
-    bilinear mean of scores keeps the order that all four agree on. Only the pixels at borders are interpolated.
+    Exact, and cheap on large images. A bilinear mean of scores keeps an order that its four cells agree on: between
+    four cells with one winner the winner is that one, and elsewhere only those centroids are compared that some of
+    the four cells prefers to the winner at their middle.
 
     Args:
         embedding: (D, h, w) float.
@@ -120,26 +123,61 @@ def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -
         >>> assign_pixels(embedding, torch.eye(2), (1, 6)).tolist()
         [[0, 0, 0, 1, 1, 1]]
     """
-    dim, h, w = embedding.shape
-    vectors = F.normalize(embedding.float().reshape(dim, h * w).T, dim=1)  # (h w, D)
-    scores = vectors @ centroids.to(vectors).T  # (h w, K)
-    winner = scores.max(1).indices.reshape(h, w)
-    top, bottom, weight_y = _linear_taps(size[0], h)
-    left, right, weight_x = _linear_taps(size[1], w)
-    down = torch.cat([winner[1:], winner[-1:]])
-    square = torch.stack([winner, down, *(torch.cat([x[:, 1:], x[:, -1:]], dim=1) for x in (winner, down))])
-    uniform = (square == winner).all(0)  # [i, j]: the cells (i..i+1, j..j+1) have the same winner
-    result = winner[top][:, left]
-    rows, columns = torch.nonzero(~uniform[top][:, left], as_tuple=True)
-    chunk = max(1, (1 << 24) // centroids.shape[0])  # 64 MiB of scores at a time
-    for start in range(0, len(rows), chunk):
-        y, x = rows[start : start + chunk], columns[start : start + chunk]
-        wy, wx = weight_y[y][:, None], weight_x[x][:, None]
-        above = torch.lerp(scores[top[y] * w + left[x]], scores[top[y] * w + right[x]], wx)
-        below = torch.lerp(scores[bottom[y] * w + left[x]], scores[bottom[y] * w + right[x]], wx)
-        result[y, x] = torch.lerp(above, below, wy).max(1).indices
-    ids: NDArray[Any] = result.numpy().astype(np.uint8 if centroids.shape[0] <= 256 else np.uint16)
-    return ids
+    h, w = embedding.shape[1:]
+    k = centroids.shape[0]
+    (top, weight_y), columns = _linear_taps(size[0], h), _linear_taps(size[1], w)
+    result = np.empty(size, np.uint8 if k <= 256 else np.uint16)
+    # Bands of cells that bound both the scores (cells * K) and the pixels held at a time.
+    rows = max(1, min((1 << 22) // (w * k), (1 << 20) * h // (size[0] * size[1])))
+    for first in range(0, h, rows):
+        y = torch.nonzero((top >= first) & (top < first + rows)).flatten()
+        if not len(y):
+            continue
+        cells = embedding[:, first : first + rows + 1].float().flatten(1)
+        scores = F.normalize(cells.T, dim=1) @ centroids.to(cells).T  # (cells of the band, K)
+        band = _assign_band(scores.reshape(-1, w, k), (top[y] - first, weight_y[y]), columns)
+        result[int(y[0]) : int(y[-1]) + 1] = band.numpy()
+    return result
+
+
+def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:
+    """The best of K at each pixel; scores (h, w, K), taps of H rows and W columns, result (H, W) int64."""
+    h, w, k = scores.shape
+    (top, weight_y), (left, weight_x) = rows, columns
+    # The square (i, j) has the corners (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1), cut at the edges.
+    cell = torch.arange(h * w).reshape(h, w)
+    below = torch.cat([cell[1:], cell[-1:]])
+    after = torch.cat([torch.arange(1, w), torch.tensor([w - 1])])
+    corners = torch.stack([cell, cell[:, after], below, below[:, after]])  # (4, h, w)
+    scores = scores.reshape(h * w, k)
+    winner = scores.max(1).indices
+    uniform = (winner[corners] == winner[cell]).all(0)  # (h, w)
+    result = winner.reshape(h, w)[top][:, left]
+    y, x = torch.nonzero(~uniform[top][:, left], as_tuple=True)
+    if not len(y):
+        return result
+    contested = corners[:, ~uniform].T  # (n, 4)
+    at_corner = scores[contested]  # (n, 4, K)
+    middle = at_corner.mean(1).max(1).indices
+    rival = (at_corner > at_corner.gather(2, middle[:, None, None].expand(-1, 4, 1))).any(1)  # (n, K)
+    rival[torch.arange(len(middle)), middle] = True
+    count = rival.sum(1)
+    place = torch.zeros(h, w, dtype=torch.int64)
+    place[~uniform] = torch.arange(len(middle))
+    square = place[top[y], left[x]]  # the contested square of each contested pixel
+    fy, fx = weight_y[y], weight_x[x]
+    weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], dim=1)[:, None]  # (m, 1, 4)
+    most, fewest = 2, 0
+    while fewest < int(count.max()):  # groups of squares with similarly many rivals
+        most = min(most, k)
+        candidates = rival.to(torch.uint8).topk(most, dim=1).indices  # (n, most): rivals first
+        values = at_corner.gather(2, candidates[:, None].expand(-1, 4, -1))  # (n, 4, most)
+        members = torch.nonzero((count[square] > fewest) & (count[square] <= most)).flatten()
+        for chunk in torch.split(members, max(1, (1 << 22) // most)):
+            best = torch.bmm(weights[chunk], values[square[chunk]])[:, 0].max(1).indices
+            result[y[chunk], x[chunk]] = candidates[square[chunk], best]
+        fewest, most = most, most * 2
+    return result
 
 
 def save_clusters(run: Path | str, clusters: Clusters) -> Path:
@@ -153,8 +191,8 @@ def save_clusters(run: Path | str, clusters: Clusters) -> Path:
     return folder / f"k{clusters.k}.json"
 
 
-def _linear_taps(size: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `size` pixels: the cell before, the cell after, and the weight of the latter (bilinear)."""
+def _linear_taps(size: int, cells: int) -> _Taps:
+    """For each of `size` pixels: the cell before it, and the weight of the cell after (bilinear)."""
     place = ((torch.arange(size) + 0.5) * (cells / size) - 0.5).clamp(0, cells - 1)
     before = place.floor().long()
-    return before, (before + 1).clamp(max=cells - 1), place - before
+    return before, place - before
