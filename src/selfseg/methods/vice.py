@@ -136,7 +136,7 @@ class ViCE(Method):
         first_row = torch.arange(views, device=embedding.device).mul_(regions.count).view(views, 1, 1, 1)
         row = torch.where(regions.row < 0, -1, regions.row + first_row)
         means = pool_regions(embedding, row.flatten(0, 1), views * regions.count)
-        return F.normalize(means, dim=1).view(views, regions.count, -1)
+        return F.normalize(means, dim=1).view(views, regions.count, means.shape[1])
 
     def compare(self, vectors: Tensor, regions: CommonRegions, images: int, progress: float) -> StepOutput:
         """Assign, predict, and put the assigning view's regions into the queue.

@@ -1,0 +1,129 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from selfseg.data.loader import Sample, collate
+from selfseg.data.regions import Grid, Pixels, RegionSource, Superpixels
+from selfseg.data.views import ContentCentredViews
+from selfseg.errors import ConfigError
+from selfseg.methods.vice import ViCE, ViCEConfig
+from selfseg.nn.embedder import EmbedderConfig
+from selfseg.types import Batch, View
+
+PLAN = ContentCentredViews(views=3, size=32, short_side=48, regions=Superpixels(8), region_stride=4)
+CONFIG = ViCEConfig(
+    embedder=EmbedderConfig(output_stride=32, dim=8, resolution=48), views=PLAN, prototypes=6, queue=20, pool_stride=4
+)
+
+
+def make_batch(plan: ContentCentredViews = PLAN, images: int = 2, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    samples = []
+    for index in range(images):
+        image = plan.prepare(np.kron(rng.integers(0, 256, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8)))
+        samples.append(Sample(plan.make(image, plan.regions.compute(image), rng), index))
+    return collate(samples).to("cpu")
+
+
+@pytest.mark.parametrize("regions", [Superpixels(8), Grid(8), Pixels()])
+@pytest.mark.parametrize("pool", ["normalised", "raw"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_step_learns_from_every_region_source(regions: RegionSource, pool: str, symmetric: bool) -> None:
+    stride = 1 if isinstance(regions, Pixels) else 4
+    plan = replace(PLAN, regions=regions, region_stride=stride)
+    torch.manual_seed(0)
+    method = ViCE(replace(CONFIG, views=plan, pool_stride=stride, pool=pool, symmetric=symmetric))  # type: ignore[arg-type]
+    output = method(make_batch(plan), progress=0.5)
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+    assert output.logs["regions_per_image"] > 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters())
+    assert method.prototypes.weight.grad is not None
+    assert method.prototypes.weight.grad.abs().sum() > 0
+
+
+def test_the_loss_falls_on_a_fixed_batch() -> None:
+    torch.manual_seed(0)
+    method = ViCE(replace(CONFIG, embedder=replace(CONFIG.embedder, centred=True)))
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+    batch = make_batch()
+    losses = []
+    for _ in range(25):
+        output = method(batch, 0.5)
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(0.5)
+        losses.append(output.loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_frozen_prototypes_get_a_zero_gradient_and_then_a_real_one() -> None:
+    method = ViCE(replace(CONFIG, prototypes_frozen=0.1))
+    method(make_batch(), progress=0.05).loss.backward()
+    assert method.prototypes.weight.grad is not None
+    assert (method.prototypes.weight.grad == 0).all()
+    method(make_batch(), progress=0.1).loss.backward()
+    assert (method.prototypes.weight.grad != 0).any()
+
+
+def test_prototypes_have_unit_length_after_every_step() -> None:
+    method = ViCE(CONFIG)
+    with torch.no_grad():
+        method.prototypes.weight.mul_(3)
+    method.after_step(0.5)
+    torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(6))
+
+
+def test_images_without_common_regions_count_nowhere() -> None:
+    torch.manual_seed(0)
+    method = ViCE(replace(CONFIG, queue=0)).eval()
+    batch = make_batch(images=2)
+    alone = method(Batch(tuple(_images(v, slice(0, 1)) for v in batch.views), batch.index[:1]), 0.5).loss
+    emptied = tuple(View(v.image, v.to_image, _without(v.regions, 1)) for v in batch.views)
+    torch.testing.assert_close(method(Batch(emptied, batch.index), 0.5).loss, alone, atol=1e-5, rtol=0)
+
+
+def test_a_batch_without_any_region_gives_zero_with_gradient() -> None:
+    method = ViCE(CONFIG)
+    batch = make_batch()
+    views = tuple(View(v.image, v.to_image, torch.full_like(v.regions, -1)) for v in batch.views)
+    output = method(Batch(views, batch.index), 0.5)
+    output.loss.backward()
+    assert output.loss.item() == 0
+    assert all(torch.isfinite(value) for value in output.logs.values())
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters())
+
+
+def test_a_queue_smaller_than_a_batch_works() -> None:
+    method = ViCE(replace(CONFIG, queue=3))
+    for _ in range(2):
+        assert torch.isfinite(method(make_batch(), 0.5).loss)
+    assert method.queue.full
+
+
+def test_the_queue_is_untouched_in_eval_mode() -> None:
+    method = ViCE(CONFIG).eval()
+    method(make_batch(), 0.5)
+    assert int(method.queue.filled) == 0
+
+
+def test_settings_that_cannot_work_say_why() -> None:
+    with pytest.raises(ConfigError, match=r"method\.temperature must be above 0, not -1"):
+        replace(CONFIG, temperature=-1.0)
+    with pytest.raises(ConfigError, match="region_stride"):
+        replace(CONFIG, pool_stride=1)
+    with pytest.raises(ConfigError, match="at least 2"):
+        replace(CONFIG, views=replace(PLAN, views=1))
+
+
+def _images(view: View, which: slice) -> View:
+    return View(view.image[which], view.to_image[which], view.regions[which])
+
+
+def _without(regions: torch.Tensor, image: int) -> torch.Tensor:
+    regions = regions.clone()
+    regions[image] = -1
+    return regions

@@ -1,0 +1,87 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from selfseg.errors import CheckpointError, MissingExtra
+from selfseg.nn.backbones import load_backbone, make_backbone
+from selfseg.nn.embedder import Embedder, EmbedderConfig
+
+
+def _weights() -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    backbone = make_backbone("resnet18", 32)
+    weights = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in backbone.state_dict().items()}
+    return {**weights, "fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        ((), ""),  # torchvision, timm
+        (("state_dict",), "module.encoder_q."),  # MoCo
+        (("state_dict",), "module.base_encoder."),  # MoCo v3
+        ((), "module."),  # SwAV
+        (("teacher",), "module.backbone."),  # DINO
+        (("state_dict",), "model.backbone."),  # Lightning modules
+    ],
+)
+def test_weights_in_other_projects_naming_load(tmp_path: Path, wrapper: tuple[str, ...], prefix: str) -> None:
+    weights = _weights()
+    content: object = {prefix + key: value for key, value in weights.items()}
+    for key in wrapper:
+        content = {key: content, "epoch": 3}
+    torch.save(content, tmp_path / "weights.pth")
+    backbone = make_backbone("resnet18", 8)
+    load_backbone(backbone, tmp_path / "weights.pth")
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+
+
+def test_safetensors_load(tmp_path: Path) -> None:
+    weights = _weights()
+    save_file(weights, tmp_path / "weights.safetensors")
+    backbone = make_backbone("resnet18", 32)
+    assert "120 tensors" in load_backbone(backbone, tmp_path / "weights.safetensors")
+    assert torch.equal(backbone.state_dict()["conv1.weight"], weights["conv1.weight"])
+
+
+def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    save_file(_weights(), tmp_path / "weights.safetensors")
+    backbone = make_backbone("resnet34", 32)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    with pytest.raises(CheckpointError, match="does not hold this backbone"):
+        load_backbone(backbone, tmp_path / "weights.safetensors")
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+class _Surprise:
+    pass
+
+
+def test_files_that_hold_code_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": _weights(), "extra": _Surprise()}, tmp_path / "unsafe.pth")
+    with pytest.raises(CheckpointError, match="could run code"):
+        load_backbone(make_backbone("resnet18", 32), tmp_path / "unsafe.pth")
+    with pytest.raises(CheckpointError, match="no weights at"):
+        load_backbone(make_backbone("resnet18", 32), tmp_path / "absent.pth")
+
+
+def test_no_network_is_an_error_not_a_start_from_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    backbone = torch.nn.Conv2d(3, 8, 3)
+    with pytest.raises(CheckpointError, match="give a local file instead"):
+        load_backbone(backbone, "imagenet", "resnet18")
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "segmentation_models_pytorch.decoders.deeplabv3.decoder"
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match=r"pip install 'selfseg\[smp\]'"):
+        Embedder(EmbedderConfig(decoder="deeplabv3plus"))

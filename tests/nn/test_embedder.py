@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selfseg.errors import CheckpointError, ConfigError
+from selfseg.nn.embedder import Embedder, EmbedderConfig
+
+
+@pytest.mark.parametrize(
+    ("config", "stride"),
+    [
+        (EmbedderConfig(output_stride=8, dim=16), 4),
+        (EmbedderConfig(output_stride=32, dim=16, centred=True), 4),
+        (EmbedderConfig(output_stride=8, decoder="deeplabv3plus", dim=16), 4),
+        (EmbedderConfig(output_stride=16, decoder="linear", dim=16), 16),
+        (EmbedderConfig(backbone="convnext_atto", output_stride=32, dim=16), 4),
+    ],
+)
+def test_every_kind_gives_unit_vectors_at_its_stride(config: EmbedderConfig, stride: int) -> None:
+    embedder = Embedder(config).eval()
+    embedding = embedder(torch.rand(1, 3, 64, 96))
+    assert embedder.stride == stride
+    assert embedding.shape == (1, 16, 64 // stride, 96 // stride)
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones_like(embedding[:, 0]), atol=1e-4, rtol=0)
+
+
+def test_saved_and_loaded_embedders_agree(tmp_path: Path) -> None:
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=8)).eval()
+    embedder.save(tmp_path)
+    image = torch.rand(1, 3, 40, 56)
+    assert torch.equal(Embedder.load(tmp_path)(image), embedder(image))
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_foreign_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no readable embedder"):
+        Embedder.load(tmp_path)
+    Embedder(EmbedderConfig(output_stride=32, dim=8)).save(tmp_path)
+    values = json.loads((tmp_path / "embedder.json").read_text())
+    (tmp_path / "embedder.json").write_text(json.dumps({**values, "dim": 9}))
+    with pytest.raises(CheckpointError, match="don't fit"):
+        Embedder.load(tmp_path)
+    (tmp_path / "embedder.json").write_text(json.dumps({**values, "surprise": 1}))
+    with pytest.raises(CheckpointError, match="not of format"):
+        Embedder.load(tmp_path)
+
+
+def test_embed_takes_arrays_pil_and_files_of_any_size(tmp_path: Path) -> None:
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=8, resolution=64)).train()
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 71, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    from_array = embedder.embed(pixels)
+    assert from_array.shape[0] == 8
+    assert from_array.shape[1] == 16  # 64 px at stride 4
+    assert torch.equal(from_array, embedder.embed(Image.fromarray(pixels)))
+    assert torch.equal(from_array, embedder.embed(tmp_path / "a.png"))
+    assert embedder.training
+    with pytest.raises(ConfigError, match="uint8"):
+        embedder.embed(pixels.astype(np.float32))
+
+
+def test_impossible_networks_say_why() -> None:
+    with pytest.raises(ConfigError, match="resnet18"):
+        Embedder(EmbedderConfig(backbone="resnet181"))
+    with pytest.raises(ConfigError, match="output_stride 8 or 16"):
+        Embedder(EmbedderConfig(decoder="deeplabv3plus", output_stride=32))
+    with pytest.raises(ConfigError, match="at least 32 px, not 5"):
+        EmbedderConfig(resolution=5)
