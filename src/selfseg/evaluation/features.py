@@ -1,0 +1,81 @@
+"""What an evaluation measures: anything that turns an image into a vector per cell.
+
+Letters: D dimensions, H W pixels, h w cells; cell (0, 0) covers the image's top left corner and the grid of cells
+spans the image, so that a bilinear resize (align_corners=False) takes one to the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.data.images import resize_short_side
+from selfseg.nn.embedder import Embedder
+
+Extract = Callable[[NDArray[np.uint8]], Tensor]
+"""A feature extractor: (H, W, 3) uint8 RGB to (D, h, w) float32. `Embedder.embed` is one."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature extractor and what is known about it.
+
+    Attributes:
+        name: what results call it.
+        extract: (H, W, 3) uint8 RGB to (D, h, w) float32.
+        normalised: whether each cell's vector has unit length. Then k-means runs on the sphere, else in Euclid's
+            space.
+        resolution: the short side that images are resized to, or "native"; for the record.
+        trivial: whether it is a baseline that learned nothing.
+    """
+
+    name: str
+    extract: Extract
+    normalised: bool = False
+    resolution: int | str = "native"
+    trivial: bool = False
+
+
+def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: str = "embedder") -> Extractor:
+    """An embedder as the evaluation sees it.
+
+    Args:
+        embedder: stays on its device and in its mode.
+        resolution: short side in px that images are resized to instead of the embedder's own.
+        name: what results call it.
+    """
+    if resolution is not None and resolution != embedder.resolution:
+        embedder = copy.copy(embedder)  # shares the weights; only the attribute is its own
+        embedder.resolution = resolution
+    return Extractor(
+        name=name,
+        extract=embedder.embed,
+        normalised=embedder.normalised,
+        resolution=embedder.resolution or "native",
+    )
+
+
+def colour(image: NDArray[np.uint8]) -> Tensor:
+    """Raw RGB: (H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def colour_and_position(image: NDArray[np.uint8]) -> Tensor:
+    """Raw RGB in [0, 1] and the pixel's centre (x, y) in [0, 1]: (H, W, 3) uint8 to (5, H, W) float32."""
+    height, width = image.shape[:2]
+    x = ((torch.arange(width) + 0.5) / width).expand(height, width)
+    y = ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
+    return torch.cat([colour(image), x[None], y[None]])
+
+
+def resized(extract: Extract, resolution: int | None) -> Extract:
+    """The extractor on images whose short side was resized to `resolution` px (None: as they are)."""
+    if resolution is None:
+        return extract
+    return lambda image: extract(resize_short_side(image, resolution))

@@ -1,0 +1,241 @@
+"""The two passes that every protocol is made of: sample vectors of one split, count predictions on another.
+
+Letters: D dimensions, C classes, n outputs of a head, H W label pixels, h w embedding cells.
+
+Embeddings are never stored: a pass computes each image's once and serves all heads (every k, every seed, every
+protocol) before it takes the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.data.catalog import LabelledImages
+from selfseg.data.images import SkipLog
+from selfseg.errors import BadImage, RunError
+from selfseg.evaluation.confusion import VOID, cross_counts
+from selfseg.evaluation.features import Extractor
+
+Progress = Callable[[str, int, int], None]
+"""Called after each image as (what is being done, images done, images in all)."""
+
+_MEMORY = 1 << 30  # bytes, at most, of drawn vectors of either kind
+_SCORES = 1 << 20  # scores at label resolution held at a time; 4 MB stay in a core's cache
+
+
+@dataclass(frozen=True)
+class AffineHead:
+    """A classifier of vectors: class scores are `weight @ vector + bias`, the largest wins.
+
+    k-means' nearest centroid and a linear layer both are one (see `selfseg.ops.kmeans.affine_scores`).
+
+    Attributes:
+        weight: (n, D) float32.
+        bias: (n,) float32.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass
+class Tally:
+    """What a pass met.
+
+    Attributes:
+        images: images read.
+        pixels: labelled pixels.
+        void: pixels left out.
+        skipped: images that could not be read.
+        labels: (C,) labelled pixels of each class.
+    """
+
+    images: int = 0
+    pixels: int = 0
+    void: int = 0
+    skipped: int = 0
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Vectors drawn from a split.
+
+    Attributes:
+        cells: (N, D) float32, embedding cells drawn without looking at labels; for k-means.
+        pixels: (M, D) float32, the embedding interpolated at labelled pixels; for the linear layer.
+        labels: (M,) int64 of those pixels, in [0, C).
+        tally: what was met.
+    """
+
+    cells: Tensor
+    pixels: Tensor
+    labels: Tensor
+    tally: Tally
+
+
+def sample(
+    extractor: Extractor,
+    data: LabelledImages,
+    cells: int,
+    pixels: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Samples:
+    """Draw vectors from a split, about equally many from each image.
+
+    Args:
+        extractor: what to measure.
+        data: the split.
+        cells: about how many embedding cells to draw in all; 0 = none.
+        pixels: about how many labelled pixels to draw in all; 0 = none.
+        seed: the draw is a pure function of it and the image's place in the split.
+        progress: called after each image.
+
+    Returns:
+        The samples; fewer than asked where images have fewer cells or labels, or where they would take more than
+        1 GiB (400,000 vectors of 671 dimensions still fit).
+    """
+    tally = Tally(labels=np.zeros(len(data.class_names), np.int64))
+    drawn_cells, drawn_pixels, drawn_labels = [], [], []
+    for index, embedding, label in embeddings(extractor, data, tally, f"sample {extractor.name}", progress):
+        generator = np.random.default_rng([seed, index])
+        flat = embedding.flatten(1)  # (D, hw)
+        fit_in = _MEMORY // (4 * len(flat))
+        per_image = [-(-min(wanted, fit_in) // len(data)) for wanted in (cells, pixels)]
+        chosen = generator.choice(flat.shape[1], min(per_image[0], flat.shape[1]), replace=False)
+        drawn_cells.append(flat[:, torch.from_numpy(chosen).to(flat.device)].T.cpu())
+        labelled = np.flatnonzero(label != VOID) if per_image[1] else np.zeros(0, np.int64)
+        places = generator.choice(labelled, min(per_image[1], len(labelled)), replace=False)
+        drawn_pixels.append(at_pixels(embedding, places, label.shape).cpu())
+        drawn_labels.append(torch.from_numpy(label.reshape(-1)[places].astype(np.int64)))
+    return Samples(torch.cat(drawn_cells), torch.cat(drawn_pixels), torch.cat(drawn_labels), tally)
+
+
+def count(
+    extractor: Extractor,
+    data: LabelledImages,
+    heads: Sequence[AffineHead],
+    progress: Progress | None = None,
+) -> tuple[list[NDArray[np.int64]], Tally]:
+    """Apply heads to a split and count their outputs against the labels.
+
+    Scores, not decisions, are interpolated bilinearly to the label's size. As they are affine in the embedding and
+    the interpolation's weights add up to 1, this is exactly the head applied to the interpolated embedding, and
+    it costs n channels instead of D channels and an (n x D) product at every pixel.
+
+    Args:
+        extractor: what to measure.
+        data: the split.
+        heads: any number; the embedding is computed once for all.
+        progress: called after each image.
+
+    Returns:
+        For each head (n, C) int64, the labelled pixels of class c with output j; and what was met.
+    """
+    classes = len(data.class_names)
+    tally = Tally(labels=np.zeros(classes, np.int64))
+    totals = [np.zeros((len(head.weight), classes), np.int64) for head in heads]
+    for _, embedding, label in embeddings(extractor, data, tally, f"measure {extractor.name}", progress):
+        for total, head in zip(totals, heads, strict=True):
+            output = predict(embedding, head, label.shape)
+            total += cross_counts(label, output.cpu().numpy(), classes, len(head.weight))[0].T
+    return totals, tally
+
+
+def embeddings(
+    extractor: Extractor, data: LabelledImages, tally: Tally, what: str, progress: Progress | None
+) -> Iterator[tuple[int, Tensor, NDArray[np.uint8]]]:
+    """Each readable image's index, embedding (D, h, w) and label (H, W), counted in `tally`.
+
+    Raises:
+        TooManyBadImages: if more than 5 % of the images can't be read.
+        LabelError: as `LabelledImages.read_label`.
+        RunError: for an embedding that is not finite.
+    """
+    skips = SkipLog(None, len(data))
+    for index in range(len(data)):
+        name = data.images.names[index]
+        try:
+            image = data.images.read(index)
+        except BadImage as error:
+            skips.add(name, error.reason, error.detail)
+            tally.skipped += 1
+            continue
+        label = data.read_label(index)
+        present = np.bincount(label.reshape(-1), minlength=VOID + 1)
+        embedding = extractor.extract(image)
+        if not bool(torch.isfinite(embedding).all()):
+            raise RunError(f"{extractor.name} gives values that are not finite for {name}; its weights are damaged")
+        tally.images += 1
+        tally.pixels += int(present[:VOID].sum())
+        tally.void += int(present[VOID])
+        tally.labels += present[: len(tally.labels)]
+        yield index, embedding, label
+        if progress is not None:
+            progress(what, index + 1, len(data))
+
+
+def at_pixels(embedding: Tensor, places: NDArray[np.int64], size: tuple[int, ...]) -> Tensor:
+    """The embedding interpolated bilinearly at some pixels.
+
+    Args:
+        embedding: (D, h, w) float.
+        places: (M,) flat indices y * W + x of pixels.
+        size: (H, W) of the image that they are of.
+
+    Returns:
+        (M, D); the values that resizing the whole embedding to (H, W) would have there.
+    """
+    height, width = size
+    y, x = np.divmod(places, width)
+    # Pixel centres in [-1, 1], align_corners=False; a clamped border is what F.interpolate does.
+    grid = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], 1).astype(np.float32)
+    where = torch.from_numpy(grid)[None, None].to(embedding.device)  # (1, 1, M, 2)
+    values = F.grid_sample(embedding[None], where, mode="bilinear", padding_mode="border", align_corners=False)
+    return values[0, :, 0].T
+
+
+def predict(embedding: Tensor, head: AffineHead, size: tuple[int, ...]) -> Tensor:
+    """The head's winning output at every pixel.
+
+    Args:
+        embedding: (D, h, w) float32.
+        head: of n outputs.
+        size: (H, W) of the result.
+
+    Returns:
+        (H, W) int64 in [0, n).
+    """
+    dimension, h, w = embedding.shape
+    height, width = size
+    weight, bias = head.weight.to(embedding.device), head.bias.to(embedding.device)
+    cells = embedding.reshape(dimension, h * w).T  # (hw, D)
+    outputs = len(weight)
+    if (h, w) == (height, width):
+        result = torch.empty(h * w, dtype=torch.int64, device=embedding.device)
+        rows = max(1, _SCORES // outputs)
+        for start in range(0, h * w, rows):
+            result[start : start + rows] = torch.addmm(bias, cells[start : start + rows], weight.T).max(1).indices
+        return result.reshape(height, width)
+    scores = torch.addmm(bias, cells, weight.T).reshape(h, w, outputs)
+    # Rows first, then columns, in bands: equal to one bilinear resize, but never H x W x n scores at a time.
+    y = ((torch.arange(height, device=embedding.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    top = y.floor().long()
+    bottom, share = (top + 1).clamp(max=h - 1), (y - top).to(scores)[:, None, None]
+    result = torch.empty(height, width, dtype=torch.int64, device=embedding.device)
+    rows = max(1, _SCORES // (outputs * width))
+    for start in range(0, height, rows):
+        part = slice(start, start + rows)
+        band = torch.lerp(scores[top[part]], scores[bottom[part]], share[part])  # (rows, w, n)
+        wide = band[None].permute(0, 3, 1, 2)  # channels last in memory, which is fast
+        wide = F.interpolate(wide, (len(band), width), mode="bilinear", align_corners=False)
+        result[part] = wide[0].max(0).indices
+    return result

@@ -1,0 +1,62 @@
+"""Results on disk and in a table."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.table import Table
+
+from selfseg.files import read_json
+from selfseg.types import EvalResult
+
+
+def recipe_hash(run: Path) -> str:
+    """Sixteen hex digits of the recipe's bytes, or "" without a recipe."""
+    recipe = run / "recipe.yaml"
+    return hashlib.blake2b(recipe.read_bytes(), digest_size=8).hexdigest() if recipe.is_file() else ""
+
+
+def result_name(result: EvalResult) -> str:
+    """The file name of a result: the same question gives the same name, so that a new answer takes the old one's place.
+
+    Example: "camvid-val-clusters-k64-embedder.json".
+    """
+    parts = [result.dataset, result.split, result.protocol, f"k{result.k}" if result.k is not None else "", result.what]
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
+
+
+def read_results(run: Path | str) -> list[EvalResult]:
+    """What earlier evaluations left in RUN/results, by file name."""
+    return [EvalResult.from_dict(read_json(path)) for path in sorted((Path(run) / "results").glob("*.json"))]
+
+
+def format_table(results: Iterable[EvalResult]) -> Table:
+    """Results as a table: a row for each thing measured, a column for each protocol and k.
+
+    A cell is mIoU (± its standard deviation over seeds) / pixel accuracy, as fractions.
+    """
+    results = list(results)
+    columns = list(dict.fromkeys(_column(r) for r in results if r.protocol != "constant"))
+    sets = dict.fromkeys(f"{r.dataset} {r.split}, {len(r.class_names)} classes" for r in results)
+    table = Table(title="; ".join(sets), caption="mIoU ± std over seeds / pixel accuracy, fractions")
+    table.add_column("embedding")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for what in dict.fromkeys(r.what for r in results):
+        row = {_column(r): _cell(r) for r in results if r.what == what}
+        constant = next((_cell(r) for r in results if r.what == what and r.protocol == "constant"), "")
+        table.add_row(what, *(row.get(column, constant) for column in columns))
+    return table
+
+
+def _column(result: EvalResult) -> str:
+    return result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+
+
+def _cell(result: EvalResult) -> str:
+    metrics = result.metrics
+    spread = f" ± {metrics['miou_std']:.3f}" if len(result.seeds) > 1 else ""
+    return f"{metrics['miou']:.3f}{spread} / {metrics['accuracy']:.3f}"

@@ -1,0 +1,231 @@
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from selfseg.data.catalog import open_labelled
+from selfseg.errors import ConfigError, LabelError, RunError, TooManyBadImages
+from selfseg.evaluation import (
+    ClustersConfig,
+    EvaluationConfig,
+    Extractor,
+    LinearConfig,
+    evaluate,
+    evaluate_extractors,
+    format_table,
+    read_results,
+)
+from selfseg.nn.embedder import Embedder, EmbedderConfig
+
+COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+QUICK = LinearConfig(pixels=2000, steps=60, batch=256)
+
+
+def draw(root: Path, images: int = 4, wrong: float = 0.0, size: tuple[int, int] = (40, 56)) -> Path:
+    """Stripes of four pure colours; the label is the colour's index, but for a share of wrong ones; a void corner."""
+    generator = np.random.default_rng(0)
+    (root / "classes.txt").parent.mkdir(parents=True, exist_ok=True)
+    (root / "classes.txt").write_text("red\ngreen\nblue\nyellow\nnever\n")
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(images):
+            label = np.repeat(generator.permutation(4), size[1] // 4)[None].repeat(size[0], 0).astype(np.uint8)
+            cv2.imwrite(str(root / split / "images" / f"{index}.png"), COLOURS[label][..., ::-1])
+            mislabelled = generator.random(label.shape) < wrong
+            label[mislabelled] = (label[mislabelled] + 1) % 4
+            label[:5, :5] = 255
+            cv2.imwrite(str(root / split / "labels" / f"{index}.png"), label)
+    return root
+
+
+def one_hot(image: np.ndarray) -> torch.Tensor:
+    distance = np.abs(image[None].astype(int) - COLOURS[:, None, None].astype(int)).sum(3)
+    return torch.nn.functional.one_hot(torch.from_numpy(distance.argmin(0)), 4).permute(2, 0, 1).float()
+
+
+PERFECT = Extractor("perfect", one_hot, normalised=True)
+
+
+def test_a_perfect_embedding_is_perfect(tmp_path):
+    root = draw(tmp_path / "stripes")
+    results = evaluate(PERFECT, root, k=[4], seeds=3, linear=QUICK, baselines=False)
+    # The most frequent class belongs to the baselines.
+    assert [(r.what, r.protocol, r.k) for r in results] == [("perfect", "clusters", 4), ("perfect", "linear", None)]
+    for result in results:
+        assert result.metrics["miou"] == 1.0
+        assert result.metrics["accuracy"] == 1.0
+        assert result.class_iou == (1.0, 1.0, 1.0, 1.0, None)
+        assert result.options["absent_classes"] == ["never"]
+        assert result.counts["images"] == 4
+        assert result.counts["void"] == 4 * 25
+        assert result.counts["pixels"] == 4 * (40 * 56 - 25)
+        assert sum(map(sum, result.confusion)) == result.counts["pixels"]
+
+
+def test_wrong_labels_cost_their_share(tmp_path):
+    root = draw(tmp_path / "stripes", wrong=0.2)
+    for result in evaluate(PERFECT, root, k=[4], seeds=1, linear=QUICK, baselines=False):
+        assert result.metrics["accuracy"] == pytest.approx(0.8, abs=0.01)
+        assert result.metrics["miou"] == pytest.approx(0.8 / 1.2, abs=0.02)
+
+
+def test_interpolated_cells_keep_edges_in_place(tmp_path):
+    # Stripes of 16 px are 4 whole cells: between the centres of two cells the scores cross exactly at the edge.
+    root = draw(tmp_path / "stripes", size=(40, 64))
+    coarse = Extractor("coarse", lambda image: one_hot(image[::4, ::4]))
+    for result in evaluate(coarse, root, k=[4], seeds=1, linear=QUICK, baselines=False):
+        assert result.metrics["accuracy"] == 1.0
+
+
+def test_more_clusters_than_classes_vote(tmp_path):
+    root = draw(tmp_path / "stripes")
+    noisy = Extractor("noisy", lambda image: one_hot(image) + 0.3 * torch.rand(4, *image.shape[:2]))
+    (result,) = evaluate(noisy, root, protocols=["clusters"], k=[12], seeds=2, baselines=False)
+    assert result.matching == "majority"
+    assert result.metrics["miou"] > 0.99
+    assert result.metrics["hungarian_accuracy"] < 0.8  # 12 clusters, 4 of them named
+    hungarian = evaluate(
+        noisy,
+        root,
+        protocols=["clusters"],
+        k=[12],
+        seeds=2,
+        baselines=False,
+        clusters=ClustersConfig(matching="hungarian"),
+    )[0]
+    assert hungarian.counts["unassigned"] > 0
+    assert sum(map(sum, hungarian.confusion)) + hungarian.counts["unassigned"] == hungarian.counts["pixels"]
+
+
+def test_fewer_clusters_than_classes(tmp_path):
+    root = draw(tmp_path / "stripes")
+    (result,) = evaluate(
+        PERFECT,
+        root,
+        protocols=["clusters"],
+        k=[2],
+        seeds=1,
+        baselines=False,
+        clusters=ClustersConfig(matching="hungarian"),
+    )
+    assert sum(value is not None and value > 0 for value in result.class_iou) == 2
+
+
+def test_a_run_leaves_stable_files_with_baselines(tmp_path):
+    root = draw(tmp_path / "stripes")
+    run = tmp_path / "run"
+    Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=None)).save(run / "embedder")
+    (run / "recipe.yaml").write_text("epochs: 1\n")
+    settings = {"k": [5, 9], "seeds": 1, "linear": QUICK, "clusters": ClustersConfig(points=2000)}
+    # Four colours can't make nine clusters, and the error says both.
+    with pytest.raises(ConfigError, match=r"k=5 .* 4 distinct"):
+        evaluate(run, root, **settings)
+    assert not (run / "results").exists()
+
+    results = evaluate(run, root, **{**settings, "k": [3, 4]})
+    names = sorted(path.name for path in (run / "results").iterdir())
+    expected = [
+        f"stripes-val-clusters-k{k}-{what}.json" for k in (3, 4) for what in ("colour", "colour-position", "embedder")
+    ]
+    expected += [f"stripes-val-linear-{what}.json" for what in ("colour", "colour-position", "embedder")]
+    assert names == sorted([*expected, "stripes-val-constant-most-frequent-class.json"])
+    assert {result.what for result in results} == {"embedder", "colour", "colour + position", "most frequent class"}
+    assert sorted(map(repr, read_results(run))) == sorted(map(repr, results))
+    for result in results:
+        assert len(result.recipe_hash) == (16 if result.what == "embedder" else 0)
+    again = evaluate(run, root, **{**settings, "k": [3, 4]})
+    assert again == results
+    assert sorted(path.name for path in (run / "results").iterdir()) == names
+
+    console = Console(width=200, file=io.StringIO())
+    console.print(format_table(results))
+    text = console.file.getvalue()
+    for word in ("embedder", "colour + position", "most frequent class", "clusters k=4", "linear", "stripes val"):
+        assert word in text
+
+
+def test_the_most_frequent_class(tmp_path):
+    root = draw(tmp_path / "stripes")
+    for index in range(4):
+        path = root / "train" / "labels" / f"{index}.png"
+        cv2.imwrite(str(path), np.full_like(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 2))
+    result = evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, baselines=True)[-1]
+    assert result.what == "most frequent class"
+    assert result.options["class"] == "blue"
+    share = np.mean([(open_labelled(root, "val").read_label(i) == 2).sum() / (40 * 56 - 25) for i in range(4)])
+    assert result.metrics["accuracy"] == pytest.approx(share)
+    assert result.metrics["miou"] == pytest.approx(share / 4)
+
+
+def test_what_the_layer_learned_from_can_not_be_measured(tmp_path):
+    root = draw(tmp_path / "stripes")
+    with pytest.raises(ConfigError, match="'val' can't be measured on it"):
+        evaluate(PERFECT, root, fit_split="val")
+    (result,) = evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, fit_split="val", baselines=False)
+    assert (result.fit_split, result.split) == ("val", "val")
+
+
+def test_options_that_can_not_work(tmp_path):
+    with pytest.raises(ConfigError, match="not retrieval"):
+        evaluate(PERFECT, tmp_path, protocols=["retrieval"])
+    with pytest.raises(ConfigError, match="at least 1"):
+        evaluate(PERFECT, tmp_path, k=[0])
+    with pytest.raises(ConfigError, match="seed"):
+        evaluate(PERFECT, tmp_path, seeds=0)
+    with pytest.raises(ConfigError, match="give a run's folder"):
+        evaluate(3, tmp_path)
+
+
+def test_a_label_outside_of_the_classes(tmp_path):
+    root = draw(tmp_path / "stripes")
+    label = np.zeros((40, 56), np.uint8)
+    label[3, 3] = 5
+    cv2.imwrite(str(root / "val" / "labels" / "2.png"), label)
+    with pytest.raises(LabelError, match=r"the value 5 but there are 5 classes"):
+        evaluate(PERFECT, root, k=[4], seeds=1, linear=QUICK, baselines=False)
+
+
+def test_bad_images_are_skipped_and_counted(tmp_path):
+    root = draw(tmp_path / "stripes", images=21)
+    (root / "val" / "images" / "3.png").write_bytes(b"")
+    (result,) = evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, baselines=False)
+    assert (result.counts["images"], result.counts["skipped"], result.metrics["miou"]) == (20, 1, 1.0)
+    (root / "val" / "images" / "4.png").write_bytes(b"")
+    with pytest.raises(TooManyBadImages):
+        evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, baselines=False)
+
+
+def test_an_embedding_that_is_not_finite(tmp_path):
+    root = draw(tmp_path / "stripes")
+    broken = Extractor("broken", lambda image: one_hot(image) / 0)
+    with pytest.raises(RunError, match=r"broken gives values that are not finite for 0"):
+        evaluate(broken, root)
+
+
+def test_seeds_are_recorded_and_spread(tmp_path):
+    root = draw(tmp_path / "stripes")
+    noise = Extractor(
+        "noise", lambda image: torch.rand(3, *image.shape[:2], generator=torch.Generator().manual_seed(1))
+    )
+    fit, measured = open_labelled(root, "train"), open_labelled(root, "val")
+    results = evaluate_extractors([noise], fit, measured, EvaluationConfig(k=(4,), seeds=(3, 7, 8, 9), linear=QUICK))
+    by = {result.protocol: result for result in results}
+    assert by["clusters"].seeds == (3, 7, 8, 9)
+    assert by["clusters"].metrics["miou_std"] > 0
+    assert by["linear"].seeds == (3, 7, 8)
+
+
+def test_an_untrained_network_beside_the_trained(tmp_path):
+    root = draw(tmp_path / "stripes", images=2)
+    embedder = Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=32))
+    state = torch.random.get_rng_state()
+    results = evaluate(embedder, root, protocols=["linear"], seeds=1, linear=QUICK, baselines=False, untrained=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert [(r.what, r.resolution) for r in results] == [("embedder", 32), ("untrained", 32)]
+    other = evaluate(embedder, root, protocols=["linear"], seeds=1, linear=QUICK, baselines=False, resolution=48)
+    assert (other[0].resolution, embedder.resolution) == (48, 32)
