@@ -1,0 +1,71 @@
+"""Run every benchmark, one after the other, each in a process of its own with one thread.
+
+    python benchmarks/run.py            # all
+    python benchmarks/run.py views slic # some
+
+Every module beside this one that defines `main` is a benchmark and writes its own JSON to benchmarks/results/; what
+it says goes to benchmarks/results/NAME.log as well as to the terminal. A benchmark that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def find_benchmarks() -> dict[str, Path]:
+    """Name and file of every module here with a function `main`."""
+    found = {}
+    for path in sorted(HERE.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path != Path(__file__).resolve() and any(
+            isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body
+        ):
+            found[path.stem] = path
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    benchmarks = find_benchmarks()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(benchmarks)}; all if left out")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    unknown = set(arguments.names) - set(benchmarks)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there is {', '.join(benchmarks)}")
+    environment = os.environ | {name: str(arguments.threads) for name in THREADS}
+    (HERE / "results").mkdir(exist_ok=True)
+    failed = []
+    for name in arguments.names or benchmarks:
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, str(benchmarks[name])],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        (HERE / "results" / f"{name}.log").write_text(done.stdout, encoding="utf-8")
+        verdict = "ok" if done.returncode == 0 else f"FAILED with status {done.returncode}"
+        sys.stdout.write(f"== {name}: {verdict}, {time.perf_counter() - start:.0f} s\n{done.stdout}\n")
+        sys.stdout.flush()
+        if done.returncode:
+            failed.append(name)
+    if failed:
+        sys.stdout.write(f"failed: {', '.join(failed)}\n")
+    return len(failed) > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
