@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+from selfseg.data import augment
 from selfseg.data import views as module
 from selfseg.data.regions import Grid, Pixels
 from selfseg.data.views import ContentCentredViews, Crop
@@ -212,7 +214,7 @@ def test_noise_is_uniform_around_the_mean_after_normalisation_and_only_where_pai
     plan = _plan(**(PLAIN | {"mask_area": 0.25}))
     crops = [crop for seed in range(10) for crop in _make(plan, image, seed)]
     drawn = np.concatenate([crop.image[crop.noise] for crop in crops]) / 255
-    normalised = (drawn - module.IMAGENET_MEAN) / module.IMAGENET_STD
+    normalised = (drawn - augment.IMAGENET_MEAN) / augment.IMAGENET_STD
     assert np.abs(normalised).max() < 1.01
     assert np.abs(normalised.mean(0)).max() < 0.02
     assert np.abs(normalised.std(0) - 1 / np.sqrt(3)).max() < 0.02
@@ -239,6 +241,29 @@ def test_the_centre_has_the_law_of_the_map() -> None:
         counts[y, x] += 1
     expected = content / content.sum() * 20_000
     assert ((counts - expected) ** 2 / expected).sum() < 20.5  # chi square, 5 degrees of freedom, p = 0.001
+
+
+def test_smoothing_at_half_resolution_keeps_the_law() -> None:
+    image = _picture(241, 320)
+    gray = cv2.blur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (3, 3))
+    edges = cv2.dilate(cv2.Canny(gray, 10, 50), np.ones((3, 3), np.uint8)).astype(np.float32) / 255
+    full = cv2.GaussianBlur(edges, (0, 0), module.CONTENT_SIGMA) + module.CONTENT_FLOOR
+    ours = module.content_map(image)
+    assert np.abs(ours / ours.sum() - full / full.sum()).sum() / 2 < 0.01
+
+
+@pytest.mark.parametrize("side", [160, 200, 256, 300, 1000])
+def test_shrinking_averages_the_finest_texture_away(side: int) -> None:
+    board = np.indices((side, side)).sum(0) % 2
+    image = np.repeat((255 * board)[:, :, None], 3, 2).astype(np.uint8)
+    assert module._resize(image, 128, 128).std() < 15  # INTER_LINEAR: 40 and more, but for multiples of 128
+
+
+@pytest.mark.parametrize("side", [129, 200, 300])
+def test_shrinking_agrees_with_pillow(side: int) -> None:
+    image = _picture(side, side)
+    pillow = np.asarray(Image.fromarray(image).resize((128, 128), Image.Resampling.BILINEAR), float)
+    assert np.sqrt(((module._resize(image, 128, 128) - pillow) ** 2).mean()) < 2
 
 
 def test_a_plain_image_has_no_preferred_centre() -> None:
