@@ -12,9 +12,10 @@ Whatever the file holds becomes (H, W, 3) uint8 RGB, turned upright by its EXIF 
     negative values    stretched from the smallest to the largest value
     colour profile     ignored (the pixel values are taken as they stand)
 
-Decoding is Pillow's. Measured beside `cv2.imread` on 468 JPEGs of 480x360 by `benchmarks/read_image.py`. Pillow and
-OpenCV both accept a JPEG that was cut short and closed again by an end marker. Here the end marker is replaced by a
-few bytes of padding, too few to fill a block row: the decoder finishes a whole picture and starves on a cut one.
+Decoding is Pillow's, because it keeps quiet on damaged files where OpenCV writes to the terminal; a JPEG of 480x360
+takes 1.3 times as long as with `cv2.imread` (`benchmarks/read_image.py`). Both accept a JPEG that was cut short and
+closed again by an end marker. Here the end marker is replaced by a few bytes of padding, too few to fill a block row:
+the decoder finishes a whole picture and starves on a cut one.
 """
 
 from __future__ import annotations
@@ -76,6 +77,11 @@ _ORIENTATION = 0x0112
 # (8 bytes) at the end of a whole picture, too little for one more row of blocks.
 _JPEG_PADDING = b"\xff\x00" * 16
 _PNG_DRAWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+# glibc returns freed blocks of a picture's size to the system and then pays for every page of the next picture: 2.6 ms
+# instead of 1.5 for a JPEG of 480x360. Its threshold rises to the largest block that was ever freed, so free one here.
+# The block is never touched: it takes no memory.
+np.empty(24 << 20, np.uint8)
 
 
 class Damage(Exception):
