@@ -3,8 +3,8 @@
     python benchmarks/run.py            # all
     python benchmarks/run.py views slic # some
 
-Every module beside this one that defines `main` is a benchmark and writes its own JSON to benchmarks/results/; what
-it says goes to benchmarks/results/NAME.log as well as to the terminal. A benchmark that fails does not stop the others.
+Every module beside this one that defines `main` is a benchmark and writes its own JSON to benchmarks/results/. A
+benchmark that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -48,18 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = []
     for name in arguments.names or benchmarks:
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, str(benchmarks[name])],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        (HERE / "results" / f"{name}.log").write_text(done.stdout, encoding="utf-8")
-        verdict = "ok" if done.returncode == 0 else f"FAILED with status {done.returncode}"
-        sys.stdout.write(f"== {name}: {verdict}, {time.perf_counter() - start:.0f} s\n{done.stdout}\n")
+        sys.stdout.write(f"== {name}\n")
         sys.stdout.flush()
+        done = subprocess.run([sys.executable, str(benchmarks[name])], env=environment, check=False)
+        verdict = "ok" if done.returncode == 0 else f"FAILED with status {done.returncode}"
+        sys.stdout.write(f"== {name}: {verdict}, {time.perf_counter() - start:.0f} s\n\n")
         if done.returncode:
             failed.append(name)
     if failed:
