@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,15 @@ from selfseg.types import Batch
 Picture = NDArray[np.uint8]
 Ids = NDArray[Any]
 
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-"""Radians between the hues of successive colours: no two of the first n come close, for any n."""
-
-_LIGHTNESS = (0.72, 0.54, 0.86, 0.63)
-_CHROMA = (0.16, 0.15, 0.11, 0.13)
 _NONE = (58, 60, 66)  # pixels without a region
 
 
 def palette(count: int) -> Picture:
     """Distinct colours, the same ones in every call: the first n of a longer palette are the palette of n.
 
-    Hues go round by the golden angle in the OKLCH space, where equal steps look equal, and lightness and chroma
-    alternate. Source: Ottosson, "A perceptual color space for image processing", 2020.
+    Each colour is the one of a fixed set that is farthest from all before it in the OKLab space, where equal distances
+    look equal (Ottosson, "A perceptual color space for image processing", 2020). The set has 700 colours; after them
+    it begins again.
 
     Args:
         count: how many.
@@ -52,29 +49,42 @@ def palette(count: int) -> Picture:
         >>> bool((palette(27)[:8] == palette(8)).all())
         True
     """
-    i = np.arange(count)
-    hue = 0.5 + i * GOLDEN_ANGLE
-    light = np.array(_LIGHTNESS)[i % len(_LIGHTNESS)]
-    chroma = np.array(_CHROMA)[i % len(_CHROMA)]
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    colours = _all_colours()
+    return colours[np.arange(count) % len(colours)]
+
+
+@lru_cache
+def _all_colours() -> Picture:
+    """Up to 700 colours that are neither black, white nor gray, each the farthest from all before it."""
+    hue, light, chroma = (
+        grid.ravel()
+        for grid in np.meshgrid(
+            np.arange(72) * (math.tau / 72) + 4.4, np.linspace(0.45, 0.9, 10), (0.08, 0.12, 0.17), indexing="ij"
+        )
+    )
+    lab = np.stack([light, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
     # OKLab to linear sRGB, the matrices of the source.
-    cone = np.stack(
-        [
-            light + 0.3963377774 * a + 0.2158037573 * b,
-            light - 0.1055613458 * a - 0.0638541728 * b,
-            light - 0.0894841775 * a - 1.2914855480 * b,
-        ]
-    ) ** 3  # fmt: skip
-    matrix = np.array(
+    to_cone = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+    )
+    to_linear = np.array(
         [
             [4.0767416621, -3.3077115913, 0.2309699292],
             [-1.2684380046, 2.6097574011, -0.3413193965],
             [-0.0041960863, -0.7034186147, 1.7076147010],
         ]
     )
-    linear = np.clip(matrix @ cone, 0, 1).T
+    linear = (lab @ to_cone.T) ** 3 @ to_linear.T
+    shown = ((linear >= 0) & (linear <= 1)).all(1)
+    lab, linear = lab[shown], linear[shown]
+    chosen = [int(np.argmax(lab[:, 0] * 0.2 + np.hypot(lab[:, 1], lab[:, 2])))]
+    distance = np.full(len(lab), np.inf)
+    while len(chosen) < min(700, len(lab)):
+        distance = np.minimum(distance, np.square(lab - lab[chosen[-1]]).sum(1))
+        chosen.append(int(distance.argmax()))
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    colours: Picture = np.rint(encoded * 255).astype(np.uint8)
+    colours: Picture = np.rint(encoded[chosen] * 255).astype(np.uint8)
+    colours.setflags(write=False)
     return colours
 
 
@@ -131,7 +141,7 @@ def overlay(image: Picture, ids: Ids, colours: Picture | None = None, strength: 
     width = max(1, round(min(image.shape[:2]) / 400))
     edge = borders(ids).astype(np.uint8)
     edge = cv2.dilate(edge, np.ones((width, width), np.uint8)) if width > 1 else edge
-    result[edge > 0] = (result[edge > 0] * 0.35 + 0.65 * 255).astype(np.uint8)
+    result[edge > 0] = (result[edge > 0] * 0.5 + 0.5 * 255).astype(np.uint8)
     return result
 
 
@@ -145,9 +155,14 @@ def outlines(image: Picture, ids: Ids, colour: tuple[int, int, int] = (255, 214,
 
 
 def highlight(image: Picture, mask: NDArray[np.bool_], colour: Iterable[int]) -> Picture:
-    """A photograph in which everything but the mask is dark and gray, with the mask's outline in `colour`."""
-    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    result: Picture = (gray * 0.32 + 10).astype(np.uint8)
+    """A photograph in which everything but the mask is gray and recedes, with the mask's outline in `colour`.
+
+    What is masked stands out by brightness: around a bright part the rest gets dark, around a dark part light.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    dark = bool(mask.any()) and float(gray[mask].mean()) < 80
+    around = gray * 0.25 + 178 if dark else gray * 0.32 + 10
+    result: Picture = np.repeat(around.astype(np.uint8)[..., None], 3, axis=2)
     result[mask] = image[mask]
     outline = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~mask
     result[outline] = tuple(int(v) for v in colour)

@@ -1,0 +1,103 @@
+"""The whole way in one command: photographs → training → clusters → segments → a page to look at.
+
+    python examples/demo.py                          # photographs that scikit-image and scikit-learn bring along
+    python examples/demo.py --images FOLDER --steps 2000
+
+Without --images it needs `pip install 'selfseg[demo]'`; nothing is downloaded. A dozen photographs show that everything
+works; for concepts that mean something, give a folder of hundreds of images or more. Stopped by Ctrl-C, the same
+command goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import selfseg
+from selfseg.errors import ConfigError, MissingExtra, SelfsegError
+from selfseg.files import write_atomically
+from selfseg_recipes import vice_small
+
+# Colour photographs inside of the installed packages, (package, path); what a version lacks is left out.
+PHOTOGRAPHS = (
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/rocket.jpg"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("skimage", "data/motorcycle_right.png"),
+    ("skimage", "data/hubble_deep_field.jpg"),
+    ("skimage", "data/ihc.png"),
+    ("skimage", "data/retina.jpg"),
+    ("sklearn", "datasets/images/china.jpg"),
+    ("sklearn", "datasets/images/flower.jpg"),
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train on a folder, cluster, segment, and write the report.
+
+    Attributes:
+        images: folder of images; photographs of scikit-image and scikit-learn if not given.
+        out: the run's folder.
+        steps: training steps; some hundred on a CPU take minutes.
+        k: numbers of clusters.
+        batch_size: images a step.
+    """
+
+    images: Path | None = None
+    out: Path = Path("runs/demo")
+    steps: int = 300
+    k: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["-k"])] = (8, 27)
+    batch_size: int = 8
+
+
+def copy_photographs(folder: Path) -> Path:
+    """Copy the bundled photographs into a folder of files and return it.
+
+    Raises:
+        MissingExtra: if neither package is installed.
+    """
+    found = 0
+    for package, inside in PHOTOGRAPHS:
+        spec = find_spec(package)
+        source = Path(spec.origin).parent / inside if spec is not None and spec.origin else None
+        if source is None or not source.is_file():
+            continue
+        found += 1
+        target = folder / source.name
+        if not target.is_file():
+            data = source.read_bytes()
+            write_atomically(target, lambda temporary, data=data: temporary.write_bytes(data))
+    if found == 0:
+        raise MissingExtra("the demo without --images", "scikit-image", "demo")
+    return folder
+
+
+def main(demo: Demo) -> Path:
+    """Run the demo; returns the report's path."""
+    if demo.steps < 1:
+        raise ConfigError(f"--steps is {demo.steps}; give 1 or more")
+    images = demo.images or copy_photographs(demo.out.parent / "demo_photographs")
+    recipe = replace(
+        vice_small(images=images, out=demo.out), steps=demo.steps, batch_size=demo.batch_size, checkpoint_every=100
+    )
+    selfseg.train(recipe)
+    selfseg.cluster(demo.out, images, k=demo.k)
+    selfseg.segment(demo.out, images, demo.out / "segments")
+    return selfseg.report(demo.out)
+
+
+if __name__ == "__main__":
+    try:
+        page = main(tyro.cli(Demo, description=__doc__))
+    except SelfsegError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    print(f"Look at {page.resolve().as_uri()}")

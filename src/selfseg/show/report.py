@@ -1,0 +1,438 @@
+"""One self-contained page that shows what a run has learned: RUN/report.html.
+
+The page loads nothing: pictures are data URIs, curves are SVG, style and script are inside. Letters: H W pixels, K
+clusters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from numpy.typing import NDArray
+from torch import Tensor
+
+import selfseg
+from selfseg.clustering import Clusters, assign_pixels, available_clusters, embedder_hash, load_clusters
+from selfseg.data.images import ImageCollection, SkipLog, list_images
+from selfseg.data.regions import Superpixels
+from selfseg.errors import DataError, RunError, SelfsegError
+from selfseg.files import write_text
+from selfseg.inference import collect, load, track_images
+from selfseg.nn.embedder import Embedder
+from selfseg.ops.pca import PcaBasis
+from selfseg.show.charts import line_chart
+from selfseg.show.health import Verdict, judge, read_log
+from selfseg.show.pictures import (
+    Picture,
+    data_uri,
+    fit_within,
+    hex_colour,
+    highlight,
+    outlines,
+    overlay,
+    palette,
+    pca_picture,
+    stored_basis,
+)
+from selfseg.show.results import Comparison, compare_results
+
+_BUDGET = 5_000_000  # pixels of the gallery: about 2 MB of WebP
+_THUMBNAIL = 200  # longer side in pixels
+_THUMBNAIL_IMAGES = 150  # the most images that are embedded for thumbnails only
+_CARDS_WITH_THUMBNAILS = 48
+
+_CURVES = {
+    "loss": "loss",
+    "lr": "learning rate",
+    "prototype_entropy": "use of the prototypes (1 = even)",
+    "effective_rank": "effective rank of the regions' vectors",
+    "agreement": "views that agree on a prototype",
+    "assignment_entropy": "entropy of an assignment (1 = undecided)",
+    "images_per_second": "images per second",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the page with its caption."""
+
+    uri: str
+    label: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one image became: photograph, embedding, segments at each k."""
+
+    name: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One cluster: its colour, its share of the pixels and where it is seen best."""
+
+    cluster: int
+    colour: str
+    share: float
+    thumbnails: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image that was read and embedded: (H, W, 3) at the page's size, and (D, h, w)."""
+
+    name: str
+    image: Picture
+    embedding: Tensor
+
+
+def report(
+    run: Path | str,
+    images: Path | str | Sequence[Path] | None = None,
+    count: int = 12,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Write RUN/report.html: what a run has learned, for somebody who would rather look than read logs.
+
+    Whatever the run has is shown: without clusters, results or an embedder their sections say how to get them.
+
+    Args:
+        run: the run's folder.
+        images: the images to show; those of the run's recipe if None.
+        count: how many, evenly spread over the collection.
+        device: "auto", "cpu", "cuda", ...
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        RunError: if there is no run.
+        DataError: if `images` is given and holds none.
+        StorageError: if the disk is full.
+    """
+    run = Path(run)
+    notes: list[str] = []
+    try:
+        embedder = load(run, device)
+    except RunError as error:
+        if not (run / "recipe.yaml").is_file() and not (run / "log.jsonl").is_file():
+            raise
+        embedder, missing = None, str(error)
+        notes.append(missing)
+    recipe = _read_recipe(run)
+    collection = _find_images(recipe, images, notes)
+    log = read_log(run)
+    clusterings = _load_clusterings(run, notes)
+    samples: list[_Sample] = []
+    rows: tuple[Row, ...] = ()
+    panels: dict[int, tuple[Card, ...]] = {}
+    if embedder is not None and collection is not None:
+        samples = _read_samples(embedder, collection, count, 2 + len(clusterings), notes, progress)
+    if samples:
+        basis = stored_basis(run, embedder_hash(run), lambda: [sample.embedding for sample in samples])
+        rows = tuple(_row(sample, basis, clusterings) for sample in samples)
+    if embedder is not None:
+        panels = _panels(embedder, collection, clusterings, progress)
+    context = {
+        "title": run.resolve().name,
+        "facts": _facts(run, recipe, collection, log),
+        "notes": notes,
+        "verdicts": judge(log, [s.embedding for s in samples], {c.k: c.share for c in clusterings}),
+        "headline": _headline,
+        "rows": rows,
+        "columns": 2 + len(clusterings),
+        "panels": panels,
+        "regions": _region_figures(run, recipe, samples),
+        "views": [_file_figure(path) for path in sorted((run / "pictures").glob("views*.png"))][:4],
+        "charts": _charts(log),
+        "comparisons": _comparisons(run, notes),
+        "skipped": _skipped(run),
+        "recipe": (run / "recipe.yaml").read_text(encoding="utf-8") if recipe else "",
+        "commands": _commands(run, recipe, bool(clusterings)),
+        "version": selfseg.__version__,
+        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    }
+    environment = Environment(loader=PackageLoader("selfseg.show"), autoescape=True, trim_blocks=True)
+    page = environment.get_template("report.html.j2").render(context)
+    write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def _headline(verdicts: Sequence[Verdict]) -> tuple[str, str]:
+    """The verdicts in one word (level) and one sentence."""
+    if not verdicts:
+        return "none", "Nothing to judge yet."
+    level = verdicts[0].level
+    sentence = {
+        "ok": "Yes. Nothing here looks wrong.",
+        "warn": "Probably, with something to look at.",
+        "bad": "No. Something is wrong.",
+    }
+    return level, sentence[level]
+
+
+def _read_recipe(run: Path) -> dict[str, Any]:
+    """recipe.yaml as plain values; empty if there is none. The page must not know methods or the trainer."""
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _find_images(recipe: Mapping[str, Any], images: Any, notes: list[str]) -> ImageCollection | None:
+    if images is not None:
+        return collect(images)
+    if "images" not in recipe:
+        notes.append("No recipe says where the images are: give them with --images FOLDER to see them here.")
+        return None
+    try:
+        return list_images(recipe["images"])
+    except DataError as error:
+        notes.append(f"The run's images can't be shown: {error}")
+        return None
+
+
+def _load_clusterings(run: Path, notes: list[str]) -> list[Clusters]:
+    found = []
+    for k in available_clusters(run):
+        try:
+            found.append(load_clusters(run, k))
+        except SelfsegError as error:
+            notes.append(str(error))
+    return found
+
+
+def _read_samples(
+    embedder: Embedder,
+    collection: ImageCollection,
+    count: int,
+    columns: int,
+    notes: list[str],
+    progress: bool,
+) -> list[_Sample]:
+    """Images evenly spread over the collection."""
+    chosen = sorted({int(i) for i in np.linspace(0, len(collection) - 1, min(count, len(collection))).round()})
+    longest = int(min(640, max(200, math.sqrt(_BUDGET / (0.7 * len(chosen) * columns)))))
+    log = SkipLog(None, len(chosen), limit=1.0)
+    samples = [
+        _Sample(collection.names[i], fit_within(image, longest), embedder.embed(image))
+        for i, image in track_images(collection, chosen, log, "pictures", progress)
+    ]
+    if log.skipped:
+        notes.append(f"{len(log.skipped)} of the chosen images could not be read: {', '.join(log.skipped)}.")
+    return samples
+
+
+def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters]) -> Row:
+    size = (sample.image.shape[0], sample.image.shape[1])
+    figures = [
+        _figure(sample.image, "photograph"),
+        _figure(pca_picture(sample.embedding, basis, size), "embedding"),
+    ]
+    for clusters in clusterings:
+        ids = assign_pixels(sample.embedding, clusters.centroids, size)
+        figures.append(_figure(overlay(sample.image, ids, palette(clusters.k)), f"k = {clusters.k}"))
+    return Row(sample.name, tuple(figures))
+
+
+def _panels(
+    embedder: Embedder, collection: ImageCollection | None, clusterings: Sequence[Clusters], progress: bool
+) -> dict[int, tuple[Card, ...]]:
+    """Per k the clusters with the photographs that show them best, the cluster lit up."""
+    each = 4 if sum(c.k for c in clusterings) <= 40 else 3
+    wanted = [
+        (clusters, c, name)
+        for rank in range(each)  # the best of every cluster first: the budget may end early
+        for clusters in clusterings
+        for c in range(min(clusters.k, _CARDS_WITH_THUMBNAILS))
+        for name in clusters.typical[c][rank : rank + 1]
+    ]
+    names = list(dict.fromkeys(name for _, _, name in wanted))[:_THUMBNAIL_IMAGES]
+    places = _places(names, collection, clusterings)
+    thumbnails: dict[str, tuple[Picture, Tensor]] = {}
+    if places:
+        gallery = ImageCollection(Path("."), tuple(places.values()), tuple(places))
+        log = SkipLog(None, len(gallery), limit=1.0)
+        for i, image in track_images(gallery, range(len(gallery)), log, "clusters", progress):
+            thumbnails[gallery.names[i]] = (fit_within(image, _THUMBNAIL), embedder.embed(image).half())
+    shown: dict[tuple[int, int], list[Figure]] = {}
+    segments: dict[tuple[int, str], NDArray[Any]] = {}
+    for clusters, c, name in wanted:
+        if name not in thumbnails:
+            continue
+        image, embedding = thumbnails[name]
+        if (clusters.k, name) not in segments:
+            ids = assign_pixels(embedding, clusters.centroids, (image.shape[0], image.shape[1]))
+            segments[clusters.k, name] = ids
+        mask = segments[clusters.k, name] == c
+        picture = highlight(image, mask, palette(clusters.k)[c])
+        shown.setdefault((clusters.k, c), []).append(_figure(picture, name, quality=74))
+    return {
+        clusters.k: tuple(
+            Card(c, hex_colour(palette(clusters.k)[c]), clusters.share[c], tuple(shown.get((clusters.k, c), ())))
+            for c in range(clusters.k)
+        )
+        for clusters in clusterings
+    }
+
+
+def _places(
+    names: Sequence[str], collection: ImageCollection | None, clusterings: Sequence[Clusters]
+) -> dict[str, Path]:
+    """The files of images that a clustering names, as far as they are still there."""
+    known: dict[str, Path] = {}
+    for folder in {str(clusters.info["images"]) for clusters in clusterings}:
+        try:
+            listed = list_images(folder)
+        except DataError:
+            continue
+        known.update(zip(listed.names, listed.paths, strict=True))
+    if collection is not None:
+        known = {**dict(zip(collection.names, collection.paths, strict=True)), **known}
+    return {name: known[name] for name in names if name in known}
+
+
+def _region_figures(run: Path, recipe: Mapping[str, Any], samples: Sequence[_Sample]) -> list[Figure]:
+    """Superpixels as training drew them, else drawn here with the recipe's settings."""
+    stored = sorted((run / "pictures").glob("superpixels*.png"))
+    if stored:
+        return [_file_figure(path) for path in stored[:3]]
+    plan = (recipe.get("method") or {}).get("views") or {}
+    regions = plan.get("regions") or {}
+    if regions.get("kind") != "Superpixels":
+        return []
+    source = Superpixels(regions["size"], regions["ruler"], regions["iterations"])
+    figures = []
+    for sample in samples[:3]:
+        image = sample.image
+        if plan.get("short_side"):
+            scale = plan["short_side"] / min(image.shape[:2])
+            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), np.uint8)
+        figures.append(_figure(outlines(image, source.compute(image)), f"superpixels of {sample.name}"))
+    return figures
+
+
+def _figure(picture: Picture, label: str, quality: int = 80) -> Figure:
+    return Figure(data_uri(picture, quality), label, picture.shape[1], picture.shape[0])
+
+
+def _file_figure(path: Path) -> Figure:
+    picture = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return _figure(fit_within(np.asarray(picture, np.uint8), 1200), path.stem)
+
+
+def _charts(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+    charts = []
+    for key, title in _CURVES.items():
+        lines = [line for line in log if isinstance(line.get(key), int | float)]
+        uniform = lines[-1].get("loss_uniform") if lines else None
+        svg = line_chart(
+            [float(line["step"]) for line in lines],
+            [float(line[key]) for line in lines],
+            title,
+            reference=(float(uniform), "a guess") if key == "loss" and uniform else None,
+            limits=(0.0, 1.0) if key in ("prototype_entropy", "agreement", "assignment_entropy") else None,
+        )
+        if svg:
+            charts.append((title, Markup(svg)))  # made by us, of numbers
+    return charts
+
+
+def _comparisons(run: Path, notes: list[str]) -> list[Comparison]:
+    try:
+        return compare_results(run)
+    except (ValueError, TypeError, KeyError) as error:
+        notes.append(f"The results in {run / 'results'} can't be read: {error}")
+        return []
+
+
+def _skipped(run: Path) -> dict[str, Any]:
+    """Skipped images: how many for which reason, and the first of them."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    path = run / "skipped.jsonl"
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                entries[entry["name"], entry["reason"]] = entry
+            except (ValueError, KeyError, TypeError):
+                continue
+    reasons = Counter(entry["reason"] for entry in entries.values())
+    return {"count": len(entries), "reasons": reasons.most_common(), "first": list(entries.values())[:200]}
+
+
+def _facts(
+    run: Path, recipe: Mapping[str, Any], collection: ImageCollection | None, log: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """What the page's head says, as (name, value)."""
+    facts = []
+    if recipe:
+        facts.append(("recipe", str(recipe.get("name", "custom"))))
+    if collection is not None:
+        facts.append(("images", f"{len(collection):,}"))
+    if log:
+        last = log[-1]
+        progress = float(last.get("progress", 1.0))
+        facts.append(("steps", f"{last['step']:,}" + (f" ({progress:.0%} of the run)" if progress < 0.995 else "")))
+        if "epoch" in last:
+            facts.append(("epochs", f"{last['epoch']:.4g}"))
+        times = [float(line["time"]) for line in log if "time" in line]
+        gaps = [b - a for a, b in pairwise(times) if b > a]
+        if gaps:
+            # A pause between a stop and its resume is no training time.
+            usual = 10 * statistics.median(gaps)
+            seconds = sum(min(gap, usual) for gap in gaps) * len(times) / len(gaps)
+            facts.append(("training time", _duration(seconds)))
+        speeds = [float(line["images_per_second"]) for line in log if "images_per_second" in line]
+        if speeds:
+            facts.append(("images per second", f"{statistics.median(speeds):.3g}"))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    facts.append(("page made on", f"{platform.system()} {platform.machine()}, {device}"))
+    return facts
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list[tuple[str, str]]:
+    """How to go on, as (what it does, command)."""
+    images = str(recipe.get("images", "IMAGES"))
+    commands = [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {run} {images} -k 8 27")]
+    return [
+        *commands,
+        ("Segment images", f"selfseg segment {run} {images} --out {run}/segments"),
+        ("One vector per pixel, for your own code", f"selfseg embed {run} {images} --out {run}/embeddings"),
+        ("Measure on a labelled folder", f"selfseg evaluate {run} LABELLED"),
+        ("Another number of concepts", f"selfseg cluster {run} {images} -k 64"),
+        ("This page again", f"selfseg report {run}"),
+    ]

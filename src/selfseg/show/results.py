@@ -1,0 +1,114 @@
+"""Results side by side: what was measured on the same data, as rows, and each protocol as a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfseg.files import read_json
+from selfseg.types import EvalResult
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number: mIoU with its deviation over seeds, and accuracy, as fractions; `best` of its column."""
+
+    miou: float
+    spread: float | None
+    accuracy: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All results on one split of one data set.
+
+    Attributes:
+        title: data set and split.
+        columns: protocols, e.g. "clusters k=27, hungarian".
+        rows: (what was measured, whether it is the run's embedder, a cell per column or None).
+        fine_print: one sentence per column on how it was measured.
+        class_names: C names.
+        class_rows: (what and protocol, C fractions or None).
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, bool, tuple[Cell | None, ...]], ...]
+    fine_print: tuple[str, ...]
+    class_names: tuple[str, ...]
+    class_rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+
+
+def compare_results(run: Path | str) -> list[Comparison]:
+    """The results of RUN/results, those on the same data together; the embedder first, then the best baselines.
+
+    Raises:
+        ValueError: if a file is no JSON.
+        TypeError, KeyError: if a file is no `EvalResult`.
+    """
+    files = sorted((Path(run) / "results").glob("*.json"))
+    results = [EvalResult.from_dict(read_json(path)) for path in files]
+    groups: dict[tuple[str, str, tuple[str, ...]], list[EvalResult]] = {}
+    for result in results:
+        groups.setdefault((result.dataset, result.split, result.class_names), []).append(result)
+    return [_compare(group) for group in groups.values()]
+
+
+def _compare(results: Sequence[EvalResult]) -> Comparison:
+    # A constant prediction has no protocol of its own: it stands in every column.
+    measured = [result for result in results if result.protocol != "constant"] or list(results)
+    constants = {result.what: result for result in results if result.protocol == "constant"}
+    columns = list(dict.fromkeys(_column(result) for result in measured))
+    by_place = {(result.what, _column(result)): result for result in measured}
+    for what, result in constants.items():
+        for column in columns:
+            by_place.setdefault((what, column), result)
+    best = {
+        column: max(result.metrics["miou"] for (_, other), result in by_place.items() if other == column)
+        for column in columns
+    }
+    names = dict.fromkeys(result.what for result in results)
+    ranked = sorted(
+        names,
+        key=lambda what: (what != "embedder", -max(r.metrics["miou"] for (w, _), r in by_place.items() if w == what)),
+    )
+    rows = []
+    for what in ranked:
+        cells = []
+        for column in columns:
+            found = by_place.get((what, column))
+            cells.append(_cell(found, best[column]) if found is not None else None)
+        rows.append((what, what == "embedder", tuple(cells)))
+    first = results[0]
+    return Comparison(
+        title=f"{first.dataset}, {first.split}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        fine_print=tuple(dict.fromkeys(_fine_print(result) for result in measured)),
+        class_names=first.class_names,
+        class_rows=tuple((f"{r.what}, {_column(r)}", r.class_iou) for r in measured if r.what == "embedder"),
+    )
+
+
+def _cell(result: EvalResult, best: float) -> Cell:
+    miou = float(result.metrics["miou"])
+    spread = result.metrics.get("miou_std") if len(result.seeds) > 1 else None
+    return Cell(miou, spread, result.metrics.get("accuracy"), miou >= best)
+
+
+def _column(result: EvalResult) -> str:
+    name = result.protocol if result.k is None else f"{result.protocol}, k = {result.k}"
+    return name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
+
+
+def _fine_print(result: EvalResult) -> str:
+    seeds = f"{len(result.seeds)} seeds" if len(result.seeds) != 1 else "1 seed"
+    resolution = "native size" if result.resolution == "native" else f"short side {result.resolution} px"
+    counts = ", ".join(f"{value:,} {name}" for name, value in result.counts.items())
+    return (
+        f"{_column(result)}: fitted on {result.fit_split}, measured on {result.split} at {resolution}, "
+        f"crop {result.crop}, {'with' if result.crf else 'no'} CRF, {seeds}; {counts}; protocol version "
+        f"{result.protocol_version}, selfseg {result.package_version}."
+    )

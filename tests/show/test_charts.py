@@ -1,0 +1,43 @@
+import math
+from xml.etree import ElementTree
+
+from selfseg.show.charts import line_chart, ticks
+
+
+def curve(svg):
+    points = ElementTree.fromstring(svg).find("polyline").get("points")
+    return [tuple(float(v) for v in pair.split(",")) for pair in points.split()]
+
+
+def test_a_falling_curve_falls_on_the_page():
+    points = curve(line_chart([0, 1, 2], [3.0, 2.0, 1.0], "loss"))
+    assert len(points) == 3
+    assert points[0][0] < points[1][0] < points[2][0]
+    assert points[0][1] < points[1][1] < points[2][1]  # y runs down in SVG
+
+
+def test_long_curves_are_averaged_with_their_range():
+    svg = line_chart(range(1000), [0.0 if i != 500 else 100.0 for i in range(1000)], "x", points=100)
+    assert len(curve(svg)) == 100
+    heights = [float(p.split(",")[1]) for p in ElementTree.fromstring(svg).find("polygon").get("points").split()]
+    assert min(heights) < min(y for _, y in curve(svg)) - 50  # the spike is in the shade
+
+
+def test_odd_values():
+    assert line_chart([], [], "x") == ""
+    assert line_chart([1], [math.nan], "x") == ""
+    assert len(curve(line_chart([1], [5.0], "x"))) == 1
+    assert len(curve(line_chart([1, 2, 3], [1.0, math.inf, 1.0], "<&>"))) == 2
+
+
+def test_the_reference_is_inside():
+    svg = line_chart([0, 1], [1.0, 2.0], "x", reference=(10.0, "guess"))
+    height = [
+        float(line.get("y1")) for line in ElementTree.fromstring(svg).iter("line") if "reference" in line.get("class")
+    ]
+    assert 0 < height[0] < min(y for _, y in curve(svg))
+
+
+def test_ticks_are_round():
+    assert ticks(0.03, 0.97, 4) == [0.25, 0.5, 0.75]
+    assert ticks(5, 5, 3) == [5]

@@ -1,0 +1,92 @@
+import base64
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from selfseg.errors import ConfigError
+from selfseg.ops.pca import PcaBasis
+from selfseg.show import pictures
+from selfseg.types import Batch, View
+
+
+def test_palette_is_distinct_and_stable():
+    colours = pictures.palette(64).astype(int)
+    distance = np.abs(colours[:, None] - colours[None]).sum(2) + 999 * np.eye(64, dtype=int)
+    assert distance.min() > 20
+    assert distance[:12, :12].min() > 80
+    assert np.array_equal(pictures.palette(3000)[:64], colours)
+    assert len(np.unique(pictures.palette(256), axis=0)) == 256
+
+
+def test_overlay_shows_the_photograph_the_colours_and_the_borders():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    ids = np.zeros((40, 50), np.int32)
+    ids[:, 25:], ids[:10] = 1, -1
+    colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+    picture = pictures.overlay(image, ids, colours)
+    assert np.array_equal(picture[:8], image[:8])
+    left, right = picture[20:, 2:20].reshape(-1, 3).mean(0), picture[20:, 30:].reshape(-1, 3).mean(0)
+    assert left[0] > left[2] + 100
+    assert right[2] > right[0] + 100
+    assert picture[20:, 24].min() > 120
+    assert picture[20:, 5].std() > 5  # the photograph still shows through
+    with pytest.raises(ConfigError, match="don't fit"):
+        pictures.overlay(image, ids[1:], colours)
+
+
+def test_highlight_keeps_only_the_mask():
+    image = np.full((20, 20, 3), 200, np.uint8)
+    mask = np.zeros((20, 20), bool)
+    mask[5:10, 5:10] = True
+    picture = pictures.highlight(image, mask, (1, 2, 3))
+    assert (picture[mask] == 200).all()
+    assert picture[15, 15].max() < 100
+    assert picture[4, 7].tolist() == [1, 2, 3]
+    assert pictures.highlight(image // 10, mask, (1, 2, 3))[15, 15].min() > 150
+
+
+def test_pca_colours_stay_for_an_embedder_and_change_with_it(tmp_path):
+    torch.manual_seed(0)
+    first, second = torch.randn(6, 9, 11), torch.randn(6, 9, 11) * torch.tensor([1, 9, 1, 1, 1, 1]).view(6, 1, 1)
+    basis = pictures.stored_basis(tmp_path, "a", lambda: [first])
+    again = pictures.stored_basis(tmp_path, "a", lambda: pytest.fail("fitted again"))
+    assert np.array_equal(basis.colour(first), again.colour(first))
+    other = pictures.stored_basis(tmp_path, "b", lambda: [second])
+    assert not torch.equal(basis.components, other.components)
+    assert torch.equal(PcaBasis.load(tmp_path / "pictures" / "pca.safetensors").components, other.components)
+    assert pictures.pca_picture(first, basis, (33, 50)).shape == (33, 50, 3)
+
+
+def test_views_share_colours_and_show_their_own_pixels():
+    ids = torch.tensor([[3, 7], [7, -1]]).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    other = torch.tensor([[7, 9], [3, 3]]).repeat_interleave(2, 0).repeat_interleave(2, 1)  # a coarser map
+    image = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    image[1, 0] = 250
+    affine = torch.eye(2, 3)[None].repeat(2, 1, 1)
+    views = (View(image, affine, ids[None].repeat(2, 1, 1)), View(image, affine, other[None].repeat(2, 1, 1)))
+    picture = pictures.draw_views(Batch(views, torch.arange(2)), 1, height=80)
+    assert picture[20, 20].tolist() == [250, 0, 0]
+    lower = picture[86:]
+    first, second = lower[:, :80], lower[:, 86:]
+    assert first[60, 20].tolist() == second[20, 20].tolist()  # region 7
+    assert first[20, 20].tolist() == second[60, 60].tolist()  # region 3
+    assert first[20, 20].tolist() != first[60, 20].tolist()
+    assert first[60, 60].tolist() == second[20, 60].tolist()  # not shared: dark
+    assert max(first[60, 60]) < 80
+    with pytest.raises(ConfigError, match="2 images"):
+        pictures.draw_views(Batch(views, torch.arange(2)), 2)
+
+
+def test_pictures_are_written_as_they_are(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    pictures.write_image(tmp_path / "a.png", picture)
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
+    ids = np.array([[0, 300], [65535, 2]], np.uint16)
+    pictures.write_image(tmp_path / "b.png", ids)
+    assert np.array_equal(cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED), ids)
+    kind, data = pictures.data_uri(picture).split(",")
+    assert kind == "data:image/webp;base64"
+    decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded.shape == picture.shape
