@@ -21,10 +21,10 @@ F = TypeVar("F", bound=Callable[..., object])
 TILE = 64
 _FIELDS = 6  # L, a, b, x, y, id of a centre
 _ZERO = np.float32(0)
-_FAR = np.float32(1e30)
+FAR = np.float32(1e30)
 
 
-def _compiled(signature: str) -> Callable[[F], F]:
+def compiled(signature: str) -> Callable[[F], F]:
     """Compile for one signature, without the interpreter's lock; cached on disk where that is possible.
 
     No fast-math, not even fused multiply-add: the torch path then finds the same regions bit for bit.
@@ -40,7 +40,7 @@ def _compiled(signature: str) -> Callable[[F], F]:
     return decorate
 
 
-@_compiled("void(u1[:,:,::1], i4[:,:,::1], i4[::1], f4[:,:,::1], i4[:,:,::1])")
+@compiled("void(u1[:,:,::1], i4[:,:,::1], i4[::1], f4[:,:,::1], i4[:,:,::1])")
 def to_lab(
     image: NDArray[np.uint8],
     light: NDArray[np.int32],
@@ -87,7 +87,7 @@ def to_lab(
                 after[x, 2] = total_b
 
 
-@_compiled("void(f4[:,:,::1], f4[:,:,::1], i4[::1], i4[::1], i8, f4, i4[:,:,::1], i8, i8)")
+@compiled("void(f4[:,:,::1], f4[:,:,::1], i4[::1], i4[::1], i8, f4, i4[:,:,::1], i8, i8)")
 def assign(
     lab: NDArray[np.float32],
     centres: NDArray[np.float32],
@@ -145,7 +145,7 @@ def assign(
                 down = np.float32(pixel_y) * weight
                 pixel = lab[pixel_y, t]
                 for x in range(TILE):
-                    best[x] = _FAR
+                    best[x] = FAR
                     best[TILE + x] = 0
                 for candidate in range(3 * first, 3 * last + 3):
                     centre = table[candidate % 9]
@@ -167,7 +167,7 @@ def assign(
             y = stop
 
 
-@_compiled("void(i4[:,::1], i4[:,:,::1], f4, f4[:,:,::1], i8, i8)")
+@compiled("void(i4[:,::1], i4[:,:,::1], f4, f4[:,:,::1], i8, i8)")
 def update(
     labels: NDArray[np.int32],
     sums: NDArray[np.int32],
@@ -207,242 +207,3 @@ def update(
                     centres[row, column, field] = np.float32(total[label, field] / (64.0 * count))
                 centres[row, column, 3] = np.float32(total[label, 3] / (2.0 * count)) * weight
                 centres[row, column, 4] = np.float32(total[label, 4] / float(count)) * weight
-
-
-@_compiled("i8(i4[::1], i8)")
-def _find(parent: NDArray[np.int32], node: int) -> int:
-    """The root of a node; halves the path on its way."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
-
-
-@_compiled("i8(i4[::1], i4[::1], i4[::1], i4[::1], i8, i4, i4)")
-def _add_neighbour(
-    head: NDArray[np.int32],
-    tail: NDArray[np.int32],
-    other: NDArray[np.int32],
-    following: NDArray[np.int32],
-    edges: int,
-    one: int,
-    two: int,
-) -> int:
-    """Append `two` to the list of `one`, unless it is already its last entry; returns the number of entries."""
-    last = tail[one]
-    if last >= 0 and other[last] == two:
-        return edges
-    other[edges] = two
-    following[edges] = -1
-    if last < 0:
-        head[one] = edges
-    else:
-        following[last] = edges
-    tail[one] = edges
-    return edges + 1
-
-
-@_compiled("void(i4[::1], i4[::1], i4[::1], i8[:,::1], i8, i4[::1], i8)")
-def _merge(
-    row_start: NDArray[np.int32],
-    begin: NDArray[np.int32],
-    piece: NDArray[np.int32],
-    total: NDArray[np.int64],
-    smallest: int,
-    merged: NDArray[np.int32],
-    width: int,
-) -> None:
-    """Join pieces of fewer than `smallest` pixels to the neighbour of the nearest mean colour, smallest first."""
-    count, pieces = len(piece), len(total)
-    # The neighbours of each small piece, as chained lists, so that joining pieces joins their lists.
-    head, tail = np.full(pieces, -1, np.int32), np.full(pieces, -1, np.int32)
-    other, following = np.empty(6 * count, np.int32), np.empty(6 * count, np.int32)
-    small = np.empty(pieces, np.uint8)
-    mean = np.empty((pieces, 3), np.float32)
-    for one in range(pieces):
-        small[one] = total[one, 3] < smallest
-        share = 1.0 / total[one, 3]
-        for field in range(3):
-            mean[one, field] = np.float32(total[one, field] * share)
-    edges = 0
-    for y in range(len(row_start) - 1):
-        upper = row_start[y - 1] if y else 0
-        for run in range(row_start[y], row_start[y + 1]):
-            one = piece[run]
-            if run > row_start[y]:
-                two = piece[run - 1]  # never the same label
-                if small[one]:
-                    edges = _add_neighbour(head, tail, other, following, edges, one, two)
-                if small[two]:
-                    edges = _add_neighbour(head, tail, other, following, edges, two, one)
-            if y == 0:
-                continue
-            stop = begin[run + 1] if run + 1 < row_start[y + 1] else width
-            while True:
-                two = piece[upper]
-                if one != two:
-                    if small[one]:
-                        edges = _add_neighbour(head, tail, other, following, edges, one, two)
-                    if small[two]:
-                        edges = _add_neighbour(head, tail, other, following, edges, two, one)
-                if upper + 1 == row_start[y]:
-                    break
-                upper_stop = begin[upper + 1]
-                if upper_stop > stop:
-                    break
-                upper += 1
-                if upper_stop == stop:
-                    break
-    # Counting sort of the small pieces by size; stable, hence deterministic.
-    start = np.zeros(smallest + 1, np.int32)
-    for one in range(pieces):
-        if total[one, 3] < smallest:
-            start[total[one, 3] + 1] += 1
-    for pixels in range(smallest):
-        start[pixels + 1] += start[pixels]
-    order = np.empty(start[smallest], np.int32)
-    for one in range(pieces):
-        if total[one, 3] < smallest:
-            order[start[total[one, 3]]] = one
-            start[total[one, 3]] += 1
-    for one in order:
-        if total[one, 3] >= smallest or merged[one] != one:
-            continue  # it has grown, or was the whole of what is left
-        nearest, best = -1, _FAR
-        edge = head[one]
-        while edge >= 0:
-            two = _find(merged, other[edge])
-            if two != one:
-                d_l = mean[one, 0] - mean[two, 0]
-                d_a = mean[one, 1] - mean[two, 1]
-                d_b = mean[one, 2] - mean[two, 2]
-                distance = d_l * d_l + d_a * d_a + d_b * d_b
-                if distance < best or (distance == best and two < nearest):
-                    nearest, best = two, distance
-            edge = following[edge]
-        if nearest < 0:
-            continue  # it is the whole image
-        merged[one] = nearest
-        for field in range(4):
-            total[nearest, field] += total[one, field]
-        share = 1.0 / total[nearest, 3]
-        for field in range(3):
-            mean[nearest, field] = np.float32(total[nearest, field] * share)
-        if head[nearest] < 0:
-            head[nearest] = head[one]
-        else:
-            following[tail[nearest]] = head[one]
-        tail[nearest] = tail[one]
-
-
-@_compiled("i8(i4[:,::1], i4[:,:,::1], i8, i4[:,::1])")
-def connect(labels: NDArray[np.int32], sums: NDArray[np.int32], smallest: int, out: NDArray[np.int32]) -> int:
-    """Make every region one 4-connected piece of at least `smallest` pixels; ids dense in raster order.
-
-    A smaller piece joins the neighbouring region whose mean colour is nearest, smallest pieces first.
-
-    Returns:
-        The number of regions.
-    """
-    height, width = out.shape
-    # Runs of equal labels; there are some 10 times fewer than pixels.
-    count = height
-    for y in range(height):
-        line = labels[y, :width]
-        previous = line[: width - 1]
-        for x in range(width - 1):
-            count += np.int64(line[1 + x] != previous[x])
-    row_start = np.empty(height + 1, np.int32)
-    begin = np.empty(count + 1, np.int32)
-    parent = np.empty(count, np.int32)
-    run = 0
-    for y in range(height):
-        row_start[y] = run
-        line = labels[y, :width]
-        begin[run] = 0
-        parent[run] = run
-        run += 1
-        label = line[0]
-        for x in range(width):
-            if line[x] != label:
-                label = line[x]
-                begin[run] = x
-                parent[run] = run
-                run += 1
-    row_start[height] = count
-    # Join runs that touch; a parent always comes before its children.
-    for y in range(1, height):
-        upper, upper_end = row_start[y - 1], row_start[y]
-        for run in range(row_start[y], row_start[y + 1]):
-            stop = begin[run + 1] if run + 1 < row_start[y + 1] else width
-            label = labels[y, begin[run]]
-            while True:
-                upper_stop = begin[upper + 1] if upper + 1 < upper_end else width
-                if labels[y - 1, begin[upper]] == label:
-                    one = _find(parent, upper)
-                    if parent[run] == run:
-                        parent[run] = one
-                    else:
-                        two = _find(parent, run)
-                        if one < two:
-                            parent[two] = one
-                        else:
-                            parent[one] = two
-                if upper_stop > stop or upper + 1 == upper_end:
-                    break
-                upper += 1
-                if upper_stop == stop:
-                    break
-    piece = np.empty(count, np.int32)
-    pieces = 0
-    for run in range(count):
-        if parent[run] == run:
-            piece[run] = pieces
-            pieces += 1
-        else:
-            piece[run] = piece[parent[run]]
-    total = np.zeros((pieces, 4), np.int64)
-    for y in range(height):
-        for run in range(row_start[y], row_start[y + 1]):
-            start = begin[run]
-            stop = begin[run + 1] if run + 1 < row_start[y + 1] else width
-            p = piece[run]
-            total[p, 3] += stop - start
-            for field in range(3):
-                total[p, field] += sums[y, stop, field] - sums[y, start, field]
-    merged = np.empty(pieces, np.int32)
-    small = 0
-    for p in range(pieces):
-        merged[p] = p
-        if total[p, 3] < smallest:
-            small += 1
-    if small:
-        _merge(row_start, begin, piece, total, smallest, merged, width)
-    number = np.full(pieces, -1, np.int32)
-    regions = 0
-    for y in range(height):
-        for run in range(row_start[y], row_start[y + 1]):
-            root = _find(merged, piece[run])
-            if number[root] < 0:
-                number[root] = regions
-                regions += 1
-            identity = number[root]
-            stop = begin[run + 1] if run + 1 < row_start[y + 1] else width
-            for x in range(begin[run], stop):
-                out[y, x] = identity
-    return regions
-
-
-@_compiled("i8(i4[:,::1], i8, i4[:,::1])")
-def densify(labels: NDArray[np.int32], centres: int, out: NDArray[np.int32]) -> int:
-    """Renumber labels densely in raster order; returns how many there are."""
-    number = np.full(centres, -1, np.int32)
-    regions = 0
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            label = labels[y, x]
-            if number[label] < 0:
-                number[label] = regions
-                regions += 1
-            out[y, x] = number[label]
-    return regions
