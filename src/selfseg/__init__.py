@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selfseg.doctor import doctor as doctor
+    from selfseg.diagnosis import doctor as doctor
     from selfseg.evaluation.run import evaluate as evaluate
     from selfseg.inference import cluster as cluster
     from selfseg.inference import embed as embed
@@ -45,7 +45,7 @@ _WHERE = {
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
     "cluster": "selfseg.inference",
-    "doctor": "selfseg.doctor",
+    "doctor": "selfseg.diagnosis",
     "embed": "selfseg.inference",
     "evaluate": "selfseg.evaluation.run",
     "load": "selfseg.inference",

@@ -244,7 +244,7 @@ def _list_recipes(words: list[str]) -> int:
 def _doctor(words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no options, not {' '.join(words)}")
-    from selfseg.doctor import doctor
+    from selfseg.diagnosis import doctor
 
     diagnosis = doctor()
     _out.print(diagnosis.table())

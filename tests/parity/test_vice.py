@@ -82,9 +82,7 @@ def test_per_image_average_equals_the_papers_nested_loops() -> None:
     for image in range(2):
         for view in (1, 2):
             rows = (regions.image == image).nonzero().flatten().tolist()
-            terms = [
-                -(assignment[i] * torch.log_softmax(vectors[view, i] @ weight.T / 0.1, dim=0)).sum() for i in rows
-            ]
+            terms = [-(assignment[i] * torch.log_softmax(vectors[view, i] @ weight.T / 0.1, dim=0)).sum() for i in rows]
             expected += float(sum(terms) / len(rows)) / (2 * 2)
     got = method.compare(vectors, regions, images=2, progress=1.0).loss.item()
     assert got == pytest.approx(expected, abs=1e-6)

@@ -50,9 +50,10 @@ def effective_rank(vectors: Tensor) -> Tensor:
         vectors: (N, D) float.
 
     Returns:
-        Scalar in [1, D]; near 1 = all vectors vary along one direction. 0 for fewer than two vectors.
+        Scalar in [1, D]; near 1 = all vectors vary along one direction. 0 for fewer than two vectors or
+        when one is not finite.
     """
-    if vectors.shape[0] < 2:
+    if vectors.shape[0] < 2 or not bool(torch.isfinite(vectors).all()):
         return vectors.new_zeros(())
     centred = (vectors - vectors.mean(0)).double()
     spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)

@@ -1,0 +1,287 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selfseg.data.regions import Superpixels
+from selfseg.data.views import ContentCentredViews
+from selfseg.errors import (
+    CheckpointError,
+    EmptyCollection,
+    Interrupted,
+    NonFiniteLoss,
+    RecipeMismatch,
+    RunError,
+    StorageError,
+    TooManyBadImages,
+)
+from selfseg.methods.vice import ViCE, ViCEConfig
+from selfseg.nn.embedder import Embedder, EmbedderConfig
+from selfseg.training import loop
+from selfseg.training.checkpoint import load_newest
+from selfseg.training.log import read_log
+from selfseg.training.loop import train
+from selfseg.training.recipe import OptimizerConfig, Recipe
+
+
+def tiny_recipe(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
+    """Two images a step of six: an epoch is three steps."""
+    recipe: Recipe[ViCEConfig] = Recipe(
+        images=images,
+        out=out,
+        method=ViCEConfig(
+            embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
+            views=ContentCentredViews(
+                views=2, size=32, short_side=48, centre_square=False, regions=Superpixels(8), region_stride=4
+            ),
+            prototypes=6,
+            queue=30,
+            prototypes_frozen=0.1,
+            pool_stride=4,
+        ),
+        optimizer=OptimizerConfig(name="lars", base_lr=0.5),
+        steps=6,
+        batch_size=2,
+        workers=0,
+        log_every=1,
+        checkpoint_every=100,
+        max_bad=0.2,
+    )
+    return replace(recipe, **changes)
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    loaded = load_newest(run / "checkpoints")
+    assert loaded is not None
+    tensors = dict(loaded.model)
+    for number, state in loaded.optimizer.items():
+        tensors.update({f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()})
+    return tensors
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    a, b = state_of(first), state_of(second)
+    assert a.keys() == b.keys()
+    assert any(key.startswith("queue") for key in a)
+    assert any(key.startswith("optimizer") for key in a)
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert different == []
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call with n: the method asks to stop (as a signal would) in its n-th step."""
+
+    def arrange(steps: int) -> None:
+        calls = 0
+        original = ViCE.after_step
+
+        def counted(self: ViCE, progress: float) -> None:
+            nonlocal calls
+            original(self, progress)
+            calls += 1
+            if calls == steps + 1:  # the first call is the constructor's
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(ViCE, "after_step", counted)
+
+    return arrange
+
+
+def test_a_run_leaves_what_the_other_verbs_need(photos: Path, tmp_path: Path) -> None:
+    run = train(tiny_recipe(photos, tmp_path / "run"), progress=False)
+    assert Embedder.load(run / "embedder").dim == 8
+    lines = read_log(run)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "lr", "progress", "images_per_second", "data_wait", "effective_rank"} <= lines[0].keys()
+    assert (run / "recipe.yaml").is_file()
+    assert list((run / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop", [3, 4], ids=["at an epoch's edge", "within an epoch"])
+@pytest.mark.parametrize("optimizer", ["lars", "adamw"])
+def test_stopped_and_resumed_equals_straight_bit_for_bit(
+    photos: Path, tmp_path: Path, stop_after: Any, stop: int, optimizer: Any
+) -> None:
+    settings = {"optimizer": OptimizerConfig(name=optimizer, base_lr=0.01)}
+    train(tiny_recipe(photos, tmp_path / "straight", **settings), progress=False)
+    stop_after(stop)
+    stopped = tiny_recipe(photos, tmp_path / "stopped", **settings)
+    with pytest.raises(Interrupted, match=f"after step {stop} of 6"):
+        train(stopped, progress=False)
+    train(stopped, progress=False)
+    assert_same_state(tmp_path / "straight", tmp_path / "stopped")
+    losses = [[line["loss"] for line in read_log(tmp_path / name)] for name in ("straight", "stopped")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kill_9_and_resume_equals_straight_bit_for_bit(photos: Path, tmp_path: Path, workers: int) -> None:
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from test_loop import tiny_recipe\n"
+        "from selfseg import train\n"
+        "if __name__ == '__main__':\n"
+        "    train(tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3]), workers=int(sys.argv[4]), steps=12,\n"
+        "          checkpoint_every=2), progress=False)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+
+    def start(name: str, count: int) -> subprocess.Popen[bytes]:
+        words = [str(tmp_path / "script.py"), str(Path(__file__).parent), str(photos), str(tmp_path / name), str(count)]
+        return subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
+
+    victim = start("killed", workers)
+    log = tmp_path / "killed" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) >= 5) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    victim.kill()
+    victim.wait()
+    before = load_newest(tmp_path / "killed" / "checkpoints")
+    assert before is not None
+    assert 0 < before.step < 12
+    assert start("killed", workers).wait() == 0
+    assert start("straight", 0).wait() == 0
+    assert_same_state(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_sigterm_exits_with_its_own_code_and_the_same_command_goes_on(photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "selfseg", "train", "vice", str(photos), "--out", str(run), "--steps", "400"]
+    words += "--batch-size 2 --workers 0 --log-every 1 --precision 32-true --method.views.size 32 --max-bad 0.2".split()
+    words += "--method.views.short-side 48 --method.embedder.dim 8 --method.queue 10".split()
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not (run / "log.jsonl").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate()
+    assert process.returncode == Interrupted.exit_code, text
+    assert "the same command goes on" in " ".join(text.split())
+    assert "Traceback" not in text
+    done = load_newest(run / "checkpoints")
+    assert done is not None
+    assert 0 < done.step < 400
+
+
+def test_another_recipe_on_a_run_shows_the_difference(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(photos, tmp_path / "run", steps=1)
+    train(recipe, progress=False)
+    with pytest.raises(RecipeMismatch, match=r"method\.temperature: 0\.1 → 0\.3"):
+        train(replace(recipe, method=replace(recipe.method, temperature=0.3)), progress=False)
+
+
+def test_a_finished_run_is_left_alone_and_a_foreign_folder_refused(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(photos, tmp_path / "run", steps=1)
+    train(recipe, progress=False)
+    weights = (tmp_path / "run" / "embedder" / "weights.safetensors").read_bytes()
+    train(recipe, progress=False)
+    assert (tmp_path / "run" / "embedder" / "weights.safetensors").read_bytes() == weights
+    with pytest.raises(RunError, match="no run of selfseg"):
+        train(tiny_recipe(photos, photos), progress=False)
+
+
+def test_other_images_cannot_continue_a_run(photos: Path, tmp_path: Path, stop_after: Any) -> None:
+    stop_after(2)
+    recipe = tiny_recipe(photos, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(recipe, progress=False)
+    (photos / "photo0.jpg").rename(photos / "renamed.jpg")
+    with pytest.raises(CheckpointError, match="other images"):
+        train(recipe, progress=False)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_change(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ViCE.compare
+    weights: list[torch.Tensor] = []
+
+    def poisoned(self: ViCE, vectors: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        weights.append(self.prototypes.weight.detach().clone())
+        return original(self, vectors * (float("nan") if len(weights) == 3 else 1.0), *rest, **named)
+
+    monkeypatch.setattr(ViCE, "compare", poisoned)
+    saves: list[int] = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *a, **k: saves.append(a[1]))
+    with pytest.raises(NonFiniteLoss, match="loss of step 3 is nan"):
+        train(tiny_recipe(photos, tmp_path / "run"), progress=False)
+    assert saves == []
+    (record,) = (tmp_path / "run").glob("nonfinite*.json")
+    content = json.loads(record.read_text())
+    assert content["step"] == 2
+    assert len(content["index"]) == 2
+
+
+def test_bad_images_are_skipped_listed_and_too_many_stop(photos: Path, tmp_path: Path) -> None:
+    (photos / "empty.jpg").write_bytes(b"")
+    train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert [(line["name"], line["reason"]) for line in lines] == [("empty", "empty")]
+    for name in "abc":
+        (photos / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(TooManyBadImages):
+        train(tiny_recipe(photos, tmp_path / "other", steps=1), progress=False)
+
+
+def test_an_image_removed_during_the_run_is_listed(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    original = loop.make_loader
+
+    def remove_then_load(*args: Any) -> Any:
+        (photos / "photo3.jpg").unlink()
+        return original(*args)
+
+    monkeypatch.setattr(loop, "make_loader", remove_then_load)
+    train(tiny_recipe(photos, tmp_path / "run"), progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert [(line["name"], line["reason"]) for line in lines] == [("photo3", "missing")]
+
+
+def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(EmptyCollection):
+        train(tiny_recipe(tmp_path / "images", tmp_path / "run"), progress=False)
+
+
+def test_a_full_disk_is_an_error_not_a_traceback(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space left while writing x; free some and run the same command again")
+
+    monkeypatch.setattr(loop, "save_checkpoint", full)
+    with pytest.raises(StorageError, match="no space left"):
+        train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+
+
+def test_training_in_a_thread_works(photos: Path, tmp_path: Path) -> None:
+    # Notebooks' servers run cells outside the main thread, where signals can't be handled.
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+        except BaseException as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert problems == []
+
+
+def test_a_collection_smaller_than_a_batch_trains(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "only.png")
+    run = train(tiny_recipe(tmp_path / "images", tmp_path / "run", steps=2, batch_size=4), progress=False)
+    assert len(read_log(run)) == 2

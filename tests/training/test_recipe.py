@@ -1,0 +1,87 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfseg.data.regions import Grid
+from selfseg.errors import ConfigError, RunError
+from selfseg.training.recipe import Recipe, differences, read_recipe, recipe_hash, recipes, write_recipe
+
+ALL = recipes()
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_recipe_survives_its_yaml(tmp_path: Path, name: str) -> None:
+    recipe = ALL[name](Path("images"), Path("run"))
+    assert recipe.name == name
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_recipe_tells_what_to_expect(name: str) -> None:
+    text = " ".join((ALL[name].__doc__ or "").split())
+    assert all(word in text for word in ("Paper:", "Ours:", "Command:", f"selfseg train {name} "))
+
+
+def test_another_region_source_survives(tmp_path: Path) -> None:
+    recipe = ALL["vice_small"](Path("images"), Path("run"))
+    recipe = replace(recipe, method=replace(recipe.method, views=replace(recipe.method.views, regions=Grid(12))))
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert read_recipe(tmp_path / "recipe.yaml").method.views.regions == Grid(12)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("stepps",), 3, "unknown entry stepps"),
+        (("batch_size",), "many", "recipe.batch_size: 'many' should be int"),
+        (("method", "kind"), "Nonsense", "no kind 'Nonsense'"),
+        (("method", "embedder", "decoder"), "unet", "recipe.method.embedder.decoder: 'unet' is none of"),
+        (("method", "views", "zoom"), [1.0], "has 1 entries instead of 2"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path: Path, path: tuple[str, ...], value: object, message: str) -> None:
+    write_recipe(ALL["vice_small"](Path("images"), Path("run")), tmp_path / "recipe.yaml")
+    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("- 1\n")
+    with pytest.raises(RunError, match="no recipe"):
+        read_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(RunError, match="no readable recipe"):
+        read_recipe(tmp_path / "absent.yaml")
+
+
+def test_only_what_is_learned_makes_a_difference() -> None:
+    recipe = ALL["vice_small"](Path("images"), Path("run"))
+    same = replace(recipe, out=Path("elsewhere"), workers=7, log_every=3)
+    other = replace(recipe, method=replace(recipe.method, temperature=0.2))
+    assert differences(recipe, same) == []
+    assert recipe_hash(recipe) == recipe_hash(same)
+    assert differences(recipe, other) == ["method.temperature: 0.1 → 0.2"]
+    assert recipe_hash(recipe) != recipe_hash(other)
+
+
+def test_steps_and_epochs_exclude_each_other() -> None:
+    recipe = ALL["vice_small"](Path("images"), Path("run"))
+    with pytest.raises(ConfigError, match="either steps or epochs"):
+        replace(recipe, epochs=3.0)
+    with pytest.raises(ConfigError, match="batch_size must be above 0, not 0"):
+        replace(recipe, batch_size=0)
+    assert replace(recipe, steps=None, epochs=2.0, batch_size=8).total_steps(20) == 5
+
+
+def test_build_method_refuses_unknown_settings() -> None:
+    recipe: Recipe[int] = Recipe(images=Path("i"), out=Path("o"), method=3, steps=1)
+    with pytest.raises(ConfigError, match="no method takes a int"):
+        recipe.build_method()
