@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -185,12 +185,14 @@ def _embed(run: Positional[Path], images: Positional[Path], out: Path, device: s
 def _evaluate(
     run: Positional[Path],
     data: Positional[Path],
-    protocols: tuple[str, ...] = ("clusters", "linear"),
+    protocols: tuple[Literal["clusters", "linear"], ...] = ("clusters", "linear"),
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
     seeds: int = 5,
     split: str = "val",
     fit_split: str = "train",
+    resolution: int | None = None,
     baselines: bool = True,
+    untrained: bool = False,
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
 
@@ -198,16 +200,28 @@ def _evaluate(
         run: the trained run.
         data: folder with {train,val}/{images,labels}, classes.txt.
         protocols: clusters, linear.
-        k: numbers of clusters; the number of classes if not given.
+        k: numbers of clusters; the number of classes and 64 if not given.
         seeds: how many seeds k-means is run with.
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
+        resolution: short side in px that images are resized to; the run's own if not given.
         baselines: also measure the trivial baselines.
+        untrained: also measure the same network with random weights.
     """
-    from selfseg.evaluation.run import evaluate, format_table
+    from selfseg.evaluation.results import format_table
+    from selfseg.evaluation.run import evaluate
 
     results = evaluate(
-        run, data, protocols=protocols, k=k or None, seeds=seeds, split=split, fit_split=fit_split, baselines=baselines
+        run,
+        data,
+        protocols=protocols,
+        k=k or None,
+        seeds=seeds,
+        split=split,
+        fit_split=fit_split,
+        resolution=resolution,
+        baselines=baselines,
+        untrained=untrained,
     )
     _out.print(format_table(results))
     return 0

@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import yaml
@@ -31,7 +30,6 @@ from torch import Tensor
 import selfseg
 from selfseg.clustering import Clusters, assign_pixels, available_clusters, embedder_hash, load_clusters
 from selfseg.data.images import ImageCollection, SkipLog, list_images
-from selfseg.data.regions import Superpixels
 from selfseg.errors import DataError, RunError, SelfsegError
 from selfseg.files import write_text
 from selfseg.inference import collect, load, track_images
@@ -41,19 +39,18 @@ from selfseg.show.charts import line_chart
 from selfseg.show.health import Verdict, judge, read_log
 from selfseg.show.pictures import (
     Picture,
-    data_uri,
     fit_within,
     hex_colour,
     highlight,
-    outlines,
     overlay,
     palette,
     pca_picture,
     stored_basis,
 )
 from selfseg.show.results import Comparison, compare_results
+from selfseg.show.what_it_sees import Figure, figure, read_plan, region_figures, stored_figures, view_figures
 
-_BUDGET = 5_000_000  # pixels of the gallery: about 2 MB of WebP
+_BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
 _THUMBNAIL = 200  # longer side in pixels
 _THUMBNAIL_IMAGES = 150  # the most images that are embedded for thumbnails only
 _CARDS_WITH_THUMBNAILS = 48
@@ -67,16 +64,6 @@ _CURVES = {
     "assignment_entropy": "entropy of an assignment (1 = undecided)",
     "images_per_second": "images per second",
 }
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture of the page with its caption."""
-
-    uri: str
-    label: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -155,6 +142,7 @@ def report(
         rows = tuple(_row(sample, basis, clusterings) for sample in samples)
     if embedder is not None:
         panels = _panels(embedder, collection, clusterings, progress)
+    regions, views = _training_figures(run, recipe, collection, samples)
     context = {
         "title": run.resolve().name,
         "facts": _facts(run, recipe, collection, log),
@@ -164,8 +152,8 @@ def report(
         "rows": rows,
         "columns": 2 + len(clusterings),
         "panels": panels,
-        "regions": _region_figures(run, recipe, samples),
-        "views": [_file_figure(path) for path in sorted((run / "pictures").glob("views*.png"))][:4],
+        "regions": regions,
+        "views": views,
         "charts": _charts(log),
         "comparisons": _comparisons(run, notes),
         "skipped": _skipped(run),
@@ -252,12 +240,12 @@ def _read_samples(
 def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters]) -> Row:
     size = (sample.image.shape[0], sample.image.shape[1])
     figures = [
-        _figure(sample.image, "photograph"),
-        _figure(pca_picture(sample.embedding, basis, size), "embedding"),
+        figure(sample.image, "photograph"),
+        figure(pca_picture(sample.embedding, basis, size), "embedding"),
     ]
     for clusters in clusterings:
         ids = assign_pixels(sample.embedding, clusters.centroids, size)
-        figures.append(_figure(overlay(sample.image, ids, palette(clusters.k)), f"k = {clusters.k}"))
+        figures.append(figure(overlay(sample.image, ids, palette(clusters.k)), f"k = {clusters.k}"))
     return Row(sample.name, tuple(figures))
 
 
@@ -292,7 +280,7 @@ def _panels(
             segments[clusters.k, name] = ids
         mask = segments[clusters.k, name] == c
         picture = highlight(image, mask, palette(clusters.k)[c])
-        shown.setdefault((clusters.k, c), []).append(_figure(picture, name, quality=74))
+        shown.setdefault((clusters.k, c), []).append(figure(picture, name, quality=74))
     return {
         clusters.k: tuple(
             Card(c, hex_colour(palette(clusters.k)[c]), clusters.share[c], tuple(shown.get((clusters.k, c), ())))
@@ -318,33 +306,18 @@ def _places(
     return {name: known[name] for name in names if name in known}
 
 
-def _region_figures(run: Path, recipe: Mapping[str, Any], samples: Sequence[_Sample]) -> list[Figure]:
-    """Superpixels as training drew them, else drawn here with the recipe's settings."""
-    stored = sorted((run / "pictures").glob("superpixels*.png"))
-    if stored:
-        return [_file_figure(path) for path in stored[:3]]
-    plan = (recipe.get("method") or {}).get("views") or {}
-    regions = plan.get("regions") or {}
-    if regions.get("kind") != "Superpixels":
-        return []
-    source = Superpixels(regions["size"], regions["ruler"], regions["iterations"])
-    figures = []
-    for sample in samples[:3]:
-        image = sample.image
-        if plan.get("short_side"):
-            scale = plan["short_side"] / min(image.shape[:2])
-            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), np.uint8)
-        figures.append(_figure(outlines(image, source.compute(image)), f"superpixels of {sample.name}"))
-    return figures
-
-
-def _figure(picture: Picture, label: str, quality: int = 80) -> Figure:
-    return Figure(data_uri(picture, quality), label, picture.shape[1], picture.shape[0])
-
-
-def _file_figure(path: Path) -> Figure:
-    picture = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    return _figure(fit_within(np.asarray(picture, np.uint8), 1200), path.stem)
+def _training_figures(
+    run: Path, recipe: Mapping[str, Any], collection: ImageCollection | None, samples: Sequence[_Sample]
+) -> tuple[list[Figure], list[Figure]]:
+    """Regions and views as training drew them, else made here by the recipe's plan."""
+    regions, views = stored_figures(run, "superpixels*.png", 3), stored_figures(run, "views*.png", 3)
+    plan = read_plan(recipe)
+    if plan is not None and collection is not None:
+        names = [sample.name for sample in samples[:: max(1, len(samples) // 3)]][:3]
+        originals = [collection.read(collection.names.index(name)) for name in names]
+        regions = regions or region_figures(plan, names, originals)
+        views = views or view_figures(plan, names, originals)
+    return regions, views
 
 
 def _charts(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:

@@ -1,0 +1,90 @@
+"""What a run trains on, as pictures: superpixels and views, as training stored them or made here by its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfseg.data.regions import Grid, Pixels, RegionSource, Superpixels
+from selfseg.data.views import ContentCentredViews
+from selfseg.errors import ConfigError
+from selfseg.show.pictures import Picture, data_uri, draw_views, fit_within, outlines
+from selfseg.types import Batch, View
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the page: its data URI, its caption, its size in pixels."""
+
+    uri: str
+    label: str
+    width: int
+    height: int
+
+
+def figure(picture: Picture, label: str, quality: int = 80) -> Figure:
+    """A picture with its caption."""
+    return Figure(data_uri(picture, quality), label, picture.shape[1], picture.shape[0])
+
+
+def stored_figures(run: Path, pattern: str, count: int) -> list[Figure]:
+    """The first pictures in RUN/pictures whose names match."""
+    found = []
+    for path in sorted((run / "pictures").glob(pattern))[:count]:
+        read = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if read is not None:
+            picture = np.asarray(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), np.uint8)
+            found.append(figure(fit_within(picture, 1200), path.stem))
+    return found
+
+
+def read_plan(recipe: Mapping[str, Any]) -> ContentCentredViews | None:
+    """The view plan of a recipe.yaml; None if it has none that is known here."""
+    plan = (recipe.get("method") or {}).get("views") or {}
+    regions = plan.get("regions") or {}
+    kinds: dict[str, type[Any]] = {"Superpixels": Superpixels, "Grid": Grid, "Pixels": Pixels}
+    if plan.get("kind") != "ContentCentredViews" or regions.get("kind") not in kinds:
+        return None
+    try:
+        source: RegionSource = kinds[regions["kind"]](**{k: v for k, v in regions.items() if k != "kind"})
+        known = {field.name for field in fields(ContentCentredViews)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in plan.items() if k in known}
+        return ContentCentredViews(**{**values, "regions": source})
+    except (TypeError, ConfigError):  # a recipe of another version: the page goes without
+        return None
+
+
+def region_figures(plan: ContentCentredViews, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+    """Images as training prepares them, with the outlines of their regions."""
+    figures = []
+    for name, image in zip(names, images, strict=True):
+        prepared = plan.prepare(image)
+        figures.append(
+            figure(fit_within(outlines(prepared, plan.regions.compute(prepared)), 900), f"regions of {name}")
+        )
+    return figures
+
+
+def view_figures(plan: ContentCentredViews, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+    """Views of each image as a training step may get them, with the regions that they share."""
+    figures = []
+    for i, (name, image) in enumerate(zip(names, images, strict=True)):
+        prepared = plan.prepare(image)
+        crops = plan.make(prepared, plan.regions.compute(prepared), np.random.default_rng(i))
+        views = tuple(
+            View(_tensor(crop.image).permute(2, 0, 1)[None], _tensor(crop.to_image)[None], _tensor(crop.regions)[None])
+            for crop in crops
+        )
+        figures.append(figure(draw_views(Batch(views, torch.zeros(1, dtype=torch.int64))), f"views of {name}"))
+    return figures
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from selfseg.data.regions import Grid, Pixels, RegionCache, RegionSource, Superpixels
+from selfseg.errors import ConfigError, StorageError
+
+
+def noise(height: int = 40, width: int = 61, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class Counting(Superpixels):
+    """Superpixels that note each computation; `regions` stands in for the algorithm where given."""
+
+    log: tuple[list[int], ...] = ([],)
+
+    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        self.log[0].append(1)
+        return super().compute(image)
+
+
+def counting() -> Counting:
+    return Counting(size=8, log=([],))
+
+
+@pytest.mark.parametrize("source", [Superpixels(size=8), Grid(size=8), Pixels()])
+@pytest.mark.parametrize("shape", [(1, 1), (40, 61), (7, 90)])
+def test_regions_are_dense(source: RegionSource, shape: tuple[int, int]) -> None:
+    regions = source.compute(noise(*shape))
+    assert regions.shape == shape
+    assert regions.dtype == np.int32
+    assert np.bincount(regions.ravel()).min() > 0
+
+
+def test_grid_and_pixels() -> None:
+    np.testing.assert_array_equal(Grid(2).compute(noise(3, 5)), [[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]])
+    np.testing.assert_array_equal(Pixels().compute(noise(2, 3)), [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Superpixels(size=1),
+        lambda: Superpixels(ruler=-1),
+        lambda: Superpixels(iterations=0),
+        lambda: Grid(size=0),
+        lambda: Grid(size=1.5),  # type: ignore[arg-type]
+    ],
+)
+def test_values_that_cannot_work(make: object) -> None:
+    with pytest.raises(ConfigError, match=r"not (1|-1|0|1\.5)$"):
+        make()  # type: ignore[operator]
+
+
+def test_keys_differ_with_every_parameter() -> None:
+    sources: list[RegionSource] = [
+        Superpixels(), Superpixels(size=10), Superpixels(ruler=5.0), Superpixels(iterations=6),
+        Grid(), Grid(size=10), Pixels(),
+    ]  # fmt: skip
+    assert len({source.key for source in sources}) == len(sources)
+    assert Superpixels(ruler=10).key == Superpixels(ruler=10.0).key
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 61), (300, 500)])
+def test_the_second_time_comes_from_disk(tmp_path: Path, shape: tuple[int, int]) -> None:
+    source = counting()
+    image = noise(*shape)
+    first = RegionCache(tmp_path, source).get(image)
+    second = RegionCache(tmp_path, source).get(image)
+    assert len(source.log[0]) == 1
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, source.compute(image))
+    assert second.dtype == np.int32
+    assert second.flags.writeable
+
+
+def test_ids_beyond_16_bits_survive(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Many(Superpixels):
+        def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+            return np.random.default_rng(0).permutation(image[:, :, 0].size).astype(np.int32).reshape(image.shape[:2])
+
+    image = noise(300, 400)
+    RegionCache(tmp_path, Many()).get(image)
+    np.testing.assert_array_equal(RegionCache(tmp_path, Superpixels()).get(image), Many().compute(image))
+
+
+def test_other_images_and_parameters_have_other_entries(tmp_path: Path) -> None:
+    image = noise()
+    changed = image.copy()
+    changed[-1, -1, -1] ^= 1
+    turned = image.reshape(61, 40, 3)  # the same bytes
+    for each in (image, changed, turned):
+        RegionCache(tmp_path, Superpixels(size=8)).get(each)
+    RegionCache(tmp_path, Superpixels(size=9)).get(image)
+    assert len(entries(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "header", "content", "folder"])
+def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
+    source, image = counting(), noise()
+    expected = RegionCache(tmp_path, source).get(image)
+    (path,) = entries(tmp_path)
+    sound = path.read_bytes()
+    middle = len(sound) // 2
+    damaged = {
+        "empty": b"",
+        "cut": sound[:-3],
+        "header": b"x" + sound[1:],
+        "content": sound[:middle] + bytes([sound[middle] ^ 255]) + sound[middle + 1 :],
+        "folder": b"",
+    }[damage]
+    path.write_bytes(damaged)
+    if damage == "folder":
+        path.unlink()
+        path.parent.rmdir()
+    np.testing.assert_array_equal(RegionCache(tmp_path, source).get(image), expected)
+    assert path.read_bytes() == sound
+    RegionCache(tmp_path, source).get(image)
+    assert len(source.log[0]) == 2
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, image = counting(), noise()
+    cache = RegionCache(None, source)
+    np.testing.assert_array_equal(cache.get(image), cache.get(image))
+    assert len(source.log[0]) == 2
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("source", [Grid(size=8), Pixels()])
+def test_what_is_quicker_made_than_read_is_not_stored(tmp_path: Path, source: RegionSource) -> None:
+    image = noise()
+    np.testing.assert_array_equal(RegionCache(tmp_path, source).get(image), source.compute(image))
+    assert entries(tmp_path) == []
+
+
+def test_many_may_write_at_once(tmp_path: Path) -> None:
+    images = [noise(seed=seed) for seed in range(3)]
+    expected = [Superpixels(size=8).compute(image) for image in images]
+
+    def get(index: int) -> NDArray[np.int32]:
+        return RegionCache(tmp_path, Superpixels(size=8)).get(images[index % 3])
+
+    with ThreadPoolExecutor(8) as pool:
+        for index, regions in enumerate(pool.map(get, range(60))):
+            np.testing.assert_array_equal(regions, expected[index % 3])
+    assert len(entries(tmp_path)) == 3  # and no temporary file
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file"):
+        RegionCache(tmp_path / "file" / "cache", Superpixels(size=8)).get(noise())
