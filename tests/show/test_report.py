@@ -2,6 +2,7 @@ import base64
 import json
 import math
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import cv2
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from selfseg import inference
+from selfseg.data.regions import Superpixels
+from selfseg.data.views import ContentCentredViews
 from selfseg.errors import DataError, RunError
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.show.report import report
@@ -65,10 +68,10 @@ def run(tmp_path):
     torch.manual_seed(0)
     Embedder(EmbedderConfig(output_stride=32, decoder="fpn", dim=8, resolution=64)).save(folder / "embedder")
     images = write_photographs(tmp_path / "images", 4)
-    regions = "{kind: Superpixels, size: 16, ruler: 10.0, iterations: 5}"
-    (folder / "recipe.yaml").write_text(
-        f"kind: Recipe\nname: small\nimages: {images}\nmethod: {{views: {{short_side: 64, regions: {regions}}}}}\n"
-    )
+    plan = ContentCentredViews(views=2, size=32, short_side=64, regions=Superpixels(16), region_stride=4)
+    views = {"kind": "ContentCentredViews", **asdict(plan), "regions": {"kind": "Superpixels", **asdict(plan.regions)}}
+    recipe = {"kind": "Recipe", "name": "small", "images": str(images), "method": {"views": views}}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     return folder
 
 
@@ -110,7 +113,7 @@ def test_a_whole_run(run):
     for piece in ("my run", "small", "The loss has fallen", "0.750", "0.250", "0.100", "truncated", "selfseg segment"):
         assert piece in words
     assert words.index("0.750") < words.index("0.250")  # the embedder first
-    # 4 photographs with embedding and two clusterings, views, three pictures of superpixels, and thumbnails.
+    # 4 photographs with embedding and two clusterings, the stored views, three pictures of regions, and thumbnails.
     assert len(page.images) >= 4 * 4 + 1 + 3 + 8
     assert path.stat().st_size < 2e6
     assert "photo <0>" not in path.read_text()  # names are escaped
@@ -126,7 +129,7 @@ def test_without_clusters_results_or_log(run):
 def test_of_one_image(run, tmp_path):
     write_log(run, 1)
     page = read(report(run, images=write_photographs(tmp_path / "one", 1), device="cpu", progress=False))
-    assert len(page.images) == 2 + 1  # photograph, embedding, superpixels
+    assert len(page.images) == 2 + 2  # photograph, embedding, regions, views
 
 
 def test_before_there_is_an_embedder(tmp_path):
@@ -151,7 +154,7 @@ def test_the_same_colours_again(run):
 
 
 def test_count_and_bad_requests(run, tmp_path):
-    assert len(read(report(run, count=2, device="cpu", progress=False)).images) == 2 * 2 + 2
+    assert len(read(report(run, count=2, device="cpu", progress=False)).images) == 2 * 2 + 2 * 2
     with pytest.raises(RunError, match="no run at"):
         report(tmp_path / "nothing")
     with pytest.raises(DataError, match="does not exist"):

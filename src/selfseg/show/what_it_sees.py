@@ -55,7 +55,7 @@ def read_plan(recipe: Mapping[str, Any]) -> ContentCentredViews | None:
     try:
         source: RegionSource = kinds[regions["kind"]](**{k: v for k, v in regions.items() if k != "kind"})
         known = {field.name for field in fields(ContentCentredViews)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in plan.items() if k in known}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plan.items() if k in known}
         return ContentCentredViews(**{**values, "regions": source})
     except (TypeError, ConfigError):  # a recipe of another version: the page goes without
         return None
