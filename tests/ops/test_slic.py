@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -92,8 +93,10 @@ def test_the_distance_is_the_documented_one() -> None:
     y, x = np.mgrid[:36, :48]
     points = np.concatenate([lab, np.stack([x, y], 2) * (ruler / size)], 2)
     labels = y // size * columns + x // size
+    centres = np.zeros((rows * columns, 5))
     for _ in range(4):
-        centres = np.stack([points[labels == cell].mean(0) for cell in range(rows * columns)])
+        for cell in np.unique(labels):
+            centres[cell] = points[labels == cell].mean(0)
         distance = ((points[:, :, None] - centres) ** 2).sum(3)
         cell = np.arange(rows * columns)
         near = (abs(cell // columns - (y // size)[..., None]) <= 1) & (
@@ -143,6 +146,20 @@ def test_the_batched_path_finds_the_same_regions(shape: tuple[int, int], size: i
     assert regions.dtype == torch.int64
     for image, found in zip(images, regions.numpy(), strict=True):
         np.testing.assert_array_equal(found, slic(image, size, connectivity=connectivity))
+
+
+def test_the_triton_kernel_finds_the_same_regions_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    code = (
+        "import torch\n"
+        "from selfseg.ops import _slic_cuda, slic\n"
+        "images = torch.rand(2, 3, 20, 31)\n"
+        "expected = slic.slic_batched(images, 8)\n"
+        "slic._assign = _slic_cuda.assign\n"
+        "assert torch.equal(slic.slic_batched(images, 8), expected)\n"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -183,6 +183,7 @@ def update(
     rows, columns = centres.shape[:2]
     height, width = sums.shape[0], sums.shape[1] - 1
     total = np.zeros((rows * columns, 6), np.int64)
+    offset = step_y - 1 - 2 * first_y  # a row stands for all `step_y`: twice the way to their middle
     for y in range(first_y, height, step_y):
         start = 0
         while start < width:
@@ -195,7 +196,7 @@ def update(
             total[label, 1] += sums[y, stop, 1] - sums[y, start, 1]
             total[label, 2] += sums[y, stop, 2] - sums[y, start, 2]
             total[label, 3] += (start + stop - 1) * length  # twice the sum of x
-            total[label, 4] += y * length
+            total[label, 4] += (2 * y + offset) * length
             total[label, 5] += length
             start = stop
     for row in range(rows):
@@ -206,4 +207,4 @@ def update(
                 for field in range(3):
                     centres[row, column, field] = np.float32(total[label, field] / (64.0 * count))
                 centres[row, column, 3] = np.float32(total[label, 3] / (2.0 * count)) * weight
-                centres[row, column, 4] = np.float32(total[label, 4] / float(count)) * weight
+                centres[row, column, 4] = np.float32(total[label, 4] / (2.0 * count)) * weight

@@ -178,7 +178,7 @@ def slic(
     tiles = -(-width // cpu.TILE)
     weight = np.float32(ruler / size)
     lab, sums, labels = _workspace(height, width, tiles, cpu.TILE)
-    cpu.to_lab(np.ascontiguousarray(image), light, root, lab, sums)
+    cpu.to_lab(np.require(image, requirements=["C", "W"]), light, root, lab, sums)
 
     padded = tiles * cpu.TILE
     rows, columns, shift, cell_y, cell_x = _grid(height, width, size, padded)
@@ -316,7 +316,8 @@ def _update(labels: Tensor, lab: Tensor, weight: float, centres: Tensor, first_y
     divisor = area.clamp(min=1).double()
     means = [(total(lab[:, c, first_y::step_y]) / (64 * divisor)).float() for c in range(3)]
     means.append((total(torch.arange(width, device=device)) / divisor).float() * weight)
-    means.append((total(torch.arange(first_y, height, step_y, device=device)[:, None]) / divisor).float() * weight)
+    down = 2 * torch.arange(first_y, height, step_y, device=device)[:, None] + (step_y - 1 - 2 * first_y)
+    means.append((total(down) / (2 * divisor)).float() * weight)
     torch.where((area > 0)[..., None], torch.stack(means, -1), centres, out=centres)
 
 
