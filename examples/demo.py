@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copyfile
 from typing import Annotated
 
 import tyro
@@ -73,8 +75,7 @@ def copy_photographs(folder: Path) -> Path:
         found += 1
         target = folder / source.name
         if not target.is_file():
-            data = source.read_bytes()
-            write_atomically(target, lambda temporary, data=data: temporary.write_bytes(data))
+            write_atomically(target, partial(copyfile, source))
     if found == 0:
         raise MissingExtra("the demo without --images", "scikit-image", "demo")
     return folder

@@ -142,7 +142,7 @@ def test_before_there_is_an_embedder(tmp_path):
 
 
 def test_a_failing_run_is_told_loudly(run):
-    lines = [{"step": s, "progress": s / 40, "loss": 4.852, "loss_uniform": math.log(128)} for s in range(1, 41)]
+    lines = [{"step": s, "progress": s / 400, "loss": 4.852, "loss_uniform": math.log(128)} for s in range(1, 401)]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = report(run, device="cpu", progress=False).read_text()
     assert 'class="answer bad"' in text

@@ -5,8 +5,8 @@ What is judged, with the thresholds (they are rules of thumb, meant to catch a r
     finite       the log's last loss is a number                               else bad
     loss         fall of the loss since its start (mean of the first and the last 5 % of lines), as a share of the
                  start: ok from 5 %; warn below; bad if it rose by more than 5 %. Judged once 10 % of training is over.
-    guessing     loss against log K, the loss of a uniform guess: bad above 0.98 log K in the second half of training,
-                 warn in the first; ok below
+    guessing     loss against log K, the loss of a uniform guess: above 0.98 log K bad in the second half of training,
+                 warn in the first half or before step 200; ok below
     prototypes   entropy of the prototypes' use as a fraction of log K: bad below 0.3 (collapse: few prototypes take
                  everything), warn below 0.6
     rank         effective rank of the embeddings of a few images (Roy and Vetterli, "The effective rank", EUSIPCO
@@ -34,6 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Level = Literal["ok", "warn", "bad"]
+
+_FEWEST_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -149,17 +151,21 @@ def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         share = end / uniform
         k = round(math.exp(uniform))
         if share > 0.98:
-            verdicts.append(
-                Verdict(
-                    "guessing",
-                    "bad" if progress > 0.5 else "warn",
-                    f"A region's prototype is predicted no better than by a guess among {k} "
-                    f"(loss {end:.3f}, a guess {uniform:.3f}).",
-                    share,
-                    "Start from pretrained weights (--init imagenet) or change the learning rate; check that the "
-                    "views below show the same things.",
-                )
+            steps = int(lines[-1]["step"])
+            early = steps < _FEWEST_STEPS
+            sentence = (
+                f"A region's prototype is predicted no better than by a guess among {k} "
+                f"(loss {end:.3f}, a guess {uniform:.3f})"
             )
+            if early:
+                advice = f"{steps} steps are too few to tell: train for some hundred at least."
+            else:
+                advice = (
+                    "Start from pretrained weights (--init imagenet) or change the learning rate; check that the views "
+                    "below show the same things."
+                )
+            level: Level = "bad" if progress > 0.5 and not early else "warn"
+            verdicts.append(Verdict("guessing", level, sentence + (" yet." if early else "."), share, advice))
         else:
             sentence = f"A region's prototype is predicted better than by a guess among {k} (loss {share:.0%} of it)."
             verdicts.append(Verdict("guessing", "ok", sentence, share))
