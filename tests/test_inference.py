@@ -164,6 +164,8 @@ def test_bad_images_are_skipped_and_listed(clustered, photographs, tmp_path):
         (images / f"{i:02}.png").write_bytes(b"")
     with pytest.raises(TooManyBadImages):
         inference.segment(clustered, images, tmp_path / "more", k=3, device="cpu", progress=False)
+    inference.segment(clustered, images, tmp_path / "more", k=3, device="cpu", progress=False, max_bad=0.5)
+    assert len(list((tmp_path / "more" / "index").glob("*.png"))) == 26
 
 
 @pytest.mark.parametrize(("cells", "size"), [((5, 7), (33, 20)), ((1, 1), (4, 4)), ((6, 3), (6, 3)), ((8, 9), (5, 4))])

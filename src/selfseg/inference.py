@@ -77,7 +77,14 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def embed(run: Path | str, images: Images, out: Path | str, device: str = "auto", progress: bool = True) -> Path:
+def embed(
+    run: Path | str,
+    images: Images,
+    out: Path | str,
+    device: str = "auto",
+    progress: bool = True,
+    max_bad: float = 0.05,
+) -> Path:
     """Write the dense embedding of each image, with what is needed to map each cell back to pixels.
 
     Per image `out/NAME.npy`: (D, h, w) float16, to be opened with `np.load(path, mmap_mode="r")`. `out/index.json` has
@@ -93,6 +100,7 @@ def embed(run: Path | str, images: Images, out: Path | str, device: str = "auto"
         out: the folder to write.
         device: see `load`.
         progress: whether to show a progress bar on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
 
     Returns:
         The path of index.json.
@@ -106,7 +114,7 @@ def embed(run: Path | str, images: Images, out: Path | str, device: str = "auto"
     embedder = load(run, device)
     fingerprint = embedder_hash(run)
     collection, out = collect(images), Path(out)
-    log = SkipLog(out / "skipped.jsonl", len(collection))
+    log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
     done = _read_journal(journal, out, fingerprint)
     todo = [i for i in range(len(collection)) if not _is_done(done.get(collection.names[i]), collection.paths[i])]
@@ -141,6 +149,7 @@ def cluster(
     points: int = 200_000,
     device: str = "auto",
     progress: bool = True,
+    max_bad: float = 0.05,
 ) -> tuple[Path, ...]:
     """Group the pixels of a collection into concepts: k-means on their embeddings, for each k from one pass.
 
@@ -155,6 +164,7 @@ def cluster(
             points / 64 are drawn and 64 pixels of each.
         device: see `load`.
         progress: whether to show a progress bar on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
 
     Returns:
         The paths of the JSON files, in the order of `k`.
@@ -172,7 +182,7 @@ def cluster(
         raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
     embedder = load(run, device)
     collection = collect(images)
-    log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection))
+    log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection), max_bad)
     samples, owners = sample_pixels(embedder, collection, seed, points, log, progress)
     if max(counts) > len(samples):
         raise ConfigError(f"k = {max(counts)} is more than the {len(samples)} points that the images give; lower k")
@@ -189,6 +199,7 @@ def segment(
     k: int | None = None,
     device: str = "auto",
     progress: bool = True,
+    max_bad: float = 0.05,
 ) -> Path:
     """Segment each image at its own size with a run's clusters.
 
@@ -202,6 +213,7 @@ def segment(
         k: which clustering; the largest one there is if None.
         device: see `load`.
         progress: whether to show a progress bar on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
 
     Returns:
         `out`.
@@ -216,7 +228,7 @@ def segment(
     clusters = load_clusters(run, k)
     collection, out = collect(images), Path(out)
     colours = palette(clusters.k)
-    log = SkipLog(out / "skipped.jsonl", len(collection))
+    log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     for i, image in track_images(collection, range(len(collection)), log, "segment", progress):
         ids = segment_image(embedder, clusters.centroids, image)
         name = collection.names[i]
