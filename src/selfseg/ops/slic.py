@@ -13,8 +13,8 @@ one grid step. Deviations from the paper, and why:
 - A pixel is compared with the 3 x 3 centres around the grid cell it lies in (as in gSLIC, Ren & Reid 2011), not with
   the centres whose 2 x 2 cell windows hold it: each pixel always has candidates, and CPU and GPU do the same work.
 - Centres start at the mean colour of their cells, not at one pixel that is moved to the lowest gradient.
-- From size 8 on, every iteration but the last looks at every other row, even and odd ones in turn, which saves about a quarter
-  of the time.
+- From size 8 on, every iteration but the last looks at every other row, even and odd ones in turn, which
+  saves about a quarter of the time.
 - CIELAB comes from integer tables, in steps of 1/64, so that sums are exact in any order. It is within 0.5 of the
   exact value (0.02 on average; the largest differences are in a of nearly black pixels).
 - A piece below the smallest size joins the neighbour of the nearest mean colour, smallest first, not the one met last.
