@@ -10,7 +10,10 @@ Views: every sample is a pure function of (seed, epoch, image index), whatever t
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -273,6 +276,15 @@ def _worker_context() -> BaseContext:
 def _start_worker(_: int) -> None:
     # Ctrl+C reaches every process of the terminal; the main one decides what to do and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # torch's own watch looks at the parent, which is the fork server: a killed training would leave its workers behind.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
     # As many processes as cores: threads of each would only get in each other's way.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _exit_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,111 @@
+"""One process = two processes on the same global batch; collectives alone and together."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from selfseg.nn.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
+from selfseg.training.checkpoint import load_newest
+from selfseg.training.log import read_log
+
+pytestmark = pytest.mark.distributed
+
+_TRAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_loop import tiny_recipe
+from selfseg import train
+
+if __name__ == "__main__":
+    train(
+        tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3]), devices=int(sys.argv[4]), accelerator="cpu", batch_size=4),
+        progress=False,
+    )
+"""
+
+_COLLECTIVES = """
+import os, sys, warnings
+import torch
+import torch.distributed as dist
+from torch import nn
+from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+
+dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
+me = dist.get_rank()
+rows, start = gather_rows(torch.full((me + 1, 2), float(me)))
+assert rows[:, 0].tolist() == [0.0, 1.0, 1.0], rows
+assert start == me
+empty, _ = gather_rows(torch.zeros(0, 2))
+assert empty.shape == (0, 2)
+assert sum_over_processes(torch.tensor(me + 1.0)) == 3
+
+torch.manual_seed(0)
+images = torch.randn(4, 3, 5, 6)
+target = torch.randn(4, 8, 5, 6)
+def build():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+whole = build()
+(whole(images) * target).mean().backward()
+half = synchronise_batch_norm(build(), torch.device("cpu"))
+part = slice(2 * me, 2 * me + 2)
+(half(images[part]) * target[part]).mean().backward()
+for a, b in zip(whole.parameters(), half.parameters()):
+    torch.testing.assert_close(a.grad, sum_over_processes(b.grad) / 2, atol=1e-6, rtol=1e-4)
+for a, b in zip(whole.buffers(), half.buffers()):
+    torch.testing.assert_close(a, b)
+dist.destroy_process_group()
+"""
+
+
+def _port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def test_alone_everything_is_the_identity() -> None:
+    assert (world_size(), rank()) == (1, 0)
+    rows, start = gather_rows(torch.ones(3, 2, requires_grad=True))
+    assert rows.shape == (3, 2)
+    assert start == 0
+    assert not rows.requires_grad
+    assert sum_over_processes(torch.tensor(4.0)) == 4
+    norm, plain = SyncedBatchNorm2d(2), torch.nn.BatchNorm2d(2)
+    image = torch.randn(2, 2, 3, 3)
+    torch.testing.assert_close(norm(image), plain(image))
+
+
+def test_collectives_of_two_processes() -> None:
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", _COLLECTIVES, str(i)], env=environment, stderr=subprocess.PIPE)
+        for i in range(2)
+    ]
+    messages = [worker.communicate()[1].decode() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], messages
+
+
+def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_TRAIN)
+    training_tests = str(Path(__file__).parents[1] / "training")
+    for devices in ("1", "2"):
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+        words = [sys.executable, str(script), training_tests, str(photos), str(tmp_path / devices), devices]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_newest(tmp_path / devices / "checkpoints") for devices in ("1", "2"))
+    assert one is not None
+    assert two is not None
+    assert one.model.keys() == two.model.keys()
+    for key, value in one.model.items():
+        torch.testing.assert_close(value, two.model[key], atol=2e-3, rtol=2e-3, msg=lambda m, k=key: f"{k}: {m}")
+    losses = [[line["loss"] for line in read_log(tmp_path / devices)] for devices in ("1", "2")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
