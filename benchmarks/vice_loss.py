@@ -27,7 +27,7 @@ IMAGES, VIEWS, SIZE, DIM, PROTOTYPES, SUPERPIXEL = 4, 5, 256, 128, 128, 10
 
 
 def _regions(size: int) -> np.ndarray:
-    """(V, B, H, W) int64: shifted crops of superpixels of drawn images, common ids kept, as the view plan gives them."""
+    """(V, B, H, W) int64: shifted crops of superpixels of drawn images; only ids of all views are kept."""
     from selfseg.ops.slic import slic
 
     rng = np.random.default_rng(0)

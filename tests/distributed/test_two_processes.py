@@ -20,11 +20,12 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_loop import tiny_recipe
-from selfseg import train
+from selfseg import OptimizerConfig, train
 
 if __name__ == "__main__":
     train(
-        tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3]), devices=int(sys.argv[4]), accelerator="cpu", batch_size=4),
+        tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3]), devices=int(sys.argv[4]), accelerator="cpu", batch_size=4,
+                    optimizer=OptimizerConfig(name="lars", base_lr=0.05)),
         progress=False,
     )
 """
