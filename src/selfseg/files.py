@@ -5,26 +5,35 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from selfseg.errors import StorageError
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError met while writing `path` into a StorageError that says what to do."""
+    """Turn an error of the file system met while writing `path` into a StorageError that says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"no space left while writing {path}; free some and run the same command again"
-            ) from error
-        raise StorageError(f"can't write {path}: {error.strerror or error}") from error
+        raise _storage_error(path, error.errno, error.strerror or str(error)) from error
+    except SafetensorError as error:
+        # It is no OSError: the number is only in its text, "... No space left on device (os error 28)" or "code: 28".
+        number = re.search(r"(?:os error|code:) (\d+)", str(error))
+        raise _storage_error(path, int(number[1]) if number else None, str(error)) from error
+
+
+def _storage_error(path: Path, number: int | None, reason: str) -> StorageError:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"no space left while writing {path}; free some and run the same command again")
+    return StorageError(f"can't write {path}: {reason}")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
