@@ -25,6 +25,7 @@ from selfseg.data.images import list_images
 from selfseg.data.regions import Grid, Pixels, Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.files import write_json
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 RESULTS = Path(__file__).parent / "results"
 Job = tuple[np.ndarray, np.ndarray, int]  # image, regions, seed
@@ -45,7 +46,7 @@ def reference_views(image: np.ndarray, regions: np.ndarray, seed: int) -> list[t
             v2.RandomApply([v2.GaussianBlur(23, plan.blur_sigma)], plan.blur_probability),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(augment.IMAGENET_MEAN, augment.IMAGENET_STD),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
     )
     picture, ids = Image.fromarray(image), Image.fromarray(regions)

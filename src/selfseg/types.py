@@ -13,6 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's R, G and B in [0, 1]: what embedders subtract, and the centre of the noise in views."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of ImageNet's R, G and B in [0, 1]: what embedders divide by, and half the noise's width."""
+
 
 @dataclass(frozen=True)
 class View:

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfseg.data import augment
 from selfseg.data import views as module
 from selfseg.data.regions import Grid, Pixels
 from selfseg.data.views import ContentCentredViews, Crop
 from selfseg.errors import ConfigError
 from selfseg.geometry import crop_affine
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 PLAIN = {"jitter_probability": 0.0, "gray_probability": 0.0, "blur_probability": 0.0, "mask_area": 0.0}
 
@@ -214,7 +214,7 @@ def test_noise_is_uniform_around_the_mean_after_normalisation_and_only_where_pai
     plan = _plan(**(PLAIN | {"mask_area": 0.25}))
     crops = [crop for seed in range(10) for crop in _make(plan, image, seed)]
     drawn = np.concatenate([crop.image[crop.noise] for crop in crops]) / 255
-    normalised = (drawn - augment.IMAGENET_MEAN) / augment.IMAGENET_STD
+    normalised = (drawn - IMAGENET_MEAN) / IMAGENET_STD
     assert np.abs(normalised).max() < 1.01
     assert np.abs(normalised.mean(0)).max() < 0.02
     assert np.abs(normalised.std(0) - 1 / np.sqrt(3)).max() < 0.02

@@ -70,3 +70,11 @@ def test_impossible_networks_say_why() -> None:
         Embedder(EmbedderConfig(decoder="deeplabv3plus", output_stride=32))
     with pytest.raises(ConfigError, match="at least 32 px, not 5"):
         EmbedderConfig(resolution=5)
+
+
+def test_a_layer_can_be_trained_on_what_embed_returns() -> None:
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=8, resolution=32))
+    embedding = embedder.embed(np.zeros((40, 40, 3), np.uint8))
+    layer = torch.nn.Conv2d(8, 2, 1)
+    layer(embedding[None]).sum().backward()
+    assert layer.weight.grad is not None

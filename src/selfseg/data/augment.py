@@ -16,12 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's R, G and B in [0, 1]: the centre of the painted noise."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation of ImageNet's R, G and B in [0, 1]: half the width of the painted noise."""
+Image = NDArray[np.uint8]
 
 _LEVELS = np.arange(256, dtype=np.float32)
 

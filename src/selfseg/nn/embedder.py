@@ -17,9 +17,8 @@ from selfseg.errors import CheckpointError, ConfigError
 from selfseg.files import read_json, write_atomically, write_json
 from selfseg.nn.backbones import make_backbone
 from selfseg.nn.decoders import make_decoder
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMAT = 1
 
 
@@ -110,7 +109,7 @@ class Embedder(nn.Module):
         """
         return F.normalize(self.raw(image).float(), dim=1)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: what comes out may be used to train a layer on top
     def embed(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
         """Embed one image of any size.
 
@@ -171,9 +170,9 @@ class Embedder(nn.Module):
         known = {field.name for field in fields(EmbedderConfig)}
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT or set(values) != known:
             raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
-        embedder = cls(EmbedderConfig(**values))
         try:
+            embedder = cls(EmbedderConfig(**values))
             embedder.load_state_dict(weights)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
         return embedder.eval()
