@@ -2,6 +2,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -85,3 +86,19 @@ def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match=r"pip install 'selfseg\[smp\]'"):
         Embedder(EmbedderConfig(decoder="deeplabv3plus"))
+
+
+def test_weights_of_networks_that_timm_renames_for_features_load(tmp_path: Path) -> None:
+    whole = timm.create_model("convnext_atto", pretrained=False)
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    backbone = make_backbone("convnext_atto", 32)
+    load_backbone(backbone, tmp_path / "weights.safetensors")
+    name = "blocks.0.mlp.fc1.weight"
+    assert torch.equal(backbone.state_dict()[f"stages_1.{name}"], whole.state_dict()[f"stages.1.{name}"])
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"epoch": 3}])
+def test_torch_files_without_named_tensors_are_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other\.pth holds"):
+        load_backbone(make_backbone("resnet18", 32), tmp_path / "other.pth")

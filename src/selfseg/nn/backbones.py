@@ -88,12 +88,13 @@ def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> st
     else:
         weights = read_weights(Path(source))
     wanted = backbone.state_dict()
-    best, best_hits = "", -1
+    found: dict[str, Tensor] = {}
+    best = ""
     for prefix in _PREFIXES:
-        hits = sum(prefix + key in weights for key in wanted)
-        if hits > best_hits:
-            best, best_hits = prefix, hits
-    found = {key: weights[best + key] for key in wanted if best + key in weights}
+        names = {key: next((prefix + n for n in (key, _as_nested(key)) if prefix + n in weights), "") for key in wanted}
+        hits = {key: weights[name] for key, name in names.items() if name}
+        if len(hits) > len(found):
+            found, best = hits, prefix
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     wrong = [key for key in found if found[key].shape != wanted[key].shape]
     if missing or wrong:
@@ -110,6 +111,12 @@ def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> st
     return f"{len(found)} tensors of the backbone from {source}" + (f" under {best!r}" if best else "")
 
 
+def _as_nested(key: str) -> str:
+    """Timm calls "stages.0.weight" of the whole network "stages_0.weight" where it returns feature maps."""
+    first, dot, rest = key.partition(".")
+    return ".".join(first.rsplit("_", 1)) + dot + rest
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The named tensors of a .safetensors or torch file; never unpickles anything but tensors.
 
@@ -124,9 +131,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
         raise CheckpointError(
-            f"can't read weights from {path}: {type(error).__name__}: {str(error).splitlines()[0]}; files that hold "
-            "more than tensors are refused because opening them could run code: re-save the state dict alone"
+            f"can't read weights from {path}: {_first_line(error)}; files that hold more than tensors are refused "
+            "because opening them could run code: re-save the state dict alone"
         ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__} instead of named tensors; save a state dict")
     for _ in range(3):
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
@@ -143,7 +152,11 @@ def _download(name: str) -> dict[str, Tensor]:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # network, hub and name errors of many libraries
         raise CheckpointError(
-            f"can't get ImageNet weights of {name!r} through timm ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); without a network, give a local file instead"
+            f"can't get ImageNet weights of {name!r} through timm ({_first_line(error)}); without a network, give a "
+            "local file instead"
         ) from error
     return dict(model.state_dict())
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 
@@ -84,7 +85,8 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         channels = values.shape[1]
         total = packed[-1].detach()
         mean = packed[:channels] / total
-        variance = packed[channels:-1] / total - mean.square()
+        # In float32 the difference of two large numbers may come out below 0, where it should be tiny.
+        variance = (packed[channels:-1] / total - mean.square()).clamp(min=0)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             momentum = 0.1 if self.momentum is None else self.momentum
             with torch.no_grad():
@@ -100,14 +102,21 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Let every BatchNorm2d of a module use the statistics of all processes; names and weights stay.
+    """Let the BatchNorms of a module use the statistics of all processes; names and weights stay.
 
-    A module of a run with one process is returned as it is.
+    Args:
+        module: changed in place; not itself a BatchNorm.
+        device: where it will run. On a CPU, BatchNorms that hold their own activation (timm's EfficientNets) keep
+            the statistics of their process.
+
+    Returns:
+        `module`, as it was if there is one process only.
     """
     if world_size() == 1:
         return module
     if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        # timm's, because torch's drops the activation of timm's BatchNormAct2d.
+        converted: nn.Module = convert_sync_batchnorm(module)
         return converted
     for child in module.modules():
         # The class is exchanged in place, so subclasses' extras (timm's BatchNormAct2d) must not be touched.
