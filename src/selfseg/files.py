@@ -59,6 +59,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+OUTPUT_MARKER = ".selfseg-output"
+
+
+def mark_output(folder: Path) -> None:
+    """Make a folder for results and mark it, so that a search for images passes over it.
+
+    Raises:
+        StorageError: if it can't be made.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / OUTPUT_MARKER).touch()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -25,7 +25,7 @@ from torch import Tensor
 from selfseg.clustering import Clusters, embedder_hash, load_clusters, save_clusters, segment_image
 from selfseg.data.images import ImageCollection, SkipLog, list_images, resize_short_side
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, RunError
-from selfseg.files import storage_errors, write_atomically, write_json
+from selfseg.files import mark_output, storage_errors, write_atomically, write_json
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.kmeans import kmeans
 from selfseg.show.pictures import hex_colour, overlay, palette, write_image
@@ -228,6 +228,8 @@ def segment(
     clusters = load_clusters(run, k)
     collection, out = collect(images), Path(out)
     colours = palette(clusters.k)
+    for kind in ("index", "overlay"):
+        mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     for i, image in track_images(collection, range(len(collection)), log, "segment", progress):
         ids = segment_image(embedder, clusters.centroids, image)

@@ -19,6 +19,7 @@ from selfseg.data.images import (
     scan,
 )
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, TooManyBadImages
+from selfseg.files import mark_output
 
 
 @pytest.fixture
@@ -462,3 +463,12 @@ def test_real_photographs_all_read(shared_data: Path) -> None:
     images = list_images(shared_data / "camvid" / "val" / "images")
     assert len(scan(images, SkipLog(None, len(images), limit=0))) == 101
     assert images.read(0).shape == (360, 480, 3)
+
+
+def test_folders_that_selfseg_wrote_are_passed_over(photos: Path) -> None:
+    before = list_images(photos).names
+    mark_output(photos / "run" / "pictures")
+    Image.new("RGB", (20, 20)).save(photos / "run" / "pictures" / "views0.png")
+    assert list_images(photos).names == before
+    # Named itself, it is what the user wants.
+    assert list_images(photos / "run" / "pictures").names == ("views0",)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from selfseg.data.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode, open_image, quiet, sniff
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, TooManyBadImages
-from selfseg.files import storage_errors
+from selfseg.files import OUTPUT_MARKER, storage_errors
 
 REASONS = (
     "truncated",
@@ -202,8 +202,8 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
     """Find the images of a folder, a list file or a sequence of paths.
 
     Args:
-        source: a folder (searched with all its folders, hidden ones left out, links followed; sorted by code point,
-            the same in every locale), a `.txt` file with a path per line (relative ones from the list's folder; empty
+        source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
+            wrote passed over; sorted by code point, the same in every locale), a `.txt` file with a path per line (relative ones from the list's folder; empty
             lines and lines that begin with # are passed over; the order is kept), or paths. Files of a folder without
             an image's suffix are passed over.
 
@@ -255,6 +255,8 @@ def _from_folder(root: Path) -> ImageCollection:
                 listing = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"can't list the folder {folder}: {error.strerror}") from error
+        if prefix and any(entry.name == OUTPUT_MARKER for entry in listing):  # our own pictures, not the user's
+            continue
         for entry in listing:
             if entry.name.startswith("."):
                 continue
