@@ -70,18 +70,15 @@ def save_checkpoint(
             write_json(temporary / "COMPLETE", sizes)
             _sync(temporary / "COMPLETE")
             if target.exists():
-                # Only a foreign or damaged folder can be here: a complete one would have been resumed from.
-                shutil.rmtree(target)
+                _remove(target)
             os.rename(temporary, target)
             _sync(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    complete = [path for path in _newest_first(folder) if _is_complete(path)]
+    # A newer one than this could not be read, or this run would have gone on from there.
+    complete = [path for path in _newest_first(folder) if path.name <= target.name and _is_complete(path)]
     for old in complete[keep:]:
-        # Renamed first: a kill while it is being deleted must not leave a folder that looks like a checkpoint.
-        doomed = old.with_name(f".tmp-old-{old.name}")
-        os.rename(old, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        _remove(old)
     return target
 
 
@@ -110,9 +107,20 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed save left behind."""
-    for path in folder.glob(".tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what a killed save left behind: temporary folders and files (safetensors' own are `.tmpXXXXXX`)."""
+    for path in folder.glob(".tmp*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove(checkpoint: Path) -> None:
+    # Renamed first: a kill while it is being deleted must not leave a folder that looks like a checkpoint.
+    doomed = checkpoint.with_name(f".tmp-old-{checkpoint.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(checkpoint, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _newest_first(folder: Path) -> list[Path]:
