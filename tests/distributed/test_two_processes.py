@@ -1,5 +1,6 @@
 """One process = two processes on the same global batch; collectives alone and together."""
 
+import json
 import os
 import socket
 import subprocess
@@ -35,7 +36,9 @@ import os, sys, warnings
 import torch
 import torch.distributed as dist
 from torch import nn
+from selfseg.errors import RunError
 from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+from selfseg.training.processes import anywhere, together
 
 dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
 me = dist.get_rank()
@@ -61,6 +64,20 @@ for a, b in zip(whole.parameters(), half.parameters()):
     torch.testing.assert_close(a.grad, sum_over_processes(b.grad) / 2, atol=1e-6, rtol=1e-4)
 for a, b in zip(whole.buffers(), half.buffers()):
     torch.testing.assert_close(a, b)
+
+class OneOfTwo:  # what `together` needs of Fabric
+    world_size, global_rank, device = 2, me, torch.device("cpu")
+assert anywhere(OneOfTwo, me == 1, False) == (True, False)
+with together(OneOfTwo):
+    pass
+try:
+    with together(OneOfTwo):
+        if me == 1:
+            raise ValueError("here alone")
+except (RunError, ValueError) as error:
+    assert isinstance(error, RunError if me == 0 else ValueError), error
+else:
+    raise AssertionError("nobody raised")
 dist.destroy_process_group()
 """
 
@@ -110,3 +127,35 @@ def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path:
         torch.testing.assert_close(value, two.model[key], atol=2e-3, rtol=2e-3, msg=lambda m, k=key: f"{k}: {m}")
     losses = [[line["loss"] for line in read_log(tmp_path / devices)] for devices in ("1", "2")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+_SKIP = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_loop import tiny_recipe
+from selfseg import train
+from selfseg.training import loop
+
+original, photos = loop.make_loader, Path(sys.argv[2])
+
+def remove_then_load(*args):
+    for number in (1, 4):
+        (photos / f"photo{number}.jpg").unlink(missing_ok=True)
+    return original(*args)
+
+loop.make_loader = remove_then_load
+if __name__ == "__main__":
+    recipe = tiny_recipe(photos, Path(sys.argv[3]), devices=2, accelerator="cpu", batch_size=6, steps=2, max_bad=0.5)
+    train(recipe, progress=False)
+"""
+
+
+def test_what_any_process_could_not_read_is_listed(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_SKIP)
+    words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1] / "training"), str(photos), str(tmp_path / "r")]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (tmp_path / "r" / "skipped.jsonl").read_text().splitlines()]
+    assert sorted((line["name"], line["reason"]) for line in lines) == [("photo1", "missing"), ("photo4", "missing")]

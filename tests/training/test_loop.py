@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from selfseg.data.regions import Superpixels
 from selfseg.data.views import ContentCentredViews
@@ -27,6 +29,7 @@ from selfseg.errors import (
     TooManyBadImages,
 )
 from selfseg.methods.vice import ViCE, ViCEConfig
+from selfseg.nn.backbones import make_backbone
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.training import loop
 from selfseg.training.checkpoint import load_newest
@@ -186,10 +189,25 @@ def test_a_finished_run_is_left_alone_and_a_foreign_folder_refused(photos: Path,
     recipe = tiny_recipe(photos, tmp_path / "run", steps=1)
     train(recipe, progress=False)
     weights = (tmp_path / "run" / "embedder" / "weights.safetensors").read_bytes()
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    identity = checkpoint.stat().st_ino
     train(recipe, progress=False)
+    assert checkpoint.stat().st_ino == identity
     assert (tmp_path / "run" / "embedder" / "weights.safetensors").read_bytes() == weights
     with pytest.raises(RunError, match="no run of selfseg"):
         train(tiny_recipe(photos, photos), progress=False)
+
+
+def test_a_run_goes_on_with_the_images_it_began_with(photos: Path, tmp_path: Path, stop_after: Any) -> None:
+    stop_after(2)
+    recipe = tiny_recipe(photos, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(recipe, progress=False)
+    (photos / "photo0.jpg").rename(photos / "a_new_name.jpg")
+    run = train(recipe, progress=False)
+    lines = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    assert [(line["name"], line["reason"]) for line in lines] == [("photo0", "missing")]
+    assert list(json.loads((run / "images.json").read_text())) == [f"photo{i}" for i in range(6)]
 
 
 def test_other_images_cannot_continue_a_run(photos: Path, tmp_path: Path, stop_after: Any) -> None:
@@ -197,9 +215,36 @@ def test_other_images_cannot_continue_a_run(photos: Path, tmp_path: Path, stop_a
     recipe = tiny_recipe(photos, tmp_path / "run")
     with pytest.raises(Interrupted):
         train(recipe, progress=False)
-    (photos / "photo0.jpg").rename(photos / "renamed.jpg")
+    (tmp_path / "run" / "images.json").write_text('{"photo1": "photo1.jpg"}')
     with pytest.raises(CheckpointError, match="other images"):
         train(recipe, progress=False)
+    (tmp_path / "run" / "images.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"images\.json.* is damaged"):
+        train(recipe, progress=False)
+    (tmp_path / "run" / "images.json").unlink()
+    for path in list(photos.iterdir()):
+        path.rename(photos / f"new_{path.name}")
+    with pytest.raises(CheckpointError, match="other images"):
+        train(recipe, progress=False)
+
+
+def test_initial_weights_are_needed_at_the_start_only(photos: Path, tmp_path: Path, stop_after: Any) -> None:
+    weights = {key: torch.full_like(v, 0.01) for key, v in make_backbone("resnet18", 32).state_dict().items()}
+    save_file(weights, tmp_path / "init.safetensors")
+    recipe = tiny_recipe(photos, tmp_path / "run", steps=3, init=str(tmp_path / "init.safetensors"))
+    stop_after(1)
+    with pytest.raises(Interrupted):
+        train(recipe, progress=False)
+    (tmp_path / "init.safetensors").unlink()
+    train(recipe, progress=False)
+    with pytest.raises(CheckpointError, match="no weights at"):
+        train(replace(recipe, out=tmp_path / "other"), progress=False)
+
+
+def test_a_start_killed_while_it_wrote_the_recipe_can_be_repeated(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".tmp-x1.yaml").write_text("name: ")
+    train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_change(
@@ -220,8 +265,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(
     assert saves == []
     (record,) = (tmp_path / "run").glob("nonfinite*.json")
     content = json.loads(record.read_text())
-    assert content["step"] == 2
+    assert content["step"] == 3
     assert len(content["index"]) == 2
+    assert [f"photo{index}" for index in content["index"]] == content["names"]
 
 
 def test_bad_images_are_skipped_listed_and_too_many_stop(photos: Path, tmp_path: Path) -> None:
@@ -261,6 +307,30 @@ def test_a_full_disk_is_an_error_not_a_traceback(photos: Path, tmp_path: Path, m
     monkeypatch.setattr(loop, "save_checkpoint", full)
     with pytest.raises(StorageError, match="no space left"):
         train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_region_cache_that_cannot_be_written_is_one_sentence(photos: Path, tmp_path: Path, workers: int) -> None:
+    train(tiny_recipe(photos, tmp_path / "run", steps=1, cache=False), progress=False)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "cache").write_text("in the way")
+    with pytest.raises(StorageError, match=r"^can't write \S*\.regions: .*[a-z]$"):
+        train(tiny_recipe(photos, tmp_path / "run", steps=1, workers=workers), progress=False)
+
+
+def test_loader_processes_that_are_terminated_with_the_run_do_not_lose_it(photos: Path, tmp_path: Path) -> None:
+    # What a scheduler does: SIGTERM to every process of the group.
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "selfseg", "train", "vice", str(photos), "--out", str(run), "--steps", "4000"]
+    words += "--batch-size 2 --workers 2 --log-every 1 --precision 32-true --method.views.size 32 --max-bad 0.2".split()
+    words += "--method.views.short-side 48 --method.embedder.dim 8 --method.queue 10".split()
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (run / "log.jsonl").exists() and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, text = process.communicate()
+    assert process.returncode == Interrupted.exit_code, text
+    assert load_newest(run / "checkpoints") is not None
 
 
 def test_training_in_a_thread_works(photos: Path, tmp_path: Path) -> None:

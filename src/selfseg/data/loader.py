@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from selfseg.data.images import ImageCollection
 from selfseg.data.regions import RegionCache
 from selfseg.data.views import Crop, ViewPlan
-from selfseg.errors import BadImage, ConfigError, TooManyBadImages
+from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.types import Batch, View
 
 Key = tuple[int, int]
@@ -262,6 +262,25 @@ def make_loader(
         # Without its own generator the loader draws from torch's global one, and a resumed run would differ.
         generator=torch.Generator().manual_seed(sampler.seed),
     )
+
+
+def iterate(loader: DataLoader[Sample]) -> Iterator[Batch]:
+    """The loader's batches.
+
+    Raises:
+        SelfsegError: what a worker process raised, without the traceback that the loader puts into its message.
+        DataError: if a worker process was killed, most often for want of memory.
+    """
+    try:
+        yield from loader
+    except SelfsegError as error:
+        kind = type(error)
+        sentence = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
+        raise kind(sentence) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise DataError(f"a loader process was killed ({error}); if memory was short, give fewer --workers") from error
 
 
 def _worker_context() -> BaseContext:

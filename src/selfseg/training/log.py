@@ -8,9 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from selfseg.errors import StorageError
 from selfseg.files import storage_errors, write_text
+from selfseg.show.health import read_log as read_log
 
 
 class TrainingLog:
@@ -20,46 +23,53 @@ class TrainingLog:
         run: the run's folder.
         step: the step that training goes on from.
         enabled: False on every process but the first.
+
+    Raises:
+        StorageError: here and while it is used, if the disk is full.
     """
 
     def __init__(self, run: Path, step: int, enabled: bool) -> None:
         self.path = run / "log.jsonl"
-        self.enabled = enabled
+        self._folder = run / "tensorboard"
         self._events: Any = None
         if not enabled:
             return
         if self.path.exists():
             kept = [line for line in read_log(run) if line["step"] <= step]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        # Here because it takes a second, which only the first process needs to spend.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        with storage_errors(self._folder):
+            self._events = SummaryWriter(str(self._folder), purge_step=step + 1)
 
     def write(self, line: Mapping[str, float]) -> None:
         """Append one line; every value is a number."""
-        if not self.enabled:
+        if self._events is None:
             return
         with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(line)) + "\n")
-        for key, value in line.items():
-            if key != "step":
-                self._events.add_scalar(key, value, int(line["step"]))
+        # Written by a thread of TensorBoard's: its error shows at a later call, as here.
+        with storage_errors(self._folder):
+            for key, value in line.items():
+                if key != "step":
+                    self._events.add_scalar(key, value, int(line["step"]))
 
-    def close(self) -> None:
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Flush the events."""
-        if self._events is not None:
-            self._events.close()
-
-
-def read_log(run: Path) -> list[dict[str, float]]:
-    """The lines of RUN/log.jsonl; a last line that a kill cut short is left out."""
-    lines = []
-    for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        if self._events is None:
+            return
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+            with storage_errors(self._folder):
+                self._events.close()
+        except StorageError:
+            if error is None:  # else the first error is the one to tell
+                raise
 
 
 class ProgressBar:
@@ -74,6 +84,7 @@ class ProgressBar:
             TextColumn("{task.fields[rate]:.1f} img/s"),
             TextColumn("data {task.fields[wait]:.0%}"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
             disable=not enabled,
         )
         self._task = self._progress.add_task(

@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from timm.optim import Lars
 from torch import Tensor, nn
 
-from selfseg.data.images import ImageCollection, SkipLog, list_images, scan
-from selfseg.data.loader import StepSampler, ViewDataset, make_loader
+from selfseg.data.images import REASONS, ImageCollection, SkipLog
+from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
 from selfseg.data.regions import RegionCache
-from selfseg.errors import CheckpointError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
-from selfseg.files import storage_errors, write_json
+from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
+from selfseg.files import OUTPUT_MARKER, mark_output, write_json
 from selfseg.methods import Method
 from selfseg.nn.backbones import load_backbone
-from selfseg.nn.distributed import sum_over_processes, synchronise_batch_norm
-from selfseg.training.checkpoint import load_newest, remove_leftovers, save_checkpoint
+from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+from selfseg.show.pictures import draw_views, write_image
+from selfseg.training.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
+from selfseg.training.collection import open_images, record_images
 from selfseg.training.log import ProgressBar, TrainingLog
+from selfseg.training.memory import keep_freed_memory
+from selfseg.training.processes import anywhere, raise_together, stop_signals, together
 from selfseg.training.recipe import OptimizerConfig, Recipe, differences, read_recipe, recipe_hash, write_recipe
 from selfseg.training.schedule import warmup_cosine
 from selfseg.types import Batch, StepOutput
@@ -60,33 +62,45 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         StorageError: if the disk is full.
     """
     fabric = _make_fabric(recipe)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     run = recipe.out
     _claim_folder(fabric, recipe)
     images, skips = _open_images(fabric, recipe)
     total = recipe.total_steps(len(images))
 
     torch.manual_seed(recipe.seed)
-    method = recipe.build_method()
-    if recipe.init is not None:
-        sentence = load_backbone(method.embedder.backbone, recipe.init, method.embedder.config.backbone)
-        _say(fabric, f"initial weights: {sentence}")
-    method.to(memory_format=torch.channels_last)
+    # On the device before a checkpoint is loaded: the optimiser's state goes where the weights are.
+    method = recipe.build_method().to(fabric.device).to(memory_format=torch.channels_last)
     synchronise_batch_norm(method, fabric.device)
     optimizer = make_optimizer(method, recipe.optimizer)
-    step = _restore(fabric, recipe, method, optimizer, images, total)
+    checkpoint = load_newest(run / "checkpoints")
+    if checkpoint is not None:
+        _restore(checkpoint, recipe, method, optimizer, images)
+        _say(fabric, f"resuming {run} after step {checkpoint.step} of {total}")
+    elif recipe.init is not None:
+        sentence = load_backbone(method.embedder.backbone, recipe.init, method.embedder.config.backbone)
+        _say(fabric, f"initial weights: {sentence}")
     wrapped, optimizer = fabric.setup(_TrainingStep(method), optimizer)
     method = wrapped.module.method
+    step = checkpoint.step if checkpoint is not None else 0
+    saved = checkpoint.step if checkpoint is not None else None
 
-    def save(done: int) -> None:
-        if fabric.is_global_zero:
-            meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
-            save_checkpoint(run / "checkpoints", done, method.state_dict(), optimizer.optimizer, meta, recipe.keep)
-            method.embedder.save(run / "embedder")
-        fabric.barrier()
+    def save() -> None:
+        nonlocal saved
+        with together(fabric):
+            if fabric.is_global_zero:
+                record_images(images, run)
+                if step != saved:
+                    meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
+                    state = method.state_dict()
+                    save_checkpoint(run / "checkpoints", step, state, optimizer.optimizer, meta, recipe.keep)
+                method.embedder.save(run / "embedder")
+        saved = step
 
     if step >= total:
         _say(fabric, f"{run} is already trained: {step} of {total} steps")
-        save(step)
+        save()
         return run
 
     sampler = StepSampler(
@@ -97,35 +111,36 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
     loader = make_loader(
         ViewDataset(images, plan, recipe.seed, cache), sampler, recipe.workers, fabric.device.type == "cuda"
     )
-    log = TrainingLog(run, step, fabric.is_global_zero)
+    batches = iterate(loader)
+    with together(fabric):
+        log = TrainingLog(run, step, fabric.is_global_zero)
     peak = recipe.optimizer.base_lr * recipe.batch_size / recipe.optimizer.reference_batch
     method.train()
     waited, since, window = 0.0, time.perf_counter(), step
-    batches: Iterator[Batch] = iter(loader)
-    with (
-        _stop_signals() as stop,
-        ProgressBar(total, step, progress and fabric.is_global_zero) as bar,
-    ):
+    with log, stop_signals() as stop, ProgressBar(total, step, progress and fabric.is_global_zero) as bar:
         while step < total:
             asked = time.perf_counter()
-            batch = next(batches)
+            batch = _next_batch(fabric, batches, stop, skips, images)
             waited += time.perf_counter() - asked
-            for index, reason in batch.skipped:
-                skips.add(images.names[index], reason)
+            if batch is None:
+                save()
+                raise Interrupted(
+                    f"stopped by a signal after step {step} of {total}; the state is saved in {run}, and the same "
+                    "command goes on from there"
+                )
+            if step == 0:
+                _draw_first_views(fabric, run, batch)
             share = step / total
             rate = warmup_cosine((step + 1) / total, peak, recipe.optimizer.warmup, peak * recipe.optimizer.final)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            # Whatever draws at random inside the network (drop path) is a function of (seed, step, rank).
-            torch.manual_seed(hash((recipe.seed, step, fabric.global_rank)) & 0x7FFFFFFF)
+            torch.manual_seed(_step_seed(recipe.seed, step, fabric.global_rank))
             output: StepOutput = wrapped(_Box((batch.to(fabric.device), share))).content
-            _require_finite(fabric, output.loss, batch, run, step, "loss")
             fabric.backward(output.loss)
-            if recipe.precision != "16-mixed":  # there the gradient scaler expects and skips overflows
-                norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
-                _require_finite(fabric, norm, batch, run, step, "gradient")
+            _require_finite(fabric, recipe, output.loss, method, batch, images, step)
             if recipe.optimizer.clip is not None:
-                fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip)
+                # Non-finite gradients of "16-mixed" are the scaler's business; all others were refused above.
+                fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip, error_if_nonfinite=False)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             method.after_step(share)
@@ -136,32 +151,24 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
                 now = time.perf_counter()
                 speed = (step - window) * recipe.batch_size / (now - since)
                 wait = waited / (now - since)
-                log.write(
-                    {
-                        "step": step,
-                        "epoch": step * recipe.batch_size / len(images),
-                        "progress": step / total,
-                        "loss": loss,
-                        "lr": rate,
-                        **{name: float(value) for name, value in output.logs.items()},
-                        "images_per_second": speed,
-                        "data_wait": wait,
-                        "time": time.time(),
-                    }
-                )
+                with together(fabric):
+                    log.write(
+                        {
+                            "step": step,
+                            "epoch": step * recipe.batch_size / len(images),
+                            "progress": step / total,
+                            "loss": loss,
+                            "lr": rate,
+                            **{name: float(value) for name, value in output.logs.items()},
+                            "images_per_second": speed,
+                            "data_wait": wait,
+                            "time": time.time(),
+                        }
+                    )
                 bar.update(step, loss=loss, rate=speed, wait=wait)
                 waited, since, window = 0.0, now, step
-            if _any_process(stop.is_set(), fabric):
-                save(step)
-                log.close()
-                raise Interrupted(
-                    f"stopped by a signal after step {step} of {total}; the state is saved in {run}, and the same "
-                    "command goes on from there"
-                )
-            if step % recipe.checkpoint_every == 0 and step < total:
-                save(step)
-    save(total)
-    log.close()
+            if step % recipe.checkpoint_every == 0 or step == total:
+                save()
     return run
 
 
@@ -201,10 +208,18 @@ def make_optimizer(method: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 def _make_fabric(recipe: Recipe[Any]) -> Fabric:
     accelerator = recipe.accelerator
+    gpus = torch.cuda.device_count()
     if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    devices = recipe.devices or (torch.cuda.device_count() if accelerator == "cuda" else 1)
-    strategy = "ddp" if devices * recipe.nodes > 1 else "auto"
+        accelerator = "cuda" if gpus else "cpu"
+    devices = recipe.devices or (max(gpus, 1) if accelerator == "cuda" else 1)
+    if accelerator == "cuda" and devices > gpus:
+        raise ConfigError(
+            f"--devices {devices} on cuda, but this machine has {gpus} CUDA devices; give fewer, or --accelerator cpu"
+        )
+    strategy: Strategy | str = "auto"
+    if devices * recipe.nodes > 1:
+        # Buffers are the same everywhere already: statistics are synchronised and the queue takes everybody's regions.
+        strategy = DDPStrategy(broadcast_buffers=False)
     fabric = Fabric(
         accelerator=accelerator, devices=devices, num_nodes=recipe.nodes, strategy=strategy, precision=recipe.precision
     )
@@ -223,37 +238,44 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any]) -> None:
                 + "\n  ".join(changed)
                 + "\ngive another --out, or the old settings to go on with it"
             )
-    elif recipe.out.exists() and (not recipe.out.is_dir() or any(recipe.out.iterdir())):
+    elif recipe.out.exists() and not (recipe.out.is_dir() and all(_is_leftover(p) for p in recipe.out.iterdir())):
         raise RunError(f"{recipe.out} exists and is no run of selfseg; give another --out")
     fabric.barrier()
-    if fabric.is_global_zero:
-        with storage_errors(recipe.out):
-            recipe.out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_recipe(recipe, path)
-        remove_leftovers(recipe.out / "checkpoints")
-    fabric.barrier()
+    with together(fabric):
+        if fabric.is_global_zero:
+            mark_output(recipe.out)
+            if not path.exists():
+                write_recipe(recipe, path)
+            for folder in ("checkpoints", "embedder"):
+                remove_leftovers(recipe.out / folder)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file is what a start leaves that is killed before recipe.yaml is there."""
+    return path.name == OUTPUT_MARKER or path.name.startswith(".tmp-")
 
 
 def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[ImageCollection, SkipLog]:
-    found = list_images(recipe.images)
-    path = recipe.out / "skipped.jsonl" if fabric.is_global_zero else None
-    skips = SkipLog(path, len(found), recipe.max_bad)
-    return scan(found, skips), skips
+    with together(fabric):
+        images, skips = open_images(recipe.images, recipe.out, recipe.max_bad, writes=fabric.is_global_zero)
+    mine = _names_hash(images)
+    with together(fabric):
+        if fabric.broadcast(mine) != mine:
+            raise DataError(
+                f"process {fabric.global_rank} finds other readable images in {recipe.images} than process 0; give "
+                "all of them the same folder, and start when nothing changes it"
+            )
+    return images, skips
 
 
 def _restore(
-    fabric: Fabric,
+    checkpoint: Checkpoint,
     recipe: Recipe[Any],
     method: Method,
     optimizer: torch.optim.Optimizer,
     images: ImageCollection,
-    total: int,
-) -> int:
-    """Load the newest checkpoint, if any, and return the steps that are done."""
-    checkpoint = load_newest(recipe.out / "checkpoints")
-    if checkpoint is None:
-        return 0
+) -> None:
+    """Put a checkpoint into a method and its optimiser."""
     if checkpoint.meta.get("images") != _names_hash(images):
         raise CheckpointError(
             f"{recipe.out} was trained on other images than the {len(images)} in {recipe.images}: a run can't go on "
@@ -266,58 +288,80 @@ def _restore(
     state = optimizer.state_dict()
     state["state"] = checkpoint.optimizer
     optimizer.load_state_dict(state)
-    _say(fabric, f"resuming {recipe.out} after step {checkpoint.step} of {total}")
-    return checkpoint.step
 
 
 def _names_hash(images: ImageCollection) -> str:
     return hashlib.blake2b("\n".join(images.names).encode(), digest_size=8).hexdigest()
 
 
-def _require_finite(fabric: Fabric, value: Tensor, batch: Batch, run: Path, step: int, what: str) -> None:
-    bad = not math.isfinite(float(value.detach()))
-    if not _any_process(bad, fabric):
+def _next_batch(
+    fabric: Fabric, batches: Iterator[Batch], stop: threading.Event, skips: SkipLog, images: ImageCollection
+) -> Batch | None:
+    """The next batch, or None if any process was asked to stop; what could not be read is listed."""
+    batch, problem = None, None
+    try:
+        batch = next(batches)
+    except Exception as error:
+        problem = error
+    skipped = batch is not None and bool(batch.skipped)
+    # A signal to all processes of a group ends the loader's too, so a stop comes before what failed because of it.
+    stopped, failed, skipped = anywhere(fabric, stop.is_set(), problem is not None, skipped)
+    if stopped:
+        return None
+    raise_together(fabric, problem, failed)
+    assert batch is not None
+    if skipped:
+        # As numbers, so that every process counts what all of them have skipped.
+        rows = torch.tensor([(index, REASONS.index(reason)) for index, reason in batch.skipped], dtype=torch.int64)
+        everybodys = gather_rows(rows.reshape(-1, 2).to(fabric.device))[0].tolist()
+        with together(fabric):
+            skips.add_all((images.names[index], REASONS[reason], "") for index, reason in everybodys)
+    return batch
+
+
+def _draw_first_views(fabric: Fabric, run: Path, batch: Batch) -> None:
+    with together(fabric):
+        if fabric.is_global_zero:
+            for image in range(min(2, len(batch.index))):
+                write_image(run / "pictures" / f"views{image}.png", draw_views(batch, image))
+
+
+def _step_seed(*key: int) -> int:
+    """Whatever draws at random inside the network (drop path) is a function of (seed, step, rank)."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest())
+
+
+def _require_finite(
+    fabric: Fabric,
+    recipe: Recipe[Any],
+    loss: Tensor,
+    method: Method,
+    batch: Batch,
+    images: ImageCollection,
+    step: int,
+) -> None:
+    """Refuse a step whose loss or gradient is no number, in all processes, before it reaches the weights."""
+    values = {"loss": loss.detach()}
+    if recipe.precision != "16-mixed":  # there the gradient scaler expects and skips overflows
+        gradients = [p.grad for p in method.parameters() if p.grad is not None]
+        values["gradient"] = torch.nn.utils.get_total_norm(gradients)
+    numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # waits for the device once
+    wrong = [what for what, number in numbers.items() if not math.isfinite(number)]
+    (anywhere_wrong,) = anywhere(fabric, bool(wrong))
+    if not anywhere_wrong:
         return
-    path = run / f"nonfinite_step_{step}_rank_{fabric.global_rank}.json"
-    write_json(path, {"step": step, "what": what, "value": str(float(value.detach())), "index": batch.index.tolist()})
+    what = wrong[0] if wrong else "gradient"
+    path = recipe.out / f"nonfinite_step_{step + 1}_rank_{fabric.global_rank}.json"
+    index = batch.index.tolist()
+    names = [images.names[i] for i in index]
+    write_json(path, {"step": step + 1, "what": what, "value": str(numbers[what]), "index": index, "names": names})
     raise NonFiniteLoss(
-        f"the {what} of step {step + 1} is {float(value.detach())} (here or in another process); the weights are those "
-        f"of before it. The images' numbers are in {path}. Try a lower --optimizer.base-lr, --optimizer.clip 1, or "
+        f"the {what} of step {step + 1} is {numbers[what]} (here or in another process); the weights are those of "
+        f"before it. The images are listed in {path}. Try a lower --optimizer.base-lr, --optimizer.clip 1, or "
         "--precision 32-true; the last checkpoint is untouched"
     )
 
 
-def _any_process(flag: bool, fabric: Fabric) -> bool:
-    if fabric.world_size == 1:
-        return flag
-    return bool(sum_over_processes(torch.tensor(float(flag), device=fabric.device)) > 0)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """While inside, SIGINT and SIGTERM set the event; a second one acts as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    owner = os.getpid()
-
-    def handle(number: int, frame: Any) -> None:
-        if os.getpid() != owner:
-            return
-        event.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _say(fabric: Fabric, sentence: str) -> None:
     if fabric.is_global_zero:
-        _console.print(sentence, highlight=False)
+        _console.print(sentence, markup=False, highlight=False)
