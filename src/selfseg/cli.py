@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from tyro.conf import Positional, arg
 
-from selfseg.errors import ConfigError, SelfsegError
+from selfseg.errors import ConfigError, Interrupted, SelfsegError
 
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _err.print("[bold red]error:[/] ", end="")
         _err.print(str(error), markup=False, highlight=False)
         return error.exit_code
+    except SystemExit as stop:  # tyro's way to end after --help and wrong options
+        return stop.code if isinstance(stop.code, int) else ConfigError.exit_code
     except KeyboardInterrupt:
         _err.print("interrupted")
         return 130
@@ -88,10 +91,18 @@ def _train(words: list[str]) -> int:
     if function is None:
         raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
     recipe = parse_recipe(function, rest, f"selfseg train {name}")
+    from selfseg.nn.distributed import rank
     from selfseg.training.loop import train
 
-    run = train(recipe)
-    _out.print(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27", highlight=False, soft_wrap=True)
+    try:
+        run = train(recipe)
+    except Interrupted:
+        # Fabric kills all processes of a run, its first one too, when it sees that one has ended with an error.
+        if rank() > 0:
+            return 0
+        raise
+    if rank() == 0:
+        _say(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27")
     return 0
 
 
@@ -127,6 +138,7 @@ def _cluster(
     seed: int = 0,
     points: int = 200_000,
     device: str = "auto",
+    max_bad: float = 0.05,
 ) -> int:
     """Group the pixels of a collection into k clusters; several k from one pass over the images.
 
@@ -137,11 +149,12 @@ def _cluster(
         seed: of the sampled pixels and k-means.
         points: pixels that k-means sees.
         device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
     """
     from selfseg.inference import cluster
 
-    for path in cluster(run, images, k, seed=seed, points=points, device=device):
-        _say_written(path)
+    for path in cluster(run, images, k, seed=seed, points=points, device=device, max_bad=max_bad):
+        _say(f"written: {path}")
     return 0
 
 
@@ -151,6 +164,7 @@ def _segment(
     out: Path,
     k: Annotated[int | None, arg(aliases=["-k"])] = None,
     device: str = "auto",
+    max_bad: float = 0.05,
 ) -> int:
     """Segment every image: an index PNG and a coloured overlay, at the image's own size.
 
@@ -160,14 +174,17 @@ def _segment(
         out: folder for the results.
         k: which clustering; the largest if not given.
         device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
     """
     from selfseg.inference import segment
 
-    _say_written(segment(run, images, out, k=k, device=device))
+    _say(f"written: {segment(run, images, out, k=k, device=device, max_bad=max_bad)}")
     return 0
 
 
-def _embed(run: Positional[Path], images: Positional[Path], out: Path, device: str = "auto") -> int:
+def _embed(
+    run: Positional[Path], images: Positional[Path], out: Path, device: str = "auto", max_bad: float = 0.05
+) -> int:
     """Write one vector per pixel of every image: memory-mapped float16 with geometry.
 
     Args:
@@ -175,10 +192,11 @@ def _embed(run: Positional[Path], images: Positional[Path], out: Path, device: s
         images: folder of images.
         out: folder for the results.
         device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
     """
     from selfseg.inference import embed
 
-    _say_written(embed(run, images, out, device=device))
+    _say(f"written: {embed(run, images, out, device=device, max_bad=max_bad)}")
     return 0
 
 
@@ -193,6 +211,7 @@ def _evaluate(
     resolution: int | None = None,
     baselines: bool = True,
     untrained: bool = False,
+    device: str | None = None,
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
 
@@ -207,6 +226,7 @@ def _evaluate(
         resolution: short side in px that images are resized to; the run's own if not given.
         baselines: also measure the trivial baselines.
         untrained: also measure the same network with random weights.
+        device: cpu or cuda; CUDA where there is one if not given.
     """
     from selfseg.evaluation.results import format_table
     from selfseg.evaluation.run import evaluate
@@ -222,22 +242,24 @@ def _evaluate(
         resolution=resolution,
         baselines=baselines,
         untrained=untrained,
+        device=device,
     )
     _out.print(format_table(results))
     return 0
 
 
-def _report(run: Positional[Path], images: Path | None = None, count: int = 12) -> int:
+def _report(run: Positional[Path], images: Path | None = None, count: int = 12, device: str = "auto") -> int:
     """Write RUN/report.html, one page that shows what was learned.
 
     Args:
         run: the run.
         images: folder of images to show; the run's own if not given.
         count: how many of them.
+        device: auto, cpu or cuda.
     """
     from selfseg.show.report import report
 
-    _say_written(report(run, images=images, count=count))
+    _say(f"written: {report(run, images=images, count=count, device=device)}")
     return 0
 
 
@@ -247,7 +269,7 @@ def _list_recipes(words: list[str]) -> int:
     if words and words[0] not in recipes():
         raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(recipes())}")
     for name, function in recipes().items():
-        lines = [line.strip() for line in (function.__doc__ or "").strip().splitlines()]
+        lines = [escape(line.strip()) for line in (function.__doc__ or "").strip().splitlines()]
         if words and words[0] == name:
             _out.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)
         elif not words:
@@ -269,8 +291,9 @@ def _methods(known: dict[str, Any]) -> list[str]:
     return [name.removesuffix("_small") for name in known if name.endswith("_small")]
 
 
-def _say_written(path: Path) -> None:
-    _out.print(f"written: {path}", highlight=False, soft_wrap=True)
+def _say(sentence: str) -> None:
+    """Print a line as it is: paths may hold brackets, and are copied from it."""
+    _out.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 _VERBS: dict[str, Callable[[list[str]], int]] = {

@@ -1,0 +1,236 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import selfseg
+from selfseg import cli, errors
+from selfseg.cli import main, parse_recipe
+from selfseg.training.recipe import read_recipe, recipes
+
+TINY = (
+    "--steps 2 --batch-size 2 --workers 0 --precision 32-true --max-bad 0.2 --method.temperature 0.2 "
+    "--method.views.size 32 --method.views.short-side 48 --method.embedder.dim 8 --method.queue 10"
+).split()
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What was printed to stdout and stderr, without the line breaks of a narrow terminal."""
+    out, err = capsys.readouterr()
+    return " ".join(out.split()), " ".join(err.split())
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"]])
+def test_help_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    out, _ = said(capsys)
+    assert all(f" {verb} " in out for verb in cli._VERBS)
+
+
+@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "evaluate", "report"])
+def test_every_verb_has_help_and_refuses_what_it_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"selfseg {verb}" in said(capsys)[0]
+    assert main([verb, "run", "images", "--no-such-option", "3"]) == 2
+    assert "no-such-option" in said(capsys)[1]
+
+
+def test_the_help_of_train_lists_recipes_and_that_of_a_recipe_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    out, _ = said(capsys)
+    assert all(name in out for name in recipes())
+    assert main(["train"]) == 2
+    capsys.readouterr()
+    assert main(["train", "vice", "--help"]) == 0
+    assert "--method.temperature" in said(capsys)[0]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert said(capsys)[0] == f"selfseg {selfseg.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "no verb 'trian'; there are train, cluster"),
+        (["train", "vise", "images", "--out", "run"], "no recipe 'vise'; there are vice, "),
+        (["recipes", "vise"], "no recipe 'vise'; there are "),
+        (["doctor", "--fast"], "doctor takes no options, not --fast"),
+        (["train", "vice", "images", "--out", "run", "--steps", "0"], "steps must be above 0, not 0"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_ones(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = said(capsys)
+    assert out == ""
+    assert f"error: {sentence}" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError("x"), 2),
+        (errors.MissingExtra("x", "y", "z"), 2),
+        (errors.EmptyCollection("x"), 3),
+        (errors.LabelError("x"), 3),
+        (errors.RecipeMismatch("x"), 4),
+        (errors.StorageError("x"), 4),
+        (errors.NonFiniteLoss("x"), 5),
+        (errors.Interrupted("x"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_kind_of_error_has_its_exit_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setitem(cli._VERBS, "report", fail)
+    assert main(["report"]) == code
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+def test_an_error_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(words: list[str]) -> int:
+        raise errors.MissingExtra("DeepLabV3+", "smp", "smp")
+
+    monkeypatch.setitem(cli._VERBS, "report", fail)
+    main(["report"])
+    assert "pip install 'selfseg[smp]'" in said(capsys)[1]
+
+
+def test_recipes_are_listed_and_one_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    out, _ = said(capsys)
+    assert all(name in out for name in recipes())
+    assert main(["recipes", "vice_coco_highres"]) == 0
+    out, _ = said(capsys)
+    assert "Command: selfseg train vice_coco_highres" in out
+    assert "Needs selfseg[smp]." in out
+
+
+def test_train_takes_overrides_and_goes_on_with_the_same_words(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run [1]"
+    words = ["train", "vice", str(photos), "--out", str(run), *TINY]
+    assert main(words) == 0
+    out, _ = said(capsys)
+    assert f"trained: {run}; next: selfseg cluster {run} {photos}" in out
+    recipe = read_recipe(run / "recipe.yaml")
+    assert (recipe.name, recipe.steps, recipe.epochs, recipe.method.temperature) == ("vice_small", 2, None, 0.2)
+    assert (run / "embedder" / "weights.safetensors").is_file()
+    assert main(words) == 0
+    assert "already trained: 2 of 2 steps" in said(capsys)[1]
+    assert main([*words, "--method.temperature", "0.3"]) == 4
+    assert "method.temperature: 0.2 → 0.3" in said(capsys)[1]
+
+
+def test_train_without_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "vice", str(tmp_path / "absent"), "--out", str(tmp_path / "run"), *TINY]) == 3
+    assert "does not exist; give a folder of images" in said(capsys)[1]
+
+
+@pytest.mark.parametrize(("option", "steps", "epochs"), [("--steps", 7, None), ("--epochs", None, 7.0)])
+@pytest.mark.parametrize("joined", [False, True])
+def test_steps_take_the_place_of_epochs_and_the_other_way_round(
+    option: str, steps: int | None, epochs: float | None, joined: bool
+) -> None:
+    for function in recipes().values():
+        words = [f"{option}=7"] if joined else [option, "7"]
+        recipe = parse_recipe(function, ["images", "--out", "run", *words], "selfseg train")
+        assert (recipe.steps, recipe.epochs) == (steps, epochs)
+        assert (recipe.images, recipe.out) == (Path("images"), Path("run"))
+
+
+def test_another_region_source_can_be_chosen() -> None:
+    words = ["images", "--out", "run", "method.views.regions:grid", "--method.views.regions.size", "12"]
+    recipe = parse_recipe(recipes()["vice_small"], words, "selfseg train")
+    assert recipe.method.views.regions == selfseg.data.regions.Grid(12)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], list[tuple[Any, Any]]]:
+    """Replace a function; the list that comes back gets the arguments of its calls."""
+
+    def watch(module: str, name: str, result: Any) -> list[tuple[Any, Any]]:
+        seen: list[tuple[Any, Any]] = []
+
+        def stand_in(*args: Any, **named: Any) -> Any:
+            seen.append((args, named))
+            return result
+
+        __import__(module)
+        monkeypatch.setattr(sys.modules[module], name, stand_in)
+        return seen
+
+    return watch
+
+
+def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.inference", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json")))
+    assert main("cluster run images -k 8 27 --seed 3 --points 500 --device cpu --max-bad 0.5".split()) == 0
+    expected = {"seed": 3, "points": 500, "device": "cpu", "max_bad": 0.5}
+    assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
+    assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"
+
+
+def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.inference", "segment", Path("out"))
+    assert main("segment run images --out out -k 8 --max-bad 0.5".split()) == 0
+    assert seen == [((Path("run"), Path("images"), Path("out")), {"k": 8, "device": "auto", "max_bad": 0.5})]
+    assert said(capsys)[0] == "written: out"
+
+
+def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.inference", "embed", Path("out/index.json"))
+    assert main("embed run images --out out --max-bad 0.5".split()) == 0
+    assert seen == [((Path("run"), Path("images"), Path("out")), {"device": "auto", "max_bad": 0.5})]
+    assert said(capsys)[0] == "written: out/index.json"
+
+
+def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.evaluation.run", "evaluate", [])
+    words = "evaluate run data --protocols clusters linear -k 11 64 --seeds 3 --split test --no-baselines --device cpu"
+    assert main(words.split()) == 0
+    ((positional, named),) = seen
+    assert positional == (Path("run"), Path("data"))
+    assert named == {
+        "protocols": ("clusters", "linear"),
+        "k": (11, 64),
+        "seeds": 3,
+        "split": "test",
+        "fit_split": "train",
+        "resolution": None,
+        "baselines": False,
+        "untrained": False,
+        "device": "cpu",
+    }
+    assert main(["evaluate", "run", "data"]) == 0
+    assert seen[1][1]["k"] is None
+    assert "fractions" in said(capsys)[0]
+
+
+def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.show.report", "report", Path("run/report.html"))
+    assert main("report run --images photos --count 4 --device cpu".split()) == 0
+    assert seen == [((Path("run"),), {"images": Path("photos"), "count": 4, "device": "cpu"})]
+    assert said(capsys)[0] == "written: run/report.html"
+
+
+@pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])
+def test_doctor_tells_whether_training_works(
+    healthy: bool, code: int, calls: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selfseg.diagnosis import Diagnosis
+
+    problem = "" if healthy else "RuntimeError: no kernel [sm_20]"
+    calls("selfseg.diagnosis", "doctor", Diagnosis((), (), 0.25 if healthy else None, problem))
+    assert main(["doctor"]) == code
+    assert (problem or "works, 0.25 s") in said(capsys)[0]
