@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from rich.markup import escape
 from rich.table import Table
-
-from selfseg.errors import SelfsegError
 
 _REQUIRED = (
     "torch torchvision timm lightning numpy scipy numba opencv-python-headless pillow safetensors tyro rich "
@@ -53,12 +52,12 @@ class Diagnosis:
         """The findings as a table for a terminal."""
         table = Table(show_header=False, title="selfseg doctor")
         for what, value in self.machine:
-            table.add_row(what, value)
+            table.add_row(what, escape(value))
         table.add_section()
         for name, version, purpose in self.packages:
-            table.add_row(name, version if version != "missing" else f"[yellow]missing[/] {purpose}")
+            table.add_row(name, version if version != "missing" else f"[yellow]missing[/] {escape(purpose)}")
         table.add_section()
-        verdict = f"[green]works[/], {self.step_seconds:.2f} s" if self.healthy else f"[red]{self.problem}[/]"
+        verdict = f"[green]works[/], {self.step_seconds:.2f} s" if self.healthy else f"[red]{escape(self.problem)}[/]"
         table.add_row("one tiny training step", verdict)
         return table
 
@@ -87,7 +86,7 @@ def doctor() -> Diagnosis:
     seconds, problem = None, ""
     try:
         seconds = _tiny_step()
-    except (SelfsegError, RuntimeError, ImportError, OSError, ValueError) as error:
+    except Exception as error:  # whatever it is, it is what the user wants to know
         problem = f"{type(error).__name__}: {error}"
     return Diagnosis(machine, tuple(packages), seconds, problem)
 
