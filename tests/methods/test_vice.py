@@ -113,6 +113,10 @@ def test_the_queue_is_untouched_in_eval_mode() -> None:
 def test_settings_that_cannot_work_say_why() -> None:
     with pytest.raises(ConfigError, match=r"method\.temperature must be above 0, not -1"):
         replace(CONFIG, temperature=-1.0)
+    with pytest.raises(ConfigError, match=r"method\.prototypes must be at least 2, not 1"):
+        replace(CONFIG, prototypes=1)
+    with pytest.raises(ConfigError, match=r"prototypes_frozen is a share in \[0, 1\], not 313"):
+        replace(CONFIG, prototypes_frozen=313.0)
     with pytest.raises(ConfigError, match="region_stride"):
         replace(CONFIG, pool_stride=1)
     with pytest.raises(ConfigError, match="at least 2"):

@@ -1,12 +1,21 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from selfseg.data.regions import Grid
 from selfseg.errors import ConfigError, RunError
-from selfseg.training.recipe import Recipe, differences, read_recipe, recipe_hash, recipes, write_recipe
+from selfseg.training.recipe import (
+    OptimizerConfig,
+    Recipe,
+    differences,
+    read_recipe,
+    recipe_hash,
+    recipes,
+    write_recipe,
+)
 
 ALL = recipes()
 
@@ -76,9 +85,28 @@ def test_steps_and_epochs_exclude_each_other() -> None:
     recipe = ALL["vice_small"](Path("images"), Path("run"))
     with pytest.raises(ConfigError, match="either steps or epochs"):
         replace(recipe, epochs=3.0)
-    with pytest.raises(ConfigError, match="batch_size must be above 0, not 0"):
-        replace(recipe, batch_size=0)
     assert replace(recipe, steps=None, epochs=2.0, batch_size=8).total_steps(20) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("batch_size", 0, "batch_size must be above 0, not 0"),
+        ("workers", -1, "workers can't be negative: -1"),
+        ("seed", -1, "seed can't be negative: -1"),
+    ],
+)
+def test_settings_that_cannot_work_say_why(name: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(ALL["vice_small"](Path("images"), Path("run")), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("base_lr", 0.0), ("reference_batch", 0), ("momentum", 1.0), ("warmup", 1.0), ("clip", 0.0)]
+)
+def test_optimisers_that_cannot_work_are_named(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"optimizer\.{name} must .*, not {value}"):
+        OptimizerConfig(**{name: value})
 
 
 def test_build_method_refuses_unknown_settings() -> None:

@@ -11,6 +11,8 @@ Deviations from the paper, and why:
   number, if wanted): its content, and so the run, doesn't depend on the number of processes.
 - It is used once it is full; SwAV starts from random content.
 - `prototypes_frozen` is a share of the training, not 313 steps: the step has no counter. The recipes convert.
+- With `pool` "normalised" the embedder's cells are normalised before they are enlarged to the regions' grid, not each
+  pixel after it: a fraction of the work, and the region's mean is normalised at the end in both cases.
 
 Letters: V views, B images, D embedding dimension, h w embedding cells, I common regions of the batch, K prototypes.
 """
@@ -70,9 +72,13 @@ class ViCEConfig:
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("prototypes", "temperature", "epsilon", "sinkhorn_iterations", "pool_stride"):
+        for name in ("temperature", "epsilon", "sinkhorn_iterations", "pool_stride"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"method.{name} must be above 0, not {getattr(self, name)}")
+        if self.prototypes < 2:
+            raise ConfigError(f"method.prototypes must be at least 2, not {self.prototypes}: all would be the same")
+        if not 0 <= self.prototypes_frozen <= 1:
+            raise ConfigError(f"method.prototypes_frozen is a share in [0, 1], not {self.prototypes_frozen}")
         if self.queue < 0:
             raise ConfigError(f"method.queue must be 0 (none) or more, not {self.queue}")
         if self.views.views < 2:

@@ -197,6 +197,7 @@ def make_optimizer(method: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     vectors = [p for p in method.parameters() if p.requires_grad and p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if config.name == "lars":
+        groups[0]["always_adapt"] = True  # else timm scales nothing at a weight decay of 0
         lars: torch.optim.Optimizer = Lars(
             groups, lr=config.base_lr, momentum=config.momentum, trust_coeff=config.trust
         )

@@ -52,8 +52,13 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.base_lr <= 0:
             raise ConfigError(f"optimizer.base_lr must be above 0, not {self.base_lr}")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"optimizer.warmup is a share of the steps in [0, 1), not {self.warmup}")
+        if self.reference_batch < 1:
+            raise ConfigError(f"optimizer.reference_batch must be at least 1 image, not {self.reference_batch}")
+        for name in ("momentum", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optimizer.{name} must be in [0, 1), not {getattr(self, name)}")
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(f"optimizer.clip must be above 0 or None, not {self.clip}")
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,9 @@ class Recipe(Generic[Config]):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")
-        if self.workers < 0 or self.devices < 0:
-            raise ConfigError(f"workers and devices can't be negative: {self.workers}, {self.devices}")
+        for name in ("workers", "devices", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} can't be negative: {getattr(self, name)}")
 
     def total_steps(self, images: int) -> int:
         """Steps of the whole run on a collection of this many images."""
