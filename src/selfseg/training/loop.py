@@ -8,6 +8,7 @@ To go on after a kill, only a checkpoint's step, weights, buffers and optimiser 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import threading
 import time
@@ -21,6 +22,7 @@ from lightning.fabric.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from timm.optim import Lars
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from selfseg.data.images import REASONS, ImageCollection, SkipLog
 from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
@@ -220,7 +222,9 @@ def _make_fabric(recipe: Recipe[Any]) -> Fabric:
     strategy: Strategy | str = "auto"
     if devices * recipe.nodes > 1:
         # Buffers are the same everywhere already: statistics are synchronised and the queue takes everybody's regions.
-        strategy = DDPStrategy(broadcast_buffers=False)
+        names = inspect.signature(DistributedDataParallel).parameters
+        older, newer = "broadcast_buffers", "forward_sync_buffers"  # torch renames it, and warns of the older name
+        strategy = DDPStrategy(**{newer if newer in names else older: False})
     fabric = Fabric(
         accelerator=accelerator, devices=devices, num_nodes=recipe.nodes, strategy=strategy, precision=recipe.precision
     )
