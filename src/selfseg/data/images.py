@@ -203,9 +203,9 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
 
     Args:
         source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
-            wrote passed over; sorted by code point, the same in every locale), a `.txt` file with a path per line (relative ones from the list's folder; empty
-            lines and lines that begin with # are passed over; the order is kept), or paths. Files of a folder without
-            an image's suffix are passed over.
+            wrote passed over; sorted by code point, the same in every locale), a `.txt` file with a path per line
+            (relative ones from the list's folder; empty lines and lines that begin with # are passed over; the order
+            is kept), or paths. Files of a folder without an image's suffix are passed over.
 
     Returns:
         The collection. Nothing was opened: `scan` tells which of them are images.
