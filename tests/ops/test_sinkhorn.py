@@ -25,6 +25,12 @@ def test_extreme_scores_and_no_rows_stay_finite() -> None:
     assert sinkhorn(torch.zeros(0, 4)).shape == (0, 4)
 
 
+def test_a_small_epsilon_does_not_underflow() -> None:
+    scores = torch.tensor([[1.0, -1.0], [-1.0, -1.0], [0.9, 1.0]])
+    assignment = sinkhorn(scores, epsilon=0.01)
+    torch.testing.assert_close(assignment.sum(1), torch.ones(3))
+
+
 def test_a_stack_is_each_problem_alone() -> None:
     scores = torch.randn(3, 20, 5, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
     torch.testing.assert_close(sinkhorn(scores), torch.stack([sinkhorn(each) for each in scores]))

@@ -20,6 +20,7 @@ from selfseg.data.regions import Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.errors import (
     CheckpointError,
+    ConfigError,
     EmptyCollection,
     Interrupted,
     NonFiniteLoss,
@@ -183,6 +184,14 @@ def test_another_recipe_on_a_run_shows_the_difference(photos: Path, tmp_path: Pa
     train(recipe, progress=False)
     with pytest.raises(RecipeMismatch, match=r"method\.temperature: 0\.1 → 0\.3"):
         train(replace(recipe, method=replace(recipe.method, temperature=0.3)), progress=False)
+
+
+def test_a_failed_first_attempt_does_not_hold_the_folder(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(photos, tmp_path / "run", steps=1)
+    typo = replace(recipe, method=replace(recipe.method, embedder=replace(recipe.method.embedder, backbone="resnet81")))
+    with pytest.raises(ConfigError, match="resnet18"):
+        train(typo, progress=False)
+    assert len(read_log(train(recipe, progress=False))) == 1
 
 
 def test_a_finished_run_is_left_alone_and_a_foreign_folder_refused(photos: Path, tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ class ViCE(Method):
         regions = common_regions(torch.stack([view.regions for view in batch.views]))
         embedding = self._embed(torch.cat([view.image for view in batch.views]), regions.row.shape[-2:])
         vectors = self.pool(embedding, regions)  # (V, I, D)
-        return self.compare(vectors, regions, len(batch.index), progress)
+        # In float32 under every precision: bf16 has 3 digits, and an assignment hangs on differences of cosines.
+        with torch.autocast(vectors.device.type, enabled=False):
+            return self.compare(vectors, regions, len(batch.index), progress)
 
     def _embed(self, images: Tensor, size: tuple[int, ...]) -> Tensor:
         """(V*B, 3, H, W) to (V*B, D, *size)."""

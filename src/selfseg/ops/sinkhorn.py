@@ -25,9 +25,11 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     if scores.shape[-2] == 0:
         return scores.detach().float()
     # Scaling all by one factor changes nothing after the first normalisation; subtracting the maximum avoids overflow.
-    scaled = scores.detach().float() / epsilon
+    # float32 underflows for a difference of 2 below an epsilon of 2 / 87.
+    scaled = scores.detach().to(torch.float64 if epsilon < 0.025 else torch.float32) / epsilon
     assignment = torch.exp(scaled - scaled.amax((-2, -1), keepdim=True))
+    tiny = torch.finfo(assignment.dtype).tiny
     for _ in range(iterations):
-        assignment /= assignment.sum(-2, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
-        assignment /= assignment.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
-    return assignment
+        assignment /= assignment.sum(-2, keepdim=True).clamp_(min=tiny)
+        assignment /= assignment.sum(-1, keepdim=True).clamp_(min=tiny)
+    return assignment.float()

@@ -235,7 +235,8 @@ def _make_fabric(recipe: Recipe[Any]) -> Fabric:
 def _claim_folder(fabric: Fabric, recipe: Recipe[Any]) -> None:
     """Make the run's folder, or check that it is a run of this recipe."""
     path = recipe.out / "recipe.yaml"
-    if path.exists():
+    begun = path.exists() and any((recipe.out / "checkpoints").glob("step_*"))
+    if begun:
         changed = differences(read_recipe(path), recipe)
         if changed:
             raise RecipeMismatch(
@@ -243,13 +244,17 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any]) -> None:
                 + "\n  ".join(changed)
                 + "\ngive another --out, or the old settings to go on with it"
             )
-    elif recipe.out.exists() and not (recipe.out.is_dir() and all(_is_leftover(p) for p in recipe.out.iterdir())):
+    elif (
+        not path.exists()
+        and recipe.out.exists()
+        and not (recipe.out.is_dir() and all(_is_leftover(p) for p in recipe.out.iterdir()))
+    ):
         raise RunError(f"{recipe.out} exists and is no run of selfseg; give another --out")
     fabric.barrier()
     with together(fabric):
         if fabric.is_global_zero:
             mark_output(recipe.out)
-            if not path.exists():
+            if not begun:  # a first attempt that never got to a checkpoint may have had a wrong setting
                 write_recipe(recipe, path)
             for folder in ("checkpoints", "embedder"):
                 remove_leftovers(recipe.out / folder)
