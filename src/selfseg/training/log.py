@@ -80,16 +80,12 @@ class ProgressBar:
             TextColumn("[bold]train"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("{task.fields[rate]:.1f} img/s"),
-            TextColumn("data {task.fields[wait]:.0%}"),
+            TextColumn("{task.fields[told]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not enabled,
         )
-        self._task = self._progress.add_task(
-            "train", total=total, completed=done, loss=float("nan"), rate=0.0, wait=0.0
-        )
+        self._task = self._progress.add_task("train", total=total, completed=done, told="first steps")
 
     def __enter__(self) -> ProgressBar:
         self._progress.start()
@@ -100,6 +96,7 @@ class ProgressBar:
     ) -> None:
         self._progress.stop()
 
-    def update(self, step: int, **values: float) -> None:
-        """Show `step` steps done; values are loss, rate and wait."""
-        self._progress.update(self._task, completed=step, **values)  # type: ignore[arg-type]
+    def update(self, step: int, loss: float, rate: float, wait: float) -> None:
+        """Show the steps done, the loss, images a second, and the share of time spent waiting for data."""
+        told = f"loss {loss:.3f}  {rate:.1f} img/s  data {wait:.0%}"
+        self._progress.update(self._task, completed=step, told=told)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import math
 import threading
 import time
@@ -225,6 +226,7 @@ def _make_fabric(recipe: Recipe[Any]) -> Fabric:
         names = inspect.signature(DistributedDataParallel).parameters
         older, newer = "broadcast_buffers", "forward_sync_buffers"  # torch renames it, and warns of the older name
         strategy = DDPStrategy(**{newer if newer in names else older: False})
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it would tell the precision that was asked for
     fabric = Fabric(
         accelerator=accelerator, devices=devices, num_nodes=recipe.nodes, strategy=strategy, precision=recipe.precision
     )
