@@ -95,7 +95,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
             problems.append(f"{path.name}: incomplete")
             continue
         try:
-            return _read(path)
+            return load_checkpoint(path)
         except CheckpointError as error:
             problems.append(str(error))
     if found:
@@ -135,7 +135,12 @@ def _is_complete(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> Checkpoint:
+    """One checkpoint's folder.
+
+    Raises:
+        CheckpointError: if it is damaged or of another format.
+    """
     try:
         content = read_json(path / "state.json")
         tensors = load_file(path / "state.safetensors")
