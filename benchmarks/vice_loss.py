@@ -128,10 +128,7 @@ def _memory(key: str) -> float:
 def _run(name: str, repeats: int, size: int, answers: Any) -> None:
     import torch
 
-    from selfseg.training.memory import keep_freed_memory
-
     torch.set_num_threads(1)
-    keep_freed_memory()  # as training on a CPU does; here both sides have it
     embedding, prototypes, regions = _inputs(size)
     embedding.requires_grad_()
     prototypes = torch.nn.Parameter(prototypes)

@@ -37,7 +37,6 @@ from selfseg.show.pictures import draw_views, write_image
 from selfseg.training.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.training.collection import open_images, record_images
 from selfseg.training.log import ProgressBar, TrainingLog
-from selfseg.training.memory import keep_freed_memory
 from selfseg.training.processes import anywhere, raise_together, stop_signals, together
 from selfseg.training.recipe import OptimizerConfig, Recipe, differences, read_recipe, recipe_hash, write_recipe
 from selfseg.training.schedule import warmup_cosine
@@ -65,8 +64,6 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         StorageError: if the disk is full.
     """
     fabric = _make_fabric(recipe)
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
     run = recipe.out
     _claim_folder(fabric, recipe)
     images, skips = _open_images(fabric, recipe)
