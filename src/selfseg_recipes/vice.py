@@ -22,7 +22,8 @@ def vice_small(images: Path, out: Path) -> Recipe[ViCEConfig]:
     weights learn (docs/numbers.md has the figures): a centred embedding, every view assigns once, milder colours,
     AdamW instead of LARS.
 
-    Paper: none (this size is ours). Ours: docs/numbers.md. Command: selfseg train vice_small IMAGES --out RUN
+    Paper: none (this size is ours). Ours: CamVid val, 5,000 steps, 68 minutes on two CPU cores: linear .451 mIoU, 11
+    clusters .259, 64 clusters .358 (docs/numbers.md). Command: selfseg train vice_small IMAGES --out RUN
     """
     return Recipe(
         name="vice_small",
