@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.autograd import gradcheck
 
 from selfseg.ops.pool_regions import common_regions, pool_regions
 
@@ -32,6 +33,8 @@ def test_means_equal_a_loop(memory_format: torch.memory_format) -> None:
     assert (means[2] == 0).all()
 
 
+# gradcheck wants float64, but pooling sums in float32; the wide eps allows for it.
+@pytest.mark.filterwarnings("ignore:Input #0 requires gradient:UserWarning")
 def test_gradient_is_that_of_the_mean() -> None:
     generator = torch.Generator().manual_seed(1)
     embedding = torch.randn(1, 3, 4, 5, generator=generator, requires_grad=True)
@@ -43,6 +46,8 @@ def test_gradient_is_that_of_the_mean() -> None:
     flat = reference.permute(0, 2, 3, 1)
     sum((flat[row == i].mean(0) * weight[i]).sum() for i in range(3)).backward()  # type: ignore[union-attr]
     torch.testing.assert_close(embedding.grad, reference.grad)
+    leaf = embedding.detach().requires_grad_()
+    assert gradcheck(lambda x: pool_regions(x, row, 3).double(), leaf, eps=1e-2, atol=1e-3)
 
 
 def test_half_precision_is_summed_in_float32() -> None:

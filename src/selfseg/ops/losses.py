@@ -49,6 +49,10 @@ def effective_rank(vectors: Tensor) -> Tensor:
     Args:
         vectors: (N, D) float.
 
+    Example:
+        >>> effective_rank(torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])).round(decimals=3)
+        tensor(2.)
+
     Returns:
         Scalar in [1, D]; near 1 = all vectors vary along one direction. 0 for fewer than two vectors or
         when one is not finite.

@@ -33,6 +33,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfseg.ops.losses import effective_rank
+
 Level = Literal["ok", "warn", "bad"]
 
 _FEWEST_STEPS = 200
@@ -99,27 +101,6 @@ def judge(
         verdicts.append(_judge_clusters(k, share))
     order = {"bad": 0, "warn": 1, "ok": 2}
     return tuple(sorted(verdicts, key=lambda verdict: order[verdict.level]))
-
-
-def effective_rank(points: Tensor) -> float:
-    """How many directions the points really use: exp of the entropy of the covariance's spectrum.
-
-    Args:
-        points: (N, D) float.
-
-    Returns:
-        In [1, D]; 1.0 if the points don't vary.
-
-    Example:
-        >>> round(effective_rank(torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])), 3)
-        2.0
-    """
-    centred = (points - points.mean(0)).double()
-    spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
-    if float(spectrum.sum()) <= 1e-12 * len(points):
-        return 1.0
-    share = spectrum / spectrum.sum()
-    return math.exp(float(torch.special.entr(share).sum()))
 
 
 def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -209,7 +190,7 @@ def _judge_embeddings(embeddings: Sequence[Tensor]) -> list[Verdict]:
     if not bool(torch.isfinite(points).all()):
         return [Verdict("rank", "bad", "The embedding holds values that are no numbers.", math.nan, "Train anew.")]
     dim = points.shape[1]
-    rank = effective_rank(points)
+    rank = float(effective_rank(points))
     sentence = f"The embedding uses about {rank:.1f} of its {dim} directions"
     if rank < 2:
         advice = "Collapse: all pixels lie on a line. Lower the learning rate, or start from --init imagenet."
