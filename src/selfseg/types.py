@@ -28,7 +28,8 @@ class View:
         to_image: (B, 2, 3) float32 affine from view to source image, both in [-1, 1] with align_corners=False, (x, y).
             A flip is a negative determinant and is stored nowhere else. The source image is what the view plan's
             `prepare` returned.
-        regions: (B, H, W) int64, region ids of the source image, equal across views; -1 = none or unknown.
+        regions: (B, H, W) int64, region ids of the source image, equal across views; -1 = none or unknown. (B, 0, 0) if
+            the view plan has no regions.
     """
 
     image: Tensor

@@ -1,4 +1,4 @@
-"""Where regions come from: superpixels, a grid or single pixels; and a cache of them on disk.
+"""Where regions come from: superpixels, a grid, single pixels or nowhere; and a cache of them on disk.
 
 A region source is a frozen configuration with `compute(image)` and a `key` that changes whenever the same image would
 get other regions.
@@ -96,7 +96,21 @@ class Pixels:
         return np.arange(height * width, dtype=np.int32).reshape(height, width)
 
 
-RegionSource: TypeAlias = Superpixels | Grid | Pixels
+@dataclass(frozen=True)
+class NoRegions:
+    """No regions, for methods that don't ask for any: neither hashed nor stored, and a view carries no ids."""
+
+    @property
+    def key(self) -> str:
+        """Everything that the regions depend on, but for the image."""
+        return "none-v1"
+
+    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """A (0, 0) int32 array, whatever the image."""
+        return np.zeros((0, 0), np.int32)
+
+
+RegionSource: TypeAlias = Superpixels | Grid | Pixels | NoRegions
 
 
 def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -111,7 +125,7 @@ class RegionCache:
     An entry is found by the image's pixels and the source's key, so that renamed files, other parameters and newer
     algorithms need no care. Entries are lossless, some 20 kB for an image of 427 x 320, and written atomically:
     any number of processes may share a folder, and it may be deleted at any time. A damaged entry is made anew.
-    Grid and pixel regions are quicker made than read and are never stored.
+    Only superpixels are stored; the others are quicker made than read.
 
     Args:
         folder: where entries are kept, made when first needed; None keeps nothing.

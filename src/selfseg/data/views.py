@@ -48,7 +48,8 @@ class Crop:
         image: (H, W, 3) RGB uint8.
         to_image: (2, 3) float32 affine from the view to the prepared image, both in [-1, 1] (`selfseg.geometry`); a
             flip is a negative determinant.
-        regions: (H / region_stride, W / region_stride) int32 ids of the prepared image's regions, -1 = none.
+        regions: (H / region_stride, W / region_stride) int32 ids of the prepared image's regions, -1 = none;
+            (0, 0) from a plan without regions.
         noise: (H, W) bool, where noise was painted.
     """
 
@@ -77,7 +78,7 @@ class ViewPlan(Protocol):
 
         Args:
             image: (H, W, 3) uint8 from `prepare`.
-            regions: (H, W) int32, dense from 0; -1 = none.
+            regions: (H, W) int32, dense from 0; -1 = none; what the plan's `regions` computed, (0, 0) from `NoRegions`.
             rng: the only source of chance.
         """
 
