@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from selfseg.data.plans import PLANS
 from selfseg.data.regions import Grid
 from selfseg.errors import ConfigError, RunError
 from selfseg.training.recipe import (
@@ -39,6 +40,13 @@ def test_another_region_source_survives(tmp_path: Path) -> None:
     recipe = replace(recipe, method=replace(recipe.method, views=replace(recipe.method.views, regions=Grid(12))))
     write_recipe(recipe, tmp_path / "recipe.yaml")
     assert read_recipe(tmp_path / "recipe.yaml").method.views.regions == Grid(12)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_every_view_plan_survives(tmp_path: Path, plan: type[Any]) -> None:
+    recipe = Recipe(Path("images"), Path("run"), method=plan(size=64, flip_probability=0.25), steps=1)
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,9 @@ class Pixels:
         return np.arange(height * width, dtype=np.int32).reshape(height, width)
 
 
+RegionSource: TypeAlias = Superpixels | Grid | Pixels
+
+
 @dataclass(frozen=True)
 class NoRegions:
     """No regions, for methods that don't ask for any: neither hashed nor stored, and a view carries no ids."""
@@ -108,9 +111,6 @@ class NoRegions:
     def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
         """A (0, 0) int32 array, whatever the image."""
         return np.zeros((0, 0), np.int32)
-
-
-RegionSource: TypeAlias = Superpixels | Grid | Pixels | NoRegions
 
 
 def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -129,18 +129,18 @@ class RegionCache:
 
     Args:
         folder: where entries are kept, made when first needed; None keeps nothing.
-        source: what computes the regions.
+        source: what computes the regions; of `NoRegions` there is nothing to keep.
 
     Raises:
         StorageError: by `get`, if an entry can't be written.
     """
 
-    def __init__(self, folder: Path | None, source: RegionSource) -> None:
+    def __init__(self, folder: Path | None, source: RegionSource | NoRegions) -> None:
         self.folder = folder if isinstance(source, Superpixels) else None
         self.source = source
 
     def get(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0."""
+        """The regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0; (0, 0) of `NoRegions`."""
         if self.folder is None:
             return self.source.compute(image)
         path = self._path(self.folder, image)

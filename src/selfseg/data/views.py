@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data import augment
-from selfseg.data.regions import Pixels, RegionSource, Superpixels
+from selfseg.data.regions import NoRegions, Pixels, RegionSource, Superpixels
 from selfseg.errors import ConfigError
 from selfseg.geometry import crop_affine
 
@@ -63,7 +63,7 @@ class ViewPlan(Protocol):
     """How an image becomes the views of one training step. Plans are frozen: the same `rng`, the same views."""
 
     @property
-    def regions(self) -> RegionSource:
+    def regions(self) -> RegionSource | NoRegions:
         """Where the region ids come from; they are computed once per prepared image."""
 
     def prepare(self, image: Image) -> Image:

@@ -12,8 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 import yaml
 from tyro.conf import Positional
 
-from selfseg.data.regions import Grid, Pixels, Superpixels
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.plans import PLANS, REGIONS
 from selfseg.errors import ConfigError, RunError
 from selfseg.files import write_text
 from selfseg.methods import METHODS, Method
@@ -142,8 +141,8 @@ EXECUTION = frozenset(
 
 
 def _kinds() -> dict[str, type[Any]]:
-    shared = (Recipe, OptimizerConfig, EmbedderConfig, ContentCentredViews, Superpixels, Grid, Pixels)
-    return {cls.__name__: cls for cls in (*shared, *(method.Config for method in METHODS.values()))}
+    known = (Recipe, OptimizerConfig, EmbedderConfig, *(method.Config for method in METHODS.values()))
+    return {cls.__name__: cls for cls in known} | PLANS | REGIONS
 
 
 def write_recipe(recipe: Recipe[Any], path: Path) -> None:

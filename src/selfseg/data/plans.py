@@ -1,0 +1,19 @@
+"""Every view plan and region source by its class's name, as recipes are written and read back.
+
+A new plan is entered in `PLANS`, a new region source in `RegionSource` of `selfseg.data.regions`; recipes, the command
+line and the report know it from then on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from selfseg.data.crops import OverlappingCrops
+from selfseg.data.regions import RegionSource
+from selfseg.data.views import ContentCentredViews
+
+PLANS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ContentCentredViews, OverlappingCrops)}
+"""The view plans: frozen dataclasses with the methods of `selfseg.data.views.ViewPlan`."""
+
+REGIONS: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(RegionSource)}
+"""The region sources that a plan may have as a setting."""
