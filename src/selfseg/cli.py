@@ -203,7 +203,7 @@ def _embed(
 def _evaluate(
     run: Positional[Path],
     data: Positional[Path],
-    protocols: tuple[Literal["clusters", "linear"], ...] = ("clusters", "linear"),
+    protocols: tuple[Literal["clusters", "linear", "prototypes"], ...] = ("clusters", "linear"),
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
     seeds: int = 5,
     split: str = "val",
@@ -218,12 +218,12 @@ def _evaluate(
     Args:
         run: the trained run.
         data: folder with {train,val}/{images,labels}, classes.txt.
-        protocols: clusters, linear.
+        protocols: clusters, linear, prototypes (of a run whose method has some).
         k: numbers of clusters; the number of classes and 64 if not given.
         seeds: how many seeds k-means is run with.
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
-        resolution: short side in px that images are resized to; the run's own if not given.
+        resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
         baselines: also measure the trivial baselines.
         untrained: also measure the same network with random weights.
         device: cpu or cuda; CUDA where there is one if not given.

@@ -93,18 +93,18 @@ class EvalResult:
     """One number with everything that makes it mean something. Metrics are fractions, confusion rows are truth.
 
     Attributes:
-        protocol: "clusters", "linear", ...
+        protocol: "clusters", "linear", "prototypes", ...
         protocol_version: raised whenever the same input would give another number.
         what: what was evaluated: "embedder", or the name of a trivial baseline.
         dataset: the data set's folder or name.
         split: the split that was measured, e.g. "val".
-        fit_split: the split that clusters or the linear layer were fitted on.
+        fit_split: the split that clusters or the linear layer were fitted on; "none" where nothing is.
         metrics: e.g. {"miou": 0.31, "miou_std": 0.01, "accuracy": ...}; the mean over seeds, and its deviation.
         class_names: C names in the order of `class_iou` and `confusion`.
         class_iou: C fractions (mean over seeds); None for a class with neither truth nor prediction.
         confusion: (C, C) pixel counts of the first seed; rows = truth, columns = prediction.
         matching: "hungarian", "majority" or "none".
-        k: number of clusters, or None.
+        k: number of clusters or prototypes, or None.
         resolution: the short side that images were resized to, or "native".
         crop: "none" or the crop's size.
         crf: whether a CRF refined the prediction.

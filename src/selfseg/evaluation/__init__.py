@@ -3,6 +3,7 @@
 from selfseg.evaluation.clusters import ClustersConfig
 from selfseg.evaluation.features import Extractor, embedder_extractor
 from selfseg.evaluation.linear import LinearConfig
+from selfseg.evaluation.prototypes import PrototypesConfig
 from selfseg.evaluation.results import format_table, read_results
 from selfseg.evaluation.run import EvaluationConfig, evaluate, evaluate_extractors
 
@@ -11,6 +12,7 @@ __all__ = [
     "EvaluationConfig",
     "Extractor",
     "LinearConfig",
+    "PrototypesConfig",
     "embedder_extractor",
     "evaluate",
     "evaluate_extractors",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ class Extractor:
             space.
         resolution: the short side that images are resized to, or "native"; for the record.
         trivial: whether it is a baseline that learned nothing.
+        prototypes: (K, D) float, the method's own, for the protocol `prototypes`; None = it has none, and that
+            protocol leaves it out.
+        protocols: what it is measured by, of the protocols that are asked for; None = all that it can be.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Extractor:
     normalised: bool = False
     resolution: int | str = "native"
     trivial: bool = False
+    prototypes: Tensor | None = field(default=None, repr=False, compare=False)
+    protocols: tuple[str, ...] | None = None
 
 
 def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: str = "embedder") -> Extractor:

@@ -7,7 +7,7 @@ protocols, the fields of a result and how to compare with published numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,24 +16,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from selfseg.clustering import load_prototypes
 from selfseg.data.catalog import LabelledImages, open_labelled
-from selfseg.errors import ConfigError
+from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion, trivial_extractors, untrained_extractor
-from selfseg.evaluation.clusters import MATCHINGS, ClustersConfig, fit_clusters, name_clusters
+from selfseg.evaluation.clusters import MATCHINGS, ClustersConfig, Matching, fit_clusters, name_clusters
 from selfseg.evaluation.clusters import VERSION as CLUSTERS_VERSION
 from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.features import Extractor, embedder_extractor
 from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
 from selfseg.evaluation.linear import LinearConfig, fit_linear
 from selfseg.evaluation.passes import AffineHead, Progress, Tally, count, sample
+from selfseg.evaluation.prototypes import VERSION as PROTOTYPES_VERSION
+from selfseg.evaluation.prototypes import PrototypesConfig, matching_for, prototype_head
 from selfseg.evaluation.results import format_table as format_table
 from selfseg.evaluation.results import recipe_hash, result_name
 from selfseg.files import write_json
 from selfseg.nn.embedder import Embedder
 from selfseg.types import EvalResult
 
-Protocol = Literal["clusters", "linear"]
-PROTOCOLS: tuple[Protocol, ...] = ("clusters", "linear")
+Protocol = Literal["clusters", "linear", "prototypes"]
+PROTOCOLS: tuple[Protocol, ...] = ("clusters", "linear", "prototypes")
+DEFAULT_PROTOCOLS: tuple[Protocol, ...] = ("clusters", "linear")
 LINEAR_SEEDS = 3  # of a convex problem: further ones only repeat
 
 
@@ -42,14 +46,14 @@ class EvaluationConfig:
     """What is measured, and how.
 
     Attributes:
-        protocols: any of "clusters", "linear".
+        protocols: any of "clusters", "linear", "prototypes".
         k: numbers of clusters; None = the number of classes, and 64.
         seeds: k-means seeds that the mean is over; the linear layer takes the first three of them.
-        clusters: how clusters are fitted and named.
+        clusters: how clusters are fitted and named; prototypes are named by it too.
         linear: how the linear layer is trained.
     """
 
-    protocols: tuple[Protocol, ...] = PROTOCOLS
+    protocols: tuple[Protocol, ...] = DEFAULT_PROTOCOLS
     k: tuple[int, ...] | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     clusters: ClustersConfig = field(default_factory=ClustersConfig)
@@ -68,7 +72,7 @@ class EvaluationConfig:
 def evaluate(
     run: Path | str | Embedder | Extractor,
     data: Path | str,
-    protocols: Sequence[Protocol] = PROTOCOLS,
+    protocols: Sequence[Protocol] = DEFAULT_PROTOCOLS,
     k: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 5,
     resolution: int | None = None,
@@ -79,6 +83,7 @@ def evaluate(
     device: str | None = None,
     clusters: ClustersConfig | None = None,
     linear: LinearConfig | None = None,
+    prototypes: PrototypesConfig | None = None,
     progress: Progress | None = None,
 ) -> list[EvalResult]:
     """Measure a run on a labelled data set.
@@ -87,18 +92,19 @@ def evaluate(
         run: a run's folder, whose `embedder/` is measured and whose `results/` gets one JSON file per protocol, k and
             thing measured; or an embedder or any extractor, and nothing is written.
         data: the data set's folder, see `selfseg.data.catalog`.
-        protocols: any of "clusters", "linear".
-        k: numbers of clusters; None = the number of classes, and 64.
+        protocols: any of "clusters", "linear", "prototypes"; the last for a run or an extractor that has some.
+        k: numbers of clusters; None = the number of classes, and 64. Prototypes are as many as they are.
         seeds: how many (0, 1, ...), or which.
-        resolution: short side in px that images are resized to; None = the embedder's own, native for baselines.
-            Labels always keep their size.
-        fit_split: the split that clusters and the linear layer are fitted on.
+        resolution: short side in px that images are resized to; None = the embedder's own, native for baselines, and
+            320 for prototypes. Labels always keep their size.
+        fit_split: the split that clusters and the linear layer are fitted on; not looked at for prototypes alone.
         split: the split that is measured.
         baselines: also measure raw colour, colour + position and the most frequent class.
         untrained: also measure a network of the same architecture with random weights.
         device: where the network runs, e.g. "cuda"; None = CUDA where there is one.
         clusters: further options of the `clusters` protocol.
         linear: further options of the `linear` protocol.
+        prototypes: further options of the `prototypes` protocol.
         progress: called after each image as (what, images done, images in all).
 
     Returns:
@@ -108,6 +114,7 @@ def evaluate(
         ConfigError: for options that can't work, e.g. more clusters than points, or a linear layer that would be
             measured on the split it learned from.
         CheckpointError: if the run holds no embedder.
+        RunError: if prototypes are asked for and the run has none.
         DataError: if the data set is not readable as one (see `open_labelled`), or a label is outside the classes.
         StorageError: if a result can't be written.
 
@@ -123,6 +130,7 @@ def evaluate(
     )
     folder = Path(run) if isinstance(run, str | Path) else None
     source = Embedder.load(folder / "embedder") if folder is not None else run
+    others = tuple(name for name in config.protocols if name != "prototypes")
     extractors: list[Extractor] = []
     if isinstance(source, Embedder):
         if folder is not None:
@@ -130,16 +138,22 @@ def evaluate(
         elif device is not None:
             source.to(device)
         extractors.append(embedder_extractor(source, resolution))
-        if untrained:
+        if "prototypes" in config.protocols:
+            if folder is None:
+                raise ConfigError("an embedder alone has no prototypes; give the run's folder, or leave them out")
+            wanted = resolution or (prototypes or PrototypesConfig()).resolution
+            extractors += _prototyped(extractors.pop(), source, load_prototypes(folder), wanted, others)
+        if untrained and others:
             extractors.append(untrained_extractor(source, resolution))
     elif isinstance(source, Extractor):
         extractors.append(source)
     else:
         raise ConfigError(f"can't evaluate {source!r}; give a run's folder, an Embedder or an Extractor")
-    if baselines:
+    if baselines and others:
         extractors += trivial_extractors(resolution)
 
-    fit, measured = open_labelled(Path(data), fit_split), open_labelled(Path(data), split)
+    measured = open_labelled(Path(data), split)
+    fit = open_labelled(Path(data), fit_split) if others else measured
     results = evaluate_extractors(
         extractors, fit, measured, config, baselines, recipe_hash(folder) if folder else "", progress
     )
@@ -184,13 +198,31 @@ def evaluate_extractors(
             f"a linear layer fitted on {fit.split!r} can't be measured on it; name another fit_split, "
             'or leave "linear" out of the protocols'
         )
+    if "prototypes" in config.protocols and all(extractor.prototypes is None for extractor in extractors):
+        raise ConfigError("nothing that is measured has prototypes; leave them out of the protocols")
     results: list[EvalResult] = []
+    constant: _Sheet | None = None  # of the last that looked at the fit split, if any did
     for extractor in extractors:
         sheet = _Sheet(extractor, fit, measured, config, recipe_hash if not extractor.trivial else "")
-        results += sheet.fill(progress)
-        if most_frequent and extractor is extractors[-1]:
-            results.append(sheet.constant())
+        if sheet.protocols:
+            results += sheet.fill(progress)
+            if constant is None or sheet.fitted:
+                constant = sheet
+    if most_frequent and constant is not None:
+        results.append(constant.constant())
     return results
+
+
+def _prototyped(
+    extractor: Extractor, embedder: Embedder, prototypes: torch.Tensor, resolution: int | None, others: tuple[str, ...]
+) -> list[Extractor]:
+    """The embedder with its prototypes: where the resolution is the same one extractor, which spares a pass."""
+    if prototypes.shape[1] != embedder.dim:
+        raise RunError(f"the run's prototypes have {prototypes.shape[1]} dimensions, its embedder {embedder.dim}")
+    at = embedder_extractor(embedder, resolution)
+    if at.resolution == extractor.resolution or not others:
+        return [replace(at, prototypes=prototypes)]
+    return [replace(extractor, protocols=others), replace(at, prototypes=prototypes, protocols=("prototypes",))]
 
 
 class _Sheet:
@@ -208,41 +240,75 @@ class _Sheet:
         self.names = measured.class_names
         self.recipe_hash = recipe_hash
         self.fit_tally, self.tally = Tally(), Tally()
+        self.protocols = tuple(
+            name
+            for name in config.protocols
+            if (extractor.protocols is None or name in extractor.protocols)
+            and (name != "prototypes" or extractor.prototypes is not None)
+        )
 
     def fill(self, progress: Progress | None) -> list[EvalResult]:
         """Both passes, then every protocol."""
         config, classes = self.config, len(self.names)
-        with_clusters, with_linear = "clusters" in config.protocols, "linear" in config.protocols
-        drawn = sample(
-            self.extractor,
-            self.fit,
-            cells=config.clusters.points if with_clusters else 0,
-            pixels=config.linear.pixels if with_linear else 0,
-            seed=config.seeds[0],
-            progress=progress,
-        )
-        self.fit_tally = drawn.tally
-        spherical = self.extractor.normalised if config.clusters.spherical is None else config.clusters.spherical
-        heads: dict[tuple[int | None, int], AffineHead] = {}  # by k (None = linear) and seed
-        ks = tuple(dict.fromkeys(config.k or (classes, 64))) if with_clusters else ()
-        for k in ks:
-            for seed in config.seeds:
-                heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
+        with_clusters, with_linear = "clusters" in self.protocols, "linear" in self.protocols
+        heads: dict[tuple[int | Protocol, int], AffineHead] = {}  # by k or protocol, and seed
+        if "prototypes" in self.protocols:  # what can't work fails before the passes
+            heads["prototypes", 0] = prototype_head(self.extractor)
+        ks: tuple[int, ...] = ()
         linear_seeds = config.seeds[:LINEAR_SEEDS] if with_linear else ()
-        for seed in linear_seeds:
-            heads[None, seed] = fit_linear(drawn.pixels, drawn.labels, classes, config.linear, seed)
+        spherical = self.extractor.normalised if config.clusters.spherical is None else config.clusters.spherical
+        options: dict[str, dict[str, Any]] = {"clusters": {}, "linear": {}}
+        if with_clusters or with_linear:
+            drawn = sample(
+                self.extractor,
+                self.fit,
+                cells=config.clusters.points if with_clusters else 0,
+                pixels=config.linear.pixels if with_linear else 0,
+                seed=config.seeds[0],
+                progress=progress,
+            )
+            self.fit_tally = drawn.tally
+            ks = tuple(dict.fromkeys(config.k or (classes, 64))) if with_clusters else ()
+            for k in ks:
+                for seed in config.seeds:
+                    heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
+            for seed in linear_seeds:
+                heads["linear", seed] = fit_linear(drawn.pixels, drawn.labels, classes, config.linear, seed)
+            options["clusters"] = {**asdict(config.clusters), "points": len(drawn.cells), "spherical": spherical}
+            options["linear"] = {**asdict(config.linear), "pixels": len(drawn.pixels)}
+            del drawn  # up to 1 GiB
         totals, self.tally = count(self.extractor, self.measured, list(heads.values()), progress)
         counts = dict(zip(heads, totals, strict=True))
+        if not self.fitted:
+            self.fit, self.fit_tally = self.measured, self.tally
 
-        fitted = {"points": len(drawn.cells), "spherical": spherical}
-        results = [self._clusters(k, [counts[k, seed] for seed in config.seeds], fitted) for k in ks]
-        if with_linear:
-            confusions = [counts[None, seed].T for seed in linear_seeds]
-            options = {**asdict(config.linear), "pixels": len(drawn.pixels)}
+        results = []
+        for k in ks:
+            tables = [counts[k, seed] for seed in config.seeds]
+            matching = config.clusters.matching_for(k, classes)
             results.append(
-                self._result("linear", LINEAR_VERSION, confusions, linear_seeds, options=options, matching="none")
+                self._named("clusters", CLUSTERS_VERSION, tables, matching, options["clusters"], seeds=config.seeds)
+            )
+        if with_linear:
+            confusions = [counts["linear", seed].T for seed in linear_seeds]
+            results.append(
+                self._result(
+                    "linear", LINEAR_VERSION, confusions, linear_seeds, options=options["linear"], matching="none"
+                )
+            )
+        if "prototypes" in self.protocols:
+            table = counts["prototypes", 0]
+            matching = matching_for(len(table), classes, config.clusters)
+            named = {"maximise": config.clusters.maximise, "dead": int((table.sum(1) == 0).sum())}
+            results.append(
+                self._named("prototypes", PROTOTYPES_VERSION, [table], matching, named, seeds=(), fit_split="none")
             )
         return results
+
+    @property
+    def fitted(self) -> bool:
+        """Whether a protocol looked at the fit split."""
+        return "clusters" in self.protocols or "linear" in self.protocols
 
     def constant(self) -> EvalResult:
         """The most frequent class."""
@@ -259,23 +325,33 @@ class _Sheet:
             recipe_hash="",
         )
 
-    def _clusters(self, k: int, counts: list[NDArray[np.int64]], fitted: dict[str, Any]) -> EvalResult:
+    def _named(
+        self,
+        protocol: Protocol,
+        protocol_version: int,
+        counts: list[NDArray[np.int64]],
+        matching: Matching,
+        options: dict[str, Any],
+        seeds: tuple[int, ...],
+        fit_split: str | None = None,
+    ) -> EvalResult:
+        """Clusters or prototypes under `matching`, with the figures under the other rule."""
         config = self.config.clusters
-        matching = config.matching_for(k, len(self.names))
         further: dict[str, float] = {}
         for rule in MATCHINGS:
             if rule != matching:
                 other = [name_clusters(table, rule, config).metrics for table in counts]
                 further = {f"{rule}_{name}": value for name, value in _summary(other).items()}
         return self._result(
-            "clusters",
-            CLUSTERS_VERSION,
+            protocol,
+            protocol_version,
             [name_clusters(table, matching, config).confusion for table in counts],
-            self.config.seeds,
-            options={**asdict(config), "matching": matching, "matched_on": self.measured.split, **fitted},
+            seeds,
+            options={**options, "matching": matching, "matched_on": self.measured.split},
             matching=matching,
-            k=k,
+            k=len(counts[0]),
             further=further,
+            fit_split=fit_split,
         )
 
     def _result(
@@ -291,6 +367,7 @@ class _Sheet:
         what: str | None = None,
         resolution: int | str | None = None,
         recipe_hash: str | None = None,
+        fit_split: str | None = None,
     ) -> EvalResult:
         classes = len(self.names)
         metrics = [metrics_of(confusion) for confusion in confusions]
@@ -302,7 +379,7 @@ class _Sheet:
             what=what or self.extractor.name,
             dataset=self.measured.root.resolve().name,
             split=self.measured.split,
-            fit_split=self.fit.split,
+            fit_split=fit_split or self.fit.split,
             metrics={**_summary(metrics), **(further or {})},
             class_names=self.names,
             class_iou=class_iou,
@@ -319,8 +396,8 @@ class _Sheet:
                 "void": self.tally.void,
                 "skipped": self.tally.skipped,
                 "unassigned": int(confusions[0][:, classes:].sum()),
-                "fit_images": self.fit_tally.images,
-                "fit_skipped": self.fit_tally.skipped,
+                "fit_images": self.fit_tally.images if fit_split is None else 0,
+                "fit_skipped": self.fit_tally.skipped if fit_split is None else 0,
             },
             options={**options, "absent_classes": absent},
             recipe_hash=self.recipe_hash if recipe_hash is None else recipe_hash,

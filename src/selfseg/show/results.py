@@ -106,9 +106,10 @@ def _column(result: EvalResult) -> str:
 def _fine_print(result: EvalResult) -> str:
     seeds = f"{len(result.seeds)} seeds" if len(result.seeds) != 1 else "1 seed"
     resolution = "native size" if result.resolution == "native" else f"short side {result.resolution} px"
+    fitted = f"fitted on {result.fit_split}" if result.fit_split != "none" else "nothing fitted"
     counts = ", ".join(f"{value:,} {name}" for name, value in result.counts.items())
     return (
-        f"{_column(result)}: fitted on {result.fit_split}, measured on {result.split} at {resolution}, "
+        f"{_column(result)}: {fitted}, measured on {result.split} at {resolution}, "
         f"crop {result.crop}, {'with' if result.crf else 'no'} CRF, {seeds}; {counts}; protocol version "
         f"{result.protocol_version}, selfseg {result.package_version}."
     )
