@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from selfseg.errors import ConfigError
+from selfseg.geometry import crop_affine
 from selfseg.ops.pca import PcaBasis
 from selfseg.show import pictures
 from selfseg.types import Batch, View
@@ -77,6 +78,32 @@ def test_views_share_colours_and_show_their_own_pixels():
     assert max(first[60, 60]) < 80
     with pytest.raises(ConfigError, match="2 images"):
         pictures.draw_views(Batch(views, torch.arange(2)), 2)
+
+
+def test_views_without_regions_show_their_common_part_alike():
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (80, 60), interpolation=cv2.INTER_CUBIC)
+    boxes = ((0, 0, 40, 40), (20, 10, 60, 50))
+    crops = [image[0:40, 0:40], image[10:50, 20:60][:, ::-1]]
+    views = tuple(
+        View(
+            torch.from_numpy(crop.copy()).permute(2, 0, 1)[None],
+            torch.from_numpy(crop_affine(box, (60, 80), flip))[None],
+            torch.zeros(1, 0, 0, dtype=torch.int64),
+        )
+        for crop, box, flip in zip(crops, boxes, (False, True), strict=True)
+    )
+    picture = pictures.draw_views(Batch(views, torch.zeros(1)), height=40)
+    expected = cv2.resize(image[10:40, 20:40], (40, 40), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(picture[46:, :40], expected)
+    assert np.array_equal(picture[46:, 46:], expected)
+    assert picture[10, 20].tolist() == picture[0, 46 + 39].tolist() == [255, 214, 10]  # corners of the frames
+    assert np.array_equal(picture[:5, :15], crops[0][:5, :15])
+    apart = (
+        views[0],
+        View(views[1].image, torch.from_numpy(crop_affine((50, 0, 80, 30), (60, 80)))[None], views[1].regions),
+    )
+    assert np.ptp(pictures.draw_views(Batch(apart, torch.zeros(1)), height=40)[46:, :40], axis=(0, 1)).max() == 0
 
 
 def test_pictures_are_written_as_they_are(tmp_path):

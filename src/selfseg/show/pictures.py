@@ -21,6 +21,7 @@ from torch import Tensor
 
 from selfseg.errors import ConfigError
 from selfseg.files import read_json, write_atomically, write_json
+from selfseg.geometry import bounds, invert
 from selfseg.ops.pca import PcaBasis, fit_pca
 from selfseg.types import Batch
 
@@ -28,6 +29,7 @@ Picture = NDArray[np.uint8]
 Ids = NDArray[Any]
 
 _NONE = (58, 60, 66)  # pixels without a region
+_FRAME = (255, 214, 10)
 
 
 def palette(count: int) -> Picture:
@@ -145,7 +147,7 @@ def overlay(image: Picture, ids: Ids, colours: Picture | None = None, strength: 
     return result
 
 
-def outlines(image: Picture, ids: Ids, colour: tuple[int, int, int] = (255, 214, 10)) -> Picture:
+def outlines(image: Picture, ids: Ids, colour: tuple[int, int, int] = _FRAME) -> Picture:
     """A photograph with its regions' borders drawn, such as superpixels."""
     if ids.shape != image.shape[:2]:
         raise ConfigError(f"ids of size {ids.shape} don't fit an image of size {image.shape[:2]}")
@@ -197,9 +199,11 @@ def stored_basis(run: Path, embedder: str, embeddings: Callable[[], Iterable[Ten
 
 
 def draw_views(batch: Batch, image_index: int = 0, height: int = 224) -> Picture:
-    """The generated views of one image side by side, and under each the regions that all of them share.
+    """The generated views of one image side by side, and under each what all of them share.
 
-    A region has the same colour in every view; what is not shared is dark. Painted noise is seen as it is.
+    Of views with regions, the shared ones: a region has the same colour in every view; what is not shared is dark.
+    Of views without, the common part of the image as this view shows it, stretched to the view's size and turned back
+    if the view is mirrored; its frame is drawn into the view. Painted noise is seen as it is.
 
     Args:
         batch: V views of B images; images uint8 or float in [0, 1].
@@ -211,27 +215,61 @@ def draw_views(batch: Batch, image_index: int = 0, height: int = 224) -> Picture
     """
     if not 0 <= image_index < len(batch.index):
         raise ConfigError(f"image_index is {image_index}; the batch has {len(batch.index)} images")
-    regions = [view.regions[image_index].cpu().numpy() for view in batch.views]
+    images = [_to_picture(view.image[image_index]) for view in batch.views]
+    sizes = [(height, max(1, round(height * image.shape[1] / image.shape[0]))) for image in images]
+    uppers = [resize(image, size, smooth=True) for image, size in zip(images, sizes, strict=True)]
+    if all(view.regions.numel() for view in batch.views):
+        regions = [view.regions[image_index].cpu().numpy() for view in batch.views]
+        lowers = _shared_regions(regions, sizes)
+    else:
+        affines = [view.to_image[image_index : image_index + 1].float().cpu() for view in batch.views]
+        uppers, lowers = _shared_part(uppers, affines)
+    columns = [
+        np.concatenate([upper, np.full((6, upper.shape[1], 3), 255, np.uint8), lower])
+        for upper, lower in zip(uppers, lowers, strict=True)
+    ]
+    return tile(columns, columns=len(columns))
+
+
+def _shared_regions(regions: list[Ids], sizes: list[tuple[int, int]]) -> list[Picture]:
+    """The regions that are in every view, each map at its (H, W) size."""
     common = np.unique(regions[0])
     for ids in regions[1:]:
         common = np.intersect1d(common, ids)
     common = common[common >= 0]
     colours = palette(len(common))
-    columns = []
-    for view, ids in zip(batch.views, regions, strict=True):
-        image = _to_picture(view.image[image_index])
-        size = (height, max(1, round(height * image.shape[1] / image.shape[0])))
-        upper = resize(image, size, smooth=True)
+    pictures = []
+    for ids, size in zip(regions, sizes, strict=True):
         place = np.searchsorted(common, ids) if len(common) else np.zeros(ids.shape, np.int64)
         known = np.isin(ids, common)
         local = np.where(known, np.minimum(place, max(len(common) - 1, 0)), -1).astype(np.int32)
         local = cv2.resize(local.astype(np.float32), size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.int32)
-        lower = np.full((*size, 3), _NONE, np.uint8)
+        picture = np.full((*size, 3), _NONE, np.uint8)
         if len(common):
-            lower[local >= 0] = colours[local[local >= 0]]
-            lower[borders(local)] = (255, 255, 255)
-        columns.append(np.concatenate([upper, np.full((6, size[1], 3), 255, np.uint8), lower]))
-    return tile(columns, columns=len(columns))
+            picture[local >= 0] = colours[local[local >= 0]]
+            picture[borders(local)] = (255, 255, 255)
+        pictures.append(picture)
+    return pictures
+
+
+def _shared_part(views: list[Picture], affines: list[Tensor]) -> tuple[list[Picture], list[Picture]]:
+    """The views with the frame of what all of them show, and that part of each; affines are (1, 2, 3) to the image."""
+    corners = torch.cat([bounds(affine) for affine in affines])  # (V, 4) in the image's [-1, 1]
+    low, high = corners[:, :2].amax(0), corners[:, 2:].amin(0)
+    framed, parts = [], []
+    for view, affine in zip(views, affines, strict=True):
+        size = np.array(view.shape[1::-1])
+        to_view = invert(affine)[0]  # axis-aligned: x and y apart
+        ends = (torch.stack([low, high], 1) * to_view.diagonal()[:, None] + to_view[:, 2:] + 1).numpy() / 2
+        (x0, x1), (y0, y1) = np.clip(np.rint(np.sort(ends, 1) * size[:, None]), 0, size[:, None]).astype(int).tolist()
+        framed.append(view.copy())
+        parts.append(np.full_like(view, _NONE))
+        if (high > low).all() and x1 > x0 and y1 > y0:
+            part = view[y0:y1, x0:x1]
+            part = part[:, ::-1] if to_view[0, 0] < 0 else part
+            parts[-1] = resize(np.ascontiguousarray(part), view.shape[:2])
+            cv2.rectangle(framed[-1], (x0, y0), (x1 - 1, y1 - 1), _FRAME, 2)
+    return framed, parts
 
 
 def tile(pictures: list[Picture], columns: int, gap: int = 6) -> Picture:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.data.regions import Grid, Pixels, RegionSource, Superpixels
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.plans import PLANS, REGIONS
+from selfseg.data.regions import NoRegions
+from selfseg.data.views import ViewPlan
 from selfseg.errors import ConfigError
 from selfseg.show.pictures import Picture, data_uri, draw_views, fit_within, outlines
 from selfseg.types import Batch, View
@@ -45,24 +46,27 @@ def stored_figures(run: Path, pattern: str, count: int) -> list[Figure]:
     return found
 
 
-def read_plan(recipe: Mapping[str, Any]) -> ContentCentredViews | None:
+def read_plan(recipe: Mapping[str, Any]) -> ViewPlan | None:
     """The view plan of a recipe.yaml; None if it has none that is known here."""
-    plan = (recipe.get("method") or {}).get("views") or {}
-    regions = plan.get("regions") or {}
-    kinds: dict[str, type[Any]] = {"Superpixels": Superpixels, "Grid": Grid, "Pixels": Pixels}
-    if plan.get("kind") != "ContentCentredViews" or regions.get("kind") not in kinds:
-        return None
     try:
-        source: RegionSource = kinds[regions["kind"]](**{k: v for k, v in regions.items() if k != "kind"})
-        known = {field.name for field in fields(ContentCentredViews)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plan.items() if k in known}
-        return ContentCentredViews(**{**values, "regions": source})
-    except (TypeError, ConfigError):  # a recipe of another version: the page goes without
+        plan: ViewPlan = _build((recipe.get("method") or {}).get("views") or {}, PLANS)
+    except (KeyError, TypeError, ConfigError):  # a recipe of another version: the page goes without
         return None
+    return plan
 
 
-def region_figures(plan: ContentCentredViews, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
-    """Images as training prepares them, with the outlines of their regions."""
+def _build(values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
+    """The dataclass that a mapping of a recipe.yaml stands for; entries that it has no field for are passed over."""
+    cls = kinds[str(values["kind"])]
+    known = {field.name for field in fields(cls)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    return cls(**{k: _build(v, REGIONS) if isinstance(v, Mapping) else v for k, v in given.items()})
+
+
+def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+    """Images as training prepares them, with the outlines of their regions; none if the plan has no regions."""
+    if isinstance(plan.regions, NoRegions):
+        return []
     figures = []
     for name, image in zip(names, images, strict=True):
         prepared = plan.prepare(image)
@@ -72,8 +76,8 @@ def region_figures(plan: ContentCentredViews, names: Sequence[str], images: Sequ
     return figures
 
 
-def view_figures(plan: ContentCentredViews, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
-    """Views of each image as a training step may get them, with the regions that they share."""
+def view_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+    """Views of each image as a training step may get them, with what they share."""
     figures = []
     for i, (name, image) in enumerate(zip(names, images, strict=True)):
         prepared = plan.prepare(image)

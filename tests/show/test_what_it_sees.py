@@ -1,0 +1,46 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selfseg.data.crops import OverlappingCrops
+from selfseg.data.plans import PLANS
+from selfseg.data.regions import Grid
+from selfseg.data.views import ContentCentredViews
+from selfseg.show.what_it_sees import read_plan, region_figures, view_figures
+from selfseg.training.plain import to_plain
+
+
+@pytest.mark.parametrize("kind", PLANS.values(), ids=PLANS)
+def test_every_plan_is_read_from_its_recipe(kind: type[Any]) -> None:
+    plan = kind(size=64, blur_sigma=(0.5, 1.5))
+    assert read_plan({"method": {"views": to_plain(plan)}}) == plan
+
+
+def test_its_regions_too() -> None:
+    plan = ContentCentredViews(regions=Grid(7))
+    assert read_plan({"method": {"views": to_plain(plan)}}) == plan
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        None,
+        {},
+        {"kind": "Nonsense"},
+        {"kind": "OverlappingCrops", "size": 0},
+        {"kind": "OverlappingCrops", "scale": 3},
+        {"kind": "ContentCentredViews", "regions": {"kind": "Nonsense"}},
+    ],
+)
+def test_of_a_plan_that_is_not_known_here_nothing_is_shown(views: Any) -> None:
+    assert read_plan({"method": {"views": views}}) is None
+
+
+def test_a_plan_without_regions_has_figures_of_views_alone() -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8))
+    plan = OverlappingCrops(size=32)
+    assert region_figures(plan, ["a", "b"], images) == []
+    figures = view_figures(plan, ["a", "b"], images)
+    assert [figure.label for figure in figures] == ["views of a", "views of b"]
+    assert (figures[0].width, figures[0].height) == (2 * 224 + 6, 2 * 224 + 6)
