@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfseg.diagnosis import doctor as doctor
     from selfseg.evaluation.run import evaluate as evaluate
+    from selfseg.exporting.run import export as export
     from selfseg.inference import cluster as cluster
     from selfseg.inference import embed as embed
     from selfseg.inference import load as load
@@ -48,6 +49,7 @@ _WHERE = {
     "doctor": "selfseg.diagnosis",
     "embed": "selfseg.inference",
     "evaluate": "selfseg.evaluation.run",
+    "export": "selfseg.exporting.run",
     "load": "selfseg.inference",
     "recipes": "selfseg.training.recipe",
     "report": "selfseg.show.report",

@@ -33,6 +33,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]report[/]    RUN                          one page that shows what was learned
+  [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
   [bold]recipes[/]                                what can be trained
   [bold]doctor[/]                                 what this machine has, and whether training works
 
@@ -263,6 +264,25 @@ def _report(run: Positional[Path], images: Path | None = None, count: int = 12, 
     return 0
 
 
+def _export(
+    run: Positional[Path],
+    format: Literal["timm", "torchvision", "detectron2", "mmseg", "safetensors", "onnx"],
+    out: Path | None = None,
+) -> int:
+    """Write what a run has learned in the files that other projects load, each checked by loading it.
+
+    Args:
+        run: the trained run.
+        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder.
+        out: the file (for safetensors the folder); in RUN/export if not given.
+    """
+    from selfseg.exporting.run import card_of, export
+
+    path = export(run, format, out)
+    _say(f"written: {path}; how to load it: {card_of(path)}")
+    return 0
+
+
 def _list_recipes(words: list[str]) -> int:
     from selfseg.training.recipe import recipes
 
@@ -303,6 +323,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "embed": lambda words: _parse("embed", _embed, words),
     "evaluate": lambda words: _parse("evaluate", _evaluate, words),
     "report": lambda words: _parse("report", _report, words),
+    "export": lambda words: _parse("export", _export, words),
     "recipes": _list_recipes,
     "doctor": _doctor,
 }

@@ -91,7 +91,9 @@ def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> st
     found: dict[str, Tensor] = {}
     best = ""
     for prefix in _PREFIXES:
-        names = {key: next((prefix + n for n in (key, _as_nested(key)) if prefix + n in weights), "") for key in wanted}
+        names = {
+            key: next((prefix + n for n in (key, nested_name(key)) if prefix + n in weights), "") for key in wanted
+        }
         hits = {key: weights[name] for key, name in names.items() if name}
         if len(hits) > len(found):
             found, best = hits, prefix
@@ -111,8 +113,13 @@ def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> st
     return f"{len(found)} tensors of the backbone from {source}" + (f" under {best!r}" if best else "")
 
 
-def _as_nested(key: str) -> str:
-    """Timm calls "stages.0.weight" of the whole network "stages_0.weight" where it returns feature maps."""
+def nested_name(key: str) -> str:
+    """A tensor's name in the whole network; timm calls "stages.0.weight" "stages_0.weight" where stages are returned.
+
+    Example:
+        >>> nested_name("stages_0.blocks.0.gamma"), nested_name("layer1.0.conv1.weight")
+        ('stages.0.blocks.0.gamma', 'layer1.0.conv1.weight')
+    """
     first, dot, rest = key.partition(".")
     return ".".join(first.rsplit("_", 1)) + dot + rest
 

@@ -1,0 +1,1 @@
+"""What a run has learned, for other projects. The folder isn't called `export` because that is the public function."""

@@ -1,0 +1,157 @@
+"""The text beside an exported file: what it is, and the lines that load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from selfseg.exporting.targets import Target, resnet_of
+from selfseg.nn.embedder import EmbedderConfig
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
+
+_PLAIN = "The file is `torch.save` of plain tensors, which loads with `weights_only=True`."
+_INPUT = "The network wants RGB in [0, 1], minus `mean`, divided by `std`."
+
+
+def facts(format: str, config: EmbedderConfig, recipe: str, embedder: str) -> dict[str, str]:
+    """What an exported file says of itself; stands in its header.
+
+    Args:
+        format: its format.
+        config: of the embedder.
+        recipe: hash of the run's recipe, "" if it has none.
+        embedder: hash of the run's weights.
+
+    Returns:
+        Words to words, because a safetensors header holds nothing else.
+    """
+    return {
+        "made_by": "selfseg",
+        "format": format,
+        "architecture": config.backbone,
+        "output_stride": str(config.output_stride),
+        "input": "RGB in [0, 1], minus mean, divided by std" if format not in _WHOLE else "RGB in [0, 1]",
+        "mean": _numbers(IMAGENET_MEAN),
+        "std": _numbers(IMAGENET_STD),
+        "recipe": recipe,
+        "embedder": embedder,
+    }
+
+
+def card(name: str, facts: Mapping[str, str], load: str, notes: Sequence[str] = ()) -> str:
+    """Markdown: the facts, how to load the file, and what must be known.
+
+    Args:
+        name: of the file.
+        facts: see `facts`.
+        load: see `loading`.
+        notes: sentences.
+    """
+    lines = [f"# {name}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items() if value)]
+    lines += ["", *(f"- {note}" for note in notes), *([""] if notes else []), "## Load it", "", load]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def loading(format: str, name: str, config: EmbedderConfig, target: Target | None = None) -> str:
+    """Markdown with the lines that load a file.
+
+    Args:
+        format: its format.
+        name: of the file.
+        config: of the embedder.
+        target: the backbone's target, for formats of a backbone alone.
+    """
+    if format in ("timm", "torchvision"):
+        assert target is not None
+        drop = "network.fc = torch.nn.Identity()" if format == "torchvision" else ""
+        first = "import torch\nimport torchvision" if format == "torchvision" else "import timm"
+        lines = [first, "from safetensors.torch import load_file", "", f"network = {target.call}", drop]
+        lines += [f"network.load_state_dict(load_file({name!r}), strict=True)"]
+        return _code("python", [line for at, line in enumerate(lines) if line or at == 2]) + f"\n{_INPUT}"
+    return {"detectron2": _detectron2, "mmseg": _mmseg, "onnx": _onnx, "safetensors": _whole}[format](name, config)
+
+
+def _detectron2(name: str, config: EmbedderConfig) -> str:
+    _, arch = resnet_of(config, "detectron2")
+    lines = [
+        "MODEL:",
+        f"  WEIGHTS: {name}",
+        f"  PIXEL_MEAN: [{_numbers([255 * value for value in IMAGENET_MEAN], ', ')}]",
+        f"  PIXEL_STD: [{_numbers([255 * value for value in IMAGENET_STD], ', ')}]",
+        "  RESNETS:",
+        f"    DEPTH: {arch.depth}",
+    ]
+    if arch.basic:
+        lines.append("    RES2_OUT_CHANNELS: 64")
+    else:
+        lines.append("    STRIDE_IN_1X1: False  # as in torchvision: the 3x3 convolution has the stride")
+    if (arch.groups, arch.width) != (1, 64):
+        lines += [f"    NUM_GROUPS: {arch.groups}", f"    WIDTH_PER_GROUP: {arch.width}"]
+    if config.output_stride == 16 and not arch.basic:
+        lines.append("    RES5_DILATION: 2")
+    lines += ["INPUT:", '  FORMAT: "RGB"  # the default is BGR']
+    text = (
+        f"{_PLAIN} detectron2 freezes BatchNorm and the first stages; `MODEL.RESNETS.NORM: SyncBN` and "
+        "`MODEL.BACKBONE.FREEZE_AT: 0` train everything."
+    )
+    return _code("yaml", lines) + f"\n{text}"
+
+
+def _mmseg(name: str, config: EmbedderConfig) -> str:
+    _, arch = resnet_of(config, "mmseg")
+    kind = "ResNet" if arch.groups == 1 else "ResNeXt"
+    lines = ["model = dict(", "    pretrained=None,", "    data_preprocessor=dict("]
+    lines += [f"        mean=[{_numbers([255 * value for value in IMAGENET_MEAN], ', ')}],"]
+    lines += [f"        std=[{_numbers([255 * value for value in IMAGENET_STD], ', ')}],"]
+    lines += ["        bgr_to_rgb=True,", "    ),", "    backbone=dict("]
+    lines += [
+        f"        type={kind!r},  # not the configs' ResNetV1c, which has another stem",
+        f"        depth={arch.depth},",
+    ]
+    if arch.groups > 1:
+        lines.append(f"        groups={arch.groups},\n        base_width={arch.width},")
+    lines.append("        style='pytorch',")
+    if config.output_stride < 32 and not arch.basic:
+        strides, dilations = (
+            ("(1, 2, 1, 1)", "(1, 1, 2, 4)") if config.output_stride == 8 else ("(1, 2, 2, 1)", "(1, 1, 1, 2)")
+        )
+        lines += [f"        strides={strides},", f"        dilations={dilations},", "        contract_dilation=True,"]
+    else:
+        lines += ["        strides=(1, 2, 2, 2),", "        dilations=(1, 1, 1, 1),"]
+    lines += [f"        init_cfg=dict(type='Pretrained', checkpoint={name!r}, prefix='backbone.'),", "    ),", ")"]
+    return _code("python", lines) + f"\n{_PLAIN}"
+
+
+def _onnx(name: str, config: EmbedderConfig) -> str:
+    lines = ["import onnxruntime", "", f"session = onnxruntime.InferenceSession({name!r})"]
+    lines += ["(embedding,) = session.run(None, {'image': image})"]
+    text = (
+        "`image` is (B, 3, H, W) float32 RGB in [0, 1], of any size; the graph normalises it. `embedding` is "
+        f"(B, {config.dim}, h, w) float32, unit length over the second axis."
+    )
+    if config.decoder == "deeplabv3plus":
+        text += f" H and W must be multiples of {config.output_stride}."
+    if config.resolution is not None:
+        text += f" The run worked on images whose short side is {config.resolution} px; resizing is left to you."
+    return _code("python", lines) + f"\n{text}"
+
+
+def _whole(name: str, config: EmbedderConfig) -> str:
+    lines = ["from selfseg import Embedder", "", f"embedder = Embedder.load({name!r})"]
+    lines += ["vectors = embedder.embed('photo.jpg')  # (D, h, w), unit length over D"]
+    text = (
+        f"The whole embedder, backbone {config.backbone} and decoder {config.decoder}, without its run: image to "
+        f"{config.dim} numbers per pixel. `weights.safetensors` holds every tensor by name, `embedder.json` what the "
+        "network is made of."
+    )
+    return _code("python", lines) + f"\n{text}"
+
+
+_WHOLE = ("safetensors", "onnx")
+
+
+def _code(language: str, lines: Sequence[str]) -> str:
+    return f"```{language}\n" + "\n".join(lines) + "\n```"
+
+
+def _numbers(values: Sequence[float], separator: str = " ") -> str:
+    return separator.join(f"{value:.6g}" for value in values)

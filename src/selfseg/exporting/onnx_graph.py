@@ -1,0 +1,105 @@
+"""The embedder as an ONNX graph: image in [0, 1] to unit vectors, for any number and size of images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfseg.errors import ConfigError, MissingExtra
+from selfseg.nn.embedder import Embedder
+
+OPSET = 17
+_AXES = {"image": {0: "batch", 2: "height", 3: "width"}, "embedding": {0: "batch", 2: "h", 3: "w"}}
+
+
+def require_onnx() -> Any:
+    """The package onnx.
+
+    Raises:
+        MissingExtra: if it isn't installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtra("the format onnx", "onnx", "onnx") from error
+    return onnx
+
+
+def trace(embedder: Embedder, image: Tensor, facts: Mapping[str, str], path: Path) -> None:
+    """Write the graph of an embedder, with weights.
+
+    torch's exporter by tracing, because its successor needs a further package (onnxscript).
+
+    Args:
+        embedder: in eval mode, on the CPU.
+        image: (B, 3, H, W) float in [0, 1] to trace it with; other sizes may be given to the graph.
+        facts: words for the graph's header.
+        path: the file.
+
+    Raises:
+        MissingExtra: if onnx isn't installed.
+        ConfigError: if the exporter can't express the network.
+    """
+    onnx = require_onnx()
+    with warnings.catch_warnings():
+        # It warns of its age, and that the comparison of sizes in the feature pyramid is decided once: it comes out
+        # the same for every size, and `run` asks the graph for another one.
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                embedder,
+                (image,),
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["embedding"],
+                dynamic_axes=_AXES,
+            )
+        except OSError:  # a full disk, for the caller to tell
+            raise
+        except Exception as error:  # the exporter has many kinds
+            raise _unfit(embedder, error) from error
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.save(model, str(path))
+
+
+def evaluate_graph(embedder: Embedder, path: Path, image: Tensor) -> Tensor:
+    """What a graph gives, by onnx's own reference in numpy; the graph is checked first.
+
+    Args:
+        embedder: what the graph is of, for the message.
+        path: the file.
+        image: (B, 3, H, W) float32 in [0, 1].
+
+    Returns:
+        (B, D, h, w) float32.
+
+    Raises:
+        MissingExtra: if onnx isn't installed.
+        ConfigError: if the graph is wrong or can't be computed at this size.
+    """
+    onnx = require_onnx()
+    from onnx.reference import ReferenceEvaluator
+
+    model = onnx.load(str(path))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        (embedding,) = ReferenceEvaluator(model).run(None, {"image": image.numpy()})
+    except Exception as error:  # the operators in numpy raise whatever they meet
+        raise _unfit(embedder, error) from error
+    return torch.from_numpy(embedding)
+
+
+def _unfit(embedder: Embedder, error: Exception) -> ConfigError:
+    reason = (str(error).splitlines() or ["no reason given"])[0]
+    return ConfigError(
+        f"no ONNX graph of this embedder (backbone {embedder.config.backbone!r}, decoder {embedder.config.decoder!r}): "
+        f"{type(error).__name__}: {reason}; the format safetensors works for every embedder"
+    )
