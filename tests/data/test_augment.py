@@ -57,6 +57,13 @@ def test_blur_agrees_with_torchvision(sigma: float) -> None:
     assert _difference(augment.blur(image, sigma), theirs).max() <= 2
 
 
+@pytest.mark.parametrize("threshold", [0, 77, 128, 256])
+def test_solarisation_agrees_with_torchvision(threshold: int) -> None:
+    image = _picture()
+    wanted = reference.solarize(torch.from_numpy(image), threshold) if threshold < 256 else torch.from_numpy(image)
+    assert np.array_equal(augment.solarise(image, threshold), wanted.numpy())
+
+
 def test_jitter_has_the_spread_of_torchvision() -> None:
     image = _picture(size=24)
     strength = (0.8, 0.8, 0.8, 0.2)

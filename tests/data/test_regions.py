@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from selfseg.data.regions import Grid, Pixels, RegionCache, RegionSource, Superpixels
+from selfseg.data.regions import Grid, NoRegions, Pixels, RegionCache, RegionSource, Superpixels
 from selfseg.errors import ConfigError, StorageError
 
 
@@ -145,6 +145,14 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_is_quicker_made_than_read_is_not_stored(tmp_path: Path, source: RegionSource) -> None:
     image = noise()
     np.testing.assert_array_equal(RegionCache(tmp_path, source).get(image), source.compute(image))
+    assert entries(tmp_path) == []
+
+
+def test_no_regions_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RegionCache, "_path", None)  # nothing is hashed
+    ids = RegionCache(tmp_path, NoRegions()).get(noise())
+    assert ids.shape == (0, 0)
+    assert ids.dtype == np.int32
     assert entries(tmp_path) == []
 
 

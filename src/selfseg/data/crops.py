@@ -41,8 +41,9 @@ class OverlappingCrops:
         size: side of both views in pixels.
         scale: range of a crop's area as a fraction of the image's, within (0, 1].
         ratio: range of a crop's width / height; its logarithm is uniform.
-        min_overlap: the least part of the second crop's area that the first one covers too, in (0, scale[0] /
-            scale[1]]: the smallest crop inside of the largest one is the worst that can't be helped.
+        min_overlap: the least part of the second crop's area that the first one covers too, but for the rounding to
+            whole pixels. It must be above 0 and no more than can always be had, 0.08 with the default `scale`: the
+            smallest crop covers no more of the largest.
         tries: crops that are drawn for the second view before the last one is moved onto the first.
         short_side: an image with a longer short side is reduced to this many pixels first, which bounds the work on
             large photographs; None keeps them. Smaller images are never enlarged: their crops are.
@@ -94,11 +95,13 @@ class OverlappingCrops:
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
                 raise ConfigError(f"{name} must be (low, high) with 0 < low <= high, not ({low}, {high})")
-        most = self.scale[0] / self.scale[1]
-        if not 0 < self.min_overlap <= most:
+        # A small first crop inside of a large second one, or a narrow one across a wide one.
+        share = self.scale[0] / self.scale[1]
+        most = min(share, math.sqrt(share * self.ratio[0] / self.ratio[1]))
+        if not 0 < self.min_overlap <= most * (1 + 1e-9):
             raise ConfigError(
-                f"min_overlap must be above 0 and at most scale[0] / scale[1] = {most:g}, not {self.min_overlap}; "
-                "for more, raise scale[0]"
+                f"min_overlap must be above 0 and at most {most:.3g}, which two crops of this scale and ratio can "
+                f"always have in common, not {self.min_overlap}; for more, narrow scale {self.scale}"
             )
         for name in ("flip_probability", "jitter_probability", "gray_probability"):
             if not 0 <= getattr(self, name) <= 1:
@@ -106,7 +109,7 @@ class OverlappingCrops:
         for name in ("blur_probability", "solarise_probability"):
             if not all(0 <= value <= 1 for value in getattr(self, name)):
                 raise ConfigError(f"{name} is two fractions in [0, 1], one for each view, not {getattr(self, name)}")
-        if not (min(self.jitter) >= 0 and self.jitter[3] <= 0.5):
+        if not (all(value >= 0 for value in self.jitter) and self.jitter[3] <= 0.5):
             raise ConfigError(f"jitter must be at least 0, and its hue at most 0.5 of a turn, not {self.jitter}")
         if not 0 <= self.solarise_threshold <= 256:
             raise ConfigError(f"solarise_threshold is a level in [0, 256], not {self.solarise_threshold}")
