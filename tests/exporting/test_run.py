@@ -166,6 +166,7 @@ def test_the_whole_embedder_goes_into_a_folder_that_can_be_replaced(run: Path, t
     with torch.no_grad():
         assert torch.equal(Embedder.load(folder)(image), selfseg.load(run, "cpu")(image))
     assert header(folder / "weights.safetensors")["embedder"] == embedder_hash(run)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
     assert "Embedder.load('shared')" in (folder / "README.md").read_text()
     assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "embedder.json", "README.md"}
     other = make_run(tmp_path / "other", dim=5)
@@ -183,10 +184,12 @@ def test_prototypes_go_with_the_embedder(tmp_path: Path) -> None:
     assert "prototypes.safetensors" in (folder / "README.md").read_text()
 
 
-def test_onnx_gives_the_embedding_at_any_size(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{"centred": True}, {"decoder": "linear", "output_stride": 8}])
+def test_onnx_gives_the_embedding_at_any_size(settings: dict[str, Any], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     from onnx.reference import ReferenceEvaluator
 
+    run = make_run(tmp_path / "run", **settings)
     path = export(run, "onnx", tmp_path / "e.onnx")
     model = onnx.load(path)
     assert {prop.key: prop.value for prop in model.metadata_props}["architecture"] == "resnet18"

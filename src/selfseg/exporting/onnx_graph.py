@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfseg.errors import ConfigError, MissingExtra
 from selfseg.nn.embedder import Embedder
@@ -46,13 +47,14 @@ def trace(embedder: Embedder, image: Tensor, facts: Mapping[str, str], path: Pat
         ConfigError: if the exporter can't express the network.
     """
     onnx = require_onnx()
+    network = _traceable(embedder)
     with warnings.catch_warnings():
         # It warns of its age, and that the comparison of sizes in the feature pyramid is decided once: it comes out
         # the same for every size, and `run` asks the graph for another one.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                embedder,
+                network,
                 (image,),
                 str(path),
                 dynamo=False,
@@ -97,8 +99,18 @@ def evaluate_graph(embedder: Embedder, path: Path, image: Tensor) -> Tensor:
     return torch.from_numpy(embedding)
 
 
+def _traceable(embedder: Embedder) -> Embedder:
+    """An equal embedder whose centring has weights (1) and shifts (0): without, the exporter looks for their number."""
+    network = copy.deepcopy(embedder)
+    if isinstance(embedder.centre, nn.BatchNorm2d):
+        centre = nn.BatchNorm2d(embedder.dim, eps=embedder.centre.eps)
+        centre.load_state_dict({**centre.state_dict(), **embedder.centre.state_dict()})
+        network.centre = centre
+    return network.eval()
+
+
 def _unfit(embedder: Embedder, error: Exception) -> ConfigError:
-    reason = (str(error).splitlines() or ["no reason given"])[0]
+    reason = (str(error).splitlines() or ["no reason given"])[0][:200]
     return ConfigError(
         f"no ONNX graph of this embedder (backbone {embedder.config.backbone!r}, decoder {embedder.config.decoder!r}): "
         f"{type(error).__name__}: {reason}; the format safetensors works for every embedder"

@@ -182,6 +182,8 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], prot
             image = _draw((64, 96))
             _compare(path, Embedder.load(temporary)(image), embedder(image))
             temporary.chmod(0o755)
+            for file in temporary.iterdir():
+                file.chmod(0o644)
             if path.exists():
                 os.rename(path, old)
             try:
