@@ -29,7 +29,7 @@ def test_help_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[s
     assert all(f" {verb} " in out for verb in cli._VERBS)
 
 
-@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "evaluate", "report"])
+@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "concepts", "evaluate", "report"])
 def test_every_verb_has_help_and_refuses_what_it_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     assert f"selfseg {verb}" in said(capsys)[0]
@@ -193,6 +193,15 @@ def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[s
     assert main("embed run images --out out --max-bad 0.5".split()) == 0
     assert seen == [((Path("run"), Path("images"), Path("out")), {"device": "auto", "max_bad": 0.5})]
     assert said(capsys)[0] == "written: out/index.json"
+
+
+def test_the_words_of_concepts_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.discovery", "concepts", Path("run/concepts.html"))
+    words = "concepts run images --top 5 -k 27 --resolution 256 --crop 224 --min-share 0 --device cpu --max-bad 0.5"
+    assert main(words.split()) == 0
+    expected = {"top": 5, "k": 27, "resolution": 256, "crop": 224, "min_share": 0.0, "device": "cpu", "max_bad": 0.5}
+    assert seen == [((Path("run"), Path("images")), expected)]
+    assert said(capsys)[0] == "written: run/concepts.html"
 
 
 def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from selfseg.diagnosis import doctor as doctor
+    from selfseg.discovery import concepts as concepts
     from selfseg.evaluation.run import evaluate as evaluate
     from selfseg.exporting.run import export as export
     from selfseg.inference import cluster as cluster
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from selfseg.inference import load as load
     from selfseg.inference import segment as segment
     from selfseg.methods import Method as Method
+    from selfseg.methods import SlotCon as SlotCon
+    from selfseg.methods import SlotConConfig as SlotConConfig
     from selfseg.methods import ViCE as ViCE
     from selfseg.methods import ViCEConfig as ViCEConfig
     from selfseg.nn.embedder import Embedder as Embedder
@@ -41,11 +44,14 @@ _WHERE = {
     "Method": "selfseg.methods",
     "OptimizerConfig": "selfseg.training.recipe",
     "Recipe": "selfseg.training.recipe",
+    "SlotCon": "selfseg.methods",
+    "SlotConConfig": "selfseg.methods",
     "StepOutput": "selfseg.types",
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
     "cluster": "selfseg.inference",
+    "concepts": "selfseg.discovery",
     "doctor": "selfseg.diagnosis",
     "embed": "selfseg.inference",
     "evaluate": "selfseg.evaluation.run",

@@ -31,6 +31,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]cluster[/]   RUN IMAGES -k 8 27           group the pixels of all images into k concepts
   [bold]segment[/]   RUN IMAGES --out DIR         an index PNG and a coloured overlay per image
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
+  [bold]concepts[/]  RUN IMAGES --top 10          what each prototype finds, or with --k each cluster: a page of pictures
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]report[/]    RUN                          one page that shows what was learned
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
@@ -201,6 +202,47 @@ def _embed(
     return 0
 
 
+def _concepts(
+    run: Positional[Path],
+    images: Positional[Path],
+    top: int = 10,
+    k: Annotated[int | None, arg(aliases=["-k"])] = None,
+    resolution: int | None = None,
+    crop: int | None = None,
+    min_share: float = 0.01,
+    device: str = "auto",
+    max_bad: float = 0.05,
+) -> int:
+    """Show what each concept finds: its best segments over a collection, with counts, as RUN/concepts.html.
+
+    Args:
+        run: the trained run.
+        images: folder of images.
+        top: segments shown of each concept.
+        k: the run's clusters with this k instead of its prototypes.
+        resolution: short side in px that images are resized to; the run's own if not given.
+        crop: side in px of the centre square that is looked at; the whole image if not given.
+        min_share: segments below this share of their image are ranked last.
+        device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
+    """
+    from selfseg.discovery import concepts
+
+    page = concepts(
+        run,
+        images,
+        top=top,
+        k=k,
+        resolution=resolution,
+        crop=crop,
+        min_share=min_share,
+        device=device,
+        max_bad=max_bad,
+    )
+    _say(f"written: {page}")
+    return 0
+
+
 def _evaluate(
     run: Positional[Path],
     data: Positional[Path],
@@ -321,6 +363,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "cluster": lambda words: _parse("cluster", _cluster, words),
     "segment": lambda words: _parse("segment", _segment, words),
     "embed": lambda words: _parse("embed", _embed, words),
+    "concepts": lambda words: _parse("concepts", _concepts, words),
     "evaluate": lambda words: _parse("evaluate", _evaluate, words),
     "report": lambda words: _parse("report", _report, words),
     "export": lambda words: _parse("export", _export, words),

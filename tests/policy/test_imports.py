@@ -13,7 +13,7 @@ _WORDS = {"errors", "types", "files"}
 _PURE = _WORDS | {"geometry", "ops"}
 _DATA = _PURE | {"nn", "data"}
 _USE = _DATA | {"clustering", "evaluation", "inference", "show"}
-_EVERYTHING = _USE | {"methods", "training", "exporting", "diagnosis", "cli"}
+_EVERYTHING = _USE | {"methods", "training", "discovery", "exporting", "diagnosis", "cli"}
 
 # What each room (a folder or file right below the package) may import besides itself.
 MAY_IMPORT = {
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "evaluation": _USE,
     "inference": _USE,
     "show": _USE,
+    "discovery": _USE,
     "exporting": _USE,
     "diagnosis": _EVERYTHING,
     "cli": _EVERYTHING,

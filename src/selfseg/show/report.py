@@ -36,6 +36,7 @@ from selfseg.inference import collect, load, track_images
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import PcaBasis
 from selfseg.show.charts import line_chart
+from selfseg.show.concepts import read_concepts
 from selfseg.show.health import Verdict, judge, read_log
 from selfseg.show.pictures import (
     Picture,
@@ -54,6 +55,7 @@ _BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
 _THUMBNAIL = 200  # longer side in pixels
 _THUMBNAIL_IMAGES = 150  # the most images that are embedded for thumbnails only
 _CARDS_WITH_THUMBNAILS = 48
+_CONCEPTS, _CONCEPT_PICTURES = 64, 5  # about 3 MB; concepts.html has all
 
 _CURVES = {
     "loss": "loss",
@@ -152,6 +154,7 @@ def report(
         "rows": rows,
         "columns": 2 + len(clusterings),
         "panels": panels,
+        "concepts": read_concepts(run, _CONCEPTS, _CONCEPT_PICTURES, notes),
         "regions": regions,
         "views": views,
         "charts": _charts(log),
@@ -407,5 +410,6 @@ def _commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list[tup
         ("One vector per pixel, for your own code", f"selfseg embed {run} {images} --out {run}/embeddings"),
         ("Measure on a labelled folder", f"selfseg evaluate {run} LABELLED"),
         ("Another number of concepts", f"selfseg cluster {run} {images} -k 64"),
+        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {run} {images} --top 10"),
         ("This page again", f"selfseg report {run}"),
     ]
