@@ -23,6 +23,7 @@ from selfseg.files import read_json, write_atomically, write_json
 from selfseg.nn.embedder import Embedder
 
 _Taps = tuple[Tensor, Tensor]
+_PROTOTYPES = "embedder/prototypes.safetensors"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,31 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
     share = tuple(float(one["share"]) for one in info["clusters"])
     typical = tuple(tuple(one["typical"]) for one in info["clusters"])
     return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"})
+
+
+def load_prototypes(run: Path | str) -> Tensor:
+    """The concepts that the run's method learned itself.
+
+    Returns:
+        (K, D) float32, unit rows in the space of the embedder's output.
+
+    Raises:
+        RunError: if the run has none.
+    """
+    path = Path(run) / _PROTOTYPES
+    if not path.is_file():
+        raise RunError(
+            f"{run} has no prototypes ({path} is missing): its method has none, or an older selfseg trained it; "
+            "`selfseg cluster` gives any run clusters"
+        )
+    return load_file(path)["prototypes"]
+
+
+def save_prototypes(run: Path | str, prototypes: Tensor | None) -> None:
+    """Write what `load_prototypes` reads; nothing for None."""
+    if prototypes is not None:
+        tensors = {"prototypes": prototypes.detach().float().cpu().contiguous()}
+        write_atomically(Path(run) / _PROTOTYPES, lambda path: save_file(tensors, path))
 
 
 def embedder_hash(run: Path | str) -> str:

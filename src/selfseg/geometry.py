@@ -84,6 +84,39 @@ def overlap(first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])], dim=1)
 
 
+def interpolation_matrices(to_image: Tensor, box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """How a box of the image, cut into h x w cells, is read bilinearly from a view's map of h x w cells.
+
+    `rows @ map @ columns.T` is the box in the image's orientation, whatever the view's flip: what RoIAlign (aligned, one
+    sample per cell) does with the box in the view, and a flip back.
+
+    Args:
+        to_image: (B, 2, 3), axis-aligned, from view to image.
+        box: (B, 4) as (x0, y0, x1, y1) in the image's [-1, 1] frame, inside of what the view covers.
+        size: (h, w).
+
+    Returns:
+        rows (B, h, h), columns (B, w, w), in the dtype of `to_image`; every row sums to 1.
+
+    Example:
+        >>> whole, left = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]), torch.tensor([[-1.0, -1, 0, 1]])
+        >>> interpolation_matrices(whole, left, (1, 2))[1]
+        tensor([[[1.0000, 0.0000],
+                 [0.7500, 0.2500]]])
+    """
+    matrices = []
+    for axis, cells in ((1, size[0]), (0, size[1])):
+        scale, shift = to_image[:, axis, axis, None], to_image[:, axis, 2, None]  # (B, 1)
+        low, high = box[:, axis, None], box[:, axis + 2, None]
+        middle = (torch.arange(cells, device=box.device, dtype=box.dtype) + 0.5) / cells
+        inside = (low + middle * (high - low) - shift) / scale  # (B, cells) in the view's [-1, 1]
+        place = ((inside + 1) * (cells / 2) - 0.5).clamp(0, cells - 1)
+        # A cell's weight falls linearly to 0 at its neighbours' middles.
+        distance = place[:, :, None] - torch.arange(cells, device=box.device, dtype=box.dtype)
+        matrices.append((1 - distance.abs()).clamp(min=0))
+    return matrices[0], matrices[1]
+
+
 def warp(image: Tensor, affine: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """What a view sees of an image.
 

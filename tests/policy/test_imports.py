@@ -12,6 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 _WORDS = {"errors", "types", "files"}
 _PURE = _WORDS | {"geometry", "ops"}
 _DATA = _PURE | {"nn", "data"}
+_JOBS = {"checkpoint", "running"}
 _USE = _DATA | {"clustering", "evaluation", "inference", "show"}
 _EVERYTHING = _USE | {"methods", "training", "discovery", "exporting", "diagnosis", "cli"}
 
@@ -20,14 +21,16 @@ MAY_IMPORT = {
     "errors": _WORDS,
     "types": _WORDS,
     "files": _WORDS,
+    "checkpoint": _WORDS,
+    "running": _WORDS,
     "geometry": _PURE,
     "ops": _PURE,
     "nn": _DATA,
     "data": _DATA,
     "methods": _DATA,
-    "training": _DATA | {"methods", "show"},  # the trainer makes pictures as it goes
+    "training": _DATA | _JOBS | {"methods", "show", "clustering"},  # the trainer makes pictures and leaves prototypes
     "clustering": _USE,
-    "evaluation": _USE,
+    "evaluation": _USE | _JOBS,
     "inference": _USE,
     "show": _USE,
     "discovery": _USE,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from selfseg.data.views import ViewPlan
+from selfseg.nn.backbones import load_backbone
 from selfseg.nn.embedder import Embedder
 from selfseg.types import Batch, StepOutput
 
@@ -42,6 +43,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def views(self) -> ViewPlan:
         """Which views and regions the step wants."""
+
+    def load_backbone(self, source: str) -> str:
+        """Give the backbone its initial weights, see `selfseg.nn.backbones.load_backbone`; returns a sentence on it."""
+        return load_backbone(self.embedder.backbone, source, self.embedder.config.backbone)
+
+    def concept_vectors(self) -> Tensor | None:
+        """The method's own concepts: (K, D) unit rows in the space of the embedder's output, or None if it has none."""
+        return None
 
     def after_step(self, progress: float) -> None:
         """Called after the optimiser's step: averages, centres, normalised weights."""

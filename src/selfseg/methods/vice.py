@@ -220,6 +220,11 @@ class ViCE(Method):
         }
 
     @torch.no_grad()
+    def concept_vectors(self) -> Tensor:
+        """The prototypes."""
+        return F.normalize(self.prototypes.weight, dim=1)
+
+    @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Prototypes have unit length after every step."""
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))

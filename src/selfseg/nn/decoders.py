@@ -46,6 +46,33 @@ class LinearDecoder(nn.Module):
         return out
 
 
+class Projector(nn.Sequential):
+    """SlotCon's projector: three 1x1 convolutions with bias on the last stage, BatchNorm and GELU after the first two.
+
+    Weights begin as a normal distribution of deviation 0.02 cut at 2 (absolute), biases at 0.
+    """
+
+    def __init__(self, channels: Sequence[int], hidden: int, dim: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels[-1], hidden, 1),
+            nn.BatchNorm2d(hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.BatchNorm2d(hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, dim, 1),
+        )
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """Finest first list of (B, C_i, h_i, w_i) to (B, D, h, w) at the last stage's stride."""
+        out: Tensor = super().forward(stages[-1])
+        return out
+
+
 class DeepLabV3Plus(nn.Module):
     """DeepLabV3+ of segmentation_models_pytorch (ASPP 12/24/36), then a 1x1 convolution to D; output stride 4.
 
@@ -80,8 +107,8 @@ class DeepLabV3Plus(nn.Module):
         return out
 
 
-def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: int) -> nn.Module:
-    """Build a decoder by name: "fpn", "deeplabv3plus" or "linear".
+def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: int, hidden: int) -> nn.Module:
+    """Build a decoder by name: "fpn", "deeplabv3plus", "linear" or "projector".
 
     Raises:
         ConfigError: for another name.
@@ -92,4 +119,6 @@ def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: in
         return DeepLabV3Plus(channels, dim, output_stride)
     if name == "linear":
         return LinearDecoder(channels, dim)
-    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3plus, linear")
+    if name == "projector":
+        return Projector(channels, hidden, dim)
+    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3plus, linear, projector")

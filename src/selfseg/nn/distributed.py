@@ -67,6 +67,14 @@ class _SumWithGradient(torch.autograd.Function):
         return gradient
 
 
+def sum_with_gradient(value: Tensor) -> Tensor:
+    """The sum of every process's `value`, through which gradients flow back to every process; same shape."""
+    if world_size() == 1:
+        return value
+    total: Tensor = _SumWithGradient.apply(value)
+    return total
+
+
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the batches of all processes, on any device.
 
@@ -79,9 +87,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         values = input.float()
         count = values.new_tensor([values.numel() / values.shape[1]])
-        packed: Tensor = _SumWithGradient.apply(
-            torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
-        )
+        packed = sum_with_gradient(torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]))
         channels = values.shape[1]
         total = packed[-1].detach()
         mean = packed[:channels] / total

@@ -27,9 +27,11 @@ class EmbedderConfig:
     """What an embedder is made of.
 
     Attributes:
-        backbone: timm name of a CNN.
-        output_stride: of the backbone's last stage, in pixels; below 32 its last stages are dilated.
-        decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res) or "linear".
+        backbone: timm name of a CNN or ViT.
+        output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's is
+            its patch size.
+        decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res), "linear" or "projector" (SlotCon).
+        hidden: channels inside of the projector.
         dim: D, the length of a pixel's vector.
         centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
             (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
@@ -39,14 +41,16 @@ class EmbedderConfig:
 
     backbone: str = "resnet18"
     output_stride: Literal[8, 16, 32] = 8
-    decoder: Literal["fpn", "deeplabv3plus", "linear"] = "fpn"
+    decoder: Literal["fpn", "deeplabv3plus", "linear", "projector"] = "fpn"
+    hidden: int = 4096
     dim: int = 128
     centred: bool = False
     resolution: int | None = 320
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ConfigError(f"dim must be at least 1, not {self.dim}")
+        for name in ("dim", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.resolution is not None and self.resolution < 32:
             raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
 
@@ -79,9 +83,9 @@ class Embedder(nn.Module):
         self.backbone = make_backbone(config.backbone, config.output_stride)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
-        self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride)
+        self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride, config.hidden)
         self.centre = nn.BatchNorm2d(config.dim, affine=False) if config.centred else nn.Identity()
-        self.stride: int = strides[-1] if config.decoder == "linear" else strides[max(len(strides) - 4, 0)]
+        self.stride: int = strides[-1 if config.decoder in ("linear", "projector") else max(len(strides) - 4, 0)]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
@@ -168,7 +172,8 @@ class Embedder(nn.Module):
                 f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
             ) from error
         known = {field.name for field in fields(EmbedderConfig)}
-        if not isinstance(values, dict) or values.pop("format", None) != FORMAT or set(values) != known:
+        # A setting that a file does not know yet has its default, which is what the file was made with.
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
             raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
         try:
             embedder = cls(EmbedderConfig(**values))

@@ -1,0 +1,311 @@
+"""SlotCon: learned semantic slots that group pixels, and are contrasted between two overlapping crops.
+
+Wen, Zhao, Zheng, Zhang, Qi: "Self-Supervised Visual Representation Learning with Semantic Grouping", NeurIPS 2022. Every
+pixel of both networks is assigned to K prototypes; assignments of the same place must agree (grouping loss); pixels
+pooled by their assignment make slots, and a slot must be found again among all slots of the teacher (slot loss).
+
+Where the paper and its reference implementation, which made the published numbers, disagree, this is the reference:
+- the teacher moves before its forward, in the same step, not after the optimiser's;
+- inverse augmentation cuts the overlap out of the cosines, not out of the assignments;
+- attention has the teacher's temperature in both networks and no centre;
+- the teacher's BatchNorms see batches (train mode) and keep statistics of their own.
+
+Deviations from the reference, and why:
+- The overlap is cut by two small interpolation matrices instead of RoIAlign, the flip folded in: equal, and faster.
+- No matched slot in a batch gives a slot loss of 0 with gradient (there: not a number), one gives BatchNorm's bias.
+- Several processes: the slot loss is the mean over the pairs of all processes, not the mean of their means.
+
+Letters: B images, h w cells of the projection, D its dimension, K prototypes, M matched slots.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfseg.data.crops import OverlappingCrops
+from selfseg.errors import ConfigError
+from selfseg.geometry import interpolation_matrices, overlap
+from selfseg.methods.base import Method
+from selfseg.nn.backbones import load_backbone
+from selfseg.nn.distributed import gather_rows, sum_over_processes, world_size
+from selfseg.nn.embedder import Embedder, EmbedderConfig
+from selfseg.nn.heads import VectorMLP
+from selfseg.nn.twin import Twin
+from selfseg.ops.losses import effective_rank, usage_entropy
+from selfseg.types import Batch, StepOutput
+
+_EPSILON = 1e-6  # of the attention, so that a prototype without any pixel has a mean
+
+
+@dataclass(frozen=True)
+class SlotConConfig:
+    """SlotCon's settings; the defaults are the paper's on COCO (section 4.1).
+
+    Attributes:
+        embedder: the network; its output is the projection that prototypes group.
+        views: the view plan: two crops.
+        prototypes: K; the paper has 256 (COCO), 2048 (ImageNet), 64 (BDD100K), 27 (COCO-Stuff segmentation).
+        predictor_hidden: width of the predictor's two hidden layers.
+        student_temperature: tau_s of the student's assignment.
+        teacher_temperature: tau_t of the teacher's assignment, and of the attention in both networks.
+        slot_temperature: tau_c of the contrast between slots.
+        group_weight: lambda_g, the grouping loss's share in [0, 1]; the slot loss has the rest.
+        momentum: of the teacher at the start; it rises to 1 by a cosine.
+        centre_momentum: of the mean logit.
+        slots: "contrast" a slot with all slots of the teacher (InfoNCE), or only pull at its own ("regression", as
+            BYOL; table 8b).
+        align: what the overlap is cut out of: "assignments" (their cosines), or "projections" before anything else
+            (table 8c).
+        image_weight: weight of an additional contrast of whole images (as MoCo v3; table 8d), 0 = none.
+    """
+
+    embedder: EmbedderConfig = field(
+        default_factory=lambda: EmbedderConfig(
+            backbone="resnet50", output_stride=32, decoder="projector", dim=256, resolution=320
+        )
+    )
+    views: OverlappingCrops = field(default_factory=OverlappingCrops)
+    prototypes: int = 256
+    predictor_hidden: int = 4096
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.07
+    slot_temperature: float = 0.2
+    group_weight: float = 0.5
+    momentum: float = 0.99
+    centre_momentum: float = 0.9
+    slots: Literal["contrast", "regression"] = "contrast"
+    align: Literal["assignments", "projections"] = "assignments"
+    image_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("student_temperature", "teacher_temperature", "slot_temperature", "predictor_hidden"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"method.{name} must be above 0, not {getattr(self, name)}")
+        if self.prototypes < 2:
+            raise ConfigError(f"method.prototypes must be at least 2, not {self.prototypes}: all would be the same")
+        for name in ("group_weight", "momentum", "centre_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"method.{name} must be in [0, 1], not {getattr(self, name)}")
+        if self.image_weight < 0:
+            raise ConfigError(f"method.image_weight can't be negative: {self.image_weight}")
+
+
+class _Network(nn.Module):
+    """What student and teacher both have."""
+
+    def __init__(self, config: SlotConConfig) -> None:
+        super().__init__()
+        self.embedder = Embedder(config.embedder)
+        self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.embedder.dim))
+        # The image's projection is MoCo v3's own head; without that loss nothing of it exists.
+        self.image_head = (
+            VectorMLP(config.embedder.dim, config.predictor_hidden, config.embedder.dim) if config.image_weight else None
+        )
+
+
+class SlotCon(Method):
+    """The method; `forward` and `compare` are section 3, in its order.
+
+    Logs: loss_group, loss_slots, loss_image (0 without), active_slots (slots that hold a pixel, per view of an image),
+    matched_slots (pairs per image and direction), dead_prototypes (active in fewer than 1 of 1,000 images of late),
+    centre_norm, prototype_entropy (use of the prototypes by the teacher's pixels, fraction of log K),
+    assignment_entropy (of one teacher pixel, fraction of log K), effective_rank (of the student's projections),
+    agreement (share of the overlap's cells where student and teacher choose the same prototype).
+    """
+
+    Config: ClassVar[type[SlotConConfig]] = SlotConConfig
+    centre: Tensor
+    usage: Tensor
+
+    def __init__(self, config: SlotConConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embedder.dim
+        self.twin = Twin(_Network(config), buffers="own")
+        self.predictor = VectorMLP(dim, config.predictor_hidden, dim)
+        self.image_predictor = VectorMLP(dim, config.predictor_hidden, dim) if config.image_weight else None
+        self.register_buffer("centre", torch.zeros(config.prototypes))
+        self.register_buffer("usage", torch.ones(config.prototypes))  # share of views a prototype was active in
+
+    @property
+    def student(self) -> _Network:
+        """The network that learns."""
+        return cast(_Network, self.twin.student)
+
+    @property
+    def teacher(self) -> _Network:
+        """Its moving average."""
+        return cast(_Network, self.twin.teacher)
+
+    @property
+    def embedder(self) -> Embedder:  # type: ignore[override]
+        """What is kept: the teacher's."""
+        return self.teacher.embedder
+
+    def views(self) -> OverlappingCrops:
+        """Two crops that overlap."""
+        return self.config.views
+
+    def load_backbone(self, source: str) -> str:
+        """Into both networks; the teacher's BatchNorm statistics would not follow the student's."""
+        load_backbone(self.student.embedder.backbone, source, self.config.embedder.backbone)
+        return load_backbone(self.teacher.embedder.backbone, source, self.config.embedder.backbone)
+
+    @torch.no_grad()
+    def concept_vectors(self) -> Tensor:
+        """The teacher's prototypes."""
+        return F.normalize(self.teacher.prototypes, dim=1)
+
+    def forward(self, batch: Batch, progress: float) -> StepOutput:
+        """Project both crops by both networks, then compare."""
+        student = [_cells_last(self.student.embedder.raw(view.image)) for view in batch.views]
+        with torch.no_grad():
+            if self.training:
+                self.twin.update(self.momentum(progress))
+            teacher = [_cells_last(self.teacher.embedder.raw(view.image)) for view in batch.views]
+        first, second = (view.to_image for view in batch.views)
+        # In float32 under every precision: an assignment hangs on differences of cosines.
+        with torch.autocast(first.device.type, enabled=False):
+            return self.compare([x.float() for x in student], [y.float() for y in teacher], (first, second))
+
+    def momentum(self, progress: float) -> float:
+        """The teacher's momentum: from `config.momentum` to 1 by a cosine."""
+        return 1 - (1 - self.config.momentum) * (math.cos(math.pi * progress) + 1) / 2
+
+    def compare(self, student: list[Tensor], teacher: list[Tensor], to_image: tuple[Tensor, Tensor]) -> StepOutput:
+        """Group, align, compare; then the centre moves.
+
+        Args:
+            student: projections of the two views, (B, h, w, D) each.
+            teacher: the same of the teacher, without gradient.
+            to_image: affines of the two views, (B, 2, 3) each.
+        """
+        config = self.config
+        box = overlap(*to_image)
+        size = (student[0].shape[1], student[0].shape[2])
+        cuts = [interpolation_matrices(affine, box, size) for affine in to_image]
+        image_loss = self._contrast_images(student, teacher)
+        if config.align == "projections":
+            student = [_cut(x, cut) for x, cut in zip(student, cuts, strict=True)]
+            teacher = [_cut(y, cut) for y, cut in zip(teacher, cuts, strict=True)]
+        # Cosines to the prototypes (B, h, w, K), slots (B, K, D), and which slots hold a pixel (B, K).
+        mine = [self._group(x, self.student.prototypes) for x in student]
+        with torch.no_grad():
+            theirs = [self._group(y, self.teacher.prototypes) for y in teacher]
+        if config.align == "projections":
+            aligned, targets = [group.cosines for group in mine], [group.cosines for group in theirs]
+        else:
+            aligned = [_cut(group.cosines, cut) for group, cut in zip(mine, cuts, strict=True)]
+            targets = [_cut(group.cosines, cut) for group, cut in zip(theirs, cuts, strict=True)]
+
+        pairs = ((0, 1), (1, 0))  # student's view, teacher's view
+        group_loss = torch.stack([self._compare_cells(aligned[a], targets[b]) for a, b in pairs]).sum()
+        slot_loss = torch.stack([self._compare_slots(mine[a], theirs[b]) for a, b in pairs]).sum()
+        loss = config.group_weight * group_loss + (1 - config.group_weight) * slot_loss
+        if config.image_weight:
+            loss = loss + config.image_weight * image_loss
+        with torch.no_grad():
+            logs = {"loss_group": group_loss, "loss_slots": slot_loss, "loss_image": image_loss}
+            logs |= self._logs(student[0], mine, theirs, aligned, targets)
+            if self.training:
+                self._move_centre(theirs)
+        return StepOutput(loss, {name: value.detach() for name, value in logs.items()})
+
+    def _group(self, projections: Tensor, prototypes: Tensor) -> _Groups:
+        """Assign cells to prototypes and pool them (eq. 4 and 5); projections (B, h, w, D)."""
+        cells = projections.flatten(1, 2)  # (B, N, D)
+        cosines = F.linear(F.normalize(cells, dim=2), F.normalize(prototypes, dim=1))  # (B, N, K)
+        attention = torch.softmax(cosines / self.config.teacher_temperature, dim=2) + _EPSILON
+        pooled = attention.transpose(1, 2) @ cells / attention.sum(1)[:, :, None]  # (B, K, D)
+        winner = cosines.detach().max(2).indices
+        active = torch.zeros_like(cosines[:, 0], dtype=torch.bool).scatter_(1, winner, True)
+        return _Groups(cosines.unflatten(1, projections.shape[1:3]), pooled, active)
+
+    def _compare_cells(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Grouping loss of one direction (eq. 1 and 2); aligned cosines (B, h, w, K)."""
+        target = torch.softmax((teacher - self.centre) / self.config.teacher_temperature, dim=3)
+        prediction = torch.log_softmax(student / self.config.student_temperature, dim=3)
+        return -(target * prediction).sum(3).mean()
+
+    def _compare_slots(self, student: _Groups, teacher: _Groups) -> Tensor:
+        """Slot loss of one direction (eq. 6) over slots that are active in both, times 2 tau_c as the reference."""
+        matched = student.active & teacher.active  # (B, K)
+        queries = F.normalize(self.predictor(student.slots[matched]), dim=1)  # (M, D)
+        total = sum_over_processes(matched.sum().to(queries.dtype)).clamp(min=1)
+        if self.config.slots == "regression":
+            own = F.normalize(teacher.slots[matched], dim=1)
+            return (2 - 2 * (queries * own).sum(1)).sum() * (world_size() / total)
+        keys, start = gather_rows(F.normalize(teacher.slots[teacher.active], dim=1))
+        place = torch.cumsum(teacher.active.flatten(), 0) - 1 + start  # of each active slot among everybody's
+        tau = self.config.slot_temperature
+        each = F.cross_entropy(queries @ keys.T / tau, place[matched.flatten()], reduction="sum")
+        return each * (2 * tau * world_size() / total)
+
+    def _contrast_images(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        """MoCo v3's loss of the mean projections, both directions; 0 if it is not wanted."""
+        if self.image_predictor is None or self.student.image_head is None or self.teacher.image_head is None:
+            return student[0].new_zeros(())
+        tau, terms = self.config.slot_temperature, []
+        queries = [self.image_predictor(self.student.image_head(x.mean((1, 2)))) for x in student]  # (B, D)
+        with torch.no_grad():
+            keys = [gather_rows(F.normalize(self.teacher.image_head(y.mean((1, 2))), dim=1)) for y in teacher]
+        for query, (key, start) in zip(queries, keys[::-1], strict=True):
+            own = torch.arange(start, start + len(query), device=query.device)
+            terms.append(2 * tau * F.cross_entropy(F.normalize(query, dim=1) @ key.T / tau, own))
+        return torch.stack(terms).sum()
+
+    def _move_centre(self, teacher: list[_Groups]) -> None:
+        """The mean logit follows the teacher's cosines of both views, all cells and processes (eq. 3)."""
+        mean = torch.stack([group.cosines.mean((0, 1, 2)) for group in teacher]).mean(0)
+        self.centre.lerp_(sum_over_processes(mean) / world_size(), 1 - self.config.centre_momentum)
+        active = torch.cat([group.active for group in teacher]).to(self.usage.dtype).mean(0)
+        self.usage.lerp_(sum_over_processes(active) / world_size(), 0.01)
+
+    def _logs(
+        self,
+        projections: Tensor,
+        student: list[_Groups],
+        teacher: list[_Groups],
+        aligned: list[Tensor],
+        targets: list[Tensor],
+    ) -> dict[str, Tensor]:
+        log_k = math.log(self.config.prototypes)
+        assignment = torch.softmax((teacher[0].cosines - self.centre) / self.config.teacher_temperature, dim=3)
+        assignment = assignment.flatten(0, 2)  # (B h w, K)
+        return {
+            "active_slots": torch.cat([group.active for group in student]).sum(1).float().mean(),
+            "matched_slots": (student[0].active & teacher[1].active).sum(1).float().mean(),
+            "dead_prototypes": (self.usage < 1e-3).sum().float(),
+            "centre_norm": self.centre.norm(),
+            "prototype_entropy": usage_entropy(assignment),
+            "assignment_entropy": torch.special.entr(assignment).sum(1).mean() / log_k,
+            "effective_rank": effective_rank(F.normalize(projections.flatten(0, 2), dim=1)),
+            "agreement": (aligned[0].max(3).indices == targets[1].max(3).indices).float().mean(),
+        }
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """One view's cells in groups: cosines (B, h, w, K), slots (B, K, D), active (B, K) bool."""
+
+    cosines: Tensor
+    slots: Tensor
+    active: Tensor
+
+
+def _cells_last(embedding: Tensor) -> Tensor:
+    """(B, D, h, w) to (B, h, w, D)."""
+    return embedding.permute(0, 2, 3, 1)
+
+
+def _cut(cells: Tensor, matrices: tuple[Tensor, Tensor]) -> Tensor:
+    """Inverse augmentation: (B, h, w, K) to the same shape over the overlap, in the image's orientation."""
+    rows, columns = matrices  # (B, h, h), (B, w, w)
+    cells = columns[:, None] @ cells  # (B, h, w, K)
+    return (rows @ cells.flatten(2)).view_as(cells)

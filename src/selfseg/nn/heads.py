@@ -1,0 +1,89 @@
+"""Heads on vectors: the predictors of student-teacher methods."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfseg.nn.distributed import sum_with_gradient, world_size
+
+
+class VectorBatchNorm(nn.Module):
+    """BatchNorm of vectors over the rows of all processes, for any number of rows, even none.
+
+    torch's raises for a single row, and its synchronised form on the CPU. Here a single row becomes the bias, and no row
+    at all gives no row with a gradient of zero for the weights. Fewer than two rows leave the statistics as they are.
+
+    Args:
+        features: D.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, D) to (N, D), N may differ between processes."""
+        alone = world_size() == 1
+        if not self.training or (alone and rows.shape[0] > 1):
+            if self.training:
+                self.num_batches_tracked.add_(1)
+            return F.batch_norm(
+                rows,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                self.training,
+                self.momentum,
+                self.eps,
+            )
+        count = rows.new_tensor([rows.shape[0]])
+        packed = sum_with_gradient(torch.cat([rows.sum(0), rows.square().sum(0), count]))
+        features = rows.shape[1]
+        total = packed[-1].detach().clamp(min=1)
+        mean = packed[:features] / total
+        variance = (packed[features:-1] / total - mean.square()).clamp(min=0)
+        if total > 1:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+                self.running_var.lerp_((variance * (total / (total - 1))).to(self.running_var), self.momentum)
+                self.num_batches_tracked.add_(1)
+        return (rows - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class VectorMLP(nn.Sequential):
+    """SlotCon's predictor: three linear layers, BatchNorm and GELU after the first two.
+
+    Weights begin as a normal distribution of deviation 0.02 cut at 2 (absolute), biases at 0.
+
+    Args:
+        dim: of the input vectors.
+        hidden: width of both hidden layers.
+        out: of the output vectors.
+    """
+
+    def __init__(self, dim: int, hidden: int, out: int) -> None:
+        super().__init__(
+            nn.Linear(dim, hidden),
+            VectorBatchNorm(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            VectorBatchNorm(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, out),
+        )
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
