@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from selfseg.checkpoint import load_newest
 from selfseg.nn.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
-from selfseg.training.checkpoint import load_newest
 from selfseg.training.log import read_log
 
 pytestmark = pytest.mark.distributed

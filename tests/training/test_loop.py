@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from selfseg.checkpoint import load_newest
 from selfseg.data.regions import Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.errors import (
@@ -33,7 +34,6 @@ from selfseg.methods.vice import ViCE, ViCEConfig
 from selfseg.nn.backbones import make_backbone
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.training import loop
-from selfseg.training.checkpoint import load_newest
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig, Recipe

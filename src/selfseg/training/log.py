@@ -1,4 +1,4 @@
-"""What training writes while it goes: log.jsonl always, TensorBoard events, a progress bar."""
+"""What training writes while it goes: log.jsonl always, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from selfseg.errors import StorageError
 from selfseg.files import storage_errors, write_text
@@ -70,33 +67,3 @@ class TrainingLog:
         except StorageError:
             if error is None:  # else the first error is the one to tell
                 raise
-
-
-class ProgressBar:
-    """Step, loss, rate, remaining time, and the share of time that training waited for data."""
-
-    def __init__(self, total: int, done: int, enabled: bool) -> None:
-        self._progress = Progress(
-            TextColumn("[bold]train"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not enabled,
-        )
-        self._task = self._progress.add_task("train", total=total, completed=done, told="first steps")
-
-    def __enter__(self) -> ProgressBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def update(self, step: int, loss: float, rate: float, wait: float) -> None:
-        """Show the steps done, the loss, images a second, and the share of time spent waiting for data."""
-        told = f"loss {loss:.3f}  {rate:.1f} img/s  data {wait:.0%}"
-        self._progress.update(self._task, completed=step, told=told)

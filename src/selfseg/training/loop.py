@@ -25,6 +25,7 @@ from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from selfseg.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.data.images import REASONS, ImageCollection, SkipLog
 from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
 from selfseg.data.regions import RegionCache
@@ -33,11 +34,11 @@ from selfseg.files import OUTPUT_MARKER, mark_output, write_json
 from selfseg.methods import Method
 from selfseg.nn.backbones import load_backbone
 from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+from selfseg.running import ProgressBar, stop_signals
 from selfseg.show.pictures import draw_views, write_image
-from selfseg.training.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.training.collection import open_images, record_images
-from selfseg.training.log import ProgressBar, TrainingLog
-from selfseg.training.processes import anywhere, raise_together, stop_signals, together
+from selfseg.training.log import TrainingLog
+from selfseg.training.processes import anywhere, raise_together, together
 from selfseg.training.recipe import OptimizerConfig, Recipe, differences, read_recipe, recipe_hash, write_recipe
 from selfseg.training.schedule import warmup_cosine
 from selfseg.types import Batch, StepOutput

@@ -1,4 +1,4 @@
-"""What the processes of one run must do together: agree, fail, and stop at a signal.
+"""What the processes of one run must do together: agree, and fail.
 
 A process that raises alone leaves the others waiting in their next collective. So whatever can fail in one process
 (the first one writes, each one reads its own images) is agreed on before any of them goes on.
@@ -6,12 +6,8 @@ A process that raises alone leaves the others waiting in their next collective. 
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -49,31 +45,3 @@ def raise_together(fabric: Fabric, problem: Exception | None, failed: bool) -> N
         raise problem
     if failed:
         raise RunError(f"process {fabric.global_rank} stops because another one of this run failed; see its message")
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """While inside, SIGINT and SIGTERM set the event; a second one acts as usual.
-
-    Outside of the main thread, where signals can't be handled, the event is never set.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    owner = os.getpid()
-
-    def handle(number: int, frame: Any) -> None:
-        if os.getpid() != owner:
-            return
-        event.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

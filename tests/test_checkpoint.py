@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from selfseg import checkpoint as module
+from selfseg.checkpoint import load_newest, remove_leftovers, save_checkpoint
 from selfseg.errors import CheckpointError, StorageError
-from selfseg.training import checkpoint as module
-from selfseg.training.checkpoint import load_newest, remove_leftovers, save_checkpoint
 
 
 def _trained(steps: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -96,7 +96,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import torch
 from torch import nn
-from selfseg.training import checkpoint as c
+from selfseg import checkpoint as c
 from selfseg import files
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
