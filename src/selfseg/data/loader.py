@@ -14,10 +14,11 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.context import BaseContext
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -30,6 +31,8 @@ from selfseg.data.regions import RegionCache
 from selfseg.data.views import Crop, ViewPlan
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.types import Batch, View
+
+T = TypeVar("T")
 
 Key = tuple[int, int]
 """(epoch, image index)."""
@@ -220,12 +223,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def make_loader(
-    dataset: ViewDataset,
+    dataset: Dataset[T],
     sampler: StepSampler,
     workers: int = 0,
     pin_memory: bool = False,
     prefetch: int = 2,
-) -> DataLoader[Sample]:
+    collate_fn: Callable[[Sequence[T]], Any] = cast(Any, collate),  # noqa: B008
+) -> DataLoader[T]:
     """A loader of batches in the sampler's order.
 
     Worker processes are started by a fork server (spawned, where there is none), never by forking this process: it
@@ -233,14 +237,15 @@ def make_loader(
     top level by `if __name__ == "__main__":`, and the first batch comes a few seconds late, once per run.
 
     Args:
-        dataset: the samples.
+        dataset: the samples, by key.
         sampler: the keys of each batch.
         workers: number of processes; 0 reads in this one.
         pin_memory: whether batches are put in page-locked memory, for a faster way to a GPU.
         prefetch: batches that each worker prepares ahead.
+        collate_fn: makes a batch of samples.
 
     Returns:
-        An iterable of `Batch`.
+        An iterable of what `collate_fn` returns, of `Batch` unless told otherwise.
 
     Raises:
         ConfigError: if `workers` is negative or `prefetch` less than 1.
@@ -253,7 +258,7 @@ def make_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate_fn,
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
@@ -264,8 +269,8 @@ def make_loader(
     )
 
 
-def iterate(loader: DataLoader[Sample]) -> Iterator[Batch]:
-    """The loader's batches.
+def iterate(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, whatever its `collate_fn` makes of samples.
 
     Raises:
         SelfsegError: what a worker process raised, without the traceback that the loader puts into its message.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.table import Table
 
+from selfseg.evaluation.coco import DetectionResult
 from selfseg.files import read_json
 from selfseg.types import EvalResult
 
@@ -19,18 +21,28 @@ def recipe_hash(run: Path) -> str:
     return hashlib.blake2b(recipe.read_bytes(), digest_size=8).hexdigest() if recipe.is_file() else ""
 
 
-def result_name(result: EvalResult) -> str:
+def package_version() -> str:
+    """selfseg's, or "" when it runs from a source tree that was not installed."""
+    try:
+        return version("selfseg")
+    except PackageNotFoundError:
+        return ""
+
+
+def result_name(result: EvalResult | DetectionResult) -> str:
     """The file name of a result: the same question gives the same name, so that a new answer takes the old one's place.
 
     Example: "camvid-val-clusters-k64-embedder.json".
     """
-    parts = [result.dataset, result.split, result.protocol, f"k{result.k}" if result.k is not None else "", result.what]
+    k = result.k if isinstance(result, EvalResult) else None
+    parts = [result.dataset, result.split, result.protocol, f"k{k}" if k is not None else "", result.what]
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
 
 
 def read_results(run: Path | str) -> list[EvalResult]:
-    """What earlier evaluations left in RUN/results, by file name."""
-    return [EvalResult.from_dict(read_json(path)) for path in sorted((Path(run) / "results").glob("*.json"))]
+    """What earlier evaluations left in RUN/results, by file name; without detections, which count no pixels."""
+    values = [read_json(path) for path in sorted((Path(run) / "results").glob("*.json"))]
+    return [EvalResult.from_dict(value) for value in values if value.get("protocol") != "detection"]
 
 
 def format_table(results: Iterable[EvalResult]) -> Table:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ from selfseg.evaluation.passes import AffineHead, Progress, Tally, count, sample
 from selfseg.evaluation.prototypes import VERSION as PROTOTYPES_VERSION
 from selfseg.evaluation.prototypes import PrototypesConfig, matching_for, prototype_head
 from selfseg.evaluation.results import format_table as format_table
-from selfseg.evaluation.results import recipe_hash, result_name
+from selfseg.evaluation.results import package_version, recipe_hash, result_name
 from selfseg.files import write_json
 from selfseg.nn.embedder import Embedder
 from selfseg.types import EvalResult
@@ -401,7 +400,7 @@ class _Sheet:
             },
             options={**options, "absent_classes": absent},
             recipe_hash=self.recipe_hash if recipe_hash is None else recipe_hash,
-            package_version=_package_version(),
+            package_version=package_version(),
         )
 
 
@@ -412,10 +411,3 @@ def _summary(metrics: Sequence[Metrics]) -> dict[str, float]:
         result[name] = float(np.mean(values))
         result[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return result
-
-
-def _package_version() -> str:
-    try:
-        return version("selfseg")
-    except PackageNotFoundError:  # run from a source tree that was not installed
-        return ""
