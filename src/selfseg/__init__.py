@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from selfseg.diagnosis import doctor as doctor
     from selfseg.discovery import concepts as concepts
     from selfseg.evaluation.run import evaluate as evaluate
+    from selfseg.evaluation.transfer import transfer as transfer
     from selfseg.exporting.run import export as export
     from selfseg.inference import cluster as cluster
     from selfseg.inference import embed as embed
@@ -61,6 +62,7 @@ _WHERE = {
     "report": "selfseg.show.report",
     "segment": "selfseg.inference",
     "train": "selfseg.training.loop",
+    "transfer": "selfseg.evaluation.transfer",
 }
 
 __all__ = sorted([*_WHERE, "__version__"])

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from selfseg.errors import ConfigError, Interrupted, SelfsegError
 
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
+
+Settings = TypeVar("Settings")
 
 _out = Console()
 _err = Console(stderr=True)
@@ -33,6 +35,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
   [bold]concepts[/]  RUN IMAGES --top 10          what each prototype finds, or with --k each cluster: a page of pictures
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
+  [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
   [bold]report[/]    RUN                          one page that shows what was learned
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
   [bold]recipes[/]                                what can be trained
@@ -291,6 +294,57 @@ def _evaluate(
     return 0
 
 
+def _transfer(words: list[str]) -> int:
+    from selfseg.evaluation.transfer import PRESETS, transfer
+
+    if not words or words[0] in ("-h", "--help"):
+        _say("selfseg transfer PRESET RUN|FILE|imagenet|random DATA --out DIR [settings]; the presets:\n")
+        for name, preset in PRESETS.items():
+            _out.print(f"[bold]{name:12}[/]{(preset.__doc__ or '').splitlines()[0]}", highlight=False, soft_wrap=True)
+        return 0 if words else ConfigError.exit_code
+    if words[0] not in PRESETS:
+        raise ConfigError(f"no preset {words[0]!r}; there are {', '.join(PRESETS)}")
+    default: Any = _TransferJob(tyro.MISSING, tyro.MISSING, tyro.MISSING, PRESETS[words[0]]())
+    settings: Any = _TransferJob[type(default.config)]  # type: ignore[misc]
+    about = PRESETS[words[0]].__doc__
+    job = tyro.cli(settings, default=default, args=words[1:], prog=f"selfseg transfer {words[0]}", description=about)
+    result = transfer(
+        job.source,
+        job.data,
+        job.config,
+        job.out,
+        device=job.device,
+        workers=job.workers,
+        checkpoint_every=job.checkpoint_every,
+    )
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
+    _say(f"{result.what} on {result.dataset} {result.split}: {numbers}; written: {job.out}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _TransferJob(Generic[Settings]):
+    """The options of `selfseg transfer PRESET`.
+
+    Attributes:
+        source: a run; or a file of weights, "imagenet" or "random", for which --backbone tells the architecture.
+        data: a labelled folder; COCO's folder for detection.
+        out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
+        config: the preset's settings.
+        device: auto, cpu or cuda.
+        workers: processes that read images.
+        checkpoint_every: iterations between checkpoints.
+    """
+
+    source: Positional[str]
+    data: Positional[Path]
+    out: Path
+    config: OmitArgPrefixes[Settings]
+    device: str = "auto"
+    workers: int = 4
+    checkpoint_every: int = 1000
+
+
 def _report(run: Positional[Path], images: Path | None = None, count: int = 12, device: str = "auto") -> int:
     """Write RUN/report.html, one page that shows what was learned.
 
@@ -365,6 +419,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "embed": lambda words: _parse("embed", _embed, words),
     "concepts": lambda words: _parse("concepts", _concepts, words),
     "evaluate": lambda words: _parse("evaluate", _evaluate, words),
+    "transfer": _transfer,
     "report": lambda words: _parse("report", _report, words),
     "export": lambda words: _parse("export", _export, words),
     "recipes": _list_recipes,
