@@ -23,3 +23,16 @@ def test_interpolated_scores_are_scores_of_the_interpolated_embedding(size):
     whole = F.interpolate(embedding[None], size, mode="bilinear", align_corners=False)[0]
     expected = (torch.einsum("nd,dhw->nhw", head.weight, whole) + head.bias[:, None, None]).max(0).indices
     assert torch.equal(predict(embedding, head, size), expected)
+
+
+@pytest.mark.parametrize("cells", [(6, 8), (1, 8), (6, 1), (1, 1)])
+@pytest.mark.parametrize("size", [(24, 33), (5, 7), (4, 40)])
+@pytest.mark.parametrize("outputs", [40, 600])
+def test_leaving_out_what_can_not_win_changes_nothing(cells, size, outputs):
+    generator = torch.Generator().manual_seed(outputs)
+    embedding = torch.randn(5, *cells, dtype=torch.float64, generator=generator)
+    weight = torch.randn(outputs, 5, dtype=torch.float64, generator=generator)
+    head = AffineHead(weight, torch.randn(outputs, dtype=torch.float64, generator=generator))
+    scores = torch.einsum("nd,dhw->nhw", weight, embedding) + head.bias[:, None, None]
+    whole = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+    assert torch.equal(predict(embedding, head, size), whole.max(0).indices)

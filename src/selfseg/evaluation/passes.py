@@ -27,6 +27,7 @@ Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""
 
 _MEMORY = 1 << 30  # bytes, at most, of drawn vectors of either kind
+_MANY = 32  # outputs, from which on it pays to ask which of them can win at all
 _SCORES = 1 << 20  # scores at label resolution held at a time; 4 MB stay in a core's cache
 
 
@@ -226,13 +227,42 @@ def predict(embedding: Tensor, head: AffineHead, size: tuple[int, ...]) -> Tenso
             result[start : start + rows] = torch.addmm(bias, cells[start : start + rows], weight.T).max(1).indices
         return result.reshape(height, width)
     scores = torch.addmm(bias, cells, weight.T).reshape(h, w, outputs)
-    # Rows first, then columns, in bands: equal to one bilinear resize, but never H x W x n scores at a time.
     y = ((torch.arange(height, device=embedding.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
     top = y.floor().long()
-    bottom, share = (top + 1).clamp(max=h - 1), (y - top).to(scores)[:, None, None]
+    if outputs <= _MANY:
+        return _resized_winner(scores, top, y - top, width)
+    # With many outputs most can't win between two rows of cells; the rest is few.
     result = torch.empty(height, width, dtype=torch.int64, device=embedding.device)
+    for row in range(h):
+        part = top == row
+        between = scores[row : row + 2]
+        possible = _possible(between)
+        first = torch.zeros_like(top[part])
+        result[part] = possible[_resized_winner(between[..., possible], first, (y - top)[part], width)]
+    return result
+
+
+def _possible(scores: Tensor) -> Tensor:
+    """The outputs that can win at a point between the cells of one or two rows: (1 or 2, w, n) to ascending indices.
+
+    Inside of a square of cells an output stays below its best corner, and the winner above the best of worst corners.
+    """
+    best, worst = scores.amax(0), scores.amin(0)  # (w, n)
+    if len(best) > 1:
+        best, worst = torch.maximum(best[:-1], best[1:]), torch.minimum(worst[:-1], worst[1:])
+    return torch.nonzero((best >= worst.amax(1, keepdim=True)).any(0)).flatten()
+
+
+def _resized_winner(scores: Tensor, top: Tensor, share: Tensor, width: int) -> Tensor:
+    """The largest of n scores (h, w, n) at each pixel of rows that lie `share` below the rows `top` of cells.
+
+    Rows first, then columns, in bands: equal to one bilinear resize, but never H x W x n scores at a time.
+    """
+    h, outputs = len(scores), scores.shape[2]
+    bottom, share = (top + 1).clamp(max=h - 1), share.to(scores)[:, None, None]
+    result = torch.empty(len(top), width, dtype=torch.int64, device=scores.device)
     rows = max(1, _SCORES // (outputs * width))
-    for start in range(0, height, rows):
+    for start in range(0, len(top), rows):
         part = slice(start, start + rows)
         band = torch.lerp(scores[top[part]], scores[bottom[part]], share[part])  # (rows, w, n)
         wide = band[None].permute(0, 3, 1, 2)  # channels last in memory, which is fast
