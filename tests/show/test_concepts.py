@@ -105,7 +105,7 @@ def test_the_report_has_a_section_of_them(run):
     assert "What each prototype found" in shown
     assert shown.count("<article") == 64
     assert shown.count("<img") == 64 * 5
-    assert "5 more with smaller shares" in shown
+    assert "5 more have smaller shares" in shown
     leave_concepts(run, embedder="another")
     assert "of an earlier embedder" in section()[0]
 
