@@ -13,6 +13,7 @@ import torch
 from selfseg.checkpoint import load_newest
 from selfseg.nn.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
 from selfseg.training.log import read_log
+from tiny import RECIPES
 
 pytestmark = pytest.mark.distributed
 
@@ -20,15 +21,13 @@ _TRAIN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_loop import tiny_recipe
+from tiny import RECIPES
 from selfseg import OptimizerConfig, train
 
 if __name__ == "__main__":
-    train(
-        tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3]), devices=int(sys.argv[4]), accelerator="cpu", batch_size=4,
-                    optimizer=OptimizerConfig(name="lars", base_lr=0.05)),
-        progress=False,
-    )
+    recipe = RECIPES[sys.argv[5]](Path(sys.argv[2]), Path(sys.argv[3]), devices=int(sys.argv[4]), accelerator="cpu",
+                                  batch_size=4, optimizer=OptimizerConfig(name="lars", base_lr=0.05))
+    train(recipe, progress=False)
 """
 
 _COLLECTIVES = """
@@ -110,13 +109,14 @@ def test_collectives_of_two_processes() -> None:
     assert [worker.returncode for worker in workers] == [0, 0], messages
 
 
-def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", RECIPES)
+def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path, method: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(_TRAIN)
-    training_tests = str(Path(__file__).parents[1] / "training")
+    tests = str(Path(__file__).parents[1])
     for devices in ("1", "2"):
         environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
-        words = [sys.executable, str(script), training_tests, str(photos), str(tmp_path / devices), devices]
+        words = [sys.executable, str(script), tests, str(photos), str(tmp_path / devices), devices, method]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_newest(tmp_path / devices / "checkpoints") for devices in ("1", "2"))
@@ -133,7 +133,7 @@ _SKIP = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_loop import tiny_recipe
+from tiny import vice
 from selfseg import train
 from selfseg.training import loop
 
@@ -146,7 +146,7 @@ def remove_then_load(*args):
 
 loop.make_loader = remove_then_load
 if __name__ == "__main__":
-    recipe = tiny_recipe(photos, Path(sys.argv[3]), devices=2, accelerator="cpu", batch_size=6, steps=2, max_bad=0.5)
+    recipe = vice(photos, Path(sys.argv[3]), devices=2, accelerator="cpu", batch_size=6, steps=2, max_bad=0.5)
     train(recipe, progress=False)
 """
 

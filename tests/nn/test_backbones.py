@@ -97,6 +97,19 @@ def test_weights_of_networks_that_timm_renames_for_features_load(tmp_path: Path)
     assert torch.equal(backbone.state_dict()[f"stages_1.{name}"], whole.state_dict()[f"stages.1.{name}"])
 
 
+def test_a_vit_takes_images_of_any_size_and_its_weights_load(tmp_path: Path) -> None:
+    whole = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    embedder = Embedder(
+        EmbedderConfig(backbone="vit_tiny_patch16_224", output_stride=16, decoder="projector", hidden=16, dim=8)
+    ).eval()
+    load_backbone(embedder.backbone, tmp_path / "weights.safetensors")
+    name = "blocks.3.attn.qkv.weight"
+    assert torch.equal(embedder.backbone.state_dict()[f"model.{name}"], whole.state_dict()[name])
+    assert embedder.stride == 16
+    assert embedder(torch.rand(1, 3, 70, 100)).shape == (1, 8, 5, 7)
+
+
 @pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"epoch": 3}])
 def test_torch_files_without_named_tensors_are_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pth")

@@ -1,7 +1,7 @@
 """SlotCon's mathematics in float64 against numbers of its reference implementation (the file beside this one).
 
-Their convention: an overlap is given as (x0, y0, x1, y1) in [0, 1] of each crop; here it is turned into the affines that
-have this overlap.
+Their convention: an overlap is given as (x0, y0, x1, y1) in [0, 1] of each crop; here it is turned into the affines
+that have this overlap.
 """
 
 from collections.abc import Iterator

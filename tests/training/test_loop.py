@@ -17,8 +17,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from selfseg.checkpoint import load_newest
-from selfseg.data.regions import Superpixels
-from selfseg.data.views import ContentCentredViews
 from selfseg.errors import (
     CheckpointError,
     ConfigError,
@@ -30,81 +28,38 @@ from selfseg.errors import (
     StorageError,
     TooManyBadImages,
 )
-from selfseg.methods.vice import ViCE, ViCEConfig
+from selfseg.methods.vice import ViCE
 from selfseg.nn.backbones import make_backbone
-from selfseg.nn.embedder import Embedder, EmbedderConfig
+from selfseg.nn.embedder import Embedder
 from selfseg.training import loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
-from selfseg.training.recipe import OptimizerConfig, Recipe
-
-
-def tiny_recipe(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
-    """Two images a step of six: an epoch is three steps."""
-    recipe: Recipe[ViCEConfig] = Recipe(
-        images=images,
-        out=out,
-        method=ViCEConfig(
-            embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
-            views=ContentCentredViews(
-                views=2, size=32, short_side=48, centre_square=False, regions=Superpixels(8), region_stride=4
-            ),
-            prototypes=6,
-            queue=30,
-            prototypes_frozen=0.1,
-            pool_stride=4,
-        ),
-        optimizer=OptimizerConfig(name="lars", base_lr=0.5),
-        steps=6,
-        batch_size=2,
-        workers=0,
-        log_every=1,
-        checkpoint_every=100,
-        max_bad=0.2,
-    )
-    return replace(recipe, **changes)
-
-
-def state_of(run: Path) -> dict[str, torch.Tensor]:
-    loaded = load_newest(run / "checkpoints")
-    assert loaded is not None
-    tensors = dict(loaded.model)
-    for number, state in loaded.optimizer.items():
-        tensors.update({f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()})
-    return tensors
-
-
-def assert_same_state(first: Path, second: Path) -> None:
-    a, b = state_of(first), state_of(second)
-    assert a.keys() == b.keys()
-    assert any(key.startswith("queue") for key in a)
-    assert any(key.startswith("optimizer") for key in a)
-    different = [key for key in a if not torch.equal(a[key], b[key])]
-    assert different == []
+from selfseg.training.recipe import OptimizerConfig
+from tiny import RECIPES, assert_same_state, vice
 
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call with n: the method asks to stop (as a signal would) in its n-th step."""
+    """Call with n: a signal comes within the n-th step."""
 
     def arrange(steps: int) -> None:
         calls = 0
-        original = ViCE.after_step
+        original = loop._require_finite
 
-        def counted(self: ViCE, progress: float) -> None:
+        def counted(*args: Any) -> None:
             nonlocal calls
-            original(self, progress)
+            original(*args)
             calls += 1
-            if calls == steps + 1:  # the first call is the constructor's
+            if calls == steps:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(ViCE, "after_step", counted)
+        monkeypatch.setattr(loop, "_require_finite", counted)
 
     return arrange
 
 
 def test_a_run_leaves_what_the_other_verbs_need(photos: Path, tmp_path: Path) -> None:
-    run = train(tiny_recipe(photos, tmp_path / "run"), progress=False)
+    run = train(vice(photos, tmp_path / "run"), progress=False)
     assert Embedder.load(run / "embedder").dim == 8
     lines = read_log(run)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -115,13 +70,14 @@ def test_a_run_leaves_what_the_other_verbs_need(photos: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("stop", [3, 4], ids=["at an epoch's edge", "within an epoch"])
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
+@pytest.mark.parametrize("method", RECIPES)
 def test_stopped_and_resumed_equals_straight_bit_for_bit(
-    photos: Path, tmp_path: Path, stop_after: Any, stop: int, optimizer: Any
+    photos: Path, tmp_path: Path, stop_after: Any, stop: int, optimizer: Any, method: str
 ) -> None:
     settings = {"optimizer": OptimizerConfig(name=optimizer, base_lr=0.01)}
-    train(tiny_recipe(photos, tmp_path / "straight", **settings), progress=False)
+    train(RECIPES[method](photos, tmp_path / "straight", **settings), progress=False)
     stop_after(stop)
-    stopped = tiny_recipe(photos, tmp_path / "stopped", **settings)
+    stopped = RECIPES[method](photos, tmp_path / "stopped", **settings)
     with pytest.raises(Interrupted, match=f"after step {stop} of 6"):
         train(stopped, progress=False)
     train(stopped, progress=False)
@@ -131,20 +87,22 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_kill_9_and_resume_equals_straight_bit_for_bit(photos: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize("method", RECIPES)
+def test_kill_9_and_resume_equals_straight_bit_for_bit(photos: Path, tmp_path: Path, workers: int, method: str) -> None:
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from test_loop import tiny_recipe\n"
+        "from tiny import RECIPES\n"
         "from selfseg import train\n"
         "if __name__ == '__main__':\n"
-        "    train(tiny_recipe(Path(sys.argv[2]), Path(sys.argv[3]), workers=int(sys.argv[4]), steps=12,\n"
-        "          checkpoint_every=2), progress=False)\n"
+        "    recipe = RECIPES[sys.argv[5]](Path(sys.argv[2]), Path(sys.argv[3]), workers=int(sys.argv[4]), steps=12,\n"
+        "                                  checkpoint_every=2)\n"
+        "    train(recipe, progress=False)\n"
     )
     (tmp_path / "script.py").write_text(script)
 
     def start(name: str, count: int) -> subprocess.Popen[bytes]:
-        words = [str(tmp_path / "script.py"), str(Path(__file__).parent), str(photos), str(tmp_path / name), str(count)]
-        return subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
+        words = [tmp_path / "script.py", Path(__file__).parents[1], photos, tmp_path / name, count, method]
+        return subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.DEVNULL)
 
     victim = start("killed", workers)
     log = tmp_path / "killed" / "log.jsonl"
@@ -180,14 +138,14 @@ def test_sigterm_exits_with_its_own_code_and_the_same_command_goes_on(photos: Pa
 
 
 def test_another_recipe_on_a_run_shows_the_difference(photos: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(photos, tmp_path / "run", steps=1)
+    recipe = vice(photos, tmp_path / "run", steps=1)
     train(recipe, progress=False)
     with pytest.raises(RecipeMismatch, match=r"method\.temperature: 0\.1 → 0\.3"):
         train(replace(recipe, method=replace(recipe.method, temperature=0.3)), progress=False)
 
 
 def test_a_failed_first_attempt_does_not_hold_the_folder(photos: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(photos, tmp_path / "run", steps=1)
+    recipe = vice(photos, tmp_path / "run", steps=1)
     typo = replace(recipe, method=replace(recipe.method, embedder=replace(recipe.method.embedder, backbone="resnet81")))
     with pytest.raises(ConfigError, match="resnet18"):
         train(typo, progress=False)
@@ -195,7 +153,7 @@ def test_a_failed_first_attempt_does_not_hold_the_folder(photos: Path, tmp_path:
 
 
 def test_a_finished_run_is_left_alone_and_a_foreign_folder_refused(photos: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(photos, tmp_path / "run", steps=1)
+    recipe = vice(photos, tmp_path / "run", steps=1)
     train(recipe, progress=False)
     weights = (tmp_path / "run" / "embedder" / "weights.safetensors").read_bytes()
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
@@ -204,12 +162,12 @@ def test_a_finished_run_is_left_alone_and_a_foreign_folder_refused(photos: Path,
     assert checkpoint.stat().st_ino == identity
     assert (tmp_path / "run" / "embedder" / "weights.safetensors").read_bytes() == weights
     with pytest.raises(RunError, match="no run of selfseg"):
-        train(tiny_recipe(photos, photos), progress=False)
+        train(vice(photos, photos), progress=False)
 
 
 def test_a_run_goes_on_with_the_images_it_began_with(photos: Path, tmp_path: Path, stop_after: Any) -> None:
     stop_after(2)
-    recipe = tiny_recipe(photos, tmp_path / "run")
+    recipe = vice(photos, tmp_path / "run")
     with pytest.raises(Interrupted):
         train(recipe, progress=False)
     (photos / "photo0.jpg").rename(photos / "a_new_name.jpg")
@@ -221,7 +179,7 @@ def test_a_run_goes_on_with_the_images_it_began_with(photos: Path, tmp_path: Pat
 
 def test_other_images_cannot_continue_a_run(photos: Path, tmp_path: Path, stop_after: Any) -> None:
     stop_after(2)
-    recipe = tiny_recipe(photos, tmp_path / "run")
+    recipe = vice(photos, tmp_path / "run")
     with pytest.raises(Interrupted):
         train(recipe, progress=False)
     (tmp_path / "run" / "images.json").write_text('{"photo1": "photo1.jpg"}')
@@ -240,7 +198,7 @@ def test_other_images_cannot_continue_a_run(photos: Path, tmp_path: Path, stop_a
 def test_initial_weights_are_needed_at_the_start_only(photos: Path, tmp_path: Path, stop_after: Any) -> None:
     weights = {key: torch.full_like(v, 0.01) for key, v in make_backbone("resnet18", 32).state_dict().items()}
     save_file(weights, tmp_path / "init.safetensors")
-    recipe = tiny_recipe(photos, tmp_path / "run", steps=3, init=str(tmp_path / "init.safetensors"))
+    recipe = vice(photos, tmp_path / "run", steps=3, init=str(tmp_path / "init.safetensors"))
     stop_after(1)
     with pytest.raises(Interrupted):
         train(recipe, progress=False)
@@ -253,7 +211,7 @@ def test_initial_weights_are_needed_at_the_start_only(photos: Path, tmp_path: Pa
 def test_a_start_killed_while_it_wrote_the_recipe_can_be_repeated(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".tmp-x1.yaml").write_text("name: ")
-    train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+    train(vice(photos, tmp_path / "run", steps=1), progress=False)
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_change(
@@ -270,7 +228,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(
     saves: list[int] = []
     monkeypatch.setattr(loop, "save_checkpoint", lambda *a, **k: saves.append(a[1]))
     with pytest.raises(NonFiniteLoss, match="loss of step 3 is nan"):
-        train(tiny_recipe(photos, tmp_path / "run"), progress=False)
+        train(vice(photos, tmp_path / "run"), progress=False)
     assert saves == []
     (record,) = (tmp_path / "run").glob("nonfinite*.json")
     content = json.loads(record.read_text())
@@ -281,13 +239,13 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(
 
 def test_bad_images_are_skipped_listed_and_too_many_stop(photos: Path, tmp_path: Path) -> None:
     (photos / "empty.jpg").write_bytes(b"")
-    train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+    train(vice(photos, tmp_path / "run", steps=1), progress=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [(line["name"], line["reason"]) for line in lines] == [("empty", "empty")]
     for name in "abc":
         (photos / f"{name}.png").write_bytes(b"no image")
     with pytest.raises(TooManyBadImages):
-        train(tiny_recipe(photos, tmp_path / "other", steps=1), progress=False)
+        train(vice(photos, tmp_path / "other", steps=1), progress=False)
 
 
 def test_an_image_removed_during_the_run_is_listed(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -298,7 +256,7 @@ def test_an_image_removed_during_the_run_is_listed(photos: Path, tmp_path: Path,
         return original(*args)
 
     monkeypatch.setattr(loop, "make_loader", remove_then_load)
-    train(tiny_recipe(photos, tmp_path / "run"), progress=False)
+    train(vice(photos, tmp_path / "run"), progress=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [(line["name"], line["reason"]) for line in lines] == [("photo3", "missing")]
 
@@ -306,7 +264,7 @@ def test_an_image_removed_during_the_run_is_listed(photos: Path, tmp_path: Path,
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(EmptyCollection):
-        train(tiny_recipe(tmp_path / "images", tmp_path / "run"), progress=False)
+        train(vice(tmp_path / "images", tmp_path / "run"), progress=False)
 
 
 def test_a_full_disk_is_an_error_not_a_traceback(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -315,16 +273,16 @@ def test_a_full_disk_is_an_error_not_a_traceback(photos: Path, tmp_path: Path, m
 
     monkeypatch.setattr(loop, "save_checkpoint", full)
     with pytest.raises(StorageError, match="no space left"):
-        train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+        train(vice(photos, tmp_path / "run", steps=1), progress=False)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_region_cache_that_cannot_be_written_is_one_sentence(photos: Path, tmp_path: Path, workers: int) -> None:
-    train(tiny_recipe(photos, tmp_path / "run", steps=1, cache=False), progress=False)
+    train(vice(photos, tmp_path / "run", steps=1, cache=False), progress=False)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "cache").write_text("in the way")
     with pytest.raises(StorageError, match=r"^can't write \S*\.regions: .*[a-z]$"):
-        train(tiny_recipe(photos, tmp_path / "run", steps=1, workers=workers), progress=False)
+        train(vice(photos, tmp_path / "run", steps=1, workers=workers), progress=False)
 
 
 def test_loader_processes_that_are_terminated_with_the_run_do_not_lose_it(photos: Path, tmp_path: Path) -> None:
@@ -348,7 +306,7 @@ def test_training_in_a_thread_works(photos: Path, tmp_path: Path) -> None:
 
     def work() -> None:
         try:
-            train(tiny_recipe(photos, tmp_path / "run", steps=1), progress=False)
+            train(vice(photos, tmp_path / "run", steps=1), progress=False)
         except BaseException as error:
             problems.append(error)
 
@@ -362,5 +320,5 @@ def test_a_collection_smaller_than_a_batch_trains(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "images" / "only.png")
-    run = train(tiny_recipe(tmp_path / "images", tmp_path / "run", steps=2, batch_size=4), progress=False)
+    run = train(vice(tmp_path / "images", tmp_path / "run", steps=2, batch_size=4), progress=False)
     assert len(read_log(run)) == 2

@@ -105,7 +105,9 @@ class _Network(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.embedder.dim))
         # The image's projection is MoCo v3's own head; without that loss nothing of it exists.
         self.image_head = (
-            VectorMLP(config.embedder.dim, config.predictor_hidden, config.embedder.dim) if config.image_weight else None
+            VectorMLP(config.embedder.dim, config.predictor_hidden, config.embedder.dim)
+            if config.image_weight
+            else None
         )
 
 

@@ -37,8 +37,10 @@ def make_backbone(name: str, output_stride: int) -> nn.Module:
     """A timm network that returns its stages' feature maps, finest first.
 
     Args:
-        name: any timm CNN with feature extraction: "resnet18" to "resnet152", "convnext_tiny", "efficientnet_b0", ...
-        output_stride: stride of the last stage, 8, 16 or 32; below 32 the last stages are dilated instead of strided.
+        name: any timm network with feature extraction: "resnet18" to "resnet152", "convnext_tiny", "efficientnet_b0",
+            "vit_small_patch16_224", ...
+        output_stride: stride of a CNN's last stage, 8, 16 or 32; below 32 the last stages are dilated instead of
+            strided. A ViT has the stride of its patches in all stages, whatever is given; it takes images of any size.
 
     Returns:
         Module: (B, 3, H, W) to a list of (B, C_i, h_i, w_i); `feature_info` tells channels and strides. Weights are
@@ -48,10 +50,10 @@ def make_backbone(name: str, output_stride: int) -> nn.Module:
         ConfigError: if timm has no such network or it can't be built at that stride.
     """
     try:
-        return cast(
-            nn.Module,
-            timm.create_model(name, pretrained=False, features_only=True, output_stride=output_stride),
-        )
+        options: dict[str, Any] = {"output_stride": output_stride}
+        if _is_vit(name):
+            options = {"dynamic_img_size": True, "dynamic_img_pad": True}
+        return cast(nn.Module, timm.create_model(name, pretrained=False, features_only=True, **options))
     except (
         RuntimeError,
         NotImplementedError,
@@ -66,6 +68,14 @@ def make_backbone(name: str, output_stride: int) -> nn.Module:
         raise ConfigError(
             f"can't build backbone {name!r} with output stride {output_stride}: {error}; near names: {near}"
         ) from error
+
+
+def _is_vit(name: str) -> bool:
+    """Whether timm builds the network by its VisionTransformer."""
+    architecture = name.partition(".")[0]
+    return timm.is_model(architecture) and timm.models.model_entrypoint(architecture).__module__.endswith(
+        "vision_transformer"
+    )
 
 
 def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> str:
@@ -91,9 +101,9 @@ def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> st
     found: dict[str, Tensor] = {}
     best = ""
     for prefix in _PREFIXES:
-        names = {
-            key: next((prefix + n for n in (key, nested_name(key)) if prefix + n in weights), "") for key in wanted
-        }
+        # timm wraps a ViT whose feature maps are wanted, and renames the stages of CNNs.
+        theirs = {key: (key, nested_name(key), key.removeprefix("model.")) for key in wanted}
+        names = {key: next((prefix + n for n in theirs[key] if prefix + n in weights), "") for key in wanted}
         hits = {key: weights[name] for key, name in names.items() if name}
         if len(hits) > len(found):
             found, best = hits, prefix

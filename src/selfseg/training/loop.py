@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from selfseg.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
+from selfseg.clustering import save_prototypes
 from selfseg.data.images import REASONS, ImageCollection, SkipLog
 from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
 from selfseg.data.regions import RegionCache
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
 from selfseg.files import OUTPUT_MARKER, mark_output, write_json
 from selfseg.methods import Method
-from selfseg.nn.backbones import load_backbone
 from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.running import ProgressBar, stop_signals
 from selfseg.show.pictures import draw_views, write_image
@@ -80,8 +80,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         _restore(checkpoint, recipe, method, optimizer, images)
         _say(fabric, f"resuming {run} after step {checkpoint.step} of {total}")
     elif recipe.init is not None:
-        sentence = load_backbone(method.embedder.backbone, recipe.init, method.embedder.config.backbone)
-        _say(fabric, f"initial weights: {sentence}")
+        _say(fabric, f"initial weights: {method.load_backbone(recipe.init)}")
     wrapped, optimizer = fabric.setup(_TrainingStep(method), optimizer)
     method = wrapped.module.method
     step = checkpoint.step if checkpoint is not None else 0
@@ -97,6 +96,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
                     state = method.state_dict()
                     save_checkpoint(run / "checkpoints", step, state, optimizer.optimizer, meta, recipe.keep)
                 method.embedder.save(run / "embedder")
+                save_prototypes(run, method.concept_vectors())
         saved = step
 
     if step >= total:

@@ -1,0 +1,80 @@
+"""Runs of seconds, one for each method: two images a step of six, so that an epoch is three steps."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfseg.checkpoint import load_newest
+from selfseg.data.crops import OverlappingCrops
+from selfseg.data.regions import Superpixels
+from selfseg.data.views import ContentCentredViews
+from selfseg.methods.slotcon import SlotConConfig
+from selfseg.methods.vice import ViCEConfig
+from selfseg.nn.embedder import EmbedderConfig
+from selfseg.training.recipe import OptimizerConfig, Recipe
+
+
+def vice(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
+    config = ViCEConfig(
+        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
+        views=ContentCentredViews(
+            views=2, size=32, short_side=48, centre_square=False, regions=Superpixels(8), region_stride=4
+        ),
+        prototypes=6,
+        queue=30,
+        prototypes_frozen=0.1,
+        pool_stride=4,
+    )
+    return _recipe(config, images, out, changes)
+
+
+def slotcon(images: Path, out: Path, **changes: Any) -> Recipe[SlotConConfig]:
+    config = SlotConConfig(
+        embedder=EmbedderConfig(output_stride=16, decoder="projector", hidden=12, dim=8, resolution=64),
+        views=OverlappingCrops(size=64),
+        prototypes=6,
+        predictor_hidden=12,
+    )
+    return _recipe(config, images, out, changes)
+
+
+# The method contract is tested for each of these: a new method enters its tiny run here.
+RECIPES: dict[str, Callable[..., Recipe[Any]]] = {"vice": vice, "slotcon": slotcon}
+
+
+def _recipe(method: Any, images: Path, out: Path, changes: dict[str, Any]) -> Recipe[Any]:
+    recipe: Recipe[Any] = Recipe(
+        images=images,
+        out=out,
+        method=method,
+        optimizer=OptimizerConfig(name="lars", base_lr=0.5),
+        steps=6,
+        batch_size=2,
+        workers=0,
+        log_every=1,
+        checkpoint_every=100,
+        max_bad=0.2,
+    )
+    return replace(recipe, **changes)
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    """Everything that the newest checkpoint holds."""
+    loaded = load_newest(run / "checkpoints")
+    assert loaded is not None
+    tensors = dict(loaded.model)
+    for number, state in loaded.optimizer.items():
+        tensors.update({f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()})
+    return tensors
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    """Weights, buffers and the optimiser's state are equal to the bit."""
+    a, b = state_of(first), state_of(second)
+    assert a.keys() == b.keys()
+    assert any(key.startswith("optimizer") for key in a)
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert different == []
