@@ -33,7 +33,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]cluster[/]   RUN IMAGES -k 8 27           group the pixels of all images into k concepts
   [bold]segment[/]   RUN IMAGES --out DIR         an index PNG and a coloured overlay per image
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
-  [bold]concepts[/]  RUN IMAGES --top 10          what each prototype finds, or with --k each cluster: a page of pictures
+  [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
   [bold]report[/]    RUN                          one page that shows what was learned

@@ -87,8 +87,8 @@ def overlap(first: Tensor, second: Tensor) -> Tensor:
 def interpolation_matrices(to_image: Tensor, box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """How a box of the image, cut into h x w cells, is read bilinearly from a view's map of h x w cells.
 
-    `rows @ map @ columns.T` is the box in the image's orientation, whatever the view's flip: what RoIAlign (aligned, one
-    sample per cell) does with the box in the view, and a flip back.
+    `rows @ map @ columns.T` is the box in the image's orientation, whatever the view's flip: what RoIAlign (aligned,
+    one sample per cell) does with the box in the view, and a flip back.
 
     Args:
         to_image: (B, 2, 3), axis-aligned, from view to image.

@@ -1,8 +1,8 @@
 """SlotCon: learned semantic slots that group pixels, and are contrasted between two overlapping crops.
 
-Wen, Zhao, Zheng, Zhang, Qi: "Self-Supervised Visual Representation Learning with Semantic Grouping", NeurIPS 2022. Every
-pixel of both networks is assigned to K prototypes; assignments of the same place must agree (grouping loss); pixels
-pooled by their assignment make slots, and a slot must be found again among all slots of the teacher (slot loss).
+Wen, Zhao, Zheng, Zhang, Qi: "Self-Supervised Visual Representation Learning with Semantic Grouping", NeurIPS 2022.
+Every pixel of both networks is assigned to K prototypes; assignments of the same place must agree (grouping loss);
+pixels pooled by their assignment make slots, and a slot must be found again among all slots of the teacher (slot loss).
 
 Where the paper and its reference implementation, which made the published numbers, disagree, this is the reference:
 - the teacher moves before its forward, in the same step, not after the optimiser's;
@@ -227,7 +227,7 @@ class SlotCon(Method):
         pooled = attention.transpose(1, 2) @ cells / attention.sum(1)[:, :, None]  # (B, K, D)
         winner = cosines.detach().max(2).indices
         active = torch.zeros_like(cosines[:, 0], dtype=torch.bool).scatter_(1, winner, True)
-        return _Groups(cosines.unflatten(1, projections.shape[1:3]), pooled, active)
+        return _Groups(cosines.view(*projections.shape[:3], -1), pooled, active)
 
     def _compare_cells(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Grouping loss of one direction (eq. 1 and 2); aligned cosines (B, h, w, K)."""

@@ -73,9 +73,10 @@ def make_backbone(name: str, output_stride: int) -> nn.Module:
 def _is_vit(name: str) -> bool:
     """Whether timm builds the network by its VisionTransformer."""
     architecture = name.partition(".")[0]
-    return timm.is_model(architecture) and timm.models.model_entrypoint(architecture).__module__.endswith(
-        "vision_transformer"
-    )
+    if not timm.is_model(architecture):
+        return False
+    module: str = timm.models.model_entrypoint(architecture).__module__
+    return module.endswith("vision_transformer")
 
 
 def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> str:

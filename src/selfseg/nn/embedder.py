@@ -28,8 +28,8 @@ class EmbedderConfig:
 
     Attributes:
         backbone: timm name of a CNN or ViT.
-        output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's is
-            its patch size.
+        output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's
+            is its patch size, whatever is given.
         decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res), "linear" or "projector" (SlotCon).
         hidden: channels inside of the projector.
         dim: D, the length of a pixel's vector.

@@ -1,4 +1,4 @@
-"""Heads on vectors: the predictors of student-teacher methods."""
+"""Heads on vectors: the projectors and predictors of student-teacher methods."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from selfseg.nn.distributed import sum_with_gradient, world_size
 class VectorBatchNorm(nn.Module):
     """BatchNorm of vectors over the rows of all processes, for any number of rows, even none.
 
-    torch's raises for a single row, and its synchronised form on the CPU. Here a single row becomes the bias, and no row
-    at all gives no row with a gradient of zero for the weights. Fewer than two rows leave the statistics as they are.
+    torch's raises for a single row, and its synchronised form on the CPU. Here a single row becomes the bias, and no
+    row at all gives no row with a gradient of zero for the weights. Fewer than two rows leave the statistics alone.
 
     Args:
         features: D.
@@ -48,9 +48,9 @@ class VectorBatchNorm(nn.Module):
                 self.momentum,
                 self.eps,
             )
-        count = rows.new_tensor([rows.shape[0]])
-        packed = sum_with_gradient(torch.cat([rows.sum(0), rows.square().sum(0), count]))
-        features = rows.shape[1]
+        values = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+        features, count = rows.shape[1], values.new_tensor([rows.shape[0]])
+        packed = sum_with_gradient(torch.cat([values.sum(0), values.square().sum(0), count]))
         total = packed[-1].detach().clamp(min=1)
         mean = packed[:features] / total
         variance = (packed[features:-1] / total - mean.square()).clamp(min=0)
@@ -59,11 +59,12 @@ class VectorBatchNorm(nn.Module):
                 self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
                 self.running_var.lerp_((variance * (total / (total - 1))).to(self.running_var), self.momentum)
                 self.num_batches_tracked.add_(1)
-        return (rows - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        out: Tensor = (values - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return out.to(rows.dtype)
 
 
 class VectorMLP(nn.Sequential):
-    """SlotCon's predictor: three linear layers, BatchNorm and GELU after the first two.
+    """SlotCon's projector and predictor: three linear layers, BatchNorm and GELU after the first two.
 
     Weights begin as a normal distribution of deviation 0.02 cut at 2 (absolute), biases at 0.
 
