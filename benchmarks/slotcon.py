@@ -51,21 +51,24 @@ def affines(batch: int, seed: int) -> Tensor:
 class Ours:
     """The package's method; its embedder stays unused, the projectors get the features."""
 
-    def __init__(self) -> None:
+    def __init__(self, mixed: bool) -> None:
+        self.mixed = mixed
         # The smallest backbone that timm has: none of it runs.
         embedder = EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="linear", dim=DIM)
         self.method = SlotCon(SlotConConfig(embedder=embedder, prototypes=PROTOTYPES, predictor_hidden=HIDDEN))
         torch.manual_seed(0)
-        self.projectors = Twin(Projector([CHANNELS], HIDDEN, DIM), buffers="own").to(memory_format=torch.channels_last)
+        self.projectors = Twin(Projector([CHANNELS], HIDDEN, DIM), buffers="own")
 
     def step(self, features: list[Tensor], to_image: tuple[Tensor, Tensor]) -> Tensor:
-        student = [_cells_last(self.projectors.student([x])) for x in features]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+            student = [_cells_last(self.projectors.student([x])) for x in features]
         with torch.no_grad():
             momentum = self.method.momentum(0.0)
             self.projectors.update(momentum)
             self.method.twin.update(momentum)
-            teacher = [_cells_last(self.projectors.teacher([x])) for x in features]
-        loss = self.method.compare(student, teacher, to_image).loss
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+                teacher = [_cells_last(self.projectors.teacher([x])) for x in features]
+        loss = self.method.compare([x.float() for x in student], [y.float() for y in teacher], to_image).loss
         loss.backward()
         return loss.detach()
 
@@ -74,6 +77,8 @@ class Transcription:
     """The equations, one after the other, in the paper's layout (b, c, h, w)."""
 
     def __init__(self, ours: Ours) -> None:
+        self.mixed = ours.mixed
+
         def projector() -> nn.Module:
             return nn.Sequential(
                 nn.Conv2d(CHANNELS, HIDDEN, 1),
@@ -97,8 +102,12 @@ class Transcription:
             )
 
         self.student, self.teacher, self.predictor = projector(), projector(), predictor()
-        self.student.load_state_dict(ours.projectors.student.state_dict())
-        self.teacher.load_state_dict(ours.projectors.teacher.state_dict())
+        weights = {
+            key.removeprefix("mlp."): value[:, :, None, None] if value.ndim == 2 else value
+            for key, value in ours.projectors.student.state_dict().items()
+        }
+        self.student.load_state_dict(weights)
+        self.teacher.load_state_dict(weights)
         self.predictor.load_state_dict(ours.method.predictor.state_dict())
         self.prototypes = nn.Parameter(ours.method.student.prototypes.detach().clone())
         self.teacher_prototypes = ours.method.teacher.prototypes.detach().clone()
@@ -107,6 +116,12 @@ class Transcription:
             parameter.requires_grad = False
 
     def step(self, features: list[Tensor], to_image: tuple[Tensor, Tensor]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+            loss = self.forward(features, to_image)
+        loss.backward()
+        return loss.detach()
+
+    def forward(self, features: list[Tensor], to_image: tuple[Tensor, Tensor]) -> Tensor:
         x = [self.student(each) for each in features]
         with torch.no_grad():
             for mine, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
@@ -124,9 +139,7 @@ class Transcription:
         with torch.no_grad():
             dots = torch.cat([k[0][1], k[1][1]])
             self.centre = self.centre * 0.9 + 0.1 * dots.mean((0, 2, 3), keepdim=True)
-        loss = 0.5 * group + 0.5 * slots
-        loss.backward()
-        return loss.detach()
+        return 0.5 * group + 0.5 * slots
 
     def group(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dots = torch.einsum("kd,bdhw->bkhw", F.normalize(prototypes, dim=1), F.normalize(z, dim=1))

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import nn
+
+from selfseg.nn.decoders import Projector
+from selfseg.nn.heads import VectorBatchNorm, VectorMLP
+
+
+def test_it_is_batch_norm_where_batch_norm_works() -> None:
+    torch.manual_seed(0)
+    ours, torchs = VectorBatchNorm(5), nn.BatchNorm1d(5)
+    for training in (True, False):
+        rows = torch.randn(7, 5)
+        mine, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+        a, b = ours.train(training)(mine), torchs.train(training)(theirs)
+        torch.testing.assert_close(a, b)
+        a.square().sum().backward()
+        b.square().sum().backward()
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+    assert ours.state_dict().keys() == torchs.state_dict().keys()
+    for key, value in torchs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_too_few_rows_for_statistics_give_finite_gradients(rows: int) -> None:
+    mlp = VectorMLP(4, 6, 3)
+    before = {key: value.clone() for key, value in mlp.named_buffers()}
+    out = mlp(torch.randn(rows, 4))
+    out.square().sum().backward()
+    assert out.shape == (rows, 3)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in mlp.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in mlp.named_buffers())
+
+
+def test_a_single_row_becomes_the_bias() -> None:
+    norm = VectorBatchNorm(3)
+    nn.init.constant_(norm.bias, 2.0)
+    torch.testing.assert_close(norm(torch.randn(1, 3)), torch.full((1, 3), 2.0))
+
+
+def test_a_projector_is_three_pointwise_convolutions() -> None:
+    torch.manual_seed(0)
+    projector = Projector([5, 6], hidden=8, dim=4)
+    stages = [torch.randn(2, 5, 8, 10), torch.randn(2, 6, 4, 5)]
+    convolutions = nn.Sequential(
+        nn.Conv2d(6, 8, 1),
+        nn.BatchNorm2d(8),
+        nn.GELU(),
+        nn.Conv2d(8, 8, 1),
+        nn.BatchNorm2d(8),
+        nn.GELU(),
+        nn.Conv2d(8, 4, 1),
+    )
+    state = projector.mlp.state_dict()
+    convolutions.load_state_dict({k: v[:, :, None, None] if v.ndim == 2 else v for k, v in state.items()})
+    torch.testing.assert_close(projector(stages), convolutions(stages[1]))
