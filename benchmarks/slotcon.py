@@ -8,7 +8,7 @@ turns in one process; each repeat is one step of either.
 
 Also: the teacher's move alone, over 26 M parameters.
 
-    python benchmarks/slotcon.py --threads 2
+    python benchmarks/slotcon.py --threads 2 [--precision bf16-mixed]
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -200,7 +201,8 @@ def main(argv: list[str] | None = None) -> int:
     smooth = [torch.randn(options.batch, CHANNELS, 3, 3) for _ in range(2)]
     plain = [F.relu(F.interpolate(x, size=(CELLS, CELLS), mode="bilinear")).requires_grad_() for x in smooth]
     cells_last = [x.detach().contiguous(memory_format=torch.channels_last).requires_grad_() for x in plain]
-    ours = Ours()
+    mixed = options.precision == "bf16-mixed"
+    ours = Ours(mixed)
     literal = Transcription(ours)
     first = float(ours.step(cells_last, to_image)), float(literal.step(plain, to_image))
     gradient = max((a.grad - b.grad).abs().max().item() for a, b in zip(cells_last, plain, strict=True))
@@ -217,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
 
     moves = compare({"ours": lambda: ours.projectors.update(0.99), "loop": loop}, 5 * options.repeats)
     record: dict[str, Any] = {
-        "command": f"python benchmarks/slotcon.py --threads {options.threads}",
+        "command": f"python benchmarks/slotcon.py --threads {options.threads} --precision {options.precision}",
         "date": date.today().isoformat(),
         "machine": f"{platform.processor() or platform.machine()}, {options.threads} threads",
         "torch": torch.__version__,
@@ -236,7 +238,9 @@ def main(argv: list[str] | None = None) -> int:
         f"loss {first[0]:.6f} and {first[1]:.6f}; features' gradients differ by {gradient / largest:.1e}\n"
     )
     options.out.write_text(json.dumps(record, indent=2) + "\n")
-    return 0 if abs(first[0] - first[1]) < 1e-4 and gradient < 1e-3 * largest else 1
+    # In bfloat16 the transcription's cosines have three digits; ours are taken in float32.
+    allowed = (2e-2, 1e-1) if mixed else (1e-4, 1e-3)
+    return 0 if abs(first[0] - first[1]) < allowed[0] and gradient < allowed[1] * largest else 1
 
 
 if __name__ == "__main__":
