@@ -80,6 +80,67 @@ else:
 dist.destroy_process_group()
 """
 
+# Matched slots in the second process only; heads on any share of the rows, even none or a single one.
+_SLOTS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from tiny import slotcon
+from selfseg.methods.slotcon import SlotCon
+from selfseg.nn.distributed import sum_over_processes
+from selfseg.nn.heads import VectorMLP
+
+config = slotcon(Path("images"), Path("run")).method
+changes = ({}, {"slots": "regression"}, {"align": "projections"}, {"image_weight": 1.0})
+splits = ((5, 0), (0, 1), (1, 1), (2, 3), (0, 0))
+same = torch.tensor([[1.0, 0, 0], [0, 1, 0]], dtype=torch.float64).expand(4, 2, 3)
+
+def half(me):
+    return slice(2 * me, 2 * me + 2)
+
+def step(changes, images):
+    torch.manual_seed(1)
+    method = SlotCon(replace(config, **changes)).double().train()
+    views = torch.randn(2, 2, 4, 4, 4, 8, generator=torch.Generator().manual_seed(2)).double()  # network, view, image
+    views[0, :, :2], views[1, :, :2] = method.student.prototypes[0].detach(), method.student.prototypes[1].detach()
+    student, teacher = (list(network[:, images].unbind()) for network in views)
+    output = method.compare(student, teacher, (same[images], same[images]))
+    output.loss.backward()
+    wanted = {name: p.grad for name, p in method.named_parameters() if "embedder" not in name and p.requires_grad}
+    return output, wanted, method
+
+def heads(rows, total):
+    torch.manual_seed(3)
+    mlp = VectorMLP(4, 6, 3).double().train()
+    values = torch.randn(sum(total), 4, generator=torch.Generator().manual_seed(4)).double()[rows]
+    mlp(values).pow(3).sum().backward()
+    return mlp
+
+alone = [step(change, slice(None)) for change in changes]
+whole = [heads(slice(None), split) for split in splits]
+dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
+me = dist.get_rank()
+for change, (expected, gradients, method) in zip(changes, alone):
+    output, mine, copy = step(change, half(me))
+    assert (output.logs["matched_slots"] == 0) == (me == 0), change
+    torch.testing.assert_close(sum_over_processes(output.loss) / 2, expected.loss.detach())
+    for name, gradient in gradients.items():
+        assert mine[name] is not None, name
+        torch.testing.assert_close(sum_over_processes(mine[name]) / 2, gradient, msg=lambda m: f"{change} {name}: {m}")
+    for name, value in method.named_buffers():
+        if "embedder" not in name:
+            torch.testing.assert_close(dict(copy.named_buffers())[name], value, msg=lambda m: f"{change} {name}: {m}")
+for split, expected in zip(splits, whole):
+    mine = heads(slice(0, split[0]) if me == 0 else slice(split[0], None), split)
+    for (name, a), b in zip(mine.named_parameters(), expected.parameters()):
+        torch.testing.assert_close(sum_over_processes(a.grad), b.grad, msg=lambda m: f"{split} {name}: {m}")
+    for (name, a), b in zip(mine.named_buffers(), expected.buffers()):
+        torch.testing.assert_close(a, b, msg=lambda m: f"{split} {name}: {m}")
+dist.destroy_process_group()
+"""
+
 
 def _port() -> str:
     with socket.socket() as free:
@@ -99,10 +160,12 @@ def test_alone_everything_is_the_identity() -> None:
     torch.testing.assert_close(norm(image), plain(image))
 
 
-def test_collectives_of_two_processes() -> None:
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+@pytest.mark.parametrize("script", [_COLLECTIVES, _SLOTS], ids=["collectives", "slots"])
+def test_two_processes_agree_with_one(script: str) -> None:
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port(), "PYTHONPATH": tests}
     workers = [
-        subprocess.Popen([sys.executable, "-c", _COLLECTIVES, str(i)], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", script, str(i)], env=environment, stderr=subprocess.PIPE)
         for i in range(2)
     ]
     messages = [worker.communicate()[1].decode() for worker in workers]
@@ -153,7 +216,7 @@ if __name__ == "__main__":
 
 def test_what_any_process_could_not_read_is_listed(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_SKIP)
-    words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1] / "training"), str(photos), str(tmp_path / "r")]
+    words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1]), str(photos), str(tmp_path / "r")]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

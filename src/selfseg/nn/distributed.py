@@ -75,6 +75,26 @@ def sum_with_gradient(value: Tensor) -> Tensor:
     return total
 
 
+def moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of each channel over all processes, with gradient; no process waits for its device.
+
+    Args:
+        values: (N, C) or (N, C, H, W) float; N may differ between processes and be 0.
+
+    Returns:
+        mean (C,), biased variance (C,), and how many values of a channel there are (scalar, in the dtype of `values`).
+        Where there are none, both are 0.
+    """
+    channels, others = values.shape[1], [0, *range(2, values.ndim)]
+    count = values.new_full((1,), values.numel() / channels)
+    packed = sum_with_gradient(torch.cat([values.sum(others), values.square().sum(others), count]))
+    total = packed[-1].detach()
+    mean = packed[:channels] / total.clamp(min=1)
+    # The difference of two large numbers may come out below 0, where it should be tiny.
+    variance = (packed[channels:-1] / total.clamp(min=1) - mean.square()).clamp(min=0)
+    return mean, variance, total
+
+
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the batches of all processes, on any device.
 
@@ -86,13 +106,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or world_size() == 1:
             return super().forward(input)
         values = input.float()
-        count = values.new_tensor([values.numel() / values.shape[1]])
-        packed = sum_with_gradient(torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]))
-        channels = values.shape[1]
-        total = packed[-1].detach()
-        mean = packed[:channels] / total
-        # In float32 the difference of two large numbers may come out below 0, where it should be tiny.
-        variance = (packed[channels:-1] / total - mean.square()).clamp(min=0)
+        mean, variance, total = moments(values)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             momentum = 0.1 if self.momentum is None else self.momentum
             with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfseg.nn.distributed import sum_with_gradient, world_size
+from selfseg.nn.distributed import moments, world_size
 
 
 class VectorBatchNorm(nn.Module):
@@ -49,16 +49,15 @@ class VectorBatchNorm(nn.Module):
                 self.eps,
             )
         values = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
-        features, count = rows.shape[1], values.new_tensor([rows.shape[0]])
-        packed = sum_with_gradient(torch.cat([values.sum(0), values.square().sum(0), count]))
-        total = packed[-1].detach().clamp(min=1)
-        mean = packed[:features] / total
-        variance = (packed[features:-1] / total - mean.square()).clamp(min=0)
-        if total > 1:
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-                self.running_var.lerp_((variance * (total / (total - 1))).to(self.running_var), self.momentum)
-                self.num_batches_tracked.add_(1)
+        mean, variance, total = moments(values)
+        with torch.no_grad():
+            # A step of 0 instead of a condition, which would wait for the device.
+            enough = total > 1
+            step = (self.momentum * enough).to(self.running_mean)
+            unbiased = variance * (total / (total - 1).clamp(min=1))
+            self.running_mean.lerp_(mean.to(self.running_mean), step)
+            self.running_var.lerp_(unbiased.to(self.running_var), step)
+            self.num_batches_tracked.add_(enough)
         out: Tensor = (values - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
         return out.to(rows.dtype)
 
