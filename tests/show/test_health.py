@@ -34,6 +34,13 @@ def test_a_loss_at_the_guess_is_loud():
 
 
 @pytest.mark.parametrize(
+    ("active", "dead", "level"), [(1.2, 0.0, "bad"), (7.0, 0.6, "warn"), (7.0, 0.1, "ok")], ids=str
+)
+def test_slots(active, dead, level):
+    assert levels(judge(log([4.0] * 10, active_slots=active, dead_prototypes=dead)))["slots"] == level
+
+
+@pytest.mark.parametrize(
     ("loss", "name"), [([3.0] * 20 + [math.nan], "finite"), ([2.0 + i / 20 for i in range(50)], "loss")]
 )
 def test_a_lost_run_is_bad(loss, name):

@@ -9,6 +9,8 @@ What is judged, with the thresholds (they are rules of thumb, meant to catch a r
                  warn in the first half or before step 200; ok below
     prototypes   entropy of the prototypes' use as a fraction of log K: bad below 0.3 (collapse: few prototypes take
                  everything), warn below 0.6
+    slots        active slots per view (SlotCon): bad below 1.5 (one takes everything), warn if more than half of the
+                 prototypes find nothing
     rank         effective rank of the embeddings of a few images (Roy and Vetterli, "The effective rank", EUSIPCO
                  2007: exp of the entropy of the covariance's spectrum): bad below 2 (collapse to a line or a point),
                  warn below 6 or below D / 32, whichever is less
@@ -94,7 +96,7 @@ def judge(
         >>> [verdict.level for verdict in judge(lines)]
         ['ok', 'ok']
     """
-    verdicts = [*_judge_loss(log), *_judge_prototypes(log), *_judge_speed(log)]
+    verdicts = [*_judge_loss(log), *_judge_prototypes(log), *_judge_slots(log), *_judge_speed(log)]
     if embeddings:
         verdicts += _judge_embeddings(embeddings)
     for k, share in (shares or {}).items():
@@ -167,6 +169,21 @@ def _judge_prototypes(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         advice = "Watch it; if it keeps falling, lower the learning rate or the number of prototypes."
         return [Verdict("prototypes", "warn", f"Many prototypes lie idle (use {entropy:.2f} of 1).", entropy, advice)]
     return [Verdict("prototypes", "ok", f"The prototypes are used evenly (use {entropy:.2f} of 1).", entropy)]
+
+
+def _judge_slots(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    lines = [line for line in log if "active_slots" in line and "dead_prototypes" in line]
+    if not lines:
+        return []
+    active = float(np.mean([line["active_slots"] for line in lines[-max(1, len(lines) // 20) :]]))
+    dead = float(lines[-1]["dead_prototypes"])
+    sentence = f"A view is divided among {active:.1f} slots; {dead:.0%} of the prototypes have found nothing of late."
+    if active < 1.5:
+        advice = "Collapse: lower the learning rate or the teacher's temperature, or start from --init imagenet."
+        return [Verdict("slots", "bad", sentence, active, advice)]
+    if dead > 0.5:
+        return [Verdict("slots", "warn", sentence, active, "Fewer prototypes would do (--method.prototypes).")]
+    return [Verdict("slots", "ok", sentence, active)]
 
 
 def _judge_speed(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:

@@ -61,9 +61,12 @@ _CURVES = {
     "loss": "loss",
     "lr": "learning rate",
     "prototype_entropy": "use of the prototypes (1 = even)",
-    "effective_rank": "effective rank of the regions' vectors",
+    "effective_rank": "effective rank of the vectors",
     "agreement": "views that agree on a prototype",
     "assignment_entropy": "entropy of an assignment (1 = undecided)",
+    "active_slots": "slots that are active in a view",
+    "dead_prototypes": "share of prototypes that find nothing",
+    "centre_norm": "length of the centre",
     "images_per_second": "images per second",
 }
 
