@@ -70,13 +70,17 @@ def make_backbone(name: str, output_stride: int) -> nn.Module:
         ) from error
 
 
+# timm's modules of transformers that take images of any size: ViTs with DINOv2's, DeiTs, EVAs with DINOv3's, hybrids.
+_VITS = ("vision_transformer", "deit", "eva", "vision_transformer_hybrid")
+
+
 def _is_vit(name: str) -> bool:
-    """Whether timm builds the network by its VisionTransformer."""
+    """Whether timm builds the network by its VisionTransformer or one like it."""
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         return False
     module: str = timm.models.model_entrypoint(architecture).__module__
-    return module.endswith("vision_transformer")
+    return module.rpartition(".")[2] in _VITS
 
 
 def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> str:

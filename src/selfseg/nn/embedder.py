@@ -83,6 +83,11 @@ class Embedder(nn.Module):
         self.backbone = make_backbone(config.backbone, config.output_stride)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
+        if config.decoder == "deeplabv3plus" and strides[-4:][0] != 4:
+            raise ConfigError(
+                f"the decoder deeplabv3plus needs stages of stride 4 and more, {config.backbone} has "
+                f"{', '.join(map(str, strides))}; choose a ResNet, or the decoder linear or projector"
+            )
         self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride, config.hidden)
         self.centre = nn.BatchNorm2d(config.dim, affine=False) if config.centred else nn.Identity()
         self.stride: int = strides[-1 if config.decoder in ("linear", "projector") else max(len(strides) - 4, 0)]
