@@ -257,6 +257,7 @@ def _evaluate(
     resolution: int | None = None,
     baselines: bool = True,
     untrained: bool = False,
+    backbone: bool = False,
     device: str | None = None,
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
@@ -272,6 +273,7 @@ def _evaluate(
         resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
         baselines: also measure the trivial baselines.
         untrained: also measure the same network with random weights.
+        backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
         device: cpu or cuda; CUDA where there is one if not given.
     """
     from selfseg.evaluation.results import format_table
@@ -288,6 +290,7 @@ def _evaluate(
         resolution=resolution,
         baselines=baselines,
         untrained=untrained,
+        backbone=backbone,
         device=device,
     )
     _out.print(format_table(results))

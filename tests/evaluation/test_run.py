@@ -19,6 +19,7 @@ from selfseg.evaluation import (
     format_table,
     read_results,
 )
+from selfseg.evaluation.features import backbone_extractor
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
@@ -218,6 +219,17 @@ def test_seeds_are_recorded_and_spread(tmp_path):
     assert by["clusters"].seeds == (3, 7, 8, 9)
     assert by["clusters"].metrics["miou_std"] > 0
     assert by["linear"].seeds == (3, 7, 8)
+
+
+def test_the_backbone_before_the_decoder(tmp_path):
+    root = draw(tmp_path / "stripes", images=2)
+    embedder = Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=64)).eval()
+    results = evaluate(embedder, root, protocols=["linear"], seeds=1, linear=QUICK, baselines=False, backbone=True)
+    assert [r.what for r in results] == ["embedder", "backbone"]
+    extractor = backbone_extractor(embedder)
+    image = np.full((64, 96, 3), 90, np.uint8)
+    stage = embedder.backbone((torch.full((1, 3, 64, 96), 90 / 255) - embedder.mean) / embedder.std)[-1]
+    torch.testing.assert_close(extractor.extract(image), torch.nn.functional.normalize(stage, dim=1)[0])
 
 
 def test_an_untrained_network_beside_the_trained(tmp_path):

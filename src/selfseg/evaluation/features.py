@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -64,6 +64,18 @@ def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: 
         normalised=embedder.normalised,
         resolution=embedder.resolution or "native",
     )
+
+
+def backbone_extractor(embedder: Embedder, resolution: int | None = None) -> Extractor:
+    """What an embedder's backbone gives before its decoder: the last stage, which is what transfer begins from.
+
+    Args:
+        embedder: shares its backbone, on its device.
+        resolution: short side in px that images are resized to instead of the embedder's own.
+    """
+    bare = Embedder(replace(embedder.config, decoder="none", centred=False)).eval().to(embedder.mean.device)
+    bare.backbone = embedder.backbone
+    return embedder_extractor(bare, resolution, name="backbone")
 
 
 def colour(image: NDArray[np.uint8]) -> Tensor:

@@ -22,7 +22,7 @@ from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion, triv
 from selfseg.evaluation.clusters import MATCHINGS, ClustersConfig, Matching, fit_clusters, name_clusters
 from selfseg.evaluation.clusters import VERSION as CLUSTERS_VERSION
 from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
-from selfseg.evaluation.features import Extractor, embedder_extractor
+from selfseg.evaluation.features import Extractor, backbone_extractor, embedder_extractor
 from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
 from selfseg.evaluation.linear import LinearConfig, fit_linear
 from selfseg.evaluation.passes import AffineHead, Progress, Tally, count, sample
@@ -79,6 +79,7 @@ def evaluate(
     split: str = "val",
     baselines: bool = True,
     untrained: bool = False,
+    backbone: bool = False,
     device: str | None = None,
     clusters: ClustersConfig | None = None,
     linear: LinearConfig | None = None,
@@ -100,6 +101,7 @@ def evaluate(
         split: the split that is measured.
         baselines: also measure raw colour, colour + position and the most frequent class.
         untrained: also measure a network of the same architecture with random weights.
+        backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
         device: where the network runs, e.g. "cuda"; None = CUDA where there is one.
         clusters: further options of the `clusters` protocol.
         linear: further options of the `linear` protocol.
@@ -142,6 +144,8 @@ def evaluate(
                 raise ConfigError("an embedder alone has no prototypes; give the run's folder, or leave them out")
             wanted = resolution or (prototypes or PrototypesConfig()).resolution
             extractors += _prototyped(extractors.pop(), source, load_prototypes(folder), wanted, others)
+        if backbone and others:
+            extractors.append(replace(backbone_extractor(source, resolution), protocols=others))
         if untrained and others:
             extractors.append(untrained_extractor(source, resolution))
     elif isinstance(source, Extractor):

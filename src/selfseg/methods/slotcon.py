@@ -115,7 +115,7 @@ class SlotCon(Method):
     """The method; `forward` and `compare` are section 3, in its order.
 
     Logs: loss_group, loss_slots, loss_image (0 without), active_slots (slots that hold a pixel, per view of an image),
-    matched_slots (pairs per image and direction), dead_prototypes (share active in fewer than 1 of 1,000 views of late),
+    matched_slots (pairs per image and direction), dead_prototypes (share, active in < 1 of 1,000 views of late),
     centre_norm, prototype_entropy (use of the prototypes by the teacher's pixels, fraction of log K),
     assignment_entropy (of one teacher pixel, fraction of log K), effective_rank (of the student's projections),
     agreement (share of the overlap's cells where student and teacher choose the same prototype).

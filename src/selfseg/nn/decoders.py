@@ -47,6 +47,14 @@ class LinearDecoder(nn.Module):
         return out
 
 
+class LastStage(nn.Module):
+    """No decoder: the backbone's last stage as it is."""
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        """Finest first list of (B, C_i, h_i, w_i) to its last."""
+        return stages[-1]
+
+
 class Projector(nn.Module):
     """SlotCon's projector: three 1x1 convolutions on the last stage, BatchNorm and GELU after the first two.
 
@@ -99,7 +107,7 @@ class DeepLabV3Plus(nn.Module):
 
 
 def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: int, hidden: int) -> nn.Module:
-    """Build a decoder by name: "fpn", "deeplabv3plus", "linear" or "projector".
+    """Build a decoder by name: "fpn", "deeplabv3plus", "linear", "projector" or "none" (which has no use for `dim`).
 
     Raises:
         ConfigError: for another name.
@@ -112,4 +120,6 @@ def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: in
         return LinearDecoder(channels, dim)
     if name == "projector":
         return Projector(channels, hidden, dim)
-    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3plus, linear, projector")
+    if name == "none":
+        return LastStage()
+    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3plus, linear, projector, none")

@@ -30,7 +30,8 @@ class EmbedderConfig:
         backbone: timm name of a CNN or ViT.
         output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's
             is its patch size, whatever is given.
-        decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res), "linear" or "projector" (SlotCon).
+        decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res), "linear", "projector" (SlotCon), or "none": the
+            backbone's last stage, whose channels are then D.
         hidden: channels inside of the projector.
         dim: D, the length of a pixel's vector.
         centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
@@ -41,7 +42,7 @@ class EmbedderConfig:
 
     backbone: str = "resnet18"
     output_stride: Literal[8, 16, 32] = 8
-    decoder: Literal["fpn", "deeplabv3plus", "linear", "projector"] = "fpn"
+    decoder: Literal["fpn", "deeplabv3plus", "linear", "projector", "none"] = "fpn"
     hidden: int = 4096
     dim: int = 128
     centred: bool = False
@@ -77,7 +78,6 @@ class Embedder(nn.Module):
     def __init__(self, config: EmbedderConfig) -> None:
         super().__init__()
         self.config = config
-        self.dim = config.dim
         self.resolution = config.resolution
         self.normalised = True
         self.backbone = make_backbone(config.backbone, config.output_stride)
@@ -89,8 +89,9 @@ class Embedder(nn.Module):
                 f"{', '.join(map(str, strides))}; choose a ResNet, or the decoder linear or projector"
             )
         self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride, config.hidden)
-        self.centre = nn.BatchNorm2d(config.dim, affine=False) if config.centred else nn.Identity()
-        self.stride: int = strides[-1 if config.decoder in ("linear", "projector") else max(len(strides) - 4, 0)]
+        self.dim: int = channels[-1] if config.decoder == "none" else config.dim
+        self.centre = nn.BatchNorm2d(self.dim, affine=False) if config.centred else nn.Identity()
+        self.stride: int = strides[max(len(strides) - 4, 0) if config.decoder in ("fpn", "deeplabv3plus") else -1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
