@@ -96,6 +96,11 @@ def test_the_header_tells_what_the_file_is(run: Path) -> None:
     assert told["network"] == "timm.create_model('resnet18', num_classes=0)"
 
 
+def test_the_header_tells_a_vits_own_stride(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", backbone="vit_tiny_patch16_224", decoder="projector", hidden=16)
+    assert header(export(run, "timm"))["output_stride"] == "16"
+
+
 def test_a_dilated_run_says_how_to_build_the_network(tmp_path: Path) -> None:
     dilated = make_run(tmp_path / "run", backbone="resnet50", output_stride=8, decoder="linear")
     path = export(dilated, "torchvision")

@@ -77,6 +77,24 @@ def test_a_step_is_a_function_of_state_batch_and_progress(method: Method) -> Non
     assert method(batch, 0.3).loss.item() == first
 
 
+def test_a_step_in_eval_mode_changes_nothing(method: Method) -> None:
+    state = {key: value.clone() for key, value in method.state_dict().items()}
+    with torch.no_grad():
+        method.eval()(batch_for(method), 0.5)
+    assert [key for key, value in method.state_dict().items() if not torch.equal(value, state[key])] == []
+
+
+def test_mixed_precision_keeps_the_state_and_the_loss_in_float32(method: Method) -> None:
+    exact = method(batch_for(method), 0.5).loss.item()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = method(batch_for(method), 0.5)
+    output.loss.backward()
+    assert output.loss.dtype == torch.float32
+    assert output.loss.item() == pytest.approx(exact, rel=0.15)
+    assert {v.dtype for v in method.state_dict().values() if v.is_floating_point()} == {torch.float32}
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
 def test_every_tensor_of_the_state_has_one_name(method: Method) -> None:
     places = [value.data_ptr() for value in method.state_dict().values() if value.numel()]
     assert len(places) == len(set(places))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,18 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfseg.data.crops import OverlappingCrops
+import tiny
 from selfseg.errors import ConfigError
-from selfseg.methods.slotcon import SlotCon, SlotConConfig
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.methods.slotcon import SlotCon
 from selfseg.types import Batch, View
 
-CONFIG = SlotConConfig(
-    embedder=EmbedderConfig(output_stride=16, decoder="projector", hidden=12, dim=8, resolution=64),
-    views=OverlappingCrops(size=64),
-    prototypes=6,
-    predictor_hidden=12,
-)
+CONFIG = tiny.slotcon(Path("images"), Path("run")).method
 SAME = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
 
 
@@ -61,6 +56,17 @@ def test_one_matched_slot_works() -> None:
     assert output.logs["matched_slots"] == 1
     assert torch.isfinite(output.loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.predictor.parameters())
+
+
+def test_views_without_an_overlap_do_no_harm() -> None:
+    """The plan never makes them."""
+    method = make()
+    corners = (torch.tensor([[0.2, 0, sign], [0, 0.2, sign]]).expand(3, 2, 3) for sign in (-0.8, 0.8))
+    student = projections()
+    output = method.compare(student, [x.detach() for x in projections(seed=1)], (next(corners), next(corners)))
+    output.loss.backward()
+    assert all(x.grad is not None and torch.isfinite(x.grad).all() for x in student)
+    assert torch.isfinite(method.centre).all()
 
 
 def test_the_grouping_loss_of_identical_views_is_that_of_each_cell_with_itself() -> None:

@@ -68,7 +68,7 @@ def test_impossible_networks_say_why() -> None:
         Embedder(EmbedderConfig(backbone="resnet181"))
     with pytest.raises(ConfigError, match="output_stride 8 or 16"):
         Embedder(EmbedderConfig(decoder="deeplabv3plus", output_stride=32))
-    with pytest.raises(ConfigError, match="needs stages of stride 4 .* vit_tiny_patch16_224 has 16, 16, 16"):
+    with pytest.raises(ConfigError, match=r"needs stages of stride 4 .* vit_tiny_patch16_224 has 16, 16, 16"):
         Embedder(EmbedderConfig(backbone="vit_tiny_patch16_224", decoder="deeplabv3plus"))
     with pytest.raises(ConfigError, match="at least 32 px, not 5"):
         EmbedderConfig(resolution=5)

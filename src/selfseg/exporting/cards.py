@@ -12,12 +12,13 @@ _PLAIN = "The file is `torch.save` of plain tensors, which loads with `weights_o
 _INPUT = "The network wants RGB in [0, 1], minus `mean`, divided by `std`."
 
 
-def facts(format: str, config: EmbedderConfig, recipe: str, embedder: str) -> dict[str, str]:
+def facts(format: str, config: EmbedderConfig, stride: int, recipe: str, embedder: str) -> dict[str, str]:
     """What an exported file says of itself; stands in its header.
 
     Args:
         format: its format.
         config: of the embedder.
+        stride: of the backbone's last stage; a ViT's is its patch's side, whatever `config` says.
         recipe: hash of the run's recipe, "" if it has none.
         embedder: hash of the run's weights.
 
@@ -28,7 +29,7 @@ def facts(format: str, config: EmbedderConfig, recipe: str, embedder: str) -> di
         "made_by": "selfseg",
         "format": format,
         "architecture": config.backbone,
-        "output_stride": str(config.output_stride),
+        "output_stride": str(stride),
         "input": "RGB in [0, 1], minus mean, divided by std" if format not in _WHOLE else "RGB in [0, 1]",
         "mean": _numbers(IMAGENET_MEAN),
         "std": _numbers(IMAGENET_STD),

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -71,7 +72,8 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
     if format == "onnx":
         require_onnx()
     path = _place(run, format, embedder, None if out is None else Path(out))
-    about = facts(format, embedder.config, recipe_hash(run), embedder_hash(run))
+    stride = cast(Any, embedder.backbone.feature_info).reduction()[-1]
+    about = facts(format, embedder.config, stride, recipe_hash(run), embedder_hash(run))
     with torch.no_grad():
         if format == "safetensors":
             _write_folder(path, embedder, about, run / "embedder" / _PROTOTYPES)
