@@ -101,6 +101,11 @@ def test_the_header_tells_a_vits_own_stride(tmp_path: Path) -> None:
     assert header(export(run, "timm"))["output_stride"] == "16"
 
 
+def test_the_card_tells_the_dimension_of_a_run_without_a_decoder(tmp_path: Path) -> None:
+    path = export(make_run(tmp_path / "run", decoder="none"), "safetensors")
+    assert "512 numbers per pixel" in card_of(path).read_text()
+
+
 def test_a_dilated_run_says_how_to_build_the_network(tmp_path: Path) -> None:
     dilated = make_run(tmp_path / "run", backbone="resnet50", output_stride=8, decoder="linear")
     path = export(dilated, "torchvision")

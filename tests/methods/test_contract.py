@@ -1,5 +1,6 @@
 """What the trainer and the other verbs may expect of every method. A new method only enters `tiny.RECIPES`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from selfseg.clustering import load_prototypes
 from selfseg.data.loader import Sample, collate
 from selfseg.methods import METHODS, Method
-from selfseg.nn.embedder import Embedder
+from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.training.loop import train
 from selfseg.training.recipe import read_recipe, write_recipe
 from selfseg.types import Batch
@@ -98,6 +99,15 @@ def test_mixed_precision_keeps_the_state_and_the_loss_in_float32(method: Method)
 def test_every_tensor_of_the_state_has_one_name(method: Method) -> None:
     places = [value.data_ptr() for value in method.state_dict().values() if value.numel()]
     assert len(places) == len(set(places))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_without_a_decoder_the_last_stage_decides_the_dimension(name: str) -> None:
+    config: Any = RECIPES[name](Path("images"), Path("run")).method
+    embedder = EmbedderConfig(decoder="none", output_stride=32, dim=8)
+    method: Method = METHODS[name](replace(config, embedder=embedder)).train()
+    assert torch.isfinite(method(batch_for(method), 0.5).loss)
+    assert method.embedder.dim == 512
 
 
 def test_concepts_are_unit_vectors_of_the_embedding(method: Method) -> None:

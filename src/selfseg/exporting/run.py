@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from selfseg.exporting.targets import TARGETS, Target
 from selfseg.files import storage_errors, write_atomically, write_text
 from selfseg.inference import load
 from selfseg.nn.backbones import read_weights
-from selfseg.nn.embedder import Embedder
+from selfseg.nn.embedder import Embedder, EmbedderConfig
 
 SUFFIX = {
     "timm": ".safetensors",
@@ -84,7 +85,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
         else:
             target = TARGETS[format](embedder.backbone, embedder.config)
             _write_backbone(path, format, target, about)
-    lines = loading(format, path.name, embedder.config, target)
+    lines = loading(format, path.name, _config(embedder), target)
     write_text(card_of(path), card(path.name, about, lines, target.notes if target else ()))
     return path
 
@@ -92,6 +93,11 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
 def card_of(path: Path) -> Path:
     """Where the card of an exported file or folder is."""
     return path / "README.md" if path.is_dir() else path.with_name(path.name + ".md")
+
+
+def _config(embedder: Embedder) -> EmbedderConfig:
+    """With the dimension that it has: without a decoder it is the last stage's."""
+    return replace(embedder.config, dim=embedder.dim)
 
 
 def _place(run: Path, format: str, embedder: Embedder, out: Path | None) -> Path:
@@ -179,7 +185,7 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], prot
             if prototypes.is_file():
                 shutil.copyfile(prototypes, temporary / _PROTOTYPES)
                 notes = [f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row."]
-            lines = loading("safetensors", path.name, embedder.config)
+            lines = loading("safetensors", path.name, _config(embedder))
             write_text(temporary / "README.md", card(path.name, about, lines, notes))
             image = _draw((64, 96))
             _compare(path, Embedder.load(temporary)(image), embedder(image))

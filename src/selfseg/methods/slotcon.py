@@ -102,13 +102,10 @@ class _Network(nn.Module):
     def __init__(self, config: SlotConConfig) -> None:
         super().__init__()
         self.embedder = Embedder(config.embedder)
-        self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.embedder.dim))
+        dim = self.embedder.dim
+        self.prototypes = nn.Parameter(torch.randn(config.prototypes, dim))
         # The image's projection is MoCo v3's own head; without that loss nothing of it exists.
-        self.image_head = (
-            VectorMLP(config.embedder.dim, config.predictor_hidden, config.embedder.dim)
-            if config.image_weight
-            else None
-        )
+        self.image_head = VectorMLP(dim, config.predictor_hidden, dim) if config.image_weight else None
 
 
 class SlotCon(Method):
@@ -128,8 +125,8 @@ class SlotCon(Method):
     def __init__(self, config: SlotConConfig) -> None:
         super().__init__()
         self.config = config
-        dim = config.embedder.dim
         self.twin = Twin(_Network(config), buffers="own")
+        dim = self.student.embedder.dim
         self.predictor = VectorMLP(dim, config.predictor_hidden, dim)
         self.image_predictor = VectorMLP(dim, config.predictor_hidden, dim) if config.image_weight else None
         self.register_buffer("centre", torch.zeros(config.prototypes))

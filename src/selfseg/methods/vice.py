@@ -104,8 +104,8 @@ class ViCE(Method):
         super().__init__()
         self.config = config
         self.embedder = Embedder(config.embedder)
-        self.prototypes = nn.Linear(config.embedder.dim, config.prototypes, bias=False)
-        self.queue = FeatureQueue(config.queue, config.embedder.dim)
+        self.prototypes = nn.Linear(self.embedder.dim, config.prototypes, bias=False)
+        self.queue = FeatureQueue(config.queue, self.embedder.dim)
         self.after_step(0.0)
 
     def views(self) -> ContentCentredViews:
