@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "selfseg"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-_WORDS = {"errors", "types", "files"}
+_WORDS = {"errors", "types", "files", "identity"}
 _PURE = _WORDS | {"geometry", "ops"}
 _DATA = _PURE | {"nn", "data"}
 _JOBS = {"checkpoint", "running"}
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": _WORDS,
     "types": _WORDS,
     "files": _WORDS,
+    "identity": _WORDS,
     "checkpoint": _WORDS,
     "running": _WORDS,
     "geometry": _PURE,

@@ -8,6 +8,7 @@ import yaml
 from selfseg.data.plans import PLANS
 from selfseg.data.regions import Grid
 from selfseg.errors import ConfigError, RunError
+from selfseg.evaluation import results
 from selfseg.training.recipe import (
     OptimizerConfig,
     Recipe,
@@ -87,6 +88,13 @@ def test_only_what_is_learned_makes_a_difference() -> None:
     assert recipe_hash(recipe) == recipe_hash(same)
     assert differences(recipe, other) == ["method.temperature: 0.1 → 0.2"]
     assert recipe_hash(recipe) != recipe_hash(other)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_results_carry_the_hash_that_checkpoints_do(name: str, tmp_path: Path) -> None:
+    recipe = ALL[name](Path("images"), Path("run"))
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert results.recipe_hash(tmp_path) == recipe_hash(recipe)
 
 
 def test_steps_and_epochs_exclude_each_other() -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import yaml
 from rich.table import Table
 
+from selfseg import identity
 from selfseg.evaluation.coco import DetectionResult
 from selfseg.files import read_json
 from selfseg.types import EvalResult
 
 
 def recipe_hash(run: Path) -> str:
-    """Sixteen hex digits of the recipe's bytes, or "" without a recipe."""
-    recipe = run / "recipe.yaml"
-    return hashlib.blake2b(recipe.read_bytes(), digest_size=8).hexdigest() if recipe.is_file() else ""
+    """What checkpoints of the run carry, see `selfseg.identity`; "" without a readable recipe."""
+    try:
+        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return identity.recipe_hash(values) if isinstance(values, dict) else ""
 
 
 def package_version() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 import yaml
 from tyro.conf import Positional
 
+from selfseg import identity
 from selfseg.data.plans import PLANS, REGIONS
 from selfseg.errors import ConfigError, RunError
 from selfseg.files import write_text
@@ -134,12 +133,6 @@ class Recipe(Generic[Config]):
         raise ConfigError(f"no method takes a {type(self.method).__name__}; there are {', '.join(METHODS)}")
 
 
-# Settings that change how a run is executed and not what it learns: a resumed run may change them.
-EXECUTION = frozenset(
-    "images out accelerator devices nodes workers checkpoint_every keep log_every max_bad cache name".split()
-)
-
-
 def _kinds() -> dict[str, type[Any]]:
     known = (Recipe, OptimizerConfig, EmbedderConfig, *(method.Config for method in METHODS.values()))
     return {cls.__name__: cls for cls in known} | PLANS | REGIONS
@@ -168,9 +161,8 @@ def read_recipe(path: Path) -> Recipe[Any]:
 
 
 def recipe_hash(recipe: Recipe[Any]) -> str:
-    """16 hex digits of what the run learns: equal for recipes that differ only in how they are executed."""
-    values = {key: value for key, value in to_plain(recipe).items() if key not in EXECUTION}
-    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
+    """See `selfseg.identity.recipe_hash`."""
+    return identity.recipe_hash(to_plain(recipe))
 
 
 def differences(old: Recipe[Any], new: Recipe[Any]) -> list[str]:
@@ -179,7 +171,7 @@ def differences(old: Recipe[Any], new: Recipe[Any]) -> list[str]:
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
-        if key.split(".")[0] not in EXECUTION and before.get(key) != after.get(key)
+        if key.split(".")[0] not in identity.EXECUTION and before.get(key) != after.get(key)
     ]
 
 
