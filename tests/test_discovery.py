@@ -166,6 +166,7 @@ def test_bad_images_are_skipped_counted_and_listed(run, painted):
         ({"top": 0}, "top is 0"),
         ({"min_share": 2}, "min_share 2"),
         ({"crop": 16}, "a crop of 16 px"),
+        ({"resolution": 0}, "resolution is 0"),
         ({"crop": 224, "resolution": 128}, "a crop of 224 px must be from 32 px to the resolution, 128"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -104,7 +105,7 @@ def test_clusters_describe_the_collection(clustered, photographs):
     assert list(clusters.share) == sorted(clusters.share, reverse=True)
     assert {name for names in clusters.typical for name in names} <= set(list_images(photographs).names)
     assert load_clusters(clustered).k == 5
-    with pytest.raises(RunError, match=r"no clusters with k = 4 \(there are \[3, 5\]\)"):
+    with pytest.raises(RunError, match=r"no clusters with k = 4, only with 3, 5; .* -k 4"):
         load_clusters(clustered, 4)
 
 
@@ -179,3 +180,13 @@ def test_pixels_get_the_winner_of_upsampled_scores(cells, size):
     assert ids.dtype == np.uint16
     chosen = upsampled.flatten(1).gather(0, torch.from_numpy(ids.astype(np.int64)).reshape(1, -1))
     torch.testing.assert_close(chosen[0], upsampled.flatten(1).amax(0))
+
+
+@pytest.mark.parametrize("name", ["k3.json", "k3.safetensors"])
+def test_damaged_clusters_are_said_with_the_way_out(clustered, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(clustered, run)
+    path = run / "clusters" / name
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(RunError, match=r"k = 3 in .* are damaged .*run: selfseg cluster .* IMAGES -k 3"):
+        load_clusters(run, 3)

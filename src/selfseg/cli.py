@@ -258,7 +258,7 @@ def _evaluate(
     baselines: bool = True,
     untrained: bool = False,
     backbone: bool = False,
-    device: str | None = None,
+    device: str = "auto",
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
 
@@ -274,7 +274,7 @@ def _evaluate(
         baselines: also measure the trivial baselines.
         untrained: also measure the same network with random weights.
         backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
-        device: cpu or cuda; CUDA where there is one if not given.
+        device: auto, cpu or cuda.
     """
     from selfseg.evaluation.results import format_table
     from selfseg.evaluation.run import evaluate

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -59,22 +60,34 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
     """A run's clusters; the largest k there is if None.
 
     Raises:
-        RunError: if there are none, or none with this k, or another embedder made them.
+        RunError: if there are none, or none with this k, or another embedder made them, or they are damaged.
     """
     run, found = Path(run), available_clusters(run)
     if not found:
-        raise RunError(f"{run} has no clusters yet; run: selfseg cluster {run} IMAGES --k 27")
+        raise RunError(f"{run} has no clusters yet; run: selfseg cluster {run} IMAGES -k 27")
     if k is not None and k not in found:
-        raise RunError(f"{run} has no clusters with k = {k} (there are {list(found)}); run: selfseg cluster --k {k}")
-    k = found[-1] if k is None else k
-    info = read_json(run / "clusters" / f"k{k}.json")
-    if info["embedder"] != embedder_hash(run):
         raise RunError(
-            f"the clusters with k = {k} in {run} were made by an earlier embedder; run: selfseg cluster --k {k}"
+            f"{run} has no clusters with k = {k}, only with {', '.join(map(str, found))}; "
+            f"take one of these, or run: selfseg cluster {run} IMAGES -k {max(k, 1)}"
         )
-    centroids = load_file(run / "clusters" / f"k{k}.safetensors")["centroids"]
-    share = tuple(float(one["share"]) for one in info["clusters"])
-    typical = tuple(tuple(one["typical"]) for one in info["clusters"])
+    k = found[-1] if k is None else k
+    path = run / "clusters" / f"k{k}.json"
+    try:
+        info = read_json(path)
+        centroids = load_file(path.with_suffix(".safetensors"))["centroids"]
+        share = tuple(float(one["share"]) for one in info["clusters"])
+        typical = tuple(tuple(one["typical"]) for one in info["clusters"])
+        made_by = info["embedder"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(
+            f"the clusters with k = {k} in {run} are damaged ({type(error).__name__}: {error}); "
+            f"run: selfseg cluster {run} IMAGES -k {k}"
+        ) from error
+    if made_by != embedder_hash(run):
+        raise RunError(
+            f"the clusters with k = {k} in {run} were made by an earlier embedder; "
+            f"run: selfseg cluster {run} IMAGES -k {k}"
+        )
     return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"})
 
 
@@ -85,7 +98,7 @@ def load_prototypes(run: Path | str) -> Tensor:
         (K, D) float32, unit rows in the space of the embedder's output.
 
     Raises:
-        RunError: if the run has none.
+        RunError: if the run has none, or they are damaged.
     """
     path = Path(run) / _PROTOTYPES
     if not path.is_file():
@@ -93,7 +106,14 @@ def load_prototypes(run: Path | str) -> Tensor:
             f"{run} has no prototypes ({path} is missing): its method has none, or an older selfseg trained it; "
             "`selfseg cluster` gives any run clusters"
         )
-    return load_file(path)["prototypes"]
+    try:
+        prototypes = load_file(path)["prototypes"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete RUN/embedder, and the same train command "
+            "writes it again from the last checkpoint"
+        ) from error
+    return prototypes
 
 
 def save_prototypes(run: Path | str, prototypes: Tensor | None) -> None:

@@ -90,6 +90,8 @@ def concepts(
     if not 0 <= min_share <= 1:
         raise ConfigError(f"min_share {min_share} is no share of an image; give a value from 0 to 1, e.g. 0.01")
     embedder = load(run, device)
+    if resolution is not None and resolution < 32:
+        raise ConfigError(f"resolution is {resolution}; give the images' short side in px, 32 or more")
     resolution = resolution or embedder.resolution
     if crop is not None and (crop < 32 or (resolution is not None and crop > resolution)):
         raise ConfigError(f"a crop of {crop} px must be from 32 px to the resolution, {resolution}")

@@ -216,3 +216,13 @@ def test_what_can_not_work_is_said(run, stripes):
 def test_the_rule_follows_the_number_of_prototypes():
     assert [matching_for(k, 4, ClustersConfig()) for k in (3, 4, 5)] == ["hungarian", "hungarian", "majority"]
     assert matching_for(3, 4, ClustersConfig(matching="majority")) == "majority"
+
+
+def test_a_run_that_is_not_there_or_damaged_is_one_sentence(run, stripes):
+    with pytest.raises(RunError, match=r"there is no run at .*absent; give the folder that training wrote"):
+        evaluate(run / "absent", stripes)
+    with pytest.raises(ConfigError, match="device 'tpu' is not known; use auto, cpu"):
+        evaluate(run, stripes, device="tpu")
+    (run / "embedder" / "prototypes.safetensors").write_bytes(b"cut off")
+    with pytest.raises(RunError, match=r"prototypes.safetensors is damaged .* the same train command writes it again"):
+        evaluate(run, stripes, protocols=["prototypes"])

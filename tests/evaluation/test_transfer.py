@@ -126,6 +126,18 @@ def test_a_folder_of_something_else_is_left_alone(shapes: Path, tmp_path: Path) 
         transfer("random", shapes, TINY, tmp_path, **QUIET)
 
 
+def test_a_source_or_an_option_that_can_not_work_leaves_nothing(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    with pytest.raises(RunError, match="empty is not a run"):
+        transfer(tmp_path / "empty", shapes, TINY, out, **QUIET)
+    with pytest.raises(ConfigError, match="checkpoint_every >= 1"):
+        transfer("random", shapes, TINY, out, checkpoint_every=0, **QUIET)
+    with pytest.raises(ConfigError, match="workers >= 0, not 1000 and -1"):
+        transfer("random", shapes, TINY, out, **{**QUIET, "workers": -1})
+    assert not out.exists()
+
+
 def test_a_loss_that_is_no_number_stops_before_the_weights(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +170,7 @@ def test_every_source_gives_its_backbone(shapes: Path, tmp_path: Path) -> None:
     assert start.what == "moco.safetensors"
     assert all(torch.equal(value, wanted[name]) for name, value in start.backbone.state_dict().items())
     assert open_source("random", TINY, 16)[0].weights == open_source("random", TINY, 32)[0].weights != start.weights
-    with pytest.raises(CheckpointError, match="no weights at"):
+    with pytest.raises(CheckpointError, match="give a run, a file of weights, imagenet or random"):
         open_source(tmp_path / "nowhere.pth", TINY, 16)
 
 

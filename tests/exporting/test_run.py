@@ -192,6 +192,10 @@ def test_prototypes_go_with_the_embedder(tmp_path: Path) -> None:
     folder = export(made, "safetensors")
     assert torch.equal(load_file(folder / "prototypes.safetensors")["prototypes"], rows)
     assert "prototypes.safetensors" in (folder / "README.md").read_text()
+    (made / "embedder" / "prototypes.safetensors").write_bytes(b"cut off")
+    with pytest.raises(RunError, match=r"prototypes.safetensors is damaged"):
+        export(made, "safetensors", tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("settings", [{"centred": True}, {"decoder": "linear", "output_stride": 8}])

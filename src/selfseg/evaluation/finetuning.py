@@ -38,6 +38,7 @@ from selfseg.files import (
     write_json,
     write_text,
 )
+from selfseg.inference import load
 from selfseg.nn.backbones import load_backbone, make_backbone
 from selfseg.nn.embedder import Embedder
 from selfseg.running import ProgressBar, stop_signals
@@ -156,11 +157,12 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
         The backbone, and the configuration with its architecture.
 
     Raises:
+        RunError: if the folder is no run with an embedder.
         CheckpointError: if there is no such file, or it holds another network.
         ConfigError: if the architecture can't be built at that stride.
     """
     if isinstance(source, Embedder) or Path(source).is_dir():
-        embedder = source if isinstance(source, Embedder) else Embedder.load(Path(source) / "embedder")
+        embedder = source if isinstance(source, Embedder) else load(source, "cpu")
         config = replace(config, backbone=embedder.config.backbone)
         backbone = make_backbone(config.backbone, output_stride)
         try:
@@ -173,6 +175,8 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
         backbone = make_backbone(config.backbone, output_stride)
         if str(source) == "random":
             what, sentence = "random", f"random weights of a {config.backbone}"
+        elif str(source) != "imagenet" and not Path(source).is_file():
+            raise CheckpointError(f"there is nothing at {source}; give a run, a file of weights, imagenet or random")
         else:
             what = Path(source).name
             sentence = load_backbone(backbone, source, config.backbone)
@@ -247,8 +251,6 @@ def fine_tune(
         Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
         StorageError: if the disk is full.
     """
-    if checkpoint_every < 1:
-        raise ConfigError(f"checkpoint_every must be at least 1, not {checkpoint_every}")
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
         groups or [{"params": list(model.parameters())}],

@@ -31,6 +31,7 @@ from selfseg.evaluation.prototypes import PrototypesConfig, matching_for, protot
 from selfseg.evaluation.results import format_table as format_table
 from selfseg.evaluation.results import package_version, recipe_hash, result_name
 from selfseg.files import write_json
+from selfseg.inference import choose_device, load
 from selfseg.nn.embedder import Embedder
 from selfseg.types import EvalResult
 
@@ -102,7 +103,7 @@ def evaluate(
         baselines: also measure raw colour, colour + position and the most frequent class.
         untrained: also measure a network of the same architecture with random weights.
         backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
-        device: where the network runs, e.g. "cuda"; None = CUDA where there is one.
+        device: "auto", "cpu", "cuda", ...; None = "auto" for a run, and where it is for an embedder.
         clusters: further options of the `clusters` protocol.
         linear: further options of the `linear` protocol.
         prototypes: further options of the `prototypes` protocol.
@@ -114,8 +115,7 @@ def evaluate(
     Raises:
         ConfigError: for options that can't work, e.g. more clusters than points, or a linear layer that would be
             measured on the split it learned from.
-        CheckpointError: if the run holds no embedder.
-        RunError: if prototypes are asked for and the run has none.
+        RunError: if there is no such run, it holds no embedder, or prototypes are asked for and it has none.
         DataError: if the data set is not readable as one (see `open_labelled`), or a label is outside the classes.
         StorageError: if a result can't be written.
 
@@ -130,14 +130,12 @@ def evaluate(
         linear=linear or LinearConfig(),
     )
     folder = Path(run) if isinstance(run, str | Path) else None
-    source = Embedder.load(folder / "embedder") if folder is not None else run
+    source = load(folder, device or "auto") if folder is not None else run
     others = tuple(name for name in config.protocols if name != "prototypes")
     extractors: list[Extractor] = []
     if isinstance(source, Embedder):
-        if folder is not None:
-            source.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        elif device is not None:
-            source.to(device)
+        if folder is None and device is not None:
+            source.to(choose_device(device))
         extractors.append(embedder_extractor(source, resolution))
         if "prototypes" in config.protocols:
             if folder is None:

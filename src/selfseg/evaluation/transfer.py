@@ -43,6 +43,7 @@ from selfseg.evaluation.finetuning import FineTuningConfig, claim_folder, descri
 from selfseg.evaluation.passes import AffineHead, Progress, count
 from selfseg.evaluation.results import package_version, recipe_hash, result_name
 from selfseg.files import write_json
+from selfseg.inference import choose_device
 from selfseg.nn.embedder import Embedder
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD, EvalResult
 
@@ -262,6 +263,7 @@ def transfer(
         What was measured on `config.split`, which also lies in OUT/results.
 
     Raises:
+        RunError: if the source is no run with an embedder.
         CheckpointError: if the source holds no such network, or OUT's checkpoints are damaged.
         RecipeMismatch: if OUT holds a transfer with other settings.
         DataError: if the data can't be read.
@@ -271,8 +273,8 @@ def transfer(
     Example:
         >>> transfer("runs/slotcon", "data/voc", voc12aug(), "runs/slotcon-voc")  # doctest: +SKIP
     """
-    from selfseg.inference import choose_device  # here because it imports more of the package than this needs
-
+    if checkpoint_every < 1 or workers < 0:
+        raise ConfigError(f"need checkpoint_every >= 1 and workers >= 0, not {checkpoint_every} and {workers}")
     settings: dict[str, Any] = {
         "device": choose_device(device),
         "workers": workers,

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfseg.clustering import embedder_hash
+from selfseg.clustering import embedder_hash, load_prototypes
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation.results import recipe_hash
 from selfseg.exporting.cards import card, facts, loading
@@ -77,7 +77,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
     about = facts(format, embedder.config, stride, recipe_hash(run), embedder_hash(run))
     with torch.no_grad():
         if format == "safetensors":
-            _write_folder(path, embedder, about, run / "embedder" / _PROTOTYPES)
+            _write_folder(path, embedder, about, run)
             return path
         target = None
         if format == "onnx":
@@ -171,7 +171,7 @@ def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str]) -> No
     write_atomically(path, write)
 
 
-def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], prototypes: Path) -> None:
+def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> None:
     """The whole embedder as `Embedder.save` writes it, the method's prototypes if it has any, and a card."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,8 +182,8 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], prot
             weights = temporary / "weights.safetensors"
             save_file(load_file(weights), weights, metadata=dict(about))  # the same with a header
             notes = []
-            if prototypes.is_file():
-                shutil.copyfile(prototypes, temporary / _PROTOTYPES)
+            if (run / "embedder" / _PROTOTYPES).is_file():
+                save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
                 notes = [f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row."]
             lines = loading("safetensors", path.name, _config(embedder))
             write_text(temporary / "README.md", card(path.name, about, lines, notes))
