@@ -89,6 +89,8 @@ def test_the_page_holds_every_picture_and_escapes_names(run):
     assert "&lt;img 3&gt;" in text
     assert "<img 3>" not in text
     assert "alike: all 0.50, best 0.75" in text
+    assert "30.0 % of all" in text
+    assert "less than 0.1 % of all" in text
     assert "two segments of anything have 0.12" in text
     assert "https://" not in text
 
