@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from selfseg.errors import StorageError
+from selfseg.errors import RunError, StorageError
 
 
 @contextmanager
@@ -71,6 +72,24 @@ def mark_output(folder: Path) -> None:
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / OUTPUT_MARKER).touch()
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold a folder that `mark_output` made; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        RunError: if another process holds it.
+    """
+    with (folder / OUTPUT_MARKER).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process is at work on {folder}; wait for it, or give another folder") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems without locks
+                raise
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -28,6 +28,7 @@ from selfseg.errors import (
     StorageError,
     TooManyBadImages,
 )
+from selfseg.files import mark_output, sole_use
 from selfseg.methods.vice import ViCE
 from selfseg.nn.backbones import make_backbone
 from selfseg.nn.embedder import Embedder
@@ -135,6 +136,15 @@ def test_sigterm_exits_with_its_own_code_and_the_same_command_goes_on(photos: Pa
     done = load_newest(run / "checkpoints")
     assert done is not None
     assert 0 < done.step < 400
+
+
+def test_two_trainings_at_once_in_one_folder_are_refused(photos: Path, tmp_path: Path) -> None:
+    recipe = vice(photos, tmp_path / "run", steps=1)
+    mark_output(recipe.out)
+    with sole_use(recipe.out), pytest.raises(RunError, match="another process is at work on"):
+        train(recipe, progress=False)
+    assert not (recipe.out / "recipe.yaml").exists()
+    train(recipe, progress=False)
 
 
 def test_another_recipe_on_a_run_shows_the_difference(photos: Path, tmp_path: Path) -> None:

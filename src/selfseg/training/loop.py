@@ -14,6 +14,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from selfseg.data.images import REASONS, ImageCollection, SkipLog
 from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
 from selfseg.data.regions import RegionCache
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
-from selfseg.files import OUTPUT_MARKER, mark_output, write_json
+from selfseg.files import OUTPUT_MARKER, mark_output, sole_use, write_json
 from selfseg.methods import Method
 from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.running import ProgressBar, stop_signals
@@ -57,6 +58,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         The run's folder, with `embedder/` ready to be used.
 
     Raises:
+        RunError: if the folder is no run, or another process trains in it.
         RecipeMismatch: if the folder holds a run of another recipe; the message shows the difference.
         CheckpointError: if the run's checkpoints are damaged or its images have changed.
         DataError: if the images are missing or too many are unreadable.
@@ -64,9 +66,14 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
         StorageError: if the disk is full.
     """
+    with ExitStack() as held:
+        return _train(recipe, progress, held)
+
+
+def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     fabric = _make_fabric(recipe)
     run = recipe.out
-    _claim_folder(fabric, recipe)
+    _claim_folder(fabric, recipe, held)
     images, skips = _open_images(fabric, recipe)
     total = recipe.total_steps(len(images))
 
@@ -232,8 +239,8 @@ def _make_fabric(recipe: Recipe[Any]) -> Fabric:
     return fabric
 
 
-def _claim_folder(fabric: Fabric, recipe: Recipe[Any]) -> None:
-    """Make the run's folder, or check that it is a run of this recipe."""
+def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
+    """Make the run's folder, or check that it is a run of this recipe; nobody else trains in it until `held` ends."""
     path = recipe.out / "recipe.yaml"
     begun = path.exists() and any((recipe.out / "checkpoints").glob("step_*"))
     if begun:
@@ -254,6 +261,7 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any]) -> None:
     with together(fabric):
         if fabric.is_global_zero:
             mark_output(recipe.out)
+            held.enter_context(sole_use(recipe.out))
             if not begun:  # a first attempt that never got to a checkpoint may have had a wrong setting
                 write_recipe(recipe, path)
             for folder in ("checkpoints", "embedder"):
