@@ -8,7 +8,7 @@ turns in one process; each repeat is one step of either.
 
 Also: the teacher's move alone, over 26 M parameters.
 
-    python benchmarks/slotcon.py --threads 2 [--precision bf16-mixed]
+    python benchmarks/slotcon.py --threads 2
 """
 
 from __future__ import annotations

@@ -25,17 +25,18 @@ def facts(format: str, config: EmbedderConfig, stride: int, recipe: str, embedde
     Returns:
         Words to words, because a safetensors header holds nothing else.
     """
-    return {
+    made = {
         "made_by": "selfseg",
         "format": format,
         "architecture": config.backbone,
         "output_stride": str(stride),
-        "input": "RGB in [0, 1], minus mean, divided by std" if format not in _WHOLE else "RGB in [0, 1]",
-        "mean": _numbers(IMAGENET_MEAN),
-        "std": _numbers(IMAGENET_STD),
-        "recipe": recipe,
-        "embedder": embedder,
     }
+    if format in _WHOLE:  # mean and std are inside: whoever reads them here would normalise twice
+        made["input"] = "RGB in [0, 1]"
+    else:
+        made["input"] = "RGB in [0, 1], minus mean, divided by std"
+        made |= {"mean": _numbers(IMAGENET_MEAN), "std": _numbers(IMAGENET_STD)}
+    return {**made, "recipe": recipe, "embedder": embedder}
 
 
 def card(name: str, facts: Mapping[str, str], load: str, notes: Sequence[str] = ()) -> str:
