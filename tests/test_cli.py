@@ -219,6 +219,7 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
         "resolution": None,
         "baselines": False,
         "untrained": False,
+        "backbone": False,
         "device": "cpu",
     }
     assert main(["evaluate", "run", "data"]) == 0
