@@ -26,8 +26,8 @@ def slotcon_small(images: Path, out: Path) -> Recipe[SlotConConfig]:
     runs are short and batches small. A teacher's temperature of 0.04 makes assignments sharp from the start; with the
     paper's 0.07 a run of 400 steps stayed undecided (entropy .93 of log K).
 
-    Paper: none (this size is ours). Ours: CamVid val, 2,000 steps on CamVid and 1,000 ImageNet photographs, 77 minutes on
-    a busy CPU core: linear .277 mIoU (of the backbone .407), prototypes .235 (docs/numbers.md). Command:
+    Paper: none (this size is ours). Ours: CamVid val, 2,000 steps on CamVid and 1,000 ImageNet photographs, 77 minutes
+    on a busy CPU core: linear .277 mIoU (of the backbone .407), prototypes .235 (docs/numbers.md). Command:
     selfseg train slotcon_small IMAGES --out RUN
     """
     return Recipe(
