@@ -11,10 +11,12 @@ from selfseg.checkpoint import load_newest
 from selfseg.data.crops import OverlappingCrops
 from selfseg.data.regions import Superpixels
 from selfseg.data.views import ContentCentredViews
+from selfseg.methods import Method
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.vice import ViCEConfig
 from selfseg.nn.embedder import EmbedderConfig
 from selfseg.training.recipe import OptimizerConfig, Recipe
+from selfseg.types import Batch
 
 
 def vice(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
@@ -59,6 +61,20 @@ def _recipe(method: Any, images: Path, out: Path, changes: dict[str, Any]) -> Re
         max_bad=0.2,
     )
     return replace(recipe, **changes)
+
+
+def losses_of(method: Method, batch: Batch, steps: int) -> list[float]:
+    """The losses of some steps of AdamW on one batch."""
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(steps):
+        output = method(batch, 0.5)
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(0.5)
+        losses.append(output.loss.item())
+    return losses
 
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from selfseg.errors import CheckpointError
@@ -38,6 +38,20 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[int, dict[str, Any]]
     meta: dict[str, Any]
+
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Put the state into a model and its optimiser, where they are.
+
+        Raises:
+            CheckpointError: if they are not what it was saved from.
+        """
+        try:
+            model.load_state_dict(self.model)
+            state = optimizer.state_dict()
+            state["state"] = self.optimizer
+            optimizer.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint of step {self.step} does not fit its settings: {error}") from error
 
 
 def save_checkpoint(

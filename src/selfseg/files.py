@@ -74,6 +74,13 @@ def mark_output(folder: Path) -> None:
         (folder / OUTPUT_MARKER).touch()
 
 
+def is_unclaimed(folder: Path) -> bool:
+    """Whether nothing is there, or only what a start leaves that is killed before it has written anything."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(p.name == OUTPUT_MARKER or p.name.startswith(".tmp-") for p in folder.iterdir())
+
+
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
     """Hold a folder that `mark_output` made; the system lets go of it when the process ends, however it ends.
@@ -105,3 +112,17 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, JSON objects with a "step"; none if there is no log. A line that was cut off is left out."""
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and "step" in value:
+                lines.append(value)
+    return lines

@@ -1,17 +1,22 @@
-"""What every long job needs: it shows how far it is, and a signal stops it where its state can be saved."""
+"""What every long job needs: it shows and logs how far it is, and a signal stops it where its state can be saved."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from selfseg.files import read_steps, storage_errors, write_text
 
 
 @contextmanager
@@ -70,3 +75,31 @@ class ProgressBar:
         """Show the steps done, the loss, images a second, and the share of time spent waiting for data."""
         told = f"loss {loss:.3f}  {rate:.1f} img/s  data {wait:.0%}"
         self._progress.update(self._task, completed=step, told=told)
+
+
+class StepLog:
+    """A log of one JSON object per line; a job that goes on drops the lines after its checkpoint.
+
+    Args:
+        path: the file.
+        step: the step that the job goes on from.
+
+    Raises:
+        StorageError: here and in `write`, if the disk is full.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        if path.exists():
+            kept = [line for line in read_steps(path) if line["step"] <= step]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: Mapping[str, float]) -> None:
+        """Append one line with its "step"; every value is a number."""
+        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(line)) + "\n")
+
+
+def step_seed(*key: int) -> int:
+    """The seed of whatever draws at random inside a network in a step, a function of (seed, step, rank)."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest())

@@ -15,7 +15,7 @@ from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.training.loop import train
 from selfseg.training.recipe import read_recipe, write_recipe
 from selfseg.types import Batch
-from tiny import RECIPES
+from tiny import RECIPES, losses_of
 
 
 @pytest.fixture(name="method", params=METHODS)
@@ -58,15 +58,7 @@ def test_logs_are_documented_detached_scalars(method: Method) -> None:
 
 
 def test_the_loss_falls_on_a_fixed_batch(method: Method) -> None:
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
-    batch, losses = batch_for(method), []
-    for _ in range(40):
-        output = method(batch, 0.5)
-        output.loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(0.5)
-        losses.append(output.loss.item())
+    losses = losses_of(method, batch_for(method), steps=40)
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 

@@ -11,6 +11,7 @@ from selfseg.errors import ConfigError
 from selfseg.methods.vice import ViCE, ViCEConfig
 from selfseg.nn.embedder import EmbedderConfig
 from selfseg.types import Batch, View
+from tiny import losses_of
 
 PLAN = ContentCentredViews(views=3, size=32, short_side=48, regions=Superpixels(8), region_stride=4)
 CONFIG = ViCEConfig(
@@ -47,16 +48,7 @@ def test_a_step_learns_from_every_region_source(regions: RegionSource, pool: str
 def test_the_loss_falls_on_a_fixed_batch() -> None:
     torch.manual_seed(0)
     method = ViCE(replace(CONFIG, embedder=replace(CONFIG.embedder, centred=True)))
-    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    batch = make_batch()
-    losses = []
-    for _ in range(25):
-        output = method(batch, 0.5)
-        output.loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(0.5)
-        losses.append(output.loss.item())
+    losses = losses_of(method, make_batch(), steps=25)
     assert losses[-1] < 0.8 * losses[0]
 
 

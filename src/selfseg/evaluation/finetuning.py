@@ -29,19 +29,11 @@ from torch import Tensor, nn
 
 from selfseg.checkpoint import load_newest, remove_leftovers, save_checkpoint
 from selfseg.errors import CheckpointError, ConfigError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
-from selfseg.files import (
-    OUTPUT_MARKER,
-    mark_output,
-    read_json,
-    storage_errors,
-    write_atomically,
-    write_json,
-    write_text,
-)
+from selfseg.files import is_unclaimed, mark_output, read_json, write_atomically, write_json
 from selfseg.inference import load
 from selfseg.nn.backbones import load_backbone, make_backbone
 from selfseg.nn.embedder import Embedder
-from selfseg.running import ProgressBar, stop_signals
+from selfseg.running import ProgressBar, StepLog, step_seed, stop_signals
 
 Precision = Literal["32-true", "bf16-mixed"]
 _LOG_EVERY = 10
@@ -213,9 +205,7 @@ def claim_folder(out: Path, record: Mapping[str, Any]) -> None:
                     + "\n  ".join(changed)
                     + "\ngive another --out, or the old settings to go on with it"
                 )
-    elif out.exists() and not (
-        out.is_dir() and all(p.name == OUTPUT_MARKER or p.name.startswith(".tmp-") for p in out.iterdir())
-    ):
+    elif not is_unclaimed(out):
         raise RunError(f"{out} exists and is no transfer of selfseg; give another --out")
     mark_output(out)
     write_json(path, wanted)
@@ -258,8 +248,11 @@ def fine_tune(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    step = saved = _restore(out, model, optimizer)
-    log = _Log(out / "log.jsonl", step)
+    checkpoint = load_newest(out / "checkpoints")
+    if checkpoint is not None:
+        checkpoint.restore(model, optimizer)
+    step = saved = checkpoint.step if checkpoint is not None else 0
+    log = StepLog(out / "log.jsonl", step)
 
     def save() -> None:
         nonlocal saved
@@ -290,8 +283,7 @@ def fine_tune(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             # Dropout and drawn proposals are a function of (seed, step), so that a resumed job draws the same.
-            key = hashlib.blake2b(repr((config.seed, step)).encode(), digest_size=7).digest()
-            torch.manual_seed(int.from_bytes(key))
+            torch.manual_seed(step_seed(config.seed, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
                 value = loss(model, batch)
             value.backward()  # type: ignore[no-untyped-call]
@@ -315,38 +307,6 @@ def fine_tune(
                 save()
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
-
-
-def _restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put the newest checkpoint into the model and its optimiser; returns the iterations done."""
-    checkpoint = load_newest(out / "checkpoints")
-    if checkpoint is None:
-        return 0
-    try:
-        model.load_state_dict(checkpoint.model)
-        state = optimizer.state_dict()
-        state["state"] = checkpoint.optimizer
-        optimizer.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"the checkpoint of iteration {checkpoint.step} in {out} does not fit: {error}"
-        ) from error
-    return checkpoint.step
-
-
-class _Log:
-    """OUT/log.jsonl; a job that goes on drops the lines after its checkpoint."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one
-            write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
-
-    def write(self, line: Mapping[str, float]) -> None:
-        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
 
 
 def describe(kind: str, source: object, start: Start, data: Path | str, config: FineTuningConfig) -> dict[str, Any]:

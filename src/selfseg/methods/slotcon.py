@@ -153,8 +153,10 @@ class SlotCon(Method):
 
     def load_backbone(self, source: str) -> str:
         """Into both networks; the teacher's BatchNorm statistics would not follow the student's."""
-        load_backbone(self.student.embedder.backbone, source, self.config.embedder.backbone)
-        return load_backbone(self.teacher.embedder.backbone, source, self.config.embedder.backbone)
+        student = self.student.embedder.backbone
+        sentence = load_backbone(student, source, self.config.embedder.backbone)
+        self.teacher.embedder.backbone.load_state_dict(student.state_dict())
+        return sentence
 
     @torch.no_grad()
     def concept_vectors(self) -> Tensor:

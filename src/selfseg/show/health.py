@@ -23,7 +23,6 @@ Letters: D embedding dimension, h w embedding cells, N points, K prototypes or c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfseg.files import read_steps
 from selfseg.ops.losses import effective_rank
 
 Level = Literal["ok", "warn", "bad"]
@@ -63,17 +63,7 @@ class Verdict:
 
 def read_log(run: Path | str) -> list[dict[str, Any]]:
     """The lines of a run's log.jsonl; none if there is no log. A last line that was cut off is left out."""
-    path = Path(run) / "log.jsonl"
-    lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict) and "step" in value:
-                lines.append(value)
-    return lines
+    return read_steps(Path(run) / "log.jsonl")
 
 
 def judge(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from selfseg.errors import StorageError
-from selfseg.files import storage_errors, write_text
+from selfseg.files import storage_errors
+from selfseg.running import StepLog
 from selfseg.show.health import read_log as read_log
 
 
@@ -26,14 +26,11 @@ class TrainingLog:
     """
 
     def __init__(self, run: Path, step: int, enabled: bool) -> None:
-        self.path = run / "log.jsonl"
         self._folder = run / "tensorboard"
         self._events: Any = None
         if not enabled:
             return
-        if self.path.exists():
-            kept = [line for line in read_log(run) if line["step"] <= step]
-            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._lines = StepLog(run / "log.jsonl", step)
         # Here because it takes a second, which only the first process needs to spend.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -44,8 +41,7 @@ class TrainingLog:
         """Append one line; every value is a number."""
         if self._events is None:
             return
-        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
+        self._lines.write(line)
         # Written by a thread of TensorBoard's: its error shows at a later call, as here.
         with storage_errors(self._folder):
             for key, value in line.items():

@@ -32,10 +32,10 @@ from selfseg.data.images import REASONS, ImageCollection, SkipLog
 from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
 from selfseg.data.regions import RegionCache
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
-from selfseg.files import OUTPUT_MARKER, mark_output, sole_use, write_json
+from selfseg.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.methods import Method
 from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
-from selfseg.running import ProgressBar, stop_signals
+from selfseg.running import ProgressBar, step_seed, stop_signals
 from selfseg.show.pictures import draw_views, write_image
 from selfseg.training.collection import open_images, record_images
 from selfseg.training.log import TrainingLog
@@ -142,7 +142,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
             rate = warmup_cosine((step + 1) / total, peak, recipe.optimizer.warmup, peak * recipe.optimizer.final)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(_step_seed(recipe.seed, step, fabric.global_rank))
+            torch.manual_seed(step_seed(recipe.seed, step, fabric.global_rank))
             output: StepOutput = wrapped(_Box((batch.to(fabric.device), share))).content
             fabric.backward(output.loss)
             _require_finite(fabric, recipe, output.loss, method, batch, images, step)
@@ -251,11 +251,7 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
                 + "\n  ".join(changed)
                 + "\ngive another --out, or the old settings to go on with it"
             )
-    elif (
-        not path.exists()
-        and recipe.out.exists()
-        and not (recipe.out.is_dir() and all(_is_leftover(p) for p in recipe.out.iterdir()))
-    ):
+    elif not path.exists() and not is_unclaimed(recipe.out):
         raise RunError(f"{recipe.out} exists and is no run of selfseg; give another --out")
     fabric.barrier()
     with together(fabric):
@@ -266,11 +262,6 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
                 write_recipe(recipe, path)
             for folder in ("checkpoints", "embedder"):
                 remove_leftovers(recipe.out / folder)
-
-
-def _is_leftover(path: Path) -> bool:
-    """Whether a file is what a start leaves that is killed before recipe.yaml is there."""
-    return path.name == OUTPUT_MARKER or path.name.startswith(".tmp-")
 
 
 def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[ImageCollection, SkipLog]:
@@ -299,13 +290,7 @@ def _restore(
             f"{recipe.out} was trained on other images than the {len(images)} in {recipe.images}: a run can't go on "
             "exactly; restore them or give another --out"
         )
-    try:
-        method.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint of step {checkpoint.step} does not fit its recipe: {error}") from error
-    state = optimizer.state_dict()
-    state["state"] = checkpoint.optimizer
-    optimizer.load_state_dict(state)
+    checkpoint.restore(method, optimizer)
 
 
 def _names_hash(images: ImageCollection) -> str:
@@ -342,11 +327,6 @@ def _draw_first_views(fabric: Fabric, run: Path, batch: Batch) -> None:
         if fabric.is_global_zero:
             for image in range(min(2, len(batch.index))):
                 write_image(run / "pictures" / f"views{image}.png", draw_views(batch, image))
-
-
-def _step_seed(*key: int) -> int:
-    """Whatever draws at random inside the network (drop path) is a function of (seed, step, rank)."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest())
 
 
 def _require_finite(
