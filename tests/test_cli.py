@@ -175,8 +175,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], list[tup
 
 def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.inference", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json")))
-    assert main("cluster run images -k 8 27 --seed 3 --points 500 --device cpu --max-bad 0.5".split()) == 0
-    expected = {"seed": 3, "points": 500, "device": "cpu", "max_bad": 0.5}
+    assert (
+        main("cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --device cpu --max-bad 0.5".split()) == 0
+    )
+    expected = {"seed": 3, "points": 500, "position": 0.7, "device": "cpu", "max_bad": 0.5}
     assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
     assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"
 
@@ -220,6 +222,7 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
         "baselines": False,
         "untrained": False,
         "backbone": False,
+        "position": 0.0,
         "device": "cpu",
     }
     assert main(["evaluate", "run", "data"]) == 0

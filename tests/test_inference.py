@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import cv2
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from selfseg import inference
-from selfseg.clustering import assign_pixels, available_clusters, load_clusters
+from selfseg.clustering import add_position, assign_pixels, available_clusters, load_clusters
 from selfseg.data.images import list_images
 from selfseg.errors import ConfigError, RunError, TooManyBadImages
 from selfseg.nn.embedder import Embedder, EmbedderConfig
@@ -117,6 +118,37 @@ def test_clustering_repeats_and_refuses(clustered, photographs):
         inference.cluster(clustered, photographs, k=(1000,), points=500, progress=False)
     with pytest.raises(ConfigError, match="2 or more"):
         inference.cluster(clustered, photographs, k=(1,), progress=False)
+
+
+def test_position_is_nearness_in_the_image():
+    embedding = F.normalize(torch.randn(6, 4, 8), dim=0)
+    joined = add_position(3 * embedding, 0.5)
+    assert joined.shape == (10, 4, 8)
+    assert torch.allclose(joined.norm(dim=0), torch.ones(4, 8), atol=1e-6)
+    likeness = embedding[:, 1, 2] @ embedding[:, 3, 7]
+    across, down = math.cos(5 / 8 * math.pi / 2), math.cos(2 / 4 * math.pi / 2)
+    expected = (likeness + 0.25 * (across + down)) / 1.5
+    assert float(joined[:, 1, 2] @ joined[:, 3, 7]) == pytest.approx(float(expected), abs=1e-6)
+    assert add_position(embedding, 0.0) is embedding
+    with pytest.raises(ConfigError, match="at least 0, not -1"):
+        add_position(embedding, -1)
+
+
+def test_clusters_of_place_cut_a_plain_image_by_place(run, tmp_path):
+    (tmp_path / "plain").mkdir()
+    image = np.full((64, 128, 3), 90, np.uint8)
+    assert cv2.imwrite(str(tmp_path / "plain" / "wall.png"), image)
+    shutil.copytree(run, tmp_path / "run")
+    # A weight that leaves no say to what is seen: two clusters are the two halves of a wide image.
+    inference.cluster(tmp_path / "run", tmp_path / "plain", k=2, points=500, position=100.0, progress=False)
+    clusters = load_clusters(tmp_path / "run", 2)
+    assert (clusters.position, clusters.centroids.shape) == (100.0, (2, 12))
+    inference.segment(tmp_path / "run", tmp_path / "plain", tmp_path / "out", k=2, device="cpu", progress=False)
+    ids = cv2.imread(str(tmp_path / "out" / "index" / "wall.png"), cv2.IMREAD_UNCHANGED)
+    halves = [
+        np.bincount(half.ravel(), minlength=2) / half.size for half in (ids[:, :64], ids[:, 64:], ids[:32], ids[32:])
+    ]
+    assert max(abs(halves[0] - halves[1]).max(), abs(halves[2] - halves[3]).max()) > 0.9
 
 
 def test_segments_have_the_images_size(clustered, photographs, tmp_path):

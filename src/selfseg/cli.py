@@ -142,6 +142,7 @@ def _cluster(
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (27,),
     seed: int = 0,
     points: int = 200_000,
+    position: float = 0.0,
     device: str = "auto",
     max_bad: float = 0.05,
 ) -> int:
@@ -153,12 +154,14 @@ def _cluster(
         k: numbers of clusters.
         seed: of the sampled pixels and k-means.
         points: pixels that k-means sees.
+        position: how much a pixel's place in its image has a say; e.g. 1 for a camera that stands.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
     from selfseg.inference import cluster
 
-    for path in cluster(run, images, k, seed=seed, points=points, device=device, max_bad=max_bad):
+    paths = cluster(run, images, k, seed=seed, points=points, position=position, device=device, max_bad=max_bad)
+    for path in paths:
         _say(f"written: {path}")
     return 0
 
@@ -258,6 +261,7 @@ def _evaluate(
     baselines: bool = True,
     untrained: bool = False,
     backbone: bool = False,
+    position: float = 0.0,
     device: str = "auto",
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
@@ -274,6 +278,7 @@ def _evaluate(
         baselines: also measure the trivial baselines.
         untrained: also measure the same network with random weights.
         backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
+        position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
         device: auto, cpu or cuda.
     """
     from selfseg.evaluation.results import format_table
@@ -291,6 +296,7 @@ def _evaluate(
         baselines=baselines,
         untrained=untrained,
         backbone=backbone,
+        position=position,
         device=device,
     )
     _out.print(format_table(results))

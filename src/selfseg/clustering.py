@@ -6,6 +6,7 @@ Letters in shapes: H W pixels of an image, D embedding dimension, h w embedding 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfseg.errors import RunError
+from selfseg.errors import ConfigError, RunError
 from selfseg.files import read_json, write_atomically, write_json
-from selfseg.nn.embedder import Embedder
 
 _Taps = tuple[Tensor, Tensor]
 _PROTOTYPES = "embedder/prototypes.safetensors"
@@ -33,9 +33,10 @@ class Clusters:
 
     Attributes:
         centroids: (K, D) float32, unit vectors; a pixel belongs to the centroid with the highest cosine similarity.
+            (K, D + 4) where the position has a say.
         share: K fractions of the sampled pixels.
         typical: per cluster, names of the images that show it best (mean similarity times area), best first.
-        info: how they were found: images, count, seed, points, inertia, embedder.
+        info: how they were found: images, count, seed, points, position, inertia, embedder.
     """
 
     centroids: Tensor
@@ -47,6 +48,56 @@ class Clusters:
     def k(self) -> int:
         """The number of clusters."""
         return self.centroids.shape[0]
+
+    @property
+    def position(self) -> float:
+        """How much a pixel's place has a say, see `add_position`."""
+        return float(self.info.get("position", 0.0))
+
+    def assign(self, embedding: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+        """The cluster of each pixel.
+
+        Args:
+            embedding: (D, h, w) float of the embedder that the clusters were made from.
+            size: (H, W) of the result.
+
+        Returns:
+            (H, W), uint8 if K <= 256, else uint16.
+        """
+        return assign_pixels(add_position(embedding, self.position), self.centroids, size)
+
+
+def add_position(embedding: Tensor, weight: float) -> Tensor:
+    """Let the place in the image have a say in what belongs together: for cameras that stand or always look ahead.
+
+    Four coordinates are appended, `weight` times the unit circle's quarter that x and y run through from edge to
+    edge, and all is scaled to unit length again: cosines of what comes out weigh likeness 1 to `weight` squared
+    against nearness in x and in y.
+
+    Args:
+        embedding: (D, h, w) float.
+        weight: 0 changes nothing but the length; 1 is much.
+
+    Returns:
+        (D + 4, h, w) float32, unit length over the first axis; with a weight of 0 the embedding itself.
+
+    Raises:
+        ConfigError: if the weight is negative.
+
+    Example:
+        >>> add_position(torch.ones(1, 1, 2), 1.0).shape
+        torch.Size([5, 1, 2])
+    """
+    if not weight >= 0:
+        raise ConfigError(f"position is a weight of at least 0, not {weight}")
+    if weight == 0:
+        return embedding
+    h, w = embedding.shape[1:]
+    x = ((torch.arange(w, device=embedding.device) + 0.5) * (math.pi / 2 / w)).expand(h, w)
+    y = ((torch.arange(h, device=embedding.device) + 0.5) * (math.pi / 2 / h))[:, None].expand(h, w)
+    place = torch.stack([x.cos(), x.sin(), y.cos(), y.sin()])
+    joined = torch.cat([F.normalize(embedding.float(), dim=0), weight * place])
+    return joined / math.sqrt(1 + 2 * weight**2)
 
 
 def available_clusters(run: Path | str) -> tuple[int, ...]:
@@ -133,20 +184,6 @@ def embedder_hash(run: Path | str) -> str:
                 while block := file.read(1 << 20):
                     digest.update(block)
     return digest.hexdigest()
-
-
-def segment_image(embedder: Embedder, centroids: Tensor, image: NDArray[np.uint8]) -> NDArray[Any]:
-    """The cluster of each pixel of an image.
-
-    Args:
-        embedder: what embeds the image.
-        centroids: (K, D) unit vectors.
-        image: (H, W, 3) uint8 RGB.
-
-    Returns:
-        (H, W), uint8 if K <= 256, else uint16.
-    """
-    return assign_pixels(embedder.embed(image), centroids, (image.shape[0], image.shape[1]))
 
 
 def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:

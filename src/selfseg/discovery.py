@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import heapq
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.clustering import assign_pixels, embedder_hash, load_clusters, load_prototypes
+from selfseg.clustering import add_position, assign_pixels, embedder_hash, load_clusters, load_prototypes
 from selfseg.data.images import ImageCollection, SkipLog, resize_short_side
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, write_json
 from selfseg.inference import Images, collect, load, track_images
-from selfseg.nn.embedder import Embedder
 from selfseg.show.concepts import PICTURES, draw_segment, read_concepts, write_concepts_page
 from selfseg.show.pictures import fit_within, palette, write_image
 
@@ -95,17 +95,25 @@ def concepts(
     resolution = resolution or embedder.resolution
     if crop is not None and (crop < 32 or (resolution is not None and crop > resolution)):
         raise ConfigError(f"a crop of {crop} px must be from 32 px to the resolution, {resolution}")
-    vectors = load_prototypes(run) if k is None else load_clusters(run, k).centroids
-    if vectors.shape[1] != embedder.dim:
+    clusters = None if k is None else load_clusters(run, k)
+    vectors = clusters.centroids if clusters else load_prototypes(run)
+    position = clusters.position if clusters else 0.0
+    if position and crop is not None:
+        raise ConfigError(f"the clusters with k = {k} look at a pixel's place in its image; leave out crop = {crop}")
+    if vectors.shape[1] != embedder.dim + (4 if position else 0):
         raise RunError(f"the concepts of {run} have {vectors.shape[1]} dimensions, its embedder {embedder.dim}")
     whole = copy.copy(embedder)  # shares the weights; images are resized here, so that pictures show what it saw
     whole.resolution = None
+
+    def embed(image: NDArray[np.uint8]) -> Tensor:
+        return add_position(whole.embed(image), position)
+
     collection = collect(images)
     folder = run / "concepts"
     log = SkipLog(folder / "skipped.jsonl", len(collection), max_bad)
     search = Search(vectors, top, min_share)
     for i, image in track_images(collection, range(len(collection)), log, "concepts", progress):
-        search.add(i, whole.embed(_cut(image, resolution, crop)))
+        search.add(i, embed(_cut(image, resolution, crop)))
     if not search.images:
         raise EmptyCollection(f"none of the {len(collection)} images in {collection.root} could be read")
 
@@ -115,7 +123,7 @@ def concepts(
     mark_output(pictures)
     for old in pictures.glob("*.webp"):
         old.unlink()
-    drawn = _draw(search, whole, collection, (resolution, crop), pictures, progress)
+    drawn = _draw(search, embed, collection, (resolution, crop), pictures, progress)
     values = {
         "source": "prototypes" if k is None else "clusters",
         "k": len(vectors),
@@ -277,7 +285,7 @@ def _cut(image: NDArray[np.uint8], resolution: int | None, crop: int | None) -> 
 
 def _draw(
     search: Search,
-    embedder: Embedder,
+    embed: Callable[[NDArray[np.uint8]], Tensor],
     collection: ImageCollection,
     frame: tuple[int | None, int | None],
     folder: Path,
@@ -299,7 +307,7 @@ def _draw(
     result = {}
     for i, image in track_images(collection, sorted(wanted), log, "pictures", progress):
         seen = _cut(image, *frame)
-        embedding, picture = embedder.embed(seen), fit_within(seen, longest)
+        embedding, picture = embed(seen), fit_within(seen, longest)
         ids = assign_pixels(embedding, search.vectors, (picture.shape[0], picture.shape[1]))
         for concept, rank in wanted[i]:
             name = f"{concept:04}-{rank:02}.webp"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from selfseg.clustering import Clusters, embedder_hash, load_clusters, save_clusters, segment_image
+from selfseg.clustering import Clusters, add_position, embedder_hash, load_clusters, save_clusters
 from selfseg.data.images import ImageCollection, SkipLog, list_images, resize_short_side
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, storage_errors, write_atomically, write_json
@@ -147,6 +147,7 @@ def cluster(
     k: Sequence[int] = (27,),
     seed: int = 0,
     points: int = 200_000,
+    position: float = 0.0,
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
@@ -162,6 +163,8 @@ def cluster(
         seed: of the sampled images and pixels, and of k-means.
         points: how many pixels to sample in all, equally many from each image. From more than points / 64 images,
             points / 64 are drawn and 64 pixels of each.
+        position: how much a pixel's place in its image has a say (`selfseg.clustering.add_position`); above 0 for
+            cameras that stand or always look ahead, e.g. 1.
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -183,12 +186,20 @@ def cluster(
     embedder = load(run, device)
     collection = collect(images)
     log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection), max_bad)
-    samples, owners = sample_pixels(embedder, collection, seed, points, log, progress)
+    samples, owners = sample_pixels(embedder, collection, seed, points, position, log, progress)
     if max(counts) > len(samples):
         raise ConfigError(f"k = {max(counts)} is more than the {len(samples)} points that the images give; lower k")
     samples = samples.to(choose_device(device))
     return tuple(
-        _cluster_once(Path(run), collection, samples, owners, count, seed, len(log.skipped)) for count in counts
+        _cluster_once(
+            Path(run),
+            collection,
+            samples,
+            owners,
+            count,
+            {"seed": seed, "position": position, "skipped": len(log.skipped)},
+        )
+        for count in counts
     )
 
 
@@ -232,7 +243,7 @@ def segment(
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     for i, image in track_images(collection, range(len(collection)), log, "segment", progress):
-        ids = segment_image(embedder, clusters.centroids, image)
+        ids = clusters.assign(embedder.embed(image), (image.shape[0], image.shape[1]))
         name = collection.names[i]
         write_image(out / "index" / f"{name}.png", ids)
         write_image(out / "overlay" / f"{name}.jpg", overlay(image, ids, colours))
@@ -295,14 +306,15 @@ def sample_pixels(
     collection: ImageCollection,
     seed: int,
     points: int,
+    position: float,
     log: SkipLog,
     progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Embeddings of pixels drawn from a collection; a pure function of (seed, image index).
 
     Returns:
-        (N, D) float32 on the CPU, and (N,) int64: the image that each is of. N is at most about `points`, less where
-        images have fewer cells.
+        (N, D) float32 on the CPU, (N, D + 4) with a `position` above 0 (`add_position`), and (N,) int64: the image that
+        each is of. N is at most about `points`, less where images have fewer cells.
 
     Raises:
         EmptyCollection: if no image could be read.
@@ -314,7 +326,7 @@ def sample_pixels(
     per_image = max(1, math.ceil(points / len(chosen)))
     samples, owners = [], []
     for i, image in track_images(collection, [int(i) for i in chosen], log, "cluster", progress):
-        vectors = embedder.embed(image).flatten(1)  # (D, h w)
+        vectors = add_position(embedder.embed(image), position).flatten(1)  # (D, h w)
         count = min(per_image, vectors.shape[1])
         drawn = np.random.default_rng((seed, i)).choice(vectors.shape[1], count, replace=False)
         samples.append(vectors[:, torch.from_numpy(np.sort(drawn))].T.contiguous())
@@ -325,10 +337,10 @@ def sample_pixels(
 
 
 def _cluster_once(
-    run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, k: int, seed: int, skipped: int
+    run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, k: int, info: Mapping[str, Any]
 ) -> Path:
-    """k-means for one k, and what the clusters look like."""
-    result = kmeans(samples, k, seed=seed)
+    """k-means for one k, and what the clusters look like; `info` holds the seed and what else is to be kept."""
+    result = kmeans(samples, k, seed=info["seed"])
     centroids = torch.nn.functional.normalize(result.centroids.float(), dim=1).cpu()
     # Sorted by size, so that cluster 0 is the largest and colours mean the same kind of thing in each run.
     assignment = result.assignment.cpu()
@@ -356,10 +368,9 @@ def _cluster_once(
             "k": k,
             "images": str(collection.root),
             "count": len(images),
-            "skipped": skipped,
-            "seed": seed,
             "points": len(samples),
             "inertia": result.inertia,
+            **info,
             "embedder": embedder_hash(run),
         },
     )

@@ -83,6 +83,26 @@ def test_interpolated_cells_keep_edges_in_place(tmp_path):
         assert result.metrics["accuracy"] == 1.0
 
 
+def test_an_embedder_is_also_measured_with_the_place_of_its_pixels(tmp_path):
+    # Everything looks the same and the class is the side of the image: only the place can tell.
+    root = tmp_path / "sides"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(2):
+            cv2.imwrite(str(root / split / "images" / f"{index}.png"), np.full((64, 64, 3), 120, np.uint8))
+            label = np.repeat(np.arange(2, dtype=np.uint8), 32)[None].repeat(64, 0)
+            cv2.imwrite(str(root / split / "labels" / f"{index}.png"), label)
+    embedder = Embedder(EmbedderConfig(dim=4, output_stride=32, decoder="linear", resolution=64)).eval()
+    kinds = {"k": [4], "seeds": 1, "linear": QUICK, "baselines": False}
+    results = evaluate(embedder, root, position=50.0, **kinds)
+    assert [r.what for r in results] == ["embedder", "embedder", "embedder + position", "embedder + position"]
+    assert results[2].options["position"] == 50.0
+    assert "position" not in results[0].options
+    assert results[2].metrics["accuracy"] > 0.99
+    assert [r.metrics for r in results[:2]] == [r.metrics for r in evaluate(embedder, root, **kinds)]
+
+
 def test_more_clusters_than_classes_vote(tmp_path):
     root = draw(tmp_path / "stripes")
     noisy = Extractor("noisy", lambda image: one_hot(image) + 0.3 * torch.rand(4, *image.shape[:2]))

@@ -7,14 +7,16 @@ spans the image, so that a bilinear resize (align_corners=False) takes one to th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfseg.clustering import add_position
 from selfseg.data.images import resize_short_side
 from selfseg.nn.embedder import Embedder
 
@@ -36,6 +38,7 @@ class Extractor:
         prototypes: (K, D) float, the method's own, for the protocol `prototypes`; None = it has none, and that
             protocol leaves it out.
         protocols: what it is measured by, of the protocols that are asked for; None = all that it can be.
+        options: settings of its own, recorded with each result.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Extractor:
     trivial: bool = False
     prototypes: Tensor | None = field(default=None, repr=False, compare=False)
     protocols: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: str = "embedder") -> Extractor:
@@ -76,6 +80,17 @@ def backbone_extractor(embedder: Embedder, resolution: int | None = None) -> Ext
     bare = Embedder(replace(embedder.config, decoder="none", centred=False)).eval().to(embedder.mean.device)
     bare.backbone = embedder.backbone
     return embedder_extractor(bare, resolution, name="backbone")
+
+
+def positioned(extractor: Extractor, weight: float) -> Extractor:
+    """An extractor of unit vectors with the pixel's place in the image appended, see `add_position`."""
+    return replace(
+        extractor,
+        name=f"{extractor.name} + position",
+        extract=lambda image: add_position(extractor.extract(image), weight),
+        normalised=True,
+        options={**extractor.options, "position": weight},
+    )
 
 
 def colour(image: NDArray[np.uint8]) -> Tensor:

@@ -22,7 +22,7 @@ from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion, triv
 from selfseg.evaluation.clusters import MATCHINGS, ClustersConfig, Matching, fit_clusters, name_clusters
 from selfseg.evaluation.clusters import VERSION as CLUSTERS_VERSION
 from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
-from selfseg.evaluation.features import Extractor, backbone_extractor, embedder_extractor
+from selfseg.evaluation.features import Extractor, backbone_extractor, embedder_extractor, positioned
 from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
 from selfseg.evaluation.linear import LinearConfig, fit_linear
 from selfseg.evaluation.passes import AffineHead, Progress, Tally, count, sample
@@ -81,6 +81,7 @@ def evaluate(
     baselines: bool = True,
     untrained: bool = False,
     backbone: bool = False,
+    position: float = 0.0,
     device: str | None = None,
     clusters: ClustersConfig | None = None,
     linear: LinearConfig | None = None,
@@ -103,6 +104,8 @@ def evaluate(
         baselines: also measure raw colour, colour + position and the most frequent class.
         untrained: also measure a network of the same architecture with random weights.
         backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
+        position: above 0, also measure the embedding with the pixel's place appended at this weight
+            (`selfseg.clustering.add_position`): what to hold against colour + position.
         device: "auto", "cpu", "cuda", ...; None = "auto" for a run, and where it is for an embedder.
         clusters: further options of the `clusters` protocol.
         linear: further options of the `linear` protocol.
@@ -142,6 +145,9 @@ def evaluate(
                 raise ConfigError("an embedder alone has no prototypes; give the run's folder, or leave them out")
             wanted = resolution or (prototypes or PrototypesConfig()).resolution
             extractors += _prototyped(extractors.pop(), source, load_prototypes(folder), wanted, others)
+        if position and others:
+            plain = embedder_extractor(source, resolution)
+            extractors.append(replace(positioned(plain, position), protocols=others))
         if backbone and others:
             extractors.append(replace(backbone_extractor(source, resolution), protocols=others))
         if untrained and others:
@@ -400,7 +406,7 @@ class _Sheet:
                 "fit_images": self.fit_tally.images if fit_split is None else 0,
                 "fit_skipped": self.fit_tally.skipped if fit_split is None else 0,
             },
-            options={**options, "absent_classes": absent},
+            options={**options, **(self.extractor.options if what is None else {}), "absent_classes": absent},
             recipe_hash=self.recipe_hash if recipe_hash is None else recipe_hash,
             package_version=package_version(),
         )

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import selfseg
-from selfseg.clustering import Clusters, assign_pixels, available_clusters, embedder_hash, load_clusters
+from selfseg.clustering import Clusters, available_clusters, embedder_hash, load_clusters
 from selfseg.data.images import ImageCollection, SkipLog, list_images
 from selfseg.errors import DataError, RunError, SelfsegError
 from selfseg.files import write_text
@@ -250,7 +250,7 @@ def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters]) -> R
         figure(pca_picture(sample.embedding, basis, size), "embedding"),
     ]
     for clusters in clusterings:
-        ids = assign_pixels(sample.embedding, clusters.centroids, size)
+        ids = clusters.assign(sample.embedding, size)
         figures.append(figure(overlay(sample.image, ids, palette(clusters.k)), f"k = {clusters.k}"))
     return Row(sample.name, tuple(figures))
 
@@ -282,7 +282,7 @@ def _panels(
             continue
         image, embedding = thumbnails[name]
         if (clusters.k, name) not in segments:
-            ids = assign_pixels(embedding, clusters.centroids, (image.shape[0], image.shape[1]))
+            ids = clusters.assign(embedding, (image.shape[0], image.shape[1]))
             segments[clusters.k, name] = ids
         mask = segments[clusters.k, name] == c
         picture = highlight(image, mask, palette(clusters.k)[c])
