@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -59,16 +59,17 @@ class Ours:
         self.method = SlotCon(SlotConConfig(embedder=embedder, prototypes=PROTOTYPES, predictor_hidden=HIDDEN))
         torch.manual_seed(0)
         self.projectors = Twin(Projector([CHANNELS], HIDDEN, DIM), buffers="own")
+        self.student, self.teacher = cast(Projector, self.projectors.student), cast(Projector, self.projectors.teacher)
 
     def step(self, features: list[Tensor], to_image: tuple[Tensor, Tensor]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-            student = [_cells_last(self.projectors.student([x])) for x in features]
+            student = [_cells_last(x) for x in self.student.views([[x] for x in features])]
         with torch.no_grad():
             momentum = self.method.momentum(0.0)
             self.projectors.update(momentum)
             self.method.twin.update(momentum)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-                teacher = [_cells_last(self.projectors.teacher([x])) for x in features]
+                teacher = [_cells_last(y) for y in self.teacher.views([[x] for x in features])]
         loss = self.method.compare([x.float() for x in student], [y.float() for y in teacher], to_image).loss
         loss.backward()
         return loss.detach()

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -55,3 +57,20 @@ def test_a_projector_is_three_pointwise_convolutions() -> None:
     state = projector.mlp.state_dict()
     convolutions.load_state_dict({k: v[:, :, None, None] if v.ndim == 2 else v for k, v in state.items()})
     torch.testing.assert_close(projector(stages), convolutions(stages[1]))
+
+
+def test_views_in_one_product_are_views_one_by_one() -> None:
+    torch.manual_seed(0)
+    together = Projector([6], hidden=8, dim=4).double()
+    apart = copy.deepcopy(together)
+    views = [torch.randn(2, 6, 4, 5, dtype=torch.float64), torch.randn(3, 6, 2, 2, dtype=torch.float64)]
+    both = together.views([[view] for view in views])
+    single = [apart([view]) for view in views]
+    for a, b in zip(both, single, strict=True):
+        torch.testing.assert_close(a, b)
+    sum(x.square().sum() for x in both).backward()
+    sum(x.square().sum() for x in single).backward()
+    for (name, a), b in zip(together.named_parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=name)
+    for name, value in apart.state_dict().items():
+        torch.testing.assert_close(together.state_dict()[name], value)

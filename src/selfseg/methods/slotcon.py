@@ -21,6 +21,7 @@ Letters: B images, h w cells of the projection, D its dimension, K prototypes, M
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, cast
 
@@ -165,11 +166,12 @@ class SlotCon(Method):
 
     def forward(self, batch: Batch, progress: float) -> StepOutput:
         """Project both crops by both networks, then compare."""
-        student = [_cells_last(self.student.embedder.raw(view.image)) for view in batch.views]
+        images = [view.image for view in batch.views]
+        student = [_cells_last(x) for x in self.student.embedder.raw_views(images)]
         with torch.no_grad():
             if self.training:
                 self.twin.update(self.momentum(progress))
-            teacher = [_cells_last(self.teacher.embedder.raw(view.image)) for view in batch.views]
+            teacher = [_cells_last(y) for y in self.teacher.embedder.raw_views(images)]
         first, second = (view.to_image for view in batch.views)
         # In float32 under every precision: an assignment hangs on differences of cosines.
         with torch.autocast(first.device.type, enabled=False):
@@ -207,7 +209,7 @@ class SlotCon(Method):
 
         pairs = ((0, 1), (1, 0))  # student's view, teacher's view
         group_loss = torch.stack([self._compare_cells(aligned[a], targets[b]) for a, b in pairs]).sum()
-        slot_loss = torch.stack([self._compare_slots(mine[a], theirs[b]) for a, b in pairs]).sum()
+        slot_loss = self._compare_slots([(mine[a], theirs[b]) for a, b in pairs])
         loss = config.group_weight * group_loss + (1 - config.group_weight) * slot_loss
         if config.image_weight:
             loss = loss + config.image_weight * image_loss
@@ -234,10 +236,20 @@ class SlotCon(Method):
         prediction = torch.log_softmax(student / self.config.student_temperature, dim=3)
         return -(target * prediction).sum(3).mean()
 
-    def _compare_slots(self, student: _Groups, teacher: _Groups) -> Tensor:
-        """Slot loss of one direction (eq. 6) over slots that are active in both, times 2 tau_c as the reference."""
-        matched = student.active & teacher.active  # (B, K)
-        queries = F.normalize(self.predictor(student.slots[matched]), dim=1)  # (M, D)
+    def _compare_slots(self, pairs: Sequence[tuple[_Groups, _Groups]]) -> Tensor:
+        """Slot loss of both directions (eq. 6), over slots that are active in the student's and the teacher's view."""
+        matches = [student.active & teacher.active for student, teacher in pairs]  # (B, K) each
+        slots = [student.slots[matched] for (student, _), matched in zip(pairs, matches, strict=True)]
+        sizes = [len(rows) for rows in slots]
+        queries = torch.split(F.normalize(self.predictor(torch.cat(slots), sizes), dim=1), sizes)  # (M, D) each
+        terms = [
+            self._compare_queries(each, teacher, matched)
+            for each, (_, teacher), matched in zip(queries, pairs, matches, strict=True)
+        ]
+        return torch.stack(terms).sum()
+
+    def _compare_queries(self, queries: Tensor, teacher: _Groups, matched: Tensor) -> Tensor:
+        """One direction: each query (M, D) finds its slot among the teacher's; times 2 tau_c as the reference."""
         total = sum_over_processes(matched.sum().to(queries.dtype)).clamp(min=1)
         if self.config.slots == "regression":
             own = F.normalize(teacher.slots[matched], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,9 +68,16 @@ class Projector(nn.Module):
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         """Finest first list of (B, C_i, h_i, w_i) to (B, D, h, w) at the last stage's stride."""
-        cells = stages[-1].permute(0, 2, 3, 1)  # (B, h, w, C)
-        out: Tensor = self.mlp(cells.flatten(0, 2)).unflatten(0, cells.shape[:3])
-        return out.permute(0, 3, 1, 2)
+        return self.views([stages])[0]
+
+    def views(self, views: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """`forward` of the stages of each of several views, which have BatchNorm statistics of their own."""
+        cells = [stages[-1].permute(0, 2, 3, 1) for stages in views]  # (B, h, w, C) each
+        sizes = [each.shape[:3].numel() for each in cells]
+        rows = self.mlp(torch.cat([each.flatten(0, 2) for each in cells]), sizes).split(sizes)
+        return [
+            vectors.unflatten(0, each.shape[:3]).permute(0, 3, 1, 2) for vectors, each in zip(rows, cells, strict=True)
+        ]
 
 
 class DeepLabV3Plus(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.files import read_json, write_atomically, write_json
 from selfseg.nn.backbones import make_backbone
-from selfseg.nn.decoders import make_decoder
+from selfseg.nn.decoders import Projector, make_decoder
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 FORMAT = 1
@@ -104,9 +105,26 @@ class Embedder(nn.Module):
         Returns:
             (B, D, h, w) float with h = ceil(H / stride).
         """
-        image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
-        out: Tensor = self.centre(self.decoder(self.backbone((image - self.mean) / self.std)))
-        return out
+        return self.raw_views([image])[0]
+
+    def raw_views(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """`raw` of several views, one after the other for every BatchNorm; a projector's products are one for all.
+
+        Args:
+            views: (B, 3, H, W) float each, RGB in [0, 1].
+
+        Returns:
+            (B, D, h, w) float each.
+        """
+        stages = []
+        for image in views:
+            image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
+            stages.append(self.backbone((image - self.mean) / self.std))
+        if isinstance(self.decoder, Projector):
+            decoded = self.decoder.views(stages)
+        else:
+            decoded = [self.decoder(each) for each in stages]
+        return [self.centre(each) for each in decoded]
 
     def forward(self, image: Tensor) -> Tensor:
         """The embedding.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,3 +89,21 @@ class VectorMLP(nn.Sequential):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
+
+    def forward(self, rows: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
+        """Vectors to vectors.
+
+        Args:
+            rows: (N, dim).
+            sizes: of groups of rows that have BatchNorm statistics of their own, one after the other. The same as one
+                call for each, but the matrix products are one, and so is each weight's gradient.
+
+        Returns:
+            (N, out).
+        """
+        for layer in self:
+            if sizes is not None and isinstance(layer, VectorBatchNorm):
+                rows = torch.cat([layer(part) for part in torch.split(rows, list(sizes))])
+            else:
+                rows = layer(rows)
+        return rows
