@@ -27,6 +27,7 @@ from selfseg.evaluation.transfer import (
     transfer,
     voc12aug,
 )
+from selfseg.files import mark_output, sole_use
 from selfseg.nn.backbones import make_backbone
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 
@@ -124,6 +125,15 @@ def test_a_folder_of_something_else_is_left_alone(shapes: Path, tmp_path: Path) 
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(RunError, match="no transfer"):
         transfer("random", shapes, TINY, tmp_path, **QUIET)
+
+
+def test_a_folder_in_use_is_refused(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mark_output(out)
+    with sole_use(out), pytest.raises(RunError, match="another process is at work on"):
+        transfer("random", shapes, TINY, out, **QUIET)
+    assert not (out / "checkpoints").exists()
+    transfer("random", shapes, TINY, out, **QUIET)
 
 
 def test_a_source_or_an_option_that_can_not_work_leaves_nothing(shapes: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from selfseg.checkpoint import load_newest, remove_leftovers, save_checkpoint
 from selfseg.errors import CheckpointError, ConfigError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
-from selfseg.files import is_unclaimed, mark_output, read_json, write_atomically, write_json
+from selfseg.files import is_unclaimed, mark_output, read_json, sole_use, write_atomically, write_json
 from selfseg.inference import load
 from selfseg.nn.backbones import load_backbone, make_backbone
 from selfseg.nn.embedder import Embedder
@@ -209,8 +209,6 @@ def claim_folder(out: Path, record: Mapping[str, Any]) -> None:
         raise RunError(f"{out} exists and is no transfer of selfseg; give another --out")
     mark_output(out)
     write_json(path, wanted)
-    for folder in (out, out / "checkpoints"):
-        remove_leftovers(folder)
 
 
 def fine_tune(
@@ -236,11 +234,28 @@ def fine_tune(
         progress: show a progress bar.
 
     Raises:
+        RunError: if another process is at work on OUT.
         CheckpointError: if OUT's checkpoints are damaged, or not of this model.
         NonFiniteLoss: if the loss stops being a number; nothing of that iteration reaches the weights.
         Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
         StorageError: if the disk is full.
     """
+    with sole_use(out):
+        for folder in (out, out / "checkpoints"):
+            remove_leftovers(folder)
+        _fine_tune(model, config, loss, batches, out, groups, checkpoint_every, progress)
+
+
+def _fine_tune(
+    model: nn.Module,
+    config: FineTuningConfig,
+    loss: Callable[[nn.Module, Any], Tensor],
+    batches: Callable[[int], Iterator[Any]],
+    out: Path,
+    groups: list[dict[str, Any]] | None,
+    checkpoint_every: int,
+    progress: bool,
+) -> None:
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
         groups or [{"params": list(model.parameters())}],
