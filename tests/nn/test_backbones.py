@@ -5,10 +5,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, MissingExtra
-from selfseg.nn.backbones import load_backbone, make_backbone
+from selfseg.nn.backbones import cell_centres, load_backbone, make_backbone
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 
 
@@ -140,3 +140,27 @@ def test_torch_files_without_named_tensors_are_refused(tmp_path: Path, content: 
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth holds"):
         load_backbone(make_backbone("resnet18", 32), tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "tf_mobilenetv3_small_minimal_100", "convnext_atto"])
+def test_cells_look_where_their_gradient_is(name: str) -> None:
+    backbone = make_backbone(name, 32).eval()
+    centres = cell_centres(backbone)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):  # equal weights: a symmetric field of view
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.MaxPool2d):  # whose gradient is where the image happens to be bright
+            module.forward = nn.AvgPool2d(module.kernel_size, module.stride, module.padding).forward  # type: ignore[method-assign]
+        elif isinstance(module, nn.LayerNorm):  # would take the mean away
+            module.forward = lambda x: x  # type: ignore[method-assign]
+    image = torch.rand(1, 3, 288, 288).requires_grad_()
+    for stage, stride in zip(backbone(image), backbone.feature_info.reduction(), strict=True):
+        if stride > 8:  # further fields of view would be cut at the edges
+            break
+        cell = stage.shape[3] // 2
+        (gradient,) = torch.autograd.grad(stage[0, :, cell, cell].sum(), image, retain_graph=True)
+        weight = gradient[0].abs().sum((0, 1))
+        middle = float((weight * (torch.arange(288) + 0.5)).sum() / weight.sum())
+        assert middle == pytest.approx(cell * stride + centres[stride], abs=0.3)

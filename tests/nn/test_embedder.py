@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from selfseg.errors import CheckpointError, ConfigError
+from selfseg.nn.decoders import move_cells
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 
 
@@ -80,3 +82,24 @@ def test_a_layer_can_be_trained_on_what_embed_returns() -> None:
     layer = torch.nn.Conv2d(8, 2, 1)
     layer(embedding[None]).sum().backward()
     assert layer.weight.grad is not None
+
+
+def test_an_aligned_embedder_is_the_plain_one_on_moved_stages() -> None:
+    torch.manual_seed(0)
+    plain = Embedder(EmbedderConfig(dim=6, output_stride=16, decoder="linear")).eval()
+    aligned = Embedder(replace(plain.config, aligned=True)).eval()
+    aligned.load_state_dict(plain.state_dict())
+    # The linear decoder commutes with the move: 7.5 of 16 px.
+    image = torch.rand(1, 3, 64, 96)
+    torch.testing.assert_close(aligned.raw(image), move_cells(plain.raw(image), 7.5 / 16), atol=1e-5, rtol=1e-4)
+    patches = EmbedderConfig(backbone="convnext_atto", dim=6, output_stride=32)
+    assert Embedder(replace(patches, aligned=True)).shifts == [0.0] * 4
+
+
+def test_cells_move_both_ways() -> None:
+    cells = torch.arange(12.0).view(1, 1, 3, 4)
+    forward = torch.tensor([[5.0, 6, 7, 7], [9, 10, 11, 11], [9, 10, 11, 11]])
+    back = torch.tensor([[0.0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]])
+    torch.testing.assert_close(move_cells(cells, 1.0)[0, 0], forward)
+    torch.testing.assert_close(move_cells(cells, -1.0)[0, 0], back)
+    torch.testing.assert_close(move_cells(cells, 0.25)[0, 0, 1, 1], torch.tensor(5 + 0.25 * 5))

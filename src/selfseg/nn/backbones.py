@@ -83,6 +83,60 @@ def _is_vit(name: str) -> bool:
     return module.rpartition(".")[2] in _VITS
 
 
+@torch.no_grad()
+def cell_centres(backbone: nn.Module) -> dict[int, float]:
+    """Where the cells of each stride look.
+
+    A strided convolution with the usual padding of k // 2 looks around the first of the pixels that its cell stands
+    for, not around their middle: of a ResNet the cells of stride 32 lie 15.5 px up and left of where a resize puts
+    them.
+
+    Args:
+        backbone: made by `make_backbone`.
+
+    Returns:
+        By stride in px, the centre of the first cell's field of view in px from the image's edge; stride / 2 would be
+        its middle. Strides that come about without a convolution or pooling layer are left out.
+
+    Example:
+        >>> cell_centres(make_backbone("resnet18", 32))
+        {2: 0.5, 4: 0.5, 8: 0.5, 16: 0.5, 32: 0.5}
+    """
+    centres: dict[int, float] = {}
+    seen: list[tuple[nn.Module, int]] = []
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    hooks = [
+        module.register_forward_pre_hook(lambda module, given: seen.append((module, given[0].shape[-1])))
+        for module in backbone.modules()
+        if isinstance(module, kinds) and _first(module.stride) > 1
+    ]
+    training, device = backbone.training, next(backbone.parameters()).device
+    side = 64
+    try:
+        backbone.eval()(torch.zeros(1, 3, side, side, device=device))
+    finally:
+        backbone.train(training)
+        for hook in hooks:
+            hook.remove()
+    stride, centre = 1, 0.5
+    for module, size in seen:
+        if size * stride != side:  # beside the main path: a shortcut, an attention
+            continue
+        step, kernel = _first(module.stride), _first(module.kernel_size)
+        reach = (kernel - 1) * _first(getattr(module, "dilation", 1))
+        before = _first(module.padding)
+        if type(module).__name__.endswith("Same"):  # timm's, which pad as TensorFlow does: less before than after
+            before = max((-(-size // step) - 1) * step + reach + 1 - size, 0) // 2
+        centre += (reach / 2 - before) * stride
+        stride *= step
+        centres[stride] = centre
+    return centres
+
+
+def _first(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
 def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> str:
     """Fill a backbone from a local checkpoint, or from timm's ImageNet weights.
 

@@ -12,6 +12,28 @@ from selfseg.errors import ConfigError, MissingExtra
 from selfseg.nn.heads import VectorMLP
 
 
+def move_cells(cells: Tensor, shift: float) -> Tensor:
+    """What lies `shift` of a cell further right and down, between the cells (bilinear); the last row is repeated.
+
+    Args:
+        cells: (B, C, h, w).
+        shift: in [-1, 1]; 0 returns the cells themselves.
+
+    Example:
+        >>> move_cells(torch.tensor([[[[0.0, 4.0]]]]), 0.25)
+        tensor([[[[1., 4.]]]])
+    """
+    for axis in (2, 3) if shift else ():
+        first, last = cells.narrow(axis, 0, 1), cells.narrow(axis, cells.shape[axis] - 1, 1)
+        inner = cells.shape[axis] - 1
+        if shift > 0:
+            beside = torch.cat([cells.narrow(axis, 1, inner), last], dim=axis)
+        else:
+            beside = torch.cat([first, cells.narrow(axis, 0, inner)], dim=axis)
+        cells = torch.lerp(cells, beside, abs(shift))
+    return cells
+
+
 class LightFPN(nn.Module):
     """The light feature pyramid of ViCE's low-resolution model (as in PiCIE).
 

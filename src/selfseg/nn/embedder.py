@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.files import read_json, write_atomically, write_json
-from selfseg.nn.backbones import make_backbone
-from selfseg.nn.decoders import Projector, make_decoder
+from selfseg.nn.backbones import cell_centres, make_backbone
+from selfseg.nn.decoders import Projector, make_decoder, move_cells
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 FORMAT = 1
@@ -38,6 +38,8 @@ class EmbedderConfig:
         centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
             (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
             papers have none and begin from ImageNet weights.
+        aligned: each stage is moved by a part of a cell to where its cells should look (`cell_centres`), so that
+            embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
         resolution: short side in px that images are resized to before they are embedded; None = as they are.
     """
 
@@ -47,6 +49,7 @@ class EmbedderConfig:
     hidden: int = 4096
     dim: int = 128
     centred: bool = False
+    aligned: bool = False
     resolution: int | None = 320
 
     def __post_init__(self) -> None:
@@ -89,6 +92,9 @@ class Embedder(nn.Module):
                 f"the decoder deeplabv3plus needs stages of stride 4 and more, {config.backbone} has "
                 f"{', '.join(map(str, strides))}; choose a ResNet, or the decoder linear or projector"
             )
+        centres = cell_centres(self.backbone) if config.aligned else {}
+        # Of each stage, how far in cells the middle of a cell is from where the cell looks.
+        self.shifts = [0.5 - centres.get(stride, stride / 2) / stride for stride in strides]
         self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride, config.hidden)
         self.dim: int = channels[-1] if config.decoder == "none" else config.dim
         self.centre = nn.BatchNorm2d(self.dim, affine=False) if config.centred else nn.Identity()
@@ -119,7 +125,8 @@ class Embedder(nn.Module):
         stages = []
         for image in views:
             image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
-            stages.append(self.backbone((image - self.mean) / self.std))
+            maps = self.backbone((image - self.mean) / self.std)
+            stages.append([move_cells(each, shift) for each, shift in zip(maps, self.shifts, strict=True)])
         if isinstance(self.decoder, Projector):
             decoded = self.decoder.views(stages)
         else:
