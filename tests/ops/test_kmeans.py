@@ -102,3 +102,24 @@ def test_assign_euclidean_far_from_the_origin():
     assert (assign(points, centroids, spherical=False) == expected).float().mean() > 0.999
     weight, bias = affine_scores(centroids.double(), spherical=False)
     assert torch.equal((points.double() @ weight.T + bias).max(1).indices, expected)
+
+
+def test_many_points_are_clustered_from_a_sample_as_well_as_from_all(monkeypatch):
+    points, seeds = blobs(4000), range(6)
+    whole = [kmeans(points, 20, seed=seed, spherical=False) for seed in seeds]
+    monkeypatch.setattr("selfseg.ops.kmeans._SAMPLE", 512)
+    monkeypatch.setattr("selfseg.ops.kmeans._SAMPLE_PER_CLUSTER", 1)
+    sampled = [kmeans(points, 20, seed=seed, spherical=False) for seed in seeds]
+    assert not torch.equal(sampled[0].centroids, whole[0].centroids)  # else nothing was sampled
+    # Of several seeds: each is one local minimum of many.
+    assert np.mean([r.inertia for r in sampled]) <= 1.01 * np.mean([r.inertia for r in whole])
+    assert np.mean([r.iterations for r in sampled]) < np.mean([r.iterations for r in whole])
+    assert torch.equal(sampled[0].assignment, assign(points, sampled[0].centroids, spherical=False))
+
+
+def test_a_sample_without_enough_distinct_points_is_not_used(monkeypatch):
+    monkeypatch.setattr("selfseg.ops.kmeans._SAMPLE", 16)
+    monkeypatch.setattr("selfseg.ops.kmeans._SAMPLE_PER_CLUSTER", 1)
+    points = torch.zeros(3000, 2)
+    points[:7] = torch.arange(14.0).view(7, 2) + 1
+    assert kmeans(points, 8, spherical=False).inertia < 1e-6

@@ -20,6 +20,8 @@ from torch import Tensor
 from selfseg.errors import ConfigError
 
 _CHUNK = 1 << 20  # scores held at a time: 4 MB, so that they stay in a core's cache
+_SAMPLE = 1 << 17  # points that seeding and first iterations look at, or this many per cluster:
+_SAMPLE_PER_CLUSTER = 256
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class KMeansResult:
         centroids: (k, D) float32; of unit length if spherical.
         assignment: (N,) int64, each point's nearest centroid.
         inertia: the sum of squared distances to it; if spherical, of points of unit length.
-        iterations: Lloyd iterations that were run.
+        iterations: Lloyd iterations that were run over all points.
     """
 
     centroids: Tensor
@@ -94,6 +96,10 @@ def kmeans(
     A cluster that loses its last point is put on one of the points farthest from their centroids. The result is a
     pure function of the arguments (up to float rounding between devices and thread counts).
 
+    Of more than 131,072 points (and more than 256 per cluster) a random sample of that size is seeded and clustered
+    first, and Lloyd's iterations over all points start from what it gave: seeding costs the same for any N, and few
+    iterations are left to do.
+
     Args:
         points: (N, D) float, finite.
         k: number of clusters, at most the number of distinct points.
@@ -140,25 +146,40 @@ def kmeans(
     square = float(points.square().sum(dtype=torch.float64))  # sum of |x|^2
     scatter = square / len(points) - float(points.mean(0).square().sum())
     if initial is None:
-        centroids = _seed(points, k, np.random.default_rng(seed))
+        generator = np.random.default_rng(seed)
+        size = max(_SAMPLE, _SAMPLE_PER_CLUSTER * k)
+        sample = points
+        if len(points) > size:
+            rows = np.sort(generator.choice(len(points), size, replace=False))
+            sample = points[torch.from_numpy(rows).to(points.device)]
+        # Few points may be nearly all of the distinct ones; then a sample can't seed k clusters.
+        sample = sample if _count_distinct(sample, k) >= k else points
+        centroids = _seed(sample, k, generator)
+        if sample is not points:
+            centroids, _ = _lloyd(sample, centroids, iterations, spherical, tolerance * scatter)
     else:
         centroids = initial.to(points) - middle
         centroids = F.normalize(centroids, dim=1) if spherical else centroids
-
-    done = 0
-    for done in range(1, iterations + 1):  # noqa: B007, the count is returned
-        best, assignment = _nearest(points, *affine_scores(centroids, spherical))
-        moved = _means(points, assignment, best, k)
-        moved = F.normalize(moved, dim=1) if spherical else moved
-        shift = float((moved - centroids).square().sum())
-        centroids = moved
-        if shift <= tolerance * scatter:
-            break
+    centroids, done = _lloyd(points, centroids, iterations, spherical, tolerance * scatter)
     weight, bias = affine_scores(centroids, spherical)
     best, assignment = _nearest(points, weight, bias)
     # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, where best is x.c - |c|^2 / 2 for Euclid and x.c with |c| = 1 on the sphere.
     inertia = square - 2 * float(best.sum(dtype=torch.float64)) + (len(points) if spherical else 0)
     return KMeansResult(centroids + middle, assignment, max(inertia, 0.0), done)
+
+
+def _lloyd(points: Tensor, centroids: Tensor, iterations: int, spherical: bool, enough: float) -> tuple[Tensor, int]:
+    """Lloyd's iterations until the squared shift (k, D) falls to `enough`; the centroids, and how many it took."""
+    done = 0
+    for done in range(1, iterations + 1):  # noqa: B007, the count is returned
+        best, assignment = _nearest(points, *affine_scores(centroids, spherical))
+        moved = _means(points, assignment, best, len(centroids))
+        moved = F.normalize(moved, dim=1) if spherical else moved
+        shift = float((moved - centroids).square().sum())
+        centroids = moved
+        if shift <= enough:
+            break
+    return centroids, done
 
 
 def _nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
