@@ -20,13 +20,16 @@ What is not as in the paper, and why:
 
 - k / sqrt(n_i n_j), the symmetric normalisation of the authors' later program, which the field's parameters are for.
 - The sum has j = i, as in that program (the paper leaves it out).
-- As probabilities add up to 1, only C - 1 classes are filtered; the last is what is missing from the kernel's sum.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -39,9 +42,10 @@ from selfseg.errors import ConfigError
 ALGORITHM_VERSION = 1
 """Raised whenever the same input and configuration would give other probabilities."""
 
-_CUT = 4  # deviations at which the smoothness kernel ends; what is left out is below 3e-4 of its middle
+_CUT = 4  # deviations at which the smoothness kernel ends; what is left out is below 4e-4 of its middle
 _D = 5  # dimensions of the appearance kernel
-_FIELD, _LOW = 12, 3  # bits of a packed coordinate, and of the remainder
+_FIELD = 12  # bits of a lattice coordinate
+_MOST_CLASSES = 512  # OpenCV's most channels
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ def _check(scores: Tensor, image: NDArray[np.uint8] | Tensor, name: str) -> None
     if not isinstance(scores, Tensor) or scores.ndim not in (3, 4) or not scores.is_floating_point():
         what = f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ConfigError(f"{name} must be a (C, H, W) or (B, C, H, W) float tensor, not {what}")
+    if scores.shape[-3] > _MOST_CLASSES:
+        raise ConfigError(f"a CRF of {scores.shape[-3]} classes; there may be {_MOST_CLASSES}")
     if scores.numel() == 0:
         raise ConfigError(f"{name} of shape {tuple(scores.shape)} hold nothing to refine")
     expected = (*scores.shape[:-3], *scores.shape[-2:], 3)
@@ -170,170 +176,87 @@ def _check(scores: Tensor, image: NDArray[np.uint8] | Tensor, name: str) -> None
 def _refine(unary: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig) -> Tensor:
     """Each image of a batch by itself: (..., C, H, W) log probabilities to probabilities."""
     _check_range(config, *unary.shape[-2:])
-    one = _on_cpu if unary.device.type == "cpu" else _by_torch
     pixels = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
-    if unary.ndim == 3:
-        return one(unary, pixels, config)
-    return torch.stack([one(scores, picture, config) for scores, picture in zip(unary, pixels, strict=True)])
+    pixels = pixels.to(unary.device)
+    with torch.no_grad():
+        if unary.ndim == 3:
+            return _mean_field(unary, pixels, config)
+        return torch.stack([_mean_field(scores, one, config) for scores, one in zip(unary, pixels, strict=True)])
+
+
+def _mean_field(unary: Tensor, image: Tensor, config: CRFConfig, kernels: ModuleType | None = None) -> Tensor:
+    """(C, H, W) log probabilities and (H, W, 3) to (C, H, W); by the `kernels` for the device if not given."""
+    if kernels is None:
+        kernels = importlib.import_module("selfseg.ops._crf_" + ("cpu" if unary.device.type == "cpu" else "torch"))
+    classes, height, width = unary.shape
+    base = unary.permute(1, 2, 0).reshape(-1, classes).contiguous()  # (N, C)
+    pairwise: list[_Normalised] = []
+    if config.smooth_weight:
+        smooth = partial(kernels.gaussian, size=(height, width), taps=_taps(config.smooth_xy, max(height, width)))
+        pairwise.append(_Normalised(smooth, config.smooth_weight, base))
+    if config.appearance_weight:
+        appearance = kernels.Lattice(_points(image, config))
+        pairwise.append(_Normalised(appearance, config.appearance_weight, base))
+    values = _softmax(base.clone())
+    for _ in range(config.iterations):
+        scores = base.clone()
+        for kernel in pairwise:
+            scores += kernel(values)
+        values = _softmax(scores)
+    return values.T.reshape(classes, height, width).contiguous()
+
+
+class _Normalised:
+    """w k(i, j) / sqrt(n_i n_j) as a function of (N, C) values, for a filter that sums k(i, j) times values over j."""
+
+    def __init__(self, sums: Callable[[Tensor], Tensor], weight: float, like: Tensor) -> None:
+        self.sums = sums
+        self.scale = math.sqrt(weight) / sums(torch.ones_like(like[:, :1])).sqrt()  # (N, 1)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return self.sums(values * self.scale).mul_(self.scale)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Over the classes of (N, C), in place: torch's own is up to five times as slow for few classes on a CPU."""
+    scores.sub_(scores.amax(1, keepdim=True)).exp_()
+    return scores.div_(scores.sum(1, keepdim=True))
+
+
+def _taps(deviation: float, longest: int) -> NDArray[np.float64]:
+    """The Gaussian of the smoothness kernel, (2 r + 1) with its middle at r."""
+    radius = min(math.ceil(_CUT * deviation), longest - 1)
+    return np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
+
+
+def _points(image: Tensor, config: CRFConfig) -> Tensor:
+    """The pixels (H, W, 3) in the space of the appearance kernel's lattice, (N, 5) float32, with the middle at 0."""
+    height, width, _ = image.shape
+    y = (torch.arange(height, device=image.device) - 0.5 * height).expand(width, height).T
+    x = (torch.arange(width, device=image.device) - 0.5 * width).expand(height, width)
+    features = torch.cat([torch.stack([x, y], 2), image.float() - 127.5], 2).reshape(-1, _D)
+    return features * torch.from_numpy(_factors(config)).to(features)
+
+
+def _factors(config: CRFConfig) -> NDArray[np.float64]:
+    """From pixels and 8-bit colours to the space in which splat, blur and slice are a Gaussian of deviation 1.
+
+    Adams et al., section 3.1: the lattice's own blur has a deviation of (D + 1) sqrt(2 / 3).
+    """
+    i = np.arange(_D)
+    deviations = np.array([config.appearance_xy] * 2 + [config.appearance_rgb] * 3)
+    factors: NDArray[np.float64] = (_D + 1) * math.sqrt(2 / 3) / np.sqrt((i + 1) * (i + 2)) / deviations
+    return factors
 
 
 def _check_range(config: CRFConfig, height: int, width: int) -> None:
-    """Lattice coordinates are packed into 12 bits each."""
+    """Lattice coordinates must fit into `_FIELD` bits."""
     if config.appearance_weight == 0:
         return
-    half = [width / 2 / config.appearance_xy, height / 2 / config.appearance_xy, *[127.5 / config.appearance_rgb] * 3]
-    reach = [size * factor for size, factor in zip(half, _lattice_scale(), strict=True)]
+    reach = np.array([width / 2, height / 2, 127.5, 127.5, 127.5]) * _factors(config)
     farthest = max(sum(reach[i:]) + (i * reach[i - 1] if i else 0) for i in range(_D + 1)) / (_D + 1)
     if farthest + 2 > 2 ** (_FIELD - 1):
         raise ConfigError(
             f"appearance_xy={config.appearance_xy:g} and appearance_rgb={config.appearance_rgb:g} are too small for "
             f"{width}x{height} pixels; {farthest / 2 ** (_FIELD - 1) * 1.01:.2g} times as large would do"
         )
-
-
-def _lattice_scale() -> NDArray[np.float64]:
-    """What features in deviations are multiplied by, so that splat, blur and slice are a Gaussian of deviation 1."""
-    i = np.arange(_D)
-    scale: NDArray[np.float64] = (_D + 1) * math.sqrt(2 / 3) / np.sqrt((i + 1) * (i + 2))
-    return scale
-
-
-def _taps(config: CRFConfig, longest: int) -> NDArray[np.float64]:
-    """The Gaussian of the smoothness kernel from its middle on, (radius + 1)."""
-    radius = min(math.ceil(_CUT * config.smooth_xy), longest - 1)
-    return np.exp(-0.5 * (np.arange(radius + 1) / config.smooth_xy) ** 2)
-
-
-def _inverse_root(length: int, taps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / sqrt of the taps' sum at each place of a line, (length)."""
-    both = np.concatenate([taps[:0:-1], taps])
-    sums: NDArray[np.float64] = np.convolve(np.ones(length), both)[len(taps) - 1 :][:length]
-    return 1 / np.sqrt(sums)
-
-
-def _band(length: int, taps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The smoothness kernel along a line as a matrix (length, length), normalised."""
-    apart = np.abs(np.arange(length)[:, None] - np.arange(length))
-    root = _inverse_root(length, taps)
-    kernel: NDArray[np.float64] = np.append(taps, 0)[np.minimum(apart, len(taps))]
-    return kernel * root * root[:, None]
-
-
-def _by_torch(unary: Tensor, image: Tensor, config: CRFConfig) -> Tensor:
-    """`_on_cpu` in torch operations, on the device of `unary`."""
-    from selfseg.ops._crf_torch import mean_field
-
-    taps = _taps(config, max(unary.shape[1:]))
-    down, across = (torch.from_numpy(_band(length, taps)) for length in unary.shape[1:])
-    return mean_field(unary, image, config, torch.from_numpy(_lattice_scale()), (down, across))
-
-
-def _on_cpu(unary: Tensor, image: Tensor, config: CRFConfig) -> Tensor:
-    """One image: (C, H, W) log probabilities and (H, W, 3) to (C, H, W)."""
-    classes, height, width = unary.shape
-    pixels = height * width
-    if classes == 1:
-        return torch.ones_like(unary)
-    # Two classes are one score, the first's lead over the second, and one value; more are one of each per class.
-    from selfseg.ops import _crf_cpu as cpu
-
-    step = 1 if classes == 2 else classes
-    base = (unary[:1] - unary[1:] if step == 1 else unary).permute(1, 2, 0).reshape(pixels, step).contiguous()
-    # The kernels read whole vectors, up to 7 numbers beyond what they use.
-    values = torch.zeros(pixels * step + 8)[: pixels * step].view(pixels, step)
-    scores = torch.empty(pixels, step)
-
-    def normalise(given: Tensor) -> None:
-        if step == 1:
-            torch.sigmoid(given, out=values)
-        else:
-            cpu.softmax(given.numpy(), _flat(values))
-
-    normalise(base)
-    kernels: list[_Smoothness | _Appearance] = []
-    if config.smooth_weight:
-        kernels.append(_Smoothness(height, width, step, config))
-    if config.appearance_weight:
-        kernels.append(_Appearance(image.cpu().numpy(), step, config))
-    if step == 1:  # the lead's sum is 2 K q - K 1, of which the last part stays
-        base = base - sum(kernel.total for kernel in kernels)
-    for _ in range(config.iterations):
-        scores.copy_(base)
-        for kernel in kernels:
-            kernel.add(values, scores)
-        normalise(scores)
-    out = values.view(height, width, step).permute(2, 0, 1)
-    return torch.cat([out, 1 - out]) if step == 1 else out.contiguous()
-
-
-class _Smoothness:
-    """The weighted, normalised smoothness kernel. `total` (N, 1): its sum over j."""
-
-    def __init__(self, height: int, width: int, step: int, config: CRFConfig) -> None:
-        self.taps = _taps(config, max(height, width)).astype(np.float32)
-        down, across = (_inverse_root(length, self.taps) for length in (height, width))
-        self.down = (down * math.sqrt(config.smooth_weight)).astype(np.float32)
-        self.step, self.across = step, np.repeat(across, step).astype(np.float32)
-        self.work = np.empty(height * width * step, np.float32)
-        self.total = torch.zeros(height * width, 1)
-        if step == 1:
-            self.add(torch.ones(height * width, 1), self.total)
-            self.total /= 2
-
-    def add(self, values: Tensor, scores: Tensor) -> None:
-        """To scores (N, step), for values (N, step); twice if the one score is a lead."""
-        from selfseg.ops import _crf_cpu as cpu
-
-        gain = np.float32(2 if self.step == 1 else 1)
-        cpu.smooth(_flat(values), _flat(scores), self.step, self.taps, self.across, self.down, gain, self.work)
-
-
-class _Appearance:
-    """The weighted, normalised appearance kernel on the lattice. `total` (N, 1): its sum over j."""
-
-    def __init__(self, image: NDArray[np.uint8], step: int, config: CRFConfig) -> None:
-        from selfseg.ops import _crf_cpu as cpu
-
-        pixels = image.shape[0] * image.shape[1]
-        self.vertex, self.share = np.empty((_D + 1) * pixels, np.int32), np.empty((_D + 1) * pixels, np.float32)
-        deviations = np.array([config.appearance_xy] * 2 + [config.appearance_rgb] * 3)
-        scale = (_lattice_scale() / deviations).astype(np.float32)
-        image = np.require(image, requirements=["C", "W"])
-        room, count = max(64, pixels), -1
-        while count < 0:  # photographs have about as many vertices as pixels, at most there are 6 times as many
-            room *= 2
-            keys = np.empty(room, np.int64)
-            table = np.full((2 << (room - 1).bit_length(), 2), -1, np.int64)
-            count = cpu.locate(image, scale, keys, table, self.vertex, self.share)
-        work = np.empty((2, count), np.int32)
-        self.chains, self.starts = np.empty(9 * count + 1, np.int32), np.empty(_D + 2, np.int64)
-        cpu.link(keys, count, table, *work, self.chains, self.starts)
-
-        self.step, self.count = 1, count
-        self.fields, self.kernels = 1, cpu.kernels(1)
-        self.lattice = np.empty(count + 1, np.float32)
-        self.scale = np.ones(pixels, np.float32)
-        self.total = torch.zeros(pixels, 1)
-        ones, norm = torch.ones(pixels, 1), torch.zeros(pixels, 1)
-        self.add(ones, norm)
-        self.scale = (math.sqrt(config.appearance_weight) / np.sqrt(_flat(norm) / 2)).astype(np.float32)
-        self.add(ones, self.total)
-        self.total /= 2
-        if step > 1:
-            vector = 8 if (step - 1) % 8 == 0 or (step - 1) % 8 > 4 else 4
-            self.step, self.kernels = step, cpu.kernels(vector)
-            self.fields = -(-(step - 1) // vector) * vector
-            self.lattice = np.empty((count + 1) * self.fields, np.float32)
-
-    def add(self, values: Tensor, scores: Tensor) -> None:
-        """To scores (N, step), for values (N, step); twice if the one score is a lead."""
-        splat, blur, slice_ = self.kernels
-        splat(_flat(values), self.step, self.scale, self.vertex, self.share, self.lattice, self.fields)
-        blur(self.lattice, self.fields, self.chains, self.starts)
-        total = _flat(self.total)
-        slice_(self.lattice, self.fields, self.vertex, self.share, self.scale, total, self.step, _flat(scores))
-
-
-def _flat(values: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = values.view(-1).numpy()
-    return array
