@@ -262,7 +262,6 @@ def test_it_agrees_with_pydensecrf(seed):
     expected = np.array(theirs.inference(10)).reshape(5, 90, 120)
     found = refine(values, image).numpy()
     changed = (expected.argmax(0) != logits.numpy().argmax(0)).mean()
-    print(changed, np.abs(found - expected).mean(), (found.argmax(0) != expected.argmax(0)).mean())
     assert changed > 0.05
     assert np.abs(found - expected).mean() < 0.02
     assert (found.argmax(0) != expected.argmax(0)).mean() < 0.02

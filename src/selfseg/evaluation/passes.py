@@ -22,6 +22,7 @@ from selfseg.data.images import SkipLog
 from selfseg.errors import BadImage, RunError
 from selfseg.evaluation.confusion import VOID, cross_counts
 from selfseg.evaluation.features import Extractor
+from selfseg.ops.crf import CRFConfig, refine_logits
 
 Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""
@@ -44,6 +45,21 @@ class AffineHead:
 
     weight: Tensor
     bias: Tensor
+
+
+@dataclass(frozen=True)
+class RefinedHead:
+    """A classifier whose probabilities a CRF refines before the largest wins.
+
+    Attributes:
+        head: the classifier; its probabilities are softmax(scores / temperature).
+        temperature: 1 for a linear layer, whose scores are logits; cosines and distances need a smaller one.
+        crf: the CRF, run at the label's size.
+    """
+
+    head: AffineHead
+    temperature: float
+    crf: CRFConfig
 
 
 @dataclass
@@ -123,7 +139,7 @@ def sample(
 def count(
     extractor: Extractor,
     data: LabelledImages,
-    heads: Sequence[AffineHead],
+    heads: Sequence[AffineHead | RefinedHead],
     progress: Progress | None = None,
 ) -> tuple[list[NDArray[np.int64]], Tally]:
     """Apply heads to a split and count their outputs against the labels.
@@ -143,11 +159,16 @@ def count(
     """
     classes = len(data.class_names)
     tally = Tally(labels=np.zeros(classes, np.int64))
-    totals = [np.zeros((len(head.weight), classes), np.int64) for head in heads]
-    for _, embedding, label in embeddings(extractor, data, tally, f"measure {extractor.name}", progress):
+    plain = [head.head if isinstance(head, RefinedHead) else head for head in heads]
+    totals = [np.zeros((len(head.weight), classes), np.int64) for head in plain]
+    for index, embedding, label in embeddings(extractor, data, tally, f"measure {extractor.name}", progress):
+        image = data.images.read(index) if any(isinstance(head, RefinedHead) for head in heads) else None
         for total, head in zip(totals, heads, strict=True):
-            output = predict(embedding, head, label.shape)
-            total += cross_counts(label, output.cpu().numpy(), classes, len(head.weight))[0].T
+            if isinstance(head, RefinedHead) and image is not None:
+                output = predict_refined(embedding, head, image, label.shape)
+            elif isinstance(head, AffineHead):
+                output = predict(embedding, head, label.shape)
+            total += cross_counts(label, output.cpu().numpy(), classes, len(total))[0].T
     return totals, tally
 
 
