@@ -262,6 +262,7 @@ def _evaluate(
     untrained: bool = False,
     backbone: bool = False,
     position: float = 0.0,
+    crf: bool = False,
     device: str = "auto",
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
@@ -279,10 +280,12 @@ def _evaluate(
         untrained: also measure the same network with random weights.
         backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
         position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
+        crf: also measure everything with its probabilities refined by a CRF (much slower).
         device: auto, cpu or cuda.
     """
     from selfseg.evaluation.results import format_table
     from selfseg.evaluation.run import evaluate
+    from selfseg.ops.crf import CRFConfig
 
     results = evaluate(
         run,
@@ -297,6 +300,7 @@ def _evaluate(
         untrained=untrained,
         backbone=backbone,
         position=position,
+        crf=CRFConfig() if crf else None,
         device=device,
     )
     _out.print(format_table(results))

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from selfseg.data.catalog import LabelledImages
 from selfseg.data.images import SkipLog
-from selfseg.errors import BadImage, RunError
+from selfseg.errors import BadImage, ConfigError, RunError
 from selfseg.evaluation.confusion import VOID, cross_counts
 from selfseg.evaluation.features import Extractor
-from selfseg.ops.crf import CRFConfig, refine_logits
+from selfseg.ops.crf import MOST_CLASSES, CRFConfig, refine_logits
 
 Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""
@@ -60,6 +60,10 @@ class RefinedHead:
     head: AffineHead
     temperature: float
     crf: CRFConfig
+
+    def __post_init__(self) -> None:
+        if len(self.head.weight) > MOST_CLASSES:
+            raise ConfigError(f"a CRF takes at most {MOST_CLASSES} clusters or prototypes, not {len(self.head.weight)}")
 
 
 @dataclass
@@ -122,7 +126,7 @@ def sample(
     """
     tally = Tally(labels=np.zeros(len(data.class_names), np.int64))
     drawn_cells, drawn_pixels, drawn_labels = [], [], []
-    for index, embedding, label in embeddings(extractor, data, tally, f"sample {extractor.name}", progress):
+    for index, _, embedding, label in embeddings(extractor, data, tally, f"sample {extractor.name}", progress):
         generator = np.random.default_rng([seed, index])
         flat = embedding.flatten(1)  # (D, hw)
         fit_in = _MEMORY // (4 * len(flat))
@@ -161,12 +165,11 @@ def count(
     tally = Tally(labels=np.zeros(classes, np.int64))
     plain = [head.head if isinstance(head, RefinedHead) else head for head in heads]
     totals = [np.zeros((len(head.weight), classes), np.int64) for head in plain]
-    for index, embedding, label in embeddings(extractor, data, tally, f"measure {extractor.name}", progress):
-        image = data.images.read(index) if any(isinstance(head, RefinedHead) for head in heads) else None
+    for _, image, embedding, label in embeddings(extractor, data, tally, f"measure {extractor.name}", progress):
         for total, head in zip(totals, heads, strict=True):
-            if isinstance(head, RefinedHead) and image is not None:
-                output = predict_refined(embedding, head, image, label.shape)
-            elif isinstance(head, AffineHead):
+            if isinstance(head, RefinedHead):
+                output = predict_refined(embedding, head, image)
+            else:
                 output = predict(embedding, head, label.shape)
             total += cross_counts(label, output.cpu().numpy(), classes, len(total))[0].T
     return totals, tally
@@ -174,8 +177,8 @@ def count(
 
 def embeddings(
     extractor: Extractor, data: LabelledImages, tally: Tally, what: str, progress: Progress | None
-) -> Iterator[tuple[int, Tensor, NDArray[np.uint8]]]:
-    """Each readable image's index, embedding (D, h, w) and label (H, W), counted in `tally`.
+) -> Iterator[tuple[int, NDArray[np.uint8], Tensor, NDArray[np.uint8]]]:
+    """Each readable image's index, pixels (H, W, 3), embedding (D, h, w) and label (H, W), counted in `tally`.
 
     Raises:
         TooManyBadImages: if more than 5 % of the images can't be read.
@@ -200,7 +203,7 @@ def embeddings(
         tally.pixels += int(present[:VOID].sum())
         tally.void += int(present[VOID])
         tally.labels += present[: len(tally.labels)]
-        yield index, embedding, label
+        yield index, image, embedding, label
         if progress is not None:
             progress(what, index + 1, len(data))
 
@@ -261,6 +264,23 @@ def predict(embedding: Tensor, head: AffineHead, size: tuple[int, ...]) -> Tenso
         first = torch.zeros_like(top[part])
         result[part] = possible[_resized_winner(between[..., possible], first, (y - top)[part], width)]
     return result
+
+
+def predict_refined(embedding: Tensor, head: RefinedHead, image: NDArray[np.uint8]) -> Tensor:
+    """The head's winning output at every pixel, after its CRF.
+
+    Args:
+        embedding: (D, h, w) float32.
+        head: of n outputs.
+        image: (H, W, 3) uint8 RGB, at the size of the result.
+
+    Returns:
+        (H, W) int64 in [0, n).
+    """
+    weight, bias = head.head.weight.to(embedding.device), head.head.bias.to(embedding.device)
+    scores = torch.einsum("nd,dhw->nhw", weight, embedding) + bias[:, None, None]
+    scores = F.interpolate(scores[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
+    return refine_logits(scores / head.temperature, image, head.crf).argmax(0)
 
 
 def _possible(scores: Tensor) -> Tensor:

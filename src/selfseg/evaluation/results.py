@@ -38,8 +38,9 @@ def result_name(result: EvalResult | DetectionResult) -> str:
 
     Example: "camvid-val-clusters-k64-embedder.json".
     """
-    k = result.k if isinstance(result, EvalResult) else None
-    parts = [result.dataset, result.split, result.protocol, f"k{k}" if k is not None else "", result.what]
+    k, crf = (result.k, result.crf) if isinstance(result, EvalResult) else (None, False)
+    kind = [result.protocol, f"k{k}" if k is not None else "", "crf" if crf else ""]
+    parts = [result.dataset, result.split, *kind, result.what]
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
 
 
@@ -69,7 +70,8 @@ def format_table(results: Iterable[EvalResult]) -> Table:
 
 
 def _column(result: EvalResult) -> str:
-    return result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+    name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+    return f"{name} + CRF" if result.crf else name
 
 
 def _cell(result: EvalResult) -> str:

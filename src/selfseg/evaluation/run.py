@@ -25,7 +25,7 @@ from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.features import Extractor, backbone_extractor, embedder_extractor, positioned
 from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
 from selfseg.evaluation.linear import LinearConfig, fit_linear
-from selfseg.evaluation.passes import AffineHead, Progress, Tally, count, sample
+from selfseg.evaluation.passes import AffineHead, Progress, RefinedHead, Tally, count, sample
 from selfseg.evaluation.prototypes import VERSION as PROTOTYPES_VERSION
 from selfseg.evaluation.prototypes import PrototypesConfig, matching_for, prototype_head
 from selfseg.evaluation.results import format_table as format_table
@@ -33,6 +33,8 @@ from selfseg.evaluation.results import package_version, recipe_hash, result_name
 from selfseg.files import write_json
 from selfseg.inference import choose_device, load
 from selfseg.nn.embedder import Embedder
+from selfseg.ops.crf import ALGORITHM_VERSION as CRF_VERSION
+from selfseg.ops.crf import MOST_CLASSES, CRFConfig
 from selfseg.types import EvalResult
 
 Protocol = Literal["clusters", "linear", "prototypes"]
@@ -51,6 +53,9 @@ class EvaluationConfig:
         seeds: k-means seeds that the mean is over; the linear layer takes the first three of them.
         clusters: how clusters are fitted and named; prototypes are named by it too.
         linear: how the linear layer is trained.
+        crf: also measure every protocol with its probabilities refined by this CRF; None = without alone.
+        temperature: what scores are divided by to be the CRF's logits, unless they are a linear layer's: cosines, or
+            minus half of squared distances (for unit vectors the same up to a constant).
     """
 
     protocols: tuple[Protocol, ...] = DEFAULT_PROTOCOLS
@@ -58,6 +63,8 @@ class EvaluationConfig:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     clusters: ClustersConfig = field(default_factory=ClustersConfig)
     linear: LinearConfig = field(default_factory=LinearConfig)
+    crf: CRFConfig | None = None
+    temperature: float = 0.1
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
@@ -67,6 +74,10 @@ class EvaluationConfig:
             raise ConfigError("an evaluation needs at least 1 seed")
         if self.k is not None and (not self.k or min(self.k) < 1):
             raise ConfigError(f"k must name numbers of clusters of at least 1, not {self.k}")
+        if self.crf is not None and max(self.k or (64,)) > MOST_CLASSES:
+            raise ConfigError(f"a CRF takes at most {MOST_CLASSES} clusters, not {max(self.k or ())}; leave one out")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, not {self.temperature}")
 
 
 def evaluate(
@@ -86,6 +97,7 @@ def evaluate(
     clusters: ClustersConfig | None = None,
     linear: LinearConfig | None = None,
     prototypes: PrototypesConfig | None = None,
+    crf: CRFConfig | None = None,
     progress: Progress | None = None,
 ) -> list[EvalResult]:
     """Measure a run on a labelled data set.
@@ -110,6 +122,7 @@ def evaluate(
         clusters: further options of the `clusters` protocol.
         linear: further options of the `linear` protocol.
         prototypes: further options of the `prototypes` protocol.
+        crf: also measure everything with its probabilities refined by this CRF, as results of their own.
         progress: called after each image as (what, images done, images in all).
 
     Returns:
@@ -131,6 +144,7 @@ def evaluate(
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
         clusters=clusters or ClustersConfig(),
         linear=linear or LinearConfig(),
+        crf=crf,
     )
     folder = Path(run) if isinstance(run, str | Path) else None
     source = load(folder, device or "auto") if folder is not None else run
@@ -232,6 +246,9 @@ def _prototyped(
     return [replace(extractor, protocols=others), replace(at, prototypes=prototypes, protocols=("prototypes",))]
 
 
+_Key = tuple[int | Protocol, int, bool]  # k or protocol, seed, whether with the CRF
+
+
 class _Sheet:
     """The results of one extractor."""
 
@@ -258,9 +275,9 @@ class _Sheet:
         """Both passes, then every protocol."""
         config, classes = self.config, len(self.names)
         with_clusters, with_linear = "clusters" in self.protocols, "linear" in self.protocols
-        heads: dict[tuple[int | Protocol, int], AffineHead] = {}  # by k or protocol, and seed
+        heads: dict[_Key, Any] = {}
         if "prototypes" in self.protocols:  # what can't work fails before the passes
-            heads["prototypes", 0] = prototype_head(self.extractor)
+            heads["prototypes", 0, False] = prototype_head(self.extractor)
         ks: tuple[int, ...] = ()
         linear_seeds = config.seeds[:LINEAR_SEEDS] if with_linear else ()
         spherical = self.extractor.normalised if config.clusters.spherical is None else config.clusters.spherical
@@ -278,39 +295,45 @@ class _Sheet:
             ks = tuple(dict.fromkeys(config.k or (classes, 64))) if with_clusters else ()
             for k in ks:
                 for seed in config.seeds:
-                    heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
+                    heads[k, seed, False] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
             for seed in linear_seeds:
-                heads["linear", seed] = fit_linear(drawn.pixels, drawn.labels, classes, config.linear, seed)
+                heads["linear", seed, False] = fit_linear(drawn.pixels, drawn.labels, classes, config.linear, seed)
             options["clusters"] = {**asdict(config.clusters), "points": len(drawn.cells), "spherical": spherical}
             options["linear"] = {**asdict(config.linear), "pixels": len(drawn.pixels)}
             del drawn  # up to 1 GiB
+        if config.crf is not None:
+            for (name, seed, _), head in list(heads.items()):
+                heads[name, seed, True] = RefinedHead(head, self._temperature(name), config.crf)
         totals, self.tally = count(self.extractor, self.measured, list(heads.values()), progress)
         counts = dict(zip(heads, totals, strict=True))
         if not self.fitted:
             self.fit, self.fit_tally = self.measured, self.tally
 
         results = []
-        for k in ks:
-            tables = [counts[k, seed] for seed in config.seeds]
-            matching = config.clusters.matching_for(k, classes)
-            results.append(
-                self._named("clusters", CLUSTERS_VERSION, tables, matching, options["clusters"], seeds=config.seeds)
-            )
-        if with_linear:
-            confusions = [counts["linear", seed].T for seed in linear_seeds]
-            results.append(
-                self._result(
-                    "linear", LINEAR_VERSION, confusions, linear_seeds, options=options["linear"], matching="none"
+        for crf in sorted({key[2] for key in heads}):
+            for k in ks:
+                tables = [counts[k, seed, crf] for seed in config.seeds]
+                matching = config.clusters.matching_for(k, classes)
+                clusters = options["clusters"]
+                results.append(self._named("clusters", CLUSTERS_VERSION, tables, matching, clusters, config.seeds, crf))
+            if with_linear:
+                confusions = [counts["linear", seed, crf].T for seed in linear_seeds]
+                results.append(
+                    self._result(
+                        "linear", LINEAR_VERSION, confusions, linear_seeds, options["linear"], matching="none", crf=crf
+                    )
                 )
-            )
-        if "prototypes" in self.protocols:
-            table = counts["prototypes", 0]
-            matching = matching_for(len(table), classes, config.clusters)
-            named = {"maximise": config.clusters.maximise, "dead": int((table.sum(1) == 0).sum())}
-            results.append(
-                self._named("prototypes", PROTOTYPES_VERSION, [table], matching, named, seeds=(), fit_split="none")
-            )
+            if "prototypes" in self.protocols:
+                table = counts["prototypes", 0, crf]
+                matching = matching_for(len(table), classes, config.clusters)
+                named = {"maximise": config.clusters.maximise, "dead": int((table.sum(1) == 0).sum())}
+                results.append(
+                    self._named("prototypes", PROTOTYPES_VERSION, [table], matching, named, (), crf, fit_split="none")
+                )
         return results
+
+    def _temperature(self, what: int | str) -> float:
+        return 1.0 if what == "linear" else self.config.temperature
 
     @property
     def fitted(self) -> bool:
@@ -340,6 +363,7 @@ class _Sheet:
         matching: Matching,
         options: dict[str, Any],
         seeds: tuple[int, ...],
+        crf: bool,
         fit_split: str | None = None,
     ) -> EvalResult:
         """Clusters or prototypes under `matching`, with the figures under the other rule."""
@@ -359,6 +383,7 @@ class _Sheet:
             k=len(counts[0]),
             further=further,
             fit_split=fit_split,
+            crf=crf,
         )
 
     def _result(
@@ -375,10 +400,14 @@ class _Sheet:
         resolution: int | str | None = None,
         recipe_hash: str | None = None,
         fit_split: str | None = None,
+        crf: bool = False,
     ) -> EvalResult:
         classes = len(self.names)
         metrics = [metrics_of(confusion) for confusion in confusions]
         class_iou = mean_class_iou(metrics)
+        if crf and self.config.crf is not None:
+            settings = {**asdict(self.config.crf), "temperature": self._temperature(protocol), "version": CRF_VERSION}
+            options = {**options, "crf": settings}
         absent = [name for name, value in zip(self.names, class_iou, strict=True) if value is None]
         return EvalResult(
             protocol=protocol,
@@ -395,7 +424,7 @@ class _Sheet:
             k=k,
             resolution=resolution or self.extractor.resolution,
             crop="none",
-            crf=False,
+            crf=crf,
             seeds=seeds,
             counts={
                 "images": self.tally.images,

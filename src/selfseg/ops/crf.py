@@ -42,10 +42,11 @@ from selfseg.errors import ConfigError
 ALGORITHM_VERSION = 1
 """Raised whenever the same input and configuration would give other probabilities."""
 
+MOST_CLASSES = 512  # OpenCV's most channels
+
 _CUT = 4  # deviations at which the smoothness kernel ends; what is left out is below 4e-4 of its middle
 _D = 5  # dimensions of the appearance kernel
 _FIELD = 12  # bits of a lattice coordinate
-_MOST_CLASSES = 512  # OpenCV's most channels
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def _check(scores: Tensor, image: NDArray[np.uint8] | Tensor, name: str) -> None
     if not isinstance(scores, Tensor) or scores.ndim not in (3, 4) or not scores.is_floating_point():
         what = f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ConfigError(f"{name} must be a (C, H, W) or (B, C, H, W) float tensor, not {what}")
-    if scores.shape[-3] > _MOST_CLASSES:
-        raise ConfigError(f"a CRF of {scores.shape[-3]} classes; there may be {_MOST_CLASSES}")
+    if scores.shape[-3] > MOST_CLASSES:
+        raise ConfigError(f"a CRF of {scores.shape[-3]} classes; there may be {MOST_CLASSES}")
     if scores.numel() == 0:
         raise ConfigError(f"{name} of shape {tuple(scores.shape)} hold nothing to refine")
     expected = (*scores.shape[:-3], *scores.shape[-2:], 3)

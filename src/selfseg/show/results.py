@@ -100,7 +100,8 @@ def _cell(result: EvalResult, best: float) -> Cell:
 
 def _column(result: EvalResult) -> str:
     name = result.protocol if result.k is None else f"{result.protocol}, k = {result.k}"
-    return name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
+    name = name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
+    return f"{name} + CRF" if result.crf else name
 
 
 def _fine_print(result: EvalResult) -> str:
