@@ -275,7 +275,7 @@ class _Sheet:
         """Both passes, then every protocol."""
         config, classes = self.config, len(self.names)
         with_clusters, with_linear = "clusters" in self.protocols, "linear" in self.protocols
-        heads: dict[_Key, Any] = {}
+        heads: dict[_Key, AffineHead] = {}
         if "prototypes" in self.protocols:  # what can't work fails before the passes
             heads["prototypes", 0, False] = prototype_head(self.extractor)
         ks: tuple[int, ...] = ()
@@ -301,16 +301,20 @@ class _Sheet:
             options["clusters"] = {**asdict(config.clusters), "points": len(drawn.cells), "spherical": spherical}
             options["linear"] = {**asdict(config.linear), "pixels": len(drawn.pixels)}
             del drawn  # up to 1 GiB
+        refined: dict[_Key, RefinedHead] = {}
         if config.crf is not None:
-            for (name, seed, _), head in list(heads.items()):
-                heads[name, seed, True] = RefinedHead(head, self._temperature(name), config.crf)
-        totals, self.tally = count(self.extractor, self.measured, list(heads.values()), progress)
-        counts = dict(zip(heads, totals, strict=True))
+            refined = {
+                (name, seed, True): RefinedHead(head, self._temperature(name), config.crf)
+                for (name, seed, _), head in heads.items()
+            }
+        everything: list[AffineHead | RefinedHead] = [*heads.values(), *refined.values()]
+        totals, self.tally = count(self.extractor, self.measured, everything, progress)
+        counts = dict(zip([*heads, *refined], totals, strict=True))
         if not self.fitted:
             self.fit, self.fit_tally = self.measured, self.tally
 
         results = []
-        for crf in sorted({key[2] for key in heads}):
+        for crf in (False, True) if refined else (False,):
             for k in ks:
                 tables = [counts[k, seed, crf] for seed in config.seeds]
                 matching = config.clusters.matching_for(k, classes)
