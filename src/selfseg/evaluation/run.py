@@ -246,9 +246,6 @@ def _prototyped(
     return [replace(extractor, protocols=others), replace(at, prototypes=prototypes, protocols=("prototypes",))]
 
 
-_Key = tuple[int | Protocol, int, bool]  # k or protocol, seed, whether with the CRF
-
-
 class _Sheet:
     """The results of one extractor."""
 
@@ -275,9 +272,9 @@ class _Sheet:
         """Both passes, then every protocol."""
         config, classes = self.config, len(self.names)
         with_clusters, with_linear = "clusters" in self.protocols, "linear" in self.protocols
-        heads: dict[_Key, AffineHead] = {}
+        heads: dict[tuple[int | Protocol, int], AffineHead] = {}  # by k or protocol, and seed
         if "prototypes" in self.protocols:  # what can't work fails before the passes
-            heads["prototypes", 0, False] = prototype_head(self.extractor)
+            heads["prototypes", 0] = prototype_head(self.extractor)
         ks: tuple[int, ...] = ()
         linear_seeds = config.seeds[:LINEAR_SEEDS] if with_linear else ()
         spherical = self.extractor.normalised if config.clusters.spherical is None else config.clusters.spherical
@@ -295,40 +292,33 @@ class _Sheet:
             ks = tuple(dict.fromkeys(config.k or (classes, 64))) if with_clusters else ()
             for k in ks:
                 for seed in config.seeds:
-                    heads[k, seed, False] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
+                    heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
             for seed in linear_seeds:
-                heads["linear", seed, False] = fit_linear(drawn.pixels, drawn.labels, classes, config.linear, seed)
+                heads["linear", seed] = fit_linear(drawn.pixels, drawn.labels, classes, config.linear, seed)
             options["clusters"] = {**asdict(config.clusters), "points": len(drawn.cells), "spherical": spherical}
             options["linear"] = {**asdict(config.linear), "pixels": len(drawn.pixels)}
             del drawn  # up to 1 GiB
-        refined: dict[_Key, RefinedHead] = {}
+        refined: list[RefinedHead] = []
         if config.crf is not None:
-            refined = {
-                (name, seed, True): RefinedHead(head, self._temperature(name), config.crf)
-                for (name, seed, _), head in heads.items()
-            }
-        everything: list[AffineHead | RefinedHead] = [*heads.values(), *refined.values()]
-        totals, self.tally = count(self.extractor, self.measured, everything, progress)
-        counts = dict(zip([*heads, *refined], totals, strict=True))
+            refined = [RefinedHead(head, self._temperature(name), config.crf) for (name, _), head in heads.items()]
+        totals, self.tally = count(self.extractor, self.measured, [*heads.values(), *refined], progress)
         if not self.fitted:
             self.fit, self.fit_tally = self.measured, self.tally
 
         results = []
         for crf in (False, True) if refined else (False,):
+            counts = dict(zip(heads, totals[len(heads) :] if crf else totals, strict=False))
             for k in ks:
-                tables = [counts[k, seed, crf] for seed in config.seeds]
+                tables = [counts[k, seed] for seed in config.seeds]
                 matching = config.clusters.matching_for(k, classes)
                 clusters = options["clusters"]
                 results.append(self._named("clusters", CLUSTERS_VERSION, tables, matching, clusters, config.seeds, crf))
             if with_linear:
-                confusions = [counts["linear", seed, crf].T for seed in linear_seeds]
-                results.append(
-                    self._result(
-                        "linear", LINEAR_VERSION, confusions, linear_seeds, options["linear"], matching="none", crf=crf
-                    )
-                )
+                confusions = [counts["linear", seed].T for seed in linear_seeds]
+                how = options["linear"]
+                results.append(self._result("linear", LINEAR_VERSION, confusions, linear_seeds, how, "none", crf=crf))
             if "prototypes" in self.protocols:
-                table = counts["prototypes", 0, crf]
+                table = counts["prototypes", 0]
                 matching = matching_for(len(table), classes, config.clusters)
                 named = {"maximise": config.clusters.maximise, "dead": int((table.sum(1) == 0).sum())}
                 results.append(
