@@ -1,9 +1,9 @@
 """The dense CRF against pydensecrf (where it is installed) and against sums over all pairs of pixels at a small size.
 
 Seconds are CPU time of the process, the best of some repeats: with one thread (OMP_NUM_THREADS=1) that is what an idle
-core would take. The probabilities are smooth noise, the images photographs from a folder.
+core would take. The probabilities are smooth noise, the images photographs from a folder, or scikit-image's own.
 
-python benchmarks/crf.py --images FOLDER
+python benchmarks/crf.py [--images FOLDER]
 """
 
 from __future__ import annotations
@@ -35,9 +35,13 @@ def probabilities(classes: int, height: int, width: int, seed: int = 0) -> torch
     return torch.softmax(2 * torch.nn.functional.interpolate(noise, (height, width), mode="bicubic")[0], 0)
 
 
-def photograph(path: Path, height: int, width: int) -> NDArray[np.uint8]:
-    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-    return np.ascontiguousarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+def photographs(folder: Path | None, count: int) -> list[NDArray[np.uint8]]:
+    if folder is None:
+        import skimage.data
+
+        return [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()][:count]
+    found = list_images(folder)
+    return [found.read(index) for index in range(0, len(found), max(1, len(found) // count))][:count]
 
 
 def all_pairs(values: torch.Tensor, image: NDArray[np.uint8], config: CRFConfig) -> torch.Tensor:
@@ -87,24 +91,29 @@ Program = Callable[[torch.Tensor, NDArray[np.uint8], CRFConfig], torch.Tensor]
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=Path("shared/data/bsds500/val/images"))
+    parser.add_argument("--images", type=Path, help="folder of photographs")
     parser.add_argument("--count", type=int, default=3, help="photographs")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "crf.json")
     arguments = parser.parse_args(argv)
-    found = list_images(arguments.images)
-    paths = found.paths[:: max(1, len(found) // arguments.count)][: arguments.count]
+    pictures = photographs(arguments.images, arguments.count)
     config, rows = CRFConfig(), []
     sizes: list[tuple[int, int, int, dict[str, Program]]] = [
-        (375, 500, 21, {"selfseg": refine, "pydensecrf": pydensecrf, "selfseg, torch path": torch_path}),
+        (375, 500, 21, {"selfseg": refine, "pydensecrf": pydensecrf}),
         (375, 500, 2, {"selfseg": refine, "pydensecrf": pydensecrf}),
-        (60, 80, 21, {"selfseg": refine, "pydensecrf": pydensecrf, "all pairs": all_pairs}),
+        (
+            60,
+            80,
+            21,
+            {"selfseg": refine, "pydensecrf": pydensecrf, "selfseg, torch path": torch_path, "all pairs": all_pairs},
+        ),
     ]
     for height, width, classes, programs in sizes:
         seconds: dict[str, list[float]] = {name: [] for name in programs}
         others: dict[str, list[float]] = {name: [] for name in programs}
-        for path in paths:
-            values, image = probabilities(classes, height, width), photograph(path, height, width)
+        for picture in pictures:
+            values = probabilities(classes, height, width)
+            image = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
             ours = refine(values, image, config)  # compiles, too
             for name, program in programs.items():
                 best = np.inf
@@ -133,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 flush=True,
             )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"photographs": len(paths), "repeats": arguments.repeats, "iterations": config.iterations}
+    settings = {"photographs": len(pictures), "repeats": arguments.repeats, "iterations": config.iterations}
     settings |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.processor()}
     arguments.out.write_text(json.dumps({**settings, "runs": rows}, indent=2) + "\n", encoding="utf-8")
 

@@ -20,7 +20,9 @@ from selfseg.evaluation import (
     read_results,
 )
 from selfseg.evaluation.features import backbone_extractor
+from selfseg.evaluation.results import result_name
 from selfseg.nn.embedder import Embedder, EmbedderConfig
+from selfseg.ops.crf import CRFConfig
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
 QUICK = LinearConfig(pixels=2000, steps=60, batch=256)
@@ -101,6 +103,43 @@ def test_an_embedder_is_also_measured_with_the_place_of_its_pixels(tmp_path):
     assert "position" not in results[0].options
     assert results[2].metrics["accuracy"] > 0.99
     assert [r.metrics for r in results[:2]] == [r.metrics for r in evaluate(embedder, root, **kinds)]
+
+
+def test_with_the_crf_every_protocol_has_a_second_result(tmp_path):
+    root = draw(tmp_path / "stripes")
+
+    def speckled(image):
+        """Every eleventh pixel is rather taken for one of the other classes, each in turn."""
+        vectors = one_hot(image).flatten(1)
+        for other in (1, 2, 3):
+            part = vectors[:, 11 * other :: 33]
+            vectors[:, 11 * other :: 33] = 0.55 * part + 0.75 * part.roll(other, 0)
+        return torch.nn.functional.normalize(vectors, dim=0).reshape(4, *image.shape[:2])
+
+    noisy = Extractor("noisy", speckled, normalised=True, prototypes=torch.eye(4))
+    options = {"protocols": ["clusters", "linear", "prototypes"], "k": [4], "seeds": 2, "linear": QUICK}
+    results = evaluate(noisy, root, **options, crf=CRFConfig(iterations=3))
+    alone = [result for result in results if not result.crf]
+    refined = [result for result in results if result.crf]
+    assert [r.metrics for r in alone] == [r.metrics for r in evaluate(noisy, root, **options)]
+    plain = [r for r in alone if r.protocol != "constant"]
+    assert [(r.what, r.protocol, r.k) for r in refined] == [(r.what, r.protocol, r.k) for r in plain]
+    before = {r.protocol: r.metrics["accuracy"] for r in plain if r.what == "noisy"}
+    ours = {r.protocol: r for r in refined if r.what == "noisy"}
+    assert before == pytest.approx(dict.fromkeys(ours, 10 / 11), abs=0.01)
+    assert {name: r.metrics["accuracy"] for name, r in ours.items()} == dict.fromkeys(ours, 1.0)
+    assert {name: r.options["crf"]["temperature"] for name, r in ours.items()} == {
+        "clusters": 0.1,
+        "linear": 1.0,
+        "prototypes": 0.1,
+    }
+    assert ours["linear"].options["crf"]["iterations"] == 3
+    names = {result_name(result) for result in results}
+    assert len(names) == len(results)
+    assert "stripes-val-clusters-k4-crf-noisy.json" in names
+    titles = [str(column.header) for column in format_table(results).columns]
+    assert titles[1:4] == ["clusters k=4, majority", "linear", "prototypes k=4, hungarian"]
+    assert titles[4:] == [f"{title} + CRF" for title in titles[1:4]]
 
 
 def test_more_clusters_than_classes_vote(tmp_path):
@@ -198,6 +237,10 @@ def test_options_that_can_not_work(tmp_path):
         evaluate(PERFECT, tmp_path, k=[0])
     with pytest.raises(ConfigError, match="seed"):
         evaluate(PERFECT, tmp_path, seeds=0)
+    with pytest.raises(ConfigError, match="at most 512 clusters, not 600"):
+        evaluate(PERFECT, tmp_path, k=[4, 600], crf=CRFConfig())
+    with pytest.raises(ConfigError, match="above 0, not 0"):
+        EvaluationConfig(temperature=0)
     with pytest.raises(ConfigError, match="give a run's folder"):
         evaluate(3, tmp_path)
 
