@@ -26,7 +26,7 @@ class Counting(Superpixels):
 
     log: tuple[list[int], ...] = ([],)
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         self.log[0].append(1)
         return super().compute(image)
 
@@ -89,7 +89,7 @@ def test_the_second_time_comes_from_disk(tmp_path: Path, shape: tuple[int, int])
 def test_ids_beyond_16_bits_survive(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Many(Superpixels):
-        def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
             return np.random.default_rng(0).permutation(image[:, :, 0].size).astype(np.int32).reshape(image.shape[:2])
 
     image = noise(300, 400)

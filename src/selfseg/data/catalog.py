@@ -59,7 +59,7 @@ class LabelledImages:
                 holds a value outside of the classes.
         """
         path = self.labels[index]
-        label = _read_indices(path)
+        label = read_indices(path)
         try:
             with quiet(), Image.open(self.images.paths[index]) as image:
                 width, height = image.size
@@ -140,7 +140,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
     if not path.exists():
         # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
-        largest = max((_largest(_read_indices(label)) for label in sorted(root.glob("*/labels/**/*.png"))), default=-1)
+        largest = max((_largest(read_indices(label)) for label in sorted(root.glob("*/labels/**/*.png"))), default=-1)
         return tuple(f"class {index}" for index in range(max(largest, 0) + 1))
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -174,8 +174,18 @@ def _largest(label: NDArray[np.uint8]) -> int:
     return int(counts[-1]) if counts.size else -1
 
 
-def _read_indices(path: Path) -> NDArray[np.uint8]:
-    """The (H, W) uint8 values of an index PNG, as stored."""
+def read_indices(path: Path) -> NDArray[np.uint8]:
+    """The values of an index PNG, as stored.
+
+    Args:
+        path: gray, palette or 1-bit, of 1 to 16 bits.
+
+    Returns:
+        (H, W) uint8; a 1-bit file's are 0 and 1.
+
+    Raises:
+        LabelError: if the file can't be read, is no PNG, holds colours or values above 255.
+    """
     try:
         with quiet(), open(path, "rb") as stream:
             head = stream.read(26)

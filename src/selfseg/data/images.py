@@ -11,6 +11,12 @@ Reasons of `BadImage.reason` and of `skipped.jsonl`, a closed set:
     missing         the file is not there (any more)
     no-permission   the file may not be read
     unreadable      anything else that keeps the pixels from being decoded
+
+and of an image whose mask is needed (`selfseg.data.regions.MaskFolder`):
+
+    no-mask         there is none
+    empty-mask      no pixel of it belongs to an object
+    bad-mask        it can't be read, holds colours or too many values, or has other proportions than the image
 """
 
 from __future__ import annotations
@@ -42,6 +48,9 @@ REASONS = (
     "missing",
     "no-permission",
     "unreadable",
+    "no-mask",
+    "empty-mask",
+    "bad-mask",
 )
 """Every word that `BadImage.reason` can be."""
 
@@ -317,11 +326,12 @@ class SkipLog:
         """
         self.add_all([(name, reason, detail)])
 
-    def add_all(self, entries: Iterable[tuple[str, str, str]]) -> None:
-        """As `add`, for (name, reason, detail) each; judged only after the last."""
+    def add_all(self, entries: Iterable[tuple[str, str, str]], counted: bool = True) -> None:
+        """As `add`, for (name, reason, detail) each; judged only after the last, and not if not `counted`."""
         lines = []
         for name, reason, detail in entries:
-            self.skipped.setdefault(name, reason)
+            if counted:
+                self.skipped.setdefault(name, reason)
             if (name, reason) not in self._listed:
                 self._listed.add((name, reason))
                 entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}

@@ -135,7 +135,7 @@ class Sample:
     Attributes:
         crops: V crops.
         index: the image's position in the collection; the stand-in's, if there is one.
-        skipped: (index, reason) of each image that could not be read.
+        skipped: (index, reason) of each image that could not be used.
     """
 
     crops: tuple[Crop, ...]
@@ -146,13 +146,14 @@ class Sample:
 class ViewDataset(Dataset[Sample]):
     """The views of each image under each epoch's key.
 
-    An image that can't be read is replaced by the next one that can, with a key of its own, and is reported.
+    An image that can't be read, or whose mask can't be used, is replaced by the next one that can, with a key of its
+    own, and is reported.
 
     Args:
         images: what to train on.
         plan: how an image becomes views.
         seed: of the augmentation, at least 0.
-        cache: gives the region ids of a prepared image.
+        cache: gives the region ids of a prepared image, by its pixels or its name.
     """
 
     def __init__(self, images: ImageCollection, plan: ViewPlan, seed: int, cache: RegionCache) -> None:
@@ -174,7 +175,7 @@ class ViewDataset(Dataset[Sample]):
             The views, as numpy arrays.
 
         Raises:
-            TooManyBadImages: if no image of the collection can be read.
+            TooManyBadImages: if no image of the collection can be used.
         """
         epoch, index = key
         n = len(self.images)
@@ -182,7 +183,8 @@ class ViewDataset(Dataset[Sample]):
         for step in range(n):
             candidate = (index + step) % n
             try:
-                image = self.images.read(candidate)
+                source = self.plan.prepare(self.images.read(candidate))
+                regions = self.cache.get(source, self.images.names[candidate])
             except BadImage as error:
                 skipped.append((candidate, error.reason))
                 continue
@@ -192,12 +194,11 @@ class ViewDataset(Dataset[Sample]):
                 # because numpy fills a short key with zeros.
                 entropy.append(index + 1)
             rng = np.random.Generator(np.random.PCG64(entropy))
-            source = self.plan.prepare(image)
-            crops = self.plan.make(source, self.cache.get(source), rng)
+            crops = self.plan.make(source, regions, rng)
             return Sample(crops, candidate, tuple(skipped))
         first, reason = skipped[0]
         raise TooManyBadImages(
-            f"none of the {n} images can be read any more; for example {self.images.paths[first]}: {reason}. "
+            f"none of the {n} images can be used any more; for example {self.images.paths[first]}: {reason}. "
             "Check that their folder is still there"
         )
 

@@ -1,7 +1,10 @@
-"""Where regions come from: superpixels, a grid, single pixels or nowhere; and a cache of them on disk.
+"""Where regions come from: superpixels, a grid, single pixels, masks in files or nowhere; and a cache of them on disk.
 
-A region source is a frozen configuration with `compute(image)` and a `key` that changes whenever the same image would
-get other regions.
+A region source is a frozen configuration with `compute(image, name)` and a `key` that changes whenever the same image
+would get other regions. `image` is what the view plan's `prepare` returned, `name` the image's name in its collection
+(`selfseg.data.images.ImageCollection`), which only sources that read files look at.
+
+Frames: boxes are (x0, y0, x1, y1) in whole pixels.
 """
 
 from __future__ import annotations
@@ -9,16 +12,21 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from tyro.conf import arg
 
-from selfseg.errors import ConfigError
+from selfseg.data.catalog import VOID, read_indices
+from selfseg.errors import BadImage, ConfigError, DataError, LabelError
 from selfseg.files import write_atomically
 from selfseg.ops.slic import ALGORITHM_VERSION, check_parameters, slic
+
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Superpixels:
         """Everything that the regions depend on, but for the image."""
         return f"superpixels-v{ALGORITHM_VERSION}-{self.size}-{float(self.ruler)!r}-{self.iterations}"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0."""
         return slic(image, self.size, self.ruler, self.iterations)
 
@@ -73,7 +81,7 @@ class Grid:
         """Everything that the regions depend on, but for the image."""
         return f"grid-v1-{self.size}"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0 in raster order."""
         height, width = _image_size(image)
         columns = -(-width // self.size)
@@ -90,13 +98,118 @@ class Pixels:
         """Everything that the regions depend on, but for the image."""
         return "pixels-v1"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, 0 to H * W - 1 in raster order."""
         height, width = _image_size(image)
         return np.arange(height * width, dtype=np.int32).reshape(height, width)
 
 
 RegionSource: TypeAlias = Superpixels | Grid | Pixels
+"""What a plan of superpixel views can be told to take."""
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """Objects that lie in files: the mask of the image NAME is FOLDER/NAME.png, whatever made it.
+
+    A mask is a gray, palette or 1-bit PNG. With one value besides 0 (0/1, 0/255, 1-bit) it holds one object. With
+    several it holds an object each, but for 255, which is void as in labels. It may be smaller or larger than its image
+    if it has the same proportions; it is brought to the image's size by taking the nearest pixel.
+
+    Attributes:
+        folder: where the masks lie, with the images' subfolders.
+    """
+
+    folder: Annotated[Path, arg(aliases=["--masks"])] = Path("masks")
+
+    @property
+    def key(self) -> str:
+        """Everything that the regions depend on, but for the image and its mask's content."""
+        return f"masks-v1-{self.folder}"
+
+    def path(self, name: str) -> Path:
+        """Where the mask of the image `name` is looked for."""
+        return self.folder / f"{name}.png"
+
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
+        """The objects of the image `name`.
+
+        Args:
+            image: (H, W, 3) uint8: the whole image, at any size.
+            name: of the image in its collection.
+
+        Returns:
+            (H, W) int32 ids, dense from 0 in the order of the file's values; -1 = background or void.
+
+        Raises:
+            BadImage: without a mask ("no-mask"), without an object in it ("empty-mask"), or with one that can't be
+                used ("bad-mask").
+        """
+        ids = self.read(name)
+        (height, width), (rows, columns) = _image_size(image), ids.shape
+        # Each side was rounded to whole pixels once on either way.
+        if abs(rows * width - columns * height) > (rows + columns + height + width) / 2:
+            raise BadImage(
+                self.path(name),
+                "bad-mask",
+                f"{columns}x{rows} pixels have other proportions than the image's {width}x{height}",
+            )
+        return sample_ids(ids, (0, 0, columns, rows), (height, width))
+
+    def read(self, name: str) -> NDArray[np.int32]:
+        """As `compute`, at the file's own size."""
+        path = self.path(name)
+        if not path.is_file():
+            raise BadImage(path, "no-mask")
+        try:
+            values = read_indices(path)
+        except LabelError as error:
+            raise BadImage(path, "bad-mask", str(error)) from error
+        found = np.flatnonzero(np.bincount(values.ravel(), minlength=VOID + 1))
+        objects = found[found > 0]
+        if len(objects) > 1:
+            objects = objects[objects < VOID]
+        if len(objects) == 0:
+            raise BadImage(path, "empty-mask")
+        if len(objects) > _MOST_OBJECTS:
+            raise BadImage(path, "bad-mask", f"{len(objects)} values, more than {_MOST_OBJECTS} objects: a soft mask?")
+        ids = np.full(VOID + 1, -1, np.int32)
+        ids[objects] = np.arange(len(objects), dtype=np.int32)
+        return ids[values]
+
+    def choose(self, names: Sequence[str]) -> list[int]:
+        """Which images of a collection have a mask.
+
+        Args:
+            names: of the images.
+
+        Returns:
+            Their positions, ascending. What the masks hold is seen when they are used.
+
+        Raises:
+            DataError: if the folder is missing, no image has a mask, or none of those looked at holds an object.
+        """
+        if not self.folder.is_dir():
+            raise DataError(f"the masks' folder {self.folder} does not exist; give --masks FOLDER with a NAME.png each")
+        chosen = [index for index, name in enumerate(names) if self.path(name).is_file()]
+        if not chosen:
+            raise DataError(
+                f"none of the {len(names)} images has a mask in {self.folder}; for example {self.path(names[0])} is "
+                "missing: a mask has its image's name and subfolder, and ends in .png"
+            )
+        problems = []
+        for index in chosen[:: -(-len(chosen) // _LOOKED_AT)]:
+            try:
+                self.read(names[index])
+            except BadImage as error:
+                problems.append(error)
+            else:
+                return chosen
+        raise DataError(f"none of the {len(problems)} masks looked at can be used; for example {problems[0]}")
+
+
+_MOST_OBJECTS = 64  # of an image; a soft mask's levels would be taken for hundreds
+_LOOKED_AT = 32  # masks that are read before a run is given up
 
 
 @dataclass(frozen=True)
@@ -108,9 +221,40 @@ class NoRegions:
         """Everything that the regions depend on, but for the image."""
         return "none-v1"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """A (0, 0) int32 array, whatever the image."""
         return np.zeros((0, 0), np.int32)
+
+
+AnyRegions: TypeAlias = RegionSource | MaskFolder | NoRegions
+"""Every region source that a view plan may have."""
+
+
+def sample_ids(ids: NDArray[np.int32], box: Box, size: tuple[int, int], flip: bool = False) -> NDArray[np.int32]:
+    """The ids at the centres of the cells of a grid over a box.
+
+    Args:
+        ids: (H, W) int32.
+        box: within the map of ids, in its pixels.
+        size: (rows, columns) of the grid.
+        flip: whether the result is mirrored left to right.
+
+    Returns:
+        (rows, columns) int32.
+
+    Example:
+        >>> sample_ids(np.arange(6, dtype=np.int32).reshape(2, 3), (1, 0, 3, 2), (2, 4), flip=True)
+        array([[2, 2, 1, 1],
+               [5, 5, 4, 4]], dtype=int32)
+    """
+    x0, y0, x1, y1 = box
+    # floor((j + 1/2) * side / cells) in whole numbers: no rounding can move a centre into the next pixel.
+    rows = y0 + (2 * np.arange(size[0]) + 1) * (y1 - y0) // (2 * size[0])
+    columns = x0 + (2 * np.arange(size[1]) + 1) * (x1 - x0) // (2 * size[1])
+    if flip:
+        columns = columns[::-1]
+    # Rows, then columns: the same as one two-dimensional index, in a third of its time.
+    return np.take(np.take(ids, rows, axis=0), columns, axis=1)
 
 
 def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -135,19 +279,30 @@ class RegionCache:
         StorageError: by `get`, if an entry can't be written.
     """
 
-    def __init__(self, folder: Path | None, source: RegionSource | NoRegions) -> None:
+    def __init__(self, folder: Path | None, source: AnyRegions) -> None:
         self.folder = folder if isinstance(source, Superpixels) else None
         self.source = source
 
-    def get(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0; (0, 0) of `NoRegions`."""
+    def get(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
+        """The regions of a prepared image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            name: of the image in its collection; sources that read files need it.
+
+        Returns:
+            (H, W) int32 ids, dense from 0, -1 = none; (0, 0) of `NoRegions`.
+
+        Raises:
+            BadImage: by a source that reads files, if the image's can't be used.
+        """
         if self.folder is None:
-            return self.source.compute(image)
+            return self.source.compute(image, name)
         path = self._path(self.folder, image)
         height, width = _image_size(image)
         regions = _read(path, height, width)
         if regions is None:
-            regions = self.source.compute(image)
+            regions = self.source.compute(image, name)
             content = _pack(regions)
             write_atomically(path, lambda temporary: temporary.write_bytes(content))
         return regions

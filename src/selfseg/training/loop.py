@@ -30,7 +30,7 @@ from selfseg.checkpoint import Checkpoint, load_newest, remove_leftovers, save_c
 from selfseg.clustering import save_prototypes
 from selfseg.data.images import REASONS, ImageCollection, SkipLog
 from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
-from selfseg.data.regions import RegionCache
+from selfseg.data.regions import AnyRegions, RegionCache
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
 from selfseg.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.methods import Method
@@ -41,7 +41,6 @@ from selfseg.training.collection import open_images, record_images
 from selfseg.training.log import TrainingLog
 from selfseg.training.processes import anywhere, raise_together, together
 from selfseg.training.recipe import OptimizerConfig, Recipe, differences, read_recipe, recipe_hash, write_recipe
-from selfseg.training.schedule import warmup_cosine
 from selfseg.types import Batch, StepOutput
 
 _console = Console(stderr=True)
@@ -74,13 +73,13 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     fabric = _make_fabric(recipe)
     run = recipe.out
     _claim_folder(fabric, recipe, held)
-    images, skips = _open_images(fabric, recipe)
-    total = recipe.total_steps(len(images))
-
     torch.manual_seed(recipe.seed)
     # On the device before a checkpoint is loaded: the optimiser's state goes where the weights are.
     method = recipe.build_method().to(fabric.device).to(memory_format=torch.channels_last)
     synchronise_batch_norm(method, fabric.device)
+    plan = method.views()
+    images, skips = _open_images(fabric, recipe, plan.regions)
+    total = recipe.total_steps(len(images))
     optimizer = make_optimizer(method, recipe.optimizer)
     checkpoint = load_newest(run / "checkpoints")
     if checkpoint is not None:
@@ -114,7 +113,6 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     sampler = StepSampler(
         len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size
     )
-    plan = method.views()
     cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions)
     loader = make_loader(
         ViewDataset(images, plan, recipe.seed, cache), sampler, recipe.workers, fabric.device.type == "cuda"
@@ -122,7 +120,6 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     batches = iterate(loader)
     with together(fabric):
         log = TrainingLog(run, step, fabric.is_global_zero)
-    peak = recipe.optimizer.base_lr * recipe.batch_size / recipe.optimizer.reference_batch
     method.train()
     waited, since, window = 0.0, time.perf_counter(), step
     with log, stop_signals() as stop, ProgressBar(total, step, progress and fabric.is_global_zero) as bar:
@@ -139,7 +136,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
             if step == 0:
                 _draw_first_views(fabric, run, batch)
             share = step / total
-            rate = warmup_cosine((step + 1) / total, peak, recipe.optimizer.warmup, peak * recipe.optimizer.final)
+            rate = recipe.optimizer.rate((step + 1) / total, recipe.batch_size)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(step_seed(recipe.seed, step, fabric.global_rank))
@@ -264,9 +261,11 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
                 remove_leftovers(recipe.out / folder)
 
 
-def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[ImageCollection, SkipLog]:
+def _open_images(fabric: Fabric, recipe: Recipe[Any], regions: AnyRegions) -> tuple[ImageCollection, SkipLog]:
     with together(fabric):
-        images, skips = open_images(recipe.images, recipe.out, recipe.max_bad, writes=fabric.is_global_zero)
+        images, skips = open_images(
+            recipe.images, recipe.out, recipe.max_bad, writes=fabric.is_global_zero, regions=regions
+        )
     mine = _names_hash(images)
     with together(fabric):
         if fabric.broadcast(mine) != mine:
