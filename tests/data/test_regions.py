@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from selfseg.data.regions import Grid, NoRegions, Pixels, RegionCache, RegionSource, Superpixels
-from selfseg.errors import ConfigError, StorageError
+from selfseg.data.images import REASONS
+from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.regions import Grid, MaskFolder, NoRegions, Pixels, RegionCache, RegionSource, Superpixels
+from selfseg.errors import BadImage, ConfigError, DataError, StorageError
 
 
 def noise(height: int = 40, width: int = 61, seed: int = 0) -> NDArray[np.uint8]:
@@ -173,3 +176,99 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         RegionCache(tmp_path / "file" / "cache", Superpixels(size=8)).get(noise())
+
+
+# Masks from files
+
+PHOTO = np.zeros((4, 6, 3), np.uint8)
+
+
+def write_mask(folder: Path, values: object, name: str = "a", mode: str | None = None) -> None:
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(values, np.uint8))
+    (image if mode is None else image.convert(mode)).save(path)
+
+
+def half(value: int) -> NDArray[np.uint8]:
+    values = np.zeros((4, 6), np.uint8)
+    values[:, 3:] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [1, 7, 255])
+@pytest.mark.parametrize("mode", [None, "P", "1"])
+def test_one_value_is_one_object_whatever_it_is(tmp_path: Path, value: int, mode: str | None) -> None:
+    write_mask(tmp_path, half(255 if mode == "1" else value), mode=mode)
+    np.testing.assert_array_equal(MaskFolder(tmp_path).compute(PHOTO, "a"), np.where(half(1), 0, -1))
+
+
+def test_several_values_are_several_objects_and_255_is_void(tmp_path: Path) -> None:
+    values = half(9)
+    values[0], values[3] = 4, 255
+    write_mask(tmp_path, values, "street/a")
+    ids = MaskFolder(tmp_path).compute(PHOTO, "street/a")
+    np.testing.assert_array_equal(ids, np.select([values == 4, values == 9], [0, 1], -1))
+    assert ids.dtype == np.int32
+
+
+@pytest.mark.parametrize("scale", [2, 5])
+def test_a_mask_of_the_same_proportions_is_brought_to_size(tmp_path: Path, scale: int) -> None:
+    write_mask(tmp_path, np.kron(half(1), np.ones((scale, scale), np.uint8)))
+    np.testing.assert_array_equal(MaskFolder(tmp_path).compute(PHOTO, "a"), np.where(half(1), 0, -1))
+    large = np.zeros((4 * scale * 3, 6 * scale * 3, 3), np.uint8)
+    assert (MaskFolder(tmp_path).compute(large, "a") == 0).mean() == 0.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (427, 640), (333, 500), (19, 1000)])
+def test_rounding_to_whole_pixels_is_no_other_proportion(tmp_path: Path, height: int, width: int) -> None:
+    write_mask(tmp_path, np.ones((height, width)))
+    for short_side in (17, 100, 256):
+        image = ObjectCrops(short_side=short_side).prepare(np.zeros((height, width, 3), np.uint8))
+        assert (MaskFolder(tmp_path).compute(image, "a") == 0).all()
+    with pytest.raises(BadImage, match="other proportions"):
+        MaskFolder(tmp_path).compute(np.zeros((width, height, 3), np.uint8), "a")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (None, "no-mask"),
+        (np.zeros((4, 6)), "empty-mask"),
+        (np.ones((4, 6, 3)), "bad-mask"),  # colours
+        (np.ones((6, 4)), "bad-mask"),
+        (np.arange(200).reshape(10, 20), "bad-mask"),  # soft
+    ],
+)
+def test_masks_that_cannot_be_used_say_why(tmp_path: Path, values: object, reason: str) -> None:
+    if values is not None:
+        write_mask(tmp_path, values)
+    with pytest.raises(BadImage) as caught:
+        MaskFolder(tmp_path).compute(PHOTO, "a")
+    assert caught.value.reason == reason
+    assert reason in REASONS
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(BadImage, match="bad-mask"):
+        MaskFolder(tmp_path).compute(PHOTO, "a")
+
+
+def test_images_with_masks_are_chosen_and_a_folder_of_no_use_refused(tmp_path: Path) -> None:
+    source = MaskFolder(tmp_path / "masks")
+    with pytest.raises(DataError, match="does not exist; give --masks"):
+        source.choose(["a"])
+    write_mask(tmp_path / "masks", half(1), "b")
+    assert source.choose(["a", "b"]) == [1]
+    with pytest.raises(DataError, match=r"none of the 2 images has a mask in .*a\.png is missing"):
+        source.choose(["a", "c"])
+    for number in range(100):
+        write_mask(tmp_path / "masks", np.zeros((4, 6)), f"empty{number}")
+    with pytest.raises(DataError, match=r"none of the \d+ masks looked at can be used; .* empty-mask"):
+        source.choose([f"empty{number}" for number in range(100)])
+
+
+def test_masks_are_never_cached_by_the_pixels_alone(tmp_path: Path) -> None:
+    write_mask(tmp_path / "masks", half(1), "a")
+    write_mask(tmp_path / "masks", 1 - half(1), "b")
+    cache = RegionCache(tmp_path / "cache", MaskFolder(tmp_path / "masks"))
+    np.testing.assert_array_equal(cache.get(PHOTO, "a"), -1 - cache.get(PHOTO, "b"))
+    assert not (tmp_path / "cache").exists()

@@ -20,6 +20,7 @@ from selfseg.checkpoint import load_newest
 from selfseg.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     EmptyCollection,
     Interrupted,
     NonFiniteLoss,
@@ -36,7 +37,7 @@ from selfseg.training import loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig
-from tiny import RECIPES, assert_same_state, vice
+from tiny import RECIPES, assert_same_state, maskcontrast, masks_of, vice
 
 
 @pytest.fixture
@@ -269,6 +270,27 @@ def test_an_image_removed_during_the_run_is_listed(photos: Path, tmp_path: Path,
     train(vice(photos, tmp_path / "run"), progress=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [(line["name"], line["reason"]) for line in lines] == [("photo3", "missing")]
+
+
+def test_images_without_a_mask_are_listed_and_bad_masks_counted(photos: Path, tmp_path: Path) -> None:
+    masks = masks_of(photos)
+    for number in (1, 2, 3):
+        (masks / f"photo{number}.png").unlink()
+    (masks / "photo5.png").write_bytes(b"no image")
+    with pytest.raises(TooManyBadImages, match="1 of 3 images can't be used .* 1 bad-mask"):
+        train(maskcontrast(photos, tmp_path / "run", max_bad=0.3), progress=False)
+    train(maskcontrast(photos, tmp_path / "run", max_bad=0.4), progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    listed = [(line["name"], line["reason"]) for line in lines]
+    assert listed == [*((f"photo{number}", "no-mask") for number in (1, 2, 3)), ("photo5", "bad-mask")]
+    assert list(json.loads((tmp_path / "run" / "images.json").read_text())) == ["photo0", "photo4", "photo5"]
+
+
+def test_no_mask_at_all_says_so(photos: Path, tmp_path: Path) -> None:
+    for path in masks_of(photos).iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="none of the 6 images has a mask"):
+        train(maskcontrast(photos, tmp_path / "run"), progress=False)
 
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_results_carry_the_hash_that_checkpoints_do(name: str, tmp_path: Path) -
     assert results.recipe_hash(tmp_path) == recipe_hash(recipe)
 
 
+def test_masks_may_be_moved_as_images_may() -> None:
+    here, there = (ALL["maskcontrast_small"](Path("images"), Path("run"), masks=Path(name)) for name in "ab")
+    assert here != there
+    assert recipe_hash(here) == recipe_hash(there)
+    assert differences(here, there) == []
+    views = replace(there.method.views, min_share=0.3)
+    changed = replace(there, method=replace(there.method, views=views))
+    assert differences(here, changed) == ["method.views.min_share: 0.1 → 0.3"]
+
+
 def test_steps_and_epochs_exclude_each_other() -> None:
     recipe = ALL["vice_small"](Path("images"), Path("run"))
     with pytest.raises(ConfigError, match="either steps or epochs"):
