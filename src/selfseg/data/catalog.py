@@ -59,12 +59,9 @@ class LabelledImages:
                 holds a value outside of the classes.
         """
         path = self.labels[index]
-        label = read_indices(path)
+        label = _read_indices(path)
         try:
-            with quiet(), Image.open(self.images.paths[index]) as image:
-                width, height = image.size
-                if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                    width, height = height, width
+            height, width = upright_size(self.images.paths[index])
         except OSError:
             pass  # the image is bad: whoever reads it will say so
         else:
@@ -81,6 +78,13 @@ class LabelledImages:
                 f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to {where}"
             )
         return label
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image file as `read_image` gives it, from its header; raises OSError if that can't be read."""
+    with quiet(), Image.open(path) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
 
 
 def open_labelled(root: Path | str, split: str) -> LabelledImages:
@@ -140,7 +144,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
     if not path.exists():
         # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
-        largest = max((_largest(read_indices(label)) for label in sorted(root.glob("*/labels/**/*.png"))), default=-1)
+        largest = max((_largest(_read_indices(label)) for label in sorted(root.glob("*/labels/**/*.png"))), default=-1)
         return tuple(f"class {index}" for index in range(max(largest, 0) + 1))
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -174,18 +178,8 @@ def _largest(label: NDArray[np.uint8]) -> int:
     return int(counts[-1]) if counts.size else -1
 
 
-def read_indices(path: Path) -> NDArray[np.uint8]:
-    """The values of an index PNG, as stored.
-
-    Args:
-        path: gray, palette or 1-bit, of 1 to 16 bits.
-
-    Returns:
-        (H, W) uint8; a 1-bit file's are 0 and 1.
-
-    Raises:
-        LabelError: if the file can't be read, is no PNG, holds colours or values above 255.
-    """
+def _read_indices(path: Path) -> NDArray[np.uint8]:
+    """The (H, W) uint8 values of an index PNG, as stored."""
     try:
         with quiet(), open(path, "rb") as stream:
             head = stream.read(26)
