@@ -156,7 +156,7 @@ def test_steps_take_the_place_of_epochs_and_the_other_way_round(
 def test_masks_have_an_option_of_their_own(option: str) -> None:
     words = ["images", option, "my masks", "--out", "run", "--method.views.min-share", "0.2"]
     views = parse_recipe(recipes()["maskcontrast_small"], words, "selfseg train").method.views
-    assert views.regions == selfseg.data.regions.MaskFolder(Path("my masks"))
+    assert views.regions == selfseg.data.regions.ObjectMasks(Path("my masks"))
     assert (views.min_share, views.size) == (0.2, 128)
 
 

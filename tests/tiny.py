@@ -10,7 +10,7 @@ import torch
 from selfseg.checkpoint import load_newest
 from selfseg.data.crops import OverlappingCrops
 from selfseg.data.object_crops import ObjectCrops
-from selfseg.data.regions import MaskFolder, Superpixels
+from selfseg.data.regions import ObjectMasks, Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.methods import Method
 from selfseg.methods.maskcontrast import MaskContrastConfig
@@ -49,7 +49,7 @@ def maskcontrast(images: Path, out: Path, **changes: Any) -> Recipe[MaskContrast
     """The masks lie beside the images, as the fixture `photos` puts them."""
     config = MaskContrastConfig(
         embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True, saliency=True),
-        views=ObjectCrops(regions=MaskFolder(masks_of(images)), size=64, region_stride=4, scale=(0.5, 1.0)),
+        views=ObjectCrops(regions=ObjectMasks(masks_of(images)), size=64, region_stride=4, scale=(0.5, 1.0)),
         queue=6,
         momentum=0.9,
         weighting="object",

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfseg.data.object_crops import ObjectCrops
-from selfseg.data.regions import MaskFolder
+from selfseg.data.regions import ObjectMasks
 from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.nn.embedder import EmbedderConfig
 from selfseg.training.recipe import OptimizerConfig, Recipe
@@ -46,7 +46,7 @@ def maskcontrast_small(images: Path, out: Path, masks: Path = _MASKS) -> Recipe[
                 resolution=256,
                 saliency=True,
             ),
-            views=ObjectCrops(regions=MaskFolder(masks), size=128, region_stride=4, short_side=256),
+            views=ObjectCrops(regions=ObjectMasks(masks), size=128, region_stride=4, short_side=256),
             momentum=0.99,
         ),
         optimizer=OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4, warmup=0.05),
@@ -100,7 +100,7 @@ def _resnet50(name: str, images: Path, out: Path, masks: Path, epochs: float) ->
         name=name,
         images=images,
         out=out,
-        method=MaskContrastConfig(views=ObjectCrops(regions=MaskFolder(masks))),
+        method=MaskContrastConfig(views=ObjectCrops(regions=ObjectMasks(masks))),
         optimizer=OptimizerConfig(
             name="sgd",
             base_lr=0.004,

@@ -8,7 +8,7 @@ from PIL import Image
 from selfseg.data.crops import OverlappingCrops
 from selfseg.data.object_crops import ObjectCrops
 from selfseg.data.plans import PLANS
-from selfseg.data.regions import Grid, MaskFolder
+from selfseg.data.regions import Grid, ObjectMasks
 from selfseg.data.views import ContentCentredViews
 from selfseg.show.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.training.plain import to_plain
@@ -25,6 +25,17 @@ def test_its_regions_too() -> None:
     assert read_plan({"method": {"views": to_plain(plan)}}) == plan
 
 
+def test_masks_that_are_there_are_shown_and_others_left_out(tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8))
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:50, 20:70] = 255
+    Image.fromarray(mask).save(tmp_path / "b.png")
+    plan = read_plan({"method": {"views": to_plain(ObjectCrops(ObjectMasks(tmp_path), size=32))}})
+    assert plan == ObjectCrops(ObjectMasks(tmp_path), size=32)
+    assert [figure.label for figure in region_figures(plan, ["a", "b"], images)] == ["regions of b"]
+    assert [figure.label for figure in view_figures(plan, ["a", "b"], images)] == ["views of b"]
+
+
 @pytest.mark.parametrize(
     "views",
     [
@@ -36,17 +47,6 @@ def test_its_regions_too() -> None:
         {"kind": "ContentCentredViews", "regions": {"kind": "Nonsense"}},
     ],
 )
-def test_masks_that_are_there_are_shown_and_others_left_out(tmp_path: Path) -> None:
-    images = list(np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8))
-    mask = np.zeros((60, 80), np.uint8)
-    mask[10:50, 20:70] = 255
-    Image.fromarray(mask).save(tmp_path / "b.png")
-    plan = read_plan({"method": {"views": to_plain(ObjectCrops(MaskFolder(tmp_path), size=32))}})
-    assert plan == ObjectCrops(MaskFolder(tmp_path), size=32)
-    assert [figure.label for figure in region_figures(plan, ["a", "b"], images)] == ["regions of b"]
-    assert [figure.label for figure in view_figures(plan, ["a", "b"], images)] == ["views of b"]
-
-
 def test_of_a_plan_that_is_not_known_here_nothing_is_shown(views: Any) -> None:
     assert read_plan({"method": {"views": views}}) is None
 

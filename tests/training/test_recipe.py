@@ -12,10 +12,12 @@ from selfseg.evaluation import results
 from selfseg.training.recipe import (
     OptimizerConfig,
     Recipe,
+    change_masks,
     differences,
     read_recipe,
     recipe_hash,
     recipes,
+    unsettled,
     write_recipe,
 )
 
@@ -102,6 +104,9 @@ def test_masks_may_be_moved_as_images_may() -> None:
     assert here != there
     assert recipe_hash(here) == recipe_hash(there)
     assert differences(here, there) == []
+    settled = change_masks(there, lambda masks: replace(masks, content="index 12"))
+    assert recipe_hash(settled) != recipe_hash(there)
+    assert unsettled(settled) == there
     views = replace(there.method.views, min_share=0.3)
     changed = replace(there, method=replace(there.method, views=views))
     assert differences(here, changed) == ["method.views.min_share: 0.1 → 0.3"]

@@ -12,11 +12,7 @@ Reasons of `BadImage.reason` and of `skipped.jsonl`, a closed set:
     no-permission   the file may not be read
     unreadable      anything else that keeps the pixels from being decoded
 
-and of an image whose mask is needed (`selfseg.data.regions.MaskFolder`):
-
-    no-mask         there is none
-    empty-mask      no pixel of it belongs to an object
-    bad-mask        it can't be read, holds colours or too many values, or has other proportions than the image
+and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.mask_files.REASONS`.
 """
 
 from __future__ import annotations
@@ -48,11 +44,8 @@ REASONS = (
     "missing",
     "no-permission",
     "unreadable",
-    "no-mask",
-    "empty-mask",
-    "bad-mask",
 )
-"""Every word that `BadImage.reason` can be."""
+"""Every word that `BadImage.reason` of an image itself can be."""
 
 # Ends of whole files. A file that ends otherwise may still be whole (trailing bytes): then it is decoded to know.
 _ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}

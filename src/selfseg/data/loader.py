@@ -26,6 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from selfseg.data import images as image_files
+from selfseg.data import mask_files
 from selfseg.data.images import ImageCollection
 from selfseg.data.regions import RegionCache
 from selfseg.data.views import Crop, ViewPlan
@@ -36,6 +38,9 @@ T = TypeVar("T")
 
 Key = tuple[int, int]
 """(epoch, image index)."""
+
+REASONS = (*image_files.REASONS, *(f"mask-{reason}" for reason in mask_files.REASONS))
+"""Every word that tells why an image was skipped."""
 
 
 @lru_cache(maxsize=2)

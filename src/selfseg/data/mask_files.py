@@ -142,6 +142,20 @@ class MaskFolder:
             raise BadMask(path, "full", f"{share:.2%} of the image, at most {self.max_area:.2%} leave a background")
         return ids
 
+    def read(self, name: str) -> NDArray[np.int32]:
+        """As `get`, at the size of the file and whatever the objects' area.
+
+        Raises:
+            BadMask: "missing", "unreadable", "colours" or "empty".
+        """
+        path = self.find(name)
+        if path is None:
+            raise BadMask(self.folder / f"{name}.png", "missing")
+        ids = _to_ids(_read(path), self)
+        if int(ids.max()) < 0:
+            raise BadMask(path, "empty")
+        return ids
+
     @property
     def folder(self) -> Path:
         """Where the files are: `path`, or its folder "index" if `selfseg masks` wrote it."""

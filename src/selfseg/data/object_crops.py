@@ -22,7 +22,7 @@ import numpy as np
 
 from selfseg.data import augment
 from selfseg.data.crops import draw_crop, reduce_image, resize_crop
-from selfseg.data.regions import Box, MaskFolder, sample_ids
+from selfseg.data.regions import Box, ObjectMasks, sample_ids
 from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
 from selfseg.geometry import crop_affine
@@ -65,7 +65,7 @@ class ObjectCrops:
         ((32, 32, 3), (32, 32), True)
     """
 
-    regions: MaskFolder = MaskFolder()  # noqa: RUF009 (frozen)
+    regions: ObjectMasks = ObjectMasks()  # noqa: RUF009 (frozen)
     size: int = 224
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)

@@ -13,16 +13,17 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
-from selfseg.data.catalog import VOID, read_indices
-from selfseg.errors import BadImage, ConfigError, DataError, LabelError
+from selfseg.data.images import ImageCollection
+from selfseg.data.mask_files import Kind, MaskFolder, MaskSurvey, survey
+from selfseg.errors import BadImage, BadMask, ConfigError
 from selfseg.files import write_atomically
 from selfseg.ops.slic import ALGORITHM_VERSION, check_parameters, slic
 
@@ -109,30 +110,66 @@ RegionSource: TypeAlias = Superpixels | Grid | Pixels
 
 
 @dataclass(frozen=True)
-class MaskFolder:
-    """Objects that lie in files: the mask of the image NAME is FOLDER/NAME.png, whatever made it.
-
-    A mask is a gray, palette or 1-bit PNG. With one value besides 0 (0/1, 0/255, 1-bit) it holds one object. With
-    several it holds an object each, but for 255, which is void as in labels. It may be smaller or larger than its image
-    if it has the same proportions; it is brought to the image's size by taking the nearest pixel.
+class ObjectMasks:
+    """Objects that lie in files, whatever made them; `selfseg.data.mask_files` tells what may be in a file.
 
     Attributes:
-        folder: where the masks lie, with the images' subfolders.
+        folder: where the masks lie, with the images' subfolders, or what `selfseg masks` wrote.
+        values: what the values of a file mean: "auto", "soft" (value / 255) or "index" (each value an object).
+        threshold: from which value on a soft mask is the object, in (0, 1].
+        min_area: share of an image that its objects must have together for the image to be used, in [0, 1).
+        max_area: share of the image that a single object may have, in (0, 1].
+        content: what a run found in the folder, see `found`; filled in when it begins, so that masks of other content
+            make another run.
+
+    Raises:
+        ConfigError: if a value can't work.
     """
 
     folder: Annotated[Path, arg(aliases=["--masks"])] = Path("masks")
+    values: Kind = "auto"
+    threshold: float = 0.5
+    min_area: float = 0.01
+    max_area: float = 0.95
+    content: Annotated[str, Suppress] = ""
+
+    def __post_init__(self) -> None:
+        self._reader()
 
     @property
     def key(self) -> str:
-        """Everything that the regions depend on, but for the image and its mask's content."""
-        return f"masks-v1-{self.folder}"
+        """Everything that the regions depend on, but for the image."""
+        return f"masks-v1-{self.folder}-{self.values}-{float(self.threshold)!r}-{self.content}"
 
-    def path(self, name: str) -> Path:
-        """Where the mask of the image `name` is looked for."""
-        return self.folder / f"{name}.png"
+    def _reader(self) -> MaskFolder:
+        found = self.content.partition(" ")[0]
+        kind = found if found in get_args(Kind) else self.values
+        return MaskFolder(self.folder, cast(Kind, kind), self.threshold, self.min_area, self.max_area)
+
+    def survey(self, images: ImageCollection) -> MaskSurvey:
+        """Read all masks once, see `selfseg.data.mask_files.survey`."""
+        return survey(replace(self, content="")._reader(), images)
+
+    def found(self, kind: Kind, names: Sequence[str]) -> str:
+        """What `content` has to be for a run on these images.
+
+        Args:
+            kind: what the values mean, from `survey`.
+            names: of the images, in the run's order.
+
+        Returns:
+            "KIND DIGEST", the digest over the bytes of all masks; of a mask that is missing, over its absence.
+        """
+        reader, digest = self._reader(), hashlib.blake2b(digest_size=8)
+        for name in names:
+            path = reader.find(name)
+            content = b"" if path is None else path.read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+        return f"{kind} {digest.hexdigest()}"
 
     def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
-        """The objects of the image `name`.
+        """The objects of the image `name`, whatever their area: which images are used is `survey`'s business.
 
         Args:
             image: (H, W, 3) uint8: the whole image, at any size.
@@ -142,74 +179,18 @@ class MaskFolder:
             (H, W) int32 ids, dense from 0 in the order of the file's values; -1 = background or void.
 
         Raises:
-            BadImage: without a mask ("no-mask"), without an object in it ("empty-mask"), or with one that can't be
-                used ("bad-mask").
+            BadImage: if the mask can't be used; the reason is "mask-" and one of `selfseg.data.mask_files.REASONS`.
         """
-        ids = self.read(name)
+        try:
+            ids = self._reader().read(name)
+        except BadMask as error:
+            raise BadImage(error.path, f"mask-{error.reason}", error.detail) from error
         (height, width), (rows, columns) = _image_size(image), ids.shape
         # Each side was rounded to whole pixels once on either way.
         if abs(rows * width - columns * height) > (rows + columns + height + width) / 2:
-            raise BadImage(
-                self.path(name),
-                "bad-mask",
-                f"{columns}x{rows} pixels have other proportions than the image's {width}x{height}",
-            )
+            detail = f"{columns}x{rows} pixels have other proportions than the image's {width}x{height}"
+            raise BadImage(self.folder / name, "mask-wrong-size", detail)
         return sample_ids(ids, (0, 0, columns, rows), (height, width))
-
-    def read(self, name: str) -> NDArray[np.int32]:
-        """As `compute`, at the file's own size."""
-        path = self.path(name)
-        if not path.is_file():
-            raise BadImage(path, "no-mask")
-        try:
-            values = read_indices(path)
-        except LabelError as error:
-            raise BadImage(path, "bad-mask", str(error)) from error
-        found = np.flatnonzero(np.bincount(values.ravel(), minlength=VOID + 1))
-        objects = found[found > 0]
-        if len(objects) > 1:
-            objects = objects[objects < VOID]
-        if len(objects) == 0:
-            raise BadImage(path, "empty-mask")
-        if len(objects) > _MOST_OBJECTS:
-            raise BadImage(path, "bad-mask", f"{len(objects)} values, more than {_MOST_OBJECTS} objects: a soft mask?")
-        ids = np.full(VOID + 1, -1, np.int32)
-        ids[objects] = np.arange(len(objects), dtype=np.int32)
-        return ids[values]
-
-    def choose(self, names: Sequence[str]) -> list[int]:
-        """Which images of a collection have a mask.
-
-        Args:
-            names: of the images.
-
-        Returns:
-            Their positions, ascending. What the masks hold is seen when they are used.
-
-        Raises:
-            DataError: if the folder is missing, no image has a mask, or none of those looked at holds an object.
-        """
-        if not self.folder.is_dir():
-            raise DataError(f"the masks' folder {self.folder} does not exist; give --masks FOLDER with a NAME.png each")
-        chosen = [index for index, name in enumerate(names) if self.path(name).is_file()]
-        if not chosen:
-            raise DataError(
-                f"none of the {len(names)} images has a mask in {self.folder}; for example {self.path(names[0])} is "
-                "missing: a mask has its image's name and subfolder, and ends in .png"
-            )
-        problems = []
-        for index in chosen[:: -(-len(chosen) // _LOOKED_AT)]:
-            try:
-                self.read(names[index])
-            except BadImage as error:
-                problems.append(error)
-            else:
-                return chosen
-        raise DataError(f"none of the {len(problems)} masks looked at can be used; for example {problems[0]}")
-
-
-_MOST_OBJECTS = 64  # of an image; a soft mask's levels would be taken for hundreds
-_LOOKED_AT = 32  # masks that are read before a run is given up
 
 
 @dataclass(frozen=True)
@@ -226,7 +207,7 @@ class NoRegions:
         return np.zeros((0, 0), np.int32)
 
 
-AnyRegions: TypeAlias = RegionSource | MaskFolder | NoRegions
+AnyRegions: TypeAlias = RegionSource | ObjectMasks | NoRegions
 """Every region source that a view plan may have."""
 
 

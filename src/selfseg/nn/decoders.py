@@ -140,7 +140,7 @@ class Projector(Decoder):
         rows = cells.flatten(0, 2)
         for layer in layers:
             rows = layer(rows)
-        return rows.unflatten(0, cells.shape[:3]).permute(0, 3, 1, 2)
+        return rows.view(*cells.shape[:3], -1).permute(0, 3, 1, 2)
 
 
 class DeepLabV3(Decoder):

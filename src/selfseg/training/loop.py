@@ -28,19 +28,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from selfseg.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.clustering import save_prototypes
-from selfseg.data.images import REASONS, ImageCollection, SkipLog
-from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
-from selfseg.data.regions import AnyRegions, RegionCache
+from selfseg.data.images import ImageCollection, SkipLog
+from selfseg.data.loader import REASONS, StepSampler, ViewDataset, iterate, make_loader
+from selfseg.data.regions import RegionCache
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
 from selfseg.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.methods import Method
 from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.running import ProgressBar, step_seed, stop_signals
 from selfseg.show.pictures import draw_views, write_image
-from selfseg.training.collection import open_images, record_images
+from selfseg.training.collection import open_images, record_images, settle_masks
 from selfseg.training.log import TrainingLog
 from selfseg.training.processes import anywhere, raise_together, together
-from selfseg.training.recipe import OptimizerConfig, Recipe, differences, read_recipe, recipe_hash, write_recipe
+from selfseg.training.recipe import (
+    OptimizerConfig,
+    Recipe,
+    differences,
+    read_recipe,
+    recipe_hash,
+    unsettled,
+    write_recipe,
+)
 from selfseg.types import Batch, StepOutput
 
 _console = Console(stderr=True)
@@ -73,13 +81,13 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     fabric = _make_fabric(recipe)
     run = recipe.out
     _claim_folder(fabric, recipe, held)
+    recipe, images, skips = _open_images(fabric, recipe)
+    total = recipe.total_steps(len(images))
+
     torch.manual_seed(recipe.seed)
     # On the device before a checkpoint is loaded: the optimiser's state goes where the weights are.
     method = recipe.build_method().to(fabric.device).to(memory_format=torch.channels_last)
     synchronise_batch_norm(method, fabric.device)
-    plan = method.views()
-    images, skips = _open_images(fabric, recipe, plan.regions)
-    total = recipe.total_steps(len(images))
     optimizer = make_optimizer(method, recipe.optimizer)
     checkpoint = load_newest(run / "checkpoints")
     if checkpoint is not None:
@@ -113,6 +121,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     sampler = StepSampler(
         len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size
     )
+    plan = method.views()
     cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions)
     loader = make_loader(
         ViewDataset(images, plan, recipe.seed, cache), sampler, recipe.workers, fabric.device.type == "cuda"
@@ -241,7 +250,7 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
     path = recipe.out / "recipe.yaml"
     begun = path.exists() and any((recipe.out / "checkpoints").glob("step_*"))
     if begun:
-        changed = differences(read_recipe(path), recipe)
+        changed = differences(unsettled(read_recipe(path)), unsettled(recipe))
         if changed:
             raise RecipeMismatch(
                 f"{recipe.out} holds a run of another recipe:\n  "
@@ -261,19 +270,24 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
                 remove_leftovers(recipe.out / folder)
 
 
-def _open_images(fabric: Fabric, recipe: Recipe[Any], regions: AnyRegions) -> tuple[ImageCollection, SkipLog]:
+def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, SkipLog]:
+    """The recipe, with what its masks hold; the images; the list of those that are skipped."""
     with together(fabric):
-        images, skips = open_images(
-            recipe.images, recipe.out, recipe.max_bad, writes=fabric.is_global_zero, regions=regions
-        )
-    mine = _names_hash(images)
+        images, skips = open_images(recipe.images, recipe.out, recipe.max_bad, writes=fabric.is_global_zero)
+        settled, images, sentence = settle_masks(recipe, images, skips)
+    if sentence:
+        _say(fabric, sentence)
+    mine = f"{_names_hash(images)} {recipe_hash(settled)}"
     with together(fabric):
         if fabric.broadcast(mine) != mine:
             raise DataError(
-                f"process {fabric.global_rank} finds other readable images in {recipe.images} than process 0; give "
-                "all of them the same folder, and start when nothing changes it"
+                f"process {fabric.global_rank} finds other readable images in {recipe.images} or other masks for them "
+                "than process 0; give all of them the same folders, and start when nothing changes them"
             )
-    return images, skips
+    with together(fabric):
+        if fabric.is_global_zero and settled != recipe:
+            write_recipe(settled, recipe.out / "recipe.yaml")
+    return settled, images, skips
 
 
 def _restore(

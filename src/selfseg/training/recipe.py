@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from selfseg import identity
 from selfseg.data.plans import PLANS, REGIONS
+from selfseg.data.regions import ObjectMasks
 from selfseg.errors import ConfigError, RunError
 from selfseg.files import write_text
 from selfseg.methods import METHODS, Method
@@ -187,6 +188,25 @@ def differences(old: Recipe[Any], new: Recipe[Any]) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+
+
+def change_masks(config: Any, change: Callable[[ObjectMasks], ObjectMasks]) -> Any:
+    """A frozen configuration in which each `ObjectMasks`, however deep, has been changed."""
+    if isinstance(config, ObjectMasks):
+        return change(config)
+    if not is_dataclass(config) or isinstance(config, type):
+        return config
+    old = {field.name: getattr(config, field.name) for field in fields(config)}
+    new = {name: change_masks(value, change) for name, value in old.items()}
+    changed = {name: value for name, value in new.items() if value is not old[name]}
+    return replace(config, **changed) if changed else config
+
+
+def unsettled(recipe: Recipe[Any]) -> Recipe[Any]:
+    """The recipe as it was given, without what a run found in its masks."""
+    result = change_masks(recipe, lambda masks: replace(masks, content=""))
+    assert isinstance(result, Recipe)
+    return result
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
