@@ -57,6 +57,19 @@ def test_a_saliency_head_stands_beside_every_decoder_and_is_kept(tmp_path: Path,
     assert torch.equal(Embedder.load(tmp_path).saliency(image), embedder.saliency(image))
 
 
+def test_the_foreground_of_one_image_is_on_the_grid_of_its_embedding() -> None:
+    torch.manual_seed(0)
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=8, resolution=64, saliency=True)).train()
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    foreground = embedder.foreground(image)
+    assert foreground.shape == embedder.embed(image).shape[1:]
+    assert 0 <= foreground.min() < foreground.max() <= 1
+    assert embedder.training
+    assert not foreground.requires_grad
+    with pytest.raises(ConfigError, match="no saliency head"):
+        Embedder(EmbedderConfig(output_stride=32, dim=8)).foreground(image)
+
+
 def test_without_a_saliency_head_nothing_else_changes(tmp_path: Path) -> None:
     config = EmbedderConfig(output_stride=32, dim=8)
     plain, with_head = Embedder(config), Embedder(replace(config, saliency=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -202,6 +202,26 @@ class Embedder(nn.Module):
             BadImage: if a file can't be read.
             ConfigError: if an array is not (H, W, 3) uint8.
         """
+        return self._on(self, image)
+
+    @torch.no_grad()
+    def foreground(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """Where one image of any size shows foreground, by the saliency head.
+
+        Args:
+            image: as of `embed`.
+
+        Returns:
+            (h, w) float32 probabilities on the CPU, on the grid of `embed`.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8, or this embedder has no saliency head.
+        """
+        return self._on(self.saliency, image).float().sigmoid()
+
+    def _on(self, function: Callable[[Tensor], Tensor], image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """What a function of a batch gives for one image, in eval mode; on the CPU, without the batch."""
         # Here because the network itself must not need the readers.
         from selfseg.data.images import read_image, resize_short_side
 
@@ -219,8 +239,7 @@ class Embedder(nn.Module):
         training = self.training
         self.eval()
         try:
-            embedding: Tensor = self(tensor.to(self.mean.device).float() / 255)
-            return embedding[0].cpu()
+            return function(tensor.to(self.mean.device).float() / 255)[0].cpu()
         finally:
             self.train(training)
 
