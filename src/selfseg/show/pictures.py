@@ -183,7 +183,7 @@ def fade_background(image: Picture, foreground: Tensor) -> Picture:
         (H, W, 3) uint8.
     """
     sure = cv2.resize(foreground.numpy(), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)[:, :, None]
-    faded = 0.15 * image.mean(2, keepdims=True) + 0.85 * np.float32(_FADED)
+    faded = 0.15 * image.mean(2, keepdims=True) + 0.85 * np.array(_FADED, np.float32)
     return np.asarray(np.rint(sure * image + (1 - sure) * faded), np.uint8)
 
 
