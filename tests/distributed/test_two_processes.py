@@ -154,7 +154,8 @@ from selfseg.nn.distributed import sum_over_processes
 
 config = maskcontrast(Path("images"), Path("run")).method
 # Objects in each of the four images: one process may have none, or fewer; images 2 and 3 are the second's.
-cases = [(w, counts) for w in ("pixel", "object") for counts in ((1, 2, 3, 1), (0, 0, 2, 1), (1, 2, 0, 0), (0, 0, 0, 0))]
+numbers = (1, 2, 3, 1), (0, 0, 2, 1), (1, 2, 0, 0), (0, 0, 0, 0)
+cases = [(weighting, counts) for weighting in ("pixel", "object") for counts in numbers]
 
 def step(weighting, counts, images):
     torch.manual_seed(1)

@@ -134,7 +134,8 @@ class ObjectMasks:
     content: Annotated[str, Suppress] = ""
 
     def __post_init__(self) -> None:
-        self._reader()
+        # Not with `folder`, which on the command line is a stand-in until it is given.
+        MaskFolder(Path(), self.values, self.threshold, self.min_area, self.max_area)
 
     @property
     def key(self) -> str:
