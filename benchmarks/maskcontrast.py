@@ -9,8 +9,8 @@ its own, with K = 128 and K = 4096.
 Matching: 21 clusters to 21 classes over 40 label maps of VOC's size (500x375), by one table of counts, beside the way
 of pairwise IoU: a pass over all pixels for each pair of cluster and class. Linear assignment follows either.
 
-And where the time of a training step of `maskcontrast_small` goes, on drawn images, in CPU seconds of one thread (which a
-busy machine hardly changes).
+And where the time of a training step of `maskcontrast_small` goes, on drawn images, in CPU seconds of one thread (which
+a busy machine hardly changes).
 
     python benchmarks/maskcontrast.py
 """
