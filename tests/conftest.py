@@ -19,6 +19,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tiny import masks_of
+
 cv2.setNumThreads(1)
 
 CLASSES = ("sky", "ground", "ball", "house")
@@ -52,11 +54,15 @@ def draw_scene(seed: int, width: int = 120, height: int = 90) -> tuple[NDArray[n
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of six JPEGs of 120x90 pixels."""
+    """A folder of six JPEGs of 120x90 pixels; beside it `tiny.masks_of` it, masks of their houses (1) and balls (2)."""
     folder = tmp_path / "photos"
     folder.mkdir()
+    masks_of(folder).mkdir()
     for seed in range(6):
-        Image.fromarray(draw_scene(seed)[0]).save(folder / f"photo{seed}.jpg", quality=92)
+        image, label = draw_scene(seed)
+        Image.fromarray(image).save(folder / f"photo{seed}.jpg", quality=92)
+        objects = np.select([label == 3, label == 2], [1, 2], 0).astype(np.uint8)
+        Image.fromarray(objects).save(masks_of(folder) / f"photo{seed}.png")
     return folder
 
 

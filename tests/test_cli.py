@@ -1,3 +1,4 @@
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "sentence"),
     [
         (["trian"], "no verb 'trian'; there are train, cluster"),
-        (["train", "vise", "images", "--out", "run"], "no recipe 'vise'; there are slotcon, vice, "),
+        (["train", "vise", "images", "--out", "run"], "no recipe 'vise'; there are maskcontrast, slotcon, vice, "),
         (["recipes", "vise"], "no recipe 'vise'; there are "),
         (["doctor", "--fast"], "doctor takes no options, not --fast"),
         (["train", "vice", "images", "--out", "run", "--steps", "0"], "steps must be above 0, not 0"),
@@ -144,9 +145,24 @@ def test_steps_take_the_place_of_epochs_and_the_other_way_round(
 ) -> None:
     for function in recipes().values():
         words = [f"{option}=7"] if joined else [option, "7"]
+        if "masks" in inspect.signature(function).parameters:
+            words += ["--masks", "masks"]
         recipe = parse_recipe(function, ["images", "--out", "run", *words], "selfseg train")
         assert (recipe.steps, recipe.epochs) == (steps, epochs)
         assert (recipe.images, recipe.out) == (Path("images"), Path("run"))
+
+
+@pytest.mark.parametrize("option", ["--masks", "--method.views.regions.folder"])
+def test_masks_have_an_option_of_their_own(option: str) -> None:
+    words = ["images", option, "my masks", "--out", "run", "--method.views.min-share", "0.2"]
+    views = parse_recipe(recipes()["maskcontrast_small"], words, "selfseg train").method.views
+    assert views.regions == selfseg.data.regions.ObjectMasks(Path("my masks"))
+    assert (views.min_share, views.size) == (0.2, 128)
+
+
+def test_masks_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "maskcontrast", "images", "--out", "run"]) == 2
+    assert "--masks" in capsys.readouterr().err
 
 
 def test_another_region_source_can_be_chosen() -> None:

@@ -9,9 +9,11 @@ import torch
 
 from selfseg.checkpoint import load_newest
 from selfseg.data.crops import OverlappingCrops
-from selfseg.data.regions import Superpixels
+from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.regions import ObjectMasks, Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.methods import Method
+from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.vice import ViCEConfig
 from selfseg.nn.embedder import EmbedderConfig
@@ -43,8 +45,25 @@ def slotcon(images: Path, out: Path, **changes: Any) -> Recipe[SlotConConfig]:
     return _recipe(config, images, out, changes)
 
 
+def maskcontrast(images: Path, out: Path, **changes: Any) -> Recipe[MaskContrastConfig]:
+    """The masks lie beside the images, as the fixture `photos` puts them."""
+    config = MaskContrastConfig(
+        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True, saliency=True),
+        views=ObjectCrops(regions=ObjectMasks(masks_of(images)), size=64, region_stride=4, scale=(0.5, 1.0)),
+        queue=6,
+        momentum=0.9,
+        weighting="object",
+    )
+    return _recipe(config, images, out, changes)
+
+
+def masks_of(images: Path) -> Path:
+    """Where the masks of the fixture's photographs lie."""
+    return images.parent / f"{images.name}_masks"
+
+
 # The method contract is tested for each of these: a new method enters its tiny run here.
-RECIPES: dict[str, Callable[..., Recipe[Any]]] = {"vice": vice, "slotcon": slotcon}
+RECIPES: dict[str, Callable[..., Recipe[Any]]] = {"vice": vice, "slotcon": slotcon, "maskcontrast": maskcontrast}
 
 
 def _recipe(method: Any, images: Path, out: Path, changes: dict[str, Any]) -> Recipe[Any]:

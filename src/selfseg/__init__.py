@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from selfseg.inference import embed as embed
     from selfseg.inference import load as load
     from selfseg.inference import segment as segment
+    from selfseg.methods import MaskContrast as MaskContrast
+    from selfseg.methods import MaskContrastConfig as MaskContrastConfig
     from selfseg.methods import Method as Method
     from selfseg.methods import SlotCon as SlotCon
     from selfseg.methods import SlotConConfig as SlotConConfig
@@ -42,6 +44,8 @@ _WHERE = {
     "Embedder": "selfseg.nn.embedder",
     "EmbedderConfig": "selfseg.nn.embedder",
     "EvalResult": "selfseg.types",
+    "MaskContrast": "selfseg.methods",
+    "MaskContrastConfig": "selfseg.methods",
     "Method": "selfseg.methods",
     "OptimizerConfig": "selfseg.training.recipe",
     "Recipe": "selfseg.training.recipe",

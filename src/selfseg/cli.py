@@ -6,6 +6,7 @@ that is not a number with 5.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -116,7 +117,7 @@ def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], pro
 
     Args:
         function: the recipe.
-        words: `IMAGES --out RUN` and overrides such as `--method.temperature 0.2`.
+        words: `IMAGES --out RUN` (`--masks MASKS`) and overrides such as `--method.temperature 0.2`.
         prog: the command, for its help.
 
     Returns:
@@ -124,7 +125,9 @@ def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], pro
     """
     from selfseg.training.recipe import Recipe
 
-    default = function(Path("IMAGES"), Path("RUN"))
+    # Masks have no default place: who trains on them must say where they are.
+    masks = {"masks": tyro.MISSING} if "masks" in inspect.signature(function).parameters else {}
+    default = function(Path("IMAGES"), Path("RUN"), **masks)
     given = {word.split("=")[0] for word in words}
     if "--steps" in given and "--epochs" not in given:
         default = replace(default, steps=1, epochs=None)

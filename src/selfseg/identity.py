@@ -13,6 +13,27 @@ EXECUTION = frozenset(
 """Settings that change how a run is executed and not what it learns: a resumed run may change them."""
 
 
+PLACES = frozenset(["folder"])
+"""Settings anywhere inside that only tell where files lie, as `images` does: masks may be moved."""
+
+
+def learned(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe's plain values decides what a run learns.
+
+    Example:
+        >>> learned({"steps": 9, "out": "a", "method": {"views": {"size": 8, "regions": {"folder": "masks"}}}})
+        {'steps': 9, 'method': {'views': {'size': 8, 'regions': {}}}}
+    """
+    values = {key: value for key, value in recipe.items() if key not in EXECUTION}
+    return {key: _without_places(value) for key, value in values.items()}
+
+
+def _without_places(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_places(item) for key, item in value.items() if key not in PLACES}
+
+
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
     """16 hex digits of what a run learns: equal for recipes that differ only in how they are executed.
 
@@ -23,5 +44,4 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
         >>> recipe_hash({"steps": 9, "out": "a"}) == recipe_hash({"steps": 9, "out": "b"})
         True
     """
-    values = {key: value for key, value in recipe.items() if key not in EXECUTION}
-    return hashlib.blake2b(json.dumps(values, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(learned(recipe), sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

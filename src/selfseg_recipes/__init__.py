@@ -1,5 +1,11 @@
 """Recipes: one function per run. Each docstring gives the paper's number, ours, hours and the command."""
 
+from selfseg_recipes.maskcontrast import (
+    maskcontrast_coco,
+    maskcontrast_small,
+    maskcontrast_voc,
+    maskcontrast_voc_reference,
+)
 from selfseg_recipes.slotcon import (
     slotcon_bdd100k,
     slotcon_coco,
@@ -18,6 +24,10 @@ from selfseg_recipes.vice import (
 )
 
 __all__ = [
+    "maskcontrast_coco",
+    "maskcontrast_small",
+    "maskcontrast_voc",
+    "maskcontrast_voc_reference",
     "slotcon_bdd100k",
     "slotcon_coco",
     "slotcon_coco_vit",

@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from selfseg.data.regions import Grid, NoRegions, Pixels, RegionCache, RegionSource, Superpixels
-from selfseg.errors import ConfigError, StorageError
+from selfseg.data.images import list_images
+from selfseg.data.loader import REASONS
+from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.regions import Grid, NoRegions, ObjectMasks, Pixels, RegionCache, RegionSource, Superpixels
+from selfseg.errors import BadImage, ConfigError, EmptyCollection, StorageError
 
 
 def noise(height: int = 40, width: int = 61, seed: int = 0) -> NDArray[np.uint8]:
@@ -26,7 +30,7 @@ class Counting(Superpixels):
 
     log: tuple[list[int], ...] = ([],)
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         self.log[0].append(1)
         return super().compute(image)
 
@@ -89,7 +93,7 @@ def test_the_second_time_comes_from_disk(tmp_path: Path, shape: tuple[int, int])
 def test_ids_beyond_16_bits_survive(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Many(Superpixels):
-        def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
             return np.random.default_rng(0).permutation(image[:, :, 0].size).astype(np.int32).reshape(image.shape[:2])
 
     image = noise(300, 400)
@@ -173,3 +177,123 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         RegionCache(tmp_path / "file" / "cache", Superpixels(size=8)).get(noise())
+
+
+# Masks from files
+
+PHOTO = np.zeros((4, 6, 3), np.uint8)
+
+
+def write_mask(folder: Path, values: object, name: str = "a", mode: str | None = None) -> None:
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(values, np.uint8))
+    (image if mode is None else image.convert(mode)).save(path)
+
+
+def half(value: int) -> NDArray[np.uint8]:
+    values = np.zeros((4, 6), np.uint8)
+    values[:, 3:] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [1, 7, 255])
+@pytest.mark.parametrize("mode", [None, "P", "1"])
+def test_one_value_is_one_object_whatever_it_is(tmp_path: Path, value: int, mode: str | None) -> None:
+    write_mask(tmp_path, half(255 if mode == "1" else value), mode=mode)
+    np.testing.assert_array_equal(ObjectMasks(tmp_path).compute(PHOTO, "a"), np.where(half(1), 0, -1))
+
+
+def test_several_values_are_several_objects_and_255_is_void(tmp_path: Path) -> None:
+    values = half(9)
+    values[0], values[3] = 4, 255
+    write_mask(tmp_path, values, "street/a")
+    ids = ObjectMasks(tmp_path).compute(PHOTO, "street/a")
+    np.testing.assert_array_equal(ids, np.select([values == 4, values == 9], [0, 1], -1))
+    assert ids.dtype == np.int32
+
+
+@pytest.mark.parametrize("scale", [2, 5])
+def test_a_mask_of_the_same_proportions_is_brought_to_size(tmp_path: Path, scale: int) -> None:
+    write_mask(tmp_path, np.kron(half(1), np.ones((scale, scale), np.uint8)))
+    np.testing.assert_array_equal(ObjectMasks(tmp_path).compute(PHOTO, "a"), np.where(half(1), 0, -1))
+    large = np.zeros((4 * scale * 3, 6 * scale * 3, 3), np.uint8)
+    assert (ObjectMasks(tmp_path).compute(large, "a") == 0).mean() == 0.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (427, 640), (333, 500), (19, 1000)])
+def test_rounding_to_whole_pixels_is_no_other_proportion(tmp_path: Path, height: int, width: int) -> None:
+    write_mask(tmp_path, np.ones((height, width)))
+    for short_side in (17, 100, 256):
+        image = ObjectCrops(short_side=short_side).prepare(np.zeros((height, width, 3), np.uint8))
+        assert (ObjectMasks(tmp_path).compute(image, "a") == 0).all()
+    with pytest.raises(BadImage, match="other proportions"):
+        ObjectMasks(tmp_path).compute(np.zeros((width, height, 3), np.uint8), "a")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (None, "mask-missing"),
+        (np.zeros((4, 6)), "mask-empty"),
+        (np.arange(72).reshape(4, 6, 3), "mask-colours"),
+        (np.ones((6, 4)), "mask-wrong-size"),
+    ],
+)
+def test_masks_that_cannot_be_used_say_why(tmp_path: Path, values: object, reason: str) -> None:
+    if values is not None:
+        write_mask(tmp_path, values)
+    with pytest.raises(BadImage) as caught:
+        ObjectMasks(tmp_path).compute(PHOTO, "a")
+    assert caught.value.reason == reason
+    assert reason in REASONS
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(BadImage, match="mask-unreadable"):
+        ObjectMasks(tmp_path).compute(PHOTO, "a")
+
+
+def test_what_a_run_found_decides_what_values_mean(tmp_path: Path) -> None:
+    values = half(200)
+    values[:, :2], values[0, 0] = 9, 5
+    write_mask(tmp_path, values)
+    several, one = (ObjectMasks(tmp_path, content=f"{kind} 12").compute(PHOTO, "a") for kind in ("index", "soft"))
+    assert several.max() == 2
+    np.testing.assert_array_equal(one, np.where(half(1), 0, -1))
+
+
+def test_a_survey_tells_which_images_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(PHOTO.repeat(10, 0).repeat(10, 1)).save(tmp_path / "images" / f"{name}.png")
+    write_mask(tmp_path / "masks", half(1), "b")
+    write_mask(tmp_path / "masks", np.ones((4, 6)), "c")
+    images = list_images(tmp_path / "images")
+    found = ObjectMasks(tmp_path / "masks").survey(images)
+    assert found.usable == (1,)
+    assert {name: reason for name, (reason, _) in found.problems.items()} == {"a": "missing", "c": "full"}
+    assert ObjectMasks(tmp_path / "masks", max_area=1.0).survey(images).usable == (1, 2)
+    with pytest.raises(EmptyCollection, match="0 of 3 images have a usable mask"):
+        ObjectMasks(tmp_path / "masks", min_area=0.6, max_area=0.7).survey(images)
+
+
+def test_what_is_found_depends_on_every_byte_and_on_no_place(tmp_path: Path) -> None:
+    for folder in ("here", "there"):
+        write_mask(tmp_path / folder, half(1), "a")
+        write_mask(tmp_path / folder, half(1), "b")
+    here, there = ObjectMasks(tmp_path / "here"), ObjectMasks(tmp_path / "there")
+    found = here.found("auto", ["a", "b"])
+    assert found == there.found("auto", ["a", "b"])
+    others = {here.found("soft", ["a", "b"]), here.found("auto", ["b", "a"]), here.found("auto", ["a"])}
+    write_mask(tmp_path / "there", 1 - half(1), "b")
+    others.add(there.found("auto", ["a", "b"]))
+    (tmp_path / "there" / "b.png").unlink()
+    others.add(there.found("auto", ["a", "b"]))
+    assert len(others | {found}) == 6
+
+
+def test_masks_are_never_cached_by_the_pixels_alone(tmp_path: Path) -> None:
+    write_mask(tmp_path / "masks", half(1), "a")
+    write_mask(tmp_path / "masks", 1 - half(1), "b")
+    cache = RegionCache(tmp_path / "cache", ObjectMasks(tmp_path / "masks"))
+    np.testing.assert_array_equal(cache.get(PHOTO, "a"), -1 - cache.get(PHOTO, "b"))
+    assert not (tmp_path / "cache").exists()

@@ -142,6 +142,52 @@ dist.destroy_process_group()
 """
 
 
+_OBJECTS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from tiny import maskcontrast
+from selfseg.methods.maskcontrast import MaskContrast
+from selfseg.nn.distributed import sum_over_processes
+
+config = maskcontrast(Path("images"), Path("run")).method
+# Objects in each of the four images: one process may have none, or fewer; images 2 and 3 are the second's.
+numbers = (1, 2, 3, 1), (0, 0, 2, 1), (1, 2, 0, 0), (0, 0, 0, 0)
+cases = [(weighting, counts) for weighting in ("pixel", "object") for counts in numbers]
+
+def step(weighting, counts, images):
+    torch.manual_seed(1)
+    method = MaskContrast(replace(config, weighting=weighting, queue=12)).double().train()
+    random = torch.Generator().manual_seed(2)
+    queries, keys = torch.randn(2, 4, 8, 6, 7, generator=random, dtype=torch.float64)
+    saliency = torch.randn(4, 6, 7, generator=random, dtype=torch.float64)
+    objects = [torch.stack([torch.randint(-1, n, (6, 7), generator=random) for n in counts]) for _ in range(2)]
+    inputs = [x[images].clone().requires_grad_() for x in (queries, saliency)]
+    losses = []
+    for _ in range(3):  # the later ones see the queue
+        output = method.compare(inputs[0], inputs[1], keys[images], objects[0][images], objects[1][images])
+        output.loss.backward()
+        losses.append(output.loss.detach())
+    return losses, [x.grad for x in inputs], method.queue
+
+alone = [step(*case, slice(None)) for case in cases]
+dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
+me = dist.get_rank()
+mine = slice(2 * me, 2 * me + 2)
+for case, (losses, gradients, queue) in zip(cases, alone):
+    here, found, copy = step(*case, mine)
+    for a, b in zip(here, losses):
+        torch.testing.assert_close(sum_over_processes(a) / 2, b, msg=lambda m: f"{case}: {m}")
+    for a, b in zip(found, gradients):
+        torch.testing.assert_close(a / 2, b[mine], msg=lambda m: f"{case}: {m}")
+    assert int(copy.filled) == int(queue.filled) == min(3 * sum(case[1]), 12)
+    torch.testing.assert_close(copy.vectors, queue.vectors, msg=lambda m: f"{case}: {m}")  # in the same order
+dist.destroy_process_group()
+"""
+
+
 def _port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -160,10 +206,11 @@ def test_alone_everything_is_the_identity() -> None:
     torch.testing.assert_close(norm(image), plain(image))
 
 
-@pytest.mark.parametrize("script", [_COLLECTIVES, _SLOTS], ids=["collectives", "slots"])
+@pytest.mark.parametrize("script", [_COLLECTIVES, _SLOTS, _OBJECTS], ids=["collectives", "slots", "objects"])
 def test_two_processes_agree_with_one(script: str) -> None:
     tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port(), "PYTHONPATH": tests}
+    paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port(), "PYTHONPATH": paths}
     workers = [
         subprocess.Popen([sys.executable, "-c", script, str(i)], env=environment, stderr=subprocess.PIPE)
         for i in range(2)

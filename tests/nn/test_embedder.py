@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from selfseg.nn.embedder import Embedder, EmbedderConfig
         (EmbedderConfig(output_stride=8, dim=16), 4),
         (EmbedderConfig(output_stride=32, dim=16, centred=True), 4),
         (EmbedderConfig(output_stride=8, decoder="deeplabv3plus", dim=16), 4),
+        (EmbedderConfig(output_stride=8, decoder="deeplabv3", dim=16), 8),
+        (EmbedderConfig(output_stride=16, decoder="deeplabv3", dim=16), 16),
         (EmbedderConfig(output_stride=16, decoder="linear", dim=16), 16),
         (EmbedderConfig(backbone="convnext_atto", output_stride=32, dim=16), 4),
     ],
@@ -36,6 +39,55 @@ def test_saved_and_loaded_embedders_agree(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 40, 56)
     assert torch.equal(Embedder.load(tmp_path)(image), embedder(image))
     assert not list(tmp_path.glob(".tmp*"))
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "none"])
+def test_a_saliency_head_stands_beside_every_decoder_and_is_kept(tmp_path: Path, decoder: Any) -> None:
+    config = EmbedderConfig(output_stride=16, decoder=decoder, hidden=24, dim=8, centred=True, saliency=True)
+    embedder = Embedder(config).eval()
+    image = torch.rand(2, 3, 64, 96)
+    embedding, saliency = embedder.raw_and_saliency(image)
+    assert saliency.shape == (2, *embedding.shape[2:])
+    assert embedder.saliency_head is not None
+    features = embedder.features(image)
+    weight, bias = embedder.saliency_head.weight, embedder.saliency_head.bias
+    torch.testing.assert_close(saliency, torch.nn.functional.conv2d(features, weight, bias)[:, 0])
+    torch.testing.assert_close(embedding, embedder.raw(image))
+    embedder.save(tmp_path)
+    assert torch.equal(Embedder.load(tmp_path).saliency(image), embedder.saliency(image))
+
+
+def test_the_foreground_of_one_image_is_on_the_grid_of_its_embedding() -> None:
+    torch.manual_seed(0)
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=8, resolution=64, saliency=True)).train()
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    foreground = embedder.foreground(image)
+    assert foreground.shape == embedder.embed(image).shape[1:]
+    assert 0 <= foreground.min() < foreground.max() <= 1
+    assert embedder.training
+    assert not foreground.requires_grad
+    with pytest.raises(ConfigError, match="no saliency head"):
+        Embedder(EmbedderConfig(output_stride=32, dim=8)).foreground(image)
+
+
+def test_without_a_saliency_head_nothing_else_changes(tmp_path: Path) -> None:
+    config = EmbedderConfig(output_stride=32, dim=8)
+    plain, with_head = Embedder(config), Embedder(replace(config, saliency=True))
+    assert with_head.state_dict().keys() - plain.state_dict().keys() == {"saliency_head.weight", "saliency_head.bias"}
+    with pytest.raises(ConfigError, match="no saliency head"):
+        plain.saliency(torch.rand(1, 3, 64, 64))
+    plain.save(tmp_path)
+    values = json.loads((tmp_path / "embedder.json").read_text())
+    del values["saliency"]  # a file that was written before there was one
+    (tmp_path / "embedder.json").write_text(json.dumps(values))
+    assert Embedder.load(tmp_path).config == config
+
+
+def test_deeplabv3_trains_on_a_batch_of_one() -> None:
+    embedder = Embedder(EmbedderConfig(output_stride=8, decoder="deeplabv3", dim=8)).train()
+    embedder.raw(torch.rand(1, 3, 64, 64)).square().sum().backward()
+    gradients = [p.grad for p in embedder.decoder.parameters()]
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_foreign_folders_are_refused(tmp_path: Path) -> None:
@@ -70,6 +122,8 @@ def test_impossible_networks_say_why() -> None:
         Embedder(EmbedderConfig(backbone="resnet181"))
     with pytest.raises(ConfigError, match="output_stride 8 or 16"):
         Embedder(EmbedderConfig(decoder="deeplabv3plus", output_stride=32))
+    with pytest.raises(ConfigError, match="deeplabv3 needs output_stride 8 or 16"):
+        Embedder(EmbedderConfig(decoder="deeplabv3", output_stride=32))
     with pytest.raises(ConfigError, match=r"needs stages of stride 4 .* vit_tiny_patch16_224 has 16, 16, 16"):
         Embedder(EmbedderConfig(backbone="vit_tiny_patch16_224", decoder="deeplabv3plus"))
     with pytest.raises(ConfigError, match="at least 32 px, not 5"):

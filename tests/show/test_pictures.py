@@ -37,6 +37,16 @@ def test_overlay_shows_the_photograph_the_colours_and_the_borders():
         pictures.overlay(image, ids[1:], colours)
 
 
+def test_a_background_fades_and_a_foreground_stays():
+    image = np.random.default_rng(0).integers(0, 100, (40, 60, 3), np.uint8)
+    sure = torch.zeros(4, 6)
+    sure[:, 3:] = 1
+    picture = pictures.fade_background(image, sure)
+    np.testing.assert_array_equal(picture[:, 40:], image[:, 40:])
+    assert picture[:, :20].min() > 180  # light, and nearly without colour
+    assert np.ptp(picture[:, :20].astype(int), axis=2).max() < 10
+
+
 def test_highlight_keeps_only_the_mask():
     image = np.full((20, 20, 3), 200, np.uint8)
     mask = np.zeros((20, 20), bool)

@@ -119,6 +119,21 @@ def test_a_whole_run(run):
     assert "photo <0>" not in path.read_text()  # names are escaped
 
 
+def test_what_it_holds_for_foreground_is_a_column_where_there_is_such_a_head(run):
+    torch.manual_seed(0)
+    config = EmbedderConfig(output_stride=32, decoder="fpn", dim=8, resolution=64, saliency=True)
+    without = len(read(report(run, count=2, progress=False)).images)
+    Embedder(config).save(run / "embedder")
+    (run / "log.jsonl").write_text(
+        "".join(json.dumps({"step": s, "loss": 1.0, "found": s / 4, "saliency_iou": 0.5}) + "\n" for s in (1, 2, 3))
+    )
+    page = read(report(run, count=2, progress=False))
+    assert len(page.images) == without + 2
+    assert page.words.count("foreground") == 3  # the column's head, and under both pictures
+    assert "pixels nearest to their own object" in page.words
+    assert "foreground: overlap with the masks" in page.words
+
+
 def test_without_clusters_results_or_log(run):
     page = read(report(run, device="cpu", progress=False))
     assert {"learning", "pictures", "next"} <= page.ids

@@ -1,11 +1,14 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from selfseg.data.crops import OverlappingCrops
+from selfseg.data.object_crops import ObjectCrops
 from selfseg.data.plans import PLANS
-from selfseg.data.regions import Grid
+from selfseg.data.regions import Grid, ObjectMasks
 from selfseg.data.views import ContentCentredViews
 from selfseg.show.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.training.plain import to_plain
@@ -20,6 +23,17 @@ def test_every_plan_is_read_from_its_recipe(kind: type[Any]) -> None:
 def test_its_regions_too() -> None:
     plan = ContentCentredViews(regions=Grid(7))
     assert read_plan({"method": {"views": to_plain(plan)}}) == plan
+
+
+def test_masks_that_are_there_are_shown_and_others_left_out(tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8))
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:50, 20:70] = 255
+    Image.fromarray(mask).save(tmp_path / "b.png")
+    plan = read_plan({"method": {"views": to_plain(ObjectCrops(ObjectMasks(tmp_path), size=32))}})
+    assert plan == ObjectCrops(ObjectMasks(tmp_path), size=32)
+    assert [figure.label for figure in region_figures(plan, ["a", "b"], images)] == ["regions of b"]
+    assert [figure.label for figure in view_figures(plan, ["a", "b"], images)] == ["views of b"]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from selfseg.checkpoint import load_newest
+from selfseg.data.regions import ObjectMasks
 from selfseg.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     EmptyCollection,
     Interrupted,
     NonFiniteLoss,
@@ -35,8 +37,8 @@ from selfseg.nn.embedder import Embedder
 from selfseg.training import loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
-from selfseg.training.recipe import OptimizerConfig
-from tiny import RECIPES, assert_same_state, vice
+from selfseg.training.recipe import OptimizerConfig, read_recipe
+from tiny import RECIPES, assert_same_state, maskcontrast, masks_of, vice
 
 
 @pytest.fixture
@@ -269,6 +271,87 @@ def test_an_image_removed_during_the_run_is_listed(photos: Path, tmp_path: Path,
     train(vice(photos, tmp_path / "run"), progress=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [(line["name"], line["reason"]) for line in lines] == [("photo3", "missing")]
+
+
+def test_images_without_a_usable_mask_are_left_out_and_listed(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = masks_of(photos)
+    for number in (1, 2, 3):
+        (masks / f"photo{number}.png").unlink()
+    (masks / "photo5.png").write_bytes(b"no image")
+    run = train(maskcontrast(photos, tmp_path / "run", max_bad=0.01), progress=False)
+    lines = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    listed = sorted((line["name"], line["reason"]) for line in lines)
+    missing = [(f"photo{number}", "mask-missing") for number in (1, 2, 3)]
+    assert listed == [*missing, ("photo5", "mask-unreadable")]
+    assert list(json.loads((run / "images.json").read_text())) == ["photo0", "photo4"]
+    assert "2 of 6 images have a usable mask (3 missing, 1 unreadable)" in capsys.readouterr().err
+
+
+def test_no_mask_at_all_says_so(photos: Path, tmp_path: Path) -> None:
+    for path in masks_of(photos).iterdir():
+        path.unlink()
+    with pytest.raises(EmptyCollection, match=r"0 of 6 images have a usable mask \(6 missing\)"):
+        train(maskcontrast(photos, tmp_path / "run"), progress=False)
+    masks_of(photos).rmdir()
+    with pytest.raises(DataError, match="is no folder; give the one that holds the masks"):
+        train(maskcontrast(photos, tmp_path / "run"), progress=False)
+
+
+def test_masks_that_break_during_a_run_are_counted(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    original = loop.settle_masks
+
+    def settle_and_break(*arguments: Any) -> Any:
+        result = original(*arguments)
+        for number in (0, 1):
+            (masks_of(photos) / f"photo{number}.png").write_bytes(b"no image")
+        return result
+
+    monkeypatch.setattr(loop, "settle_masks", settle_and_break)
+    with pytest.raises(TooManyBadImages, match=r"2 of 6 images can't be used .* 2 mask-unreadable"):
+        train(maskcontrast(photos, tmp_path / "run", max_bad=0.2), progress=False)
+
+
+def test_masks_are_part_of_what_a_run_is(photos: Path, tmp_path: Path) -> None:
+    run = train(maskcontrast(photos, tmp_path / "run", steps=1), progress=False)
+    regions = read_recipe(run / "recipe.yaml").method.views.regions
+    assert regions.content.startswith("auto ")
+
+    # Moved, or with a mask for an image that is not the run's: still the same.
+    moved = masks_of(photos).rename(tmp_path / "moved")
+    (moved / "photo99.png").write_bytes((moved / "photo1.png").read_bytes())
+    views = replace(maskcontrast(photos, run).method.views, regions=ObjectMasks(moved))
+    recipe = maskcontrast(photos, run, steps=1)
+    recipe = replace(recipe, method=replace(recipe.method, views=views))
+    train(recipe, progress=False)
+
+    # One pixel of one mask: another run, which can't go on in this folder.
+    with Image.open(moved / "photo3.png") as image:
+        pixels = np.array(image)
+    pixels[0, 0] = 1
+    Image.fromarray(pixels).save(moved / "photo3.png")
+    with pytest.raises(CheckpointError, match=r"masks in .*moved are not those that .*run began with"):
+        train(recipe, progress=False)
+    other = train(replace(recipe, out=tmp_path / "other"), progress=False)
+    assert read_recipe(other / "recipe.yaml").method.views.regions.content != regions.content
+    hashes = [load_newest(folder / "checkpoints").meta["recipe_hash"] for folder in (run, other)]  # type: ignore[union-attr]
+    assert hashes[0] != hashes[1]
+
+
+def test_what_values_mean_is_decided_for_the_whole_folder_once(photos: Path, tmp_path: Path) -> None:
+    masks = masks_of(photos)
+    for number in range(6):
+        with Image.open(masks / f"photo{number}.png") as image:
+            soft = np.where(np.array(image) > 0, 200, 3).astype(np.uint8)
+        soft[:, 0] = 100
+        Image.fromarray(soft).save(masks / f"photo{number}.png")
+    dark = np.zeros((90, 120), np.uint8)  # a soft mask of an image in which next to nothing was found
+    dark[30:60, 30:60], dark[60:70, 30:60] = 9, 5
+    Image.fromarray(dark).save(masks / "photo2.png")
+    run = train(maskcontrast(photos, tmp_path / "run", steps=1), progress=False)
+    assert read_recipe(run / "recipe.yaml").method.views.regions.content.startswith("soft ")
+    assert "photo2" not in json.loads((run / "images.json").read_text())
 
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from selfseg.evaluation import results
 from selfseg.training.recipe import (
     OptimizerConfig,
     Recipe,
+    change_masks,
     differences,
     read_recipe,
     recipe_hash,
     recipes,
+    unsettled,
     write_recipe,
 )
 
@@ -95,6 +97,19 @@ def test_results_carry_the_hash_that_checkpoints_do(name: str, tmp_path: Path) -
     recipe = ALL[name](Path("images"), Path("run"))
     write_recipe(recipe, tmp_path / "recipe.yaml")
     assert results.recipe_hash(tmp_path) == recipe_hash(recipe)
+
+
+def test_masks_may_be_moved_as_images_may() -> None:
+    here, there = (ALL["maskcontrast_small"](Path("images"), Path("run"), masks=Path(name)) for name in "ab")
+    assert here != there
+    assert recipe_hash(here) == recipe_hash(there)
+    assert differences(here, there) == []
+    settled = change_masks(there, lambda masks: replace(masks, content="index 12"))
+    assert recipe_hash(settled) != recipe_hash(there)
+    assert unsettled(settled) == there
+    views = replace(there.method.views, min_share=0.3)
+    changed = replace(there, method=replace(there.method, views=views))
+    assert differences(here, changed) == ["method.views.min_share: 0.1 → 0.3"]
 
 
 def test_steps_and_epochs_exclude_each_other() -> None:

@@ -179,6 +179,41 @@ def jitter(image: Image, strength: tuple[float, float, float, float], rng: np.ra
     return image
 
 
+def change_appearance(
+    image: Image,
+    rng: np.random.Generator,
+    *,
+    strength: tuple[float, float, float, float],
+    jitter_probability: float,
+    gray_probability: float,
+    blur_probability: float,
+    blur_sigma: tuple[float, float],
+) -> Image:
+    """Colour jitter, gray and blur, each with its probability (SimCLR's order).
+
+    Args:
+        image: (H, W, 3) uint8.
+        rng: four numbers are drawn, and what the jitter draws.
+        strength: of the jitter, see `jitter`.
+        jitter_probability: of changing the colours.
+        gray_probability: of taking the colours away.
+        blur_probability: of blurring.
+        blur_sigma: range of the blur's standard deviation in pixels, uniform.
+
+    Returns:
+        (H, W, 3) uint8; may be `image` itself.
+    """
+    with_jitter, with_gray, with_blur, sigma = rng.random(4)
+    if with_jitter < jitter_probability:
+        image = jitter(image, strength, rng)
+    if with_gray < gray_probability:
+        image = to_gray(image)
+    if with_blur < blur_probability:
+        low, high = blur_sigma
+        image = blur(image, low + (high - low) * float(sigma))
+    return image
+
+
 def paint_noise(image: Image, where: NDArray[np.bool_], rng: np.random.Generator) -> Image:
     """Replace pixels by noise that is U(-1, 1) after the normalisation by ImageNet's mean and standard deviation.
 

@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 
 from selfseg.data import augment
-from selfseg.data.regions import NoRegions
-from selfseg.data.views import Box, Crop, Ids, Image
+from selfseg.data.regions import Box, NoRegions
+from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
 from selfseg.geometry import crop_affine
 
@@ -128,15 +128,7 @@ class OverlappingCrops:
         Returns:
             (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
         """
-        height, width = image.shape[:2]
-        scale = 1.0
-        if self.short_side is not None:
-            scale = min(scale, self.short_side / min(height, width))
-        if self.longest is not None:
-            scale = min(scale, self.longest / max(height, width))
-        if scale == 1:
-            return np.ascontiguousarray(image)
-        return resize_crop(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        return reduce_image(image, self.short_side, self.longest)
 
     def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
@@ -177,33 +169,14 @@ class OverlappingCrops:
         Returns:
             Two boxes inside of the image, which overlap.
         """
-        first = self._draw(image_size, rng)
+        first = draw_crop(image_size, self.scale, self.ratio, rng)
         second = first
         for _ in range(self.tries):
-            second = self._draw(image_size, rng)
+            second = draw_crop(image_size, self.scale, self.ratio, rng)
             area = (second[2] - second[0]) * (second[3] - second[1])
             if _common_area(first, second) >= self.min_overlap * area:
                 return first, second
         return first, _centre_on(first, second, image_size)
-
-    def _draw(self, image_size: tuple[int, int], rng: np.random.Generator) -> Box:
-        """A crop of random area, shape and place."""
-        height, width = image_size
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        draws: list[list[float]] = rng.random((_ATTEMPTS, 2)).tolist()
-        for share, shape in draws:
-            area = (self.scale[0] + (self.scale[1] - self.scale[0]) * share) * height * width
-            ratio = math.exp(low + (high - low) * shape)
-            w, h = max(1, round(math.sqrt(area * ratio))), max(1, round(math.sqrt(area / ratio)))
-            if w <= width and h <= height:
-                break
-        else:
-            # The largest crop with a ratio as near to the image's as may be.
-            ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
-            w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
-        across, down = rng.random(2).tolist()
-        x0, y0 = int(across * (width - w + 1)), int(down * (height - h + 1))
-        return x0, y0, x0 + w, y0 + h
 
     def change_appearance(self, view: Image, which: int, rng: np.random.Generator) -> Image:
         """Colour jitter, gray, blur and solarisation, each with its probability.
@@ -230,6 +203,60 @@ class OverlappingCrops:
 
 
 _NO_IDS: Ids = np.zeros((0, 0), np.int32)
+
+
+def draw_crop(
+    image_size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> Box:
+    """A crop of random area, shape and place, as torchvision's RandomResizedCrop; see "Where ours differs" above.
+
+    Args:
+        image_size: (H, W).
+        scale: range of the crop's area as a fraction of the image's, within (0, 1].
+        ratio: range of width / height; its logarithm is uniform.
+        rng: the source of chance.
+
+    Returns:
+        A box inside of the image.
+    """
+    height, width = image_size
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    draws: list[list[float]] = rng.random((_ATTEMPTS, 2)).tolist()
+    for share, shape in draws:
+        area = (scale[0] + (scale[1] - scale[0]) * share) * height * width
+        wanted = math.exp(low + (high - low) * shape)
+        w, h = max(1, round(math.sqrt(area * wanted))), max(1, round(math.sqrt(area / wanted)))
+        if w <= width and h <= height:
+            break
+    else:
+        # The largest crop with a ratio as near to the image's as may be.
+        wanted = min(max(width / height, ratio[0]), ratio[1])
+        w, h = min(width, max(1, round(height * wanted))), min(height, max(1, round(width / wanted)))
+    across, down = rng.random(2).tolist()
+    x0, y0 = int(across * (width - w + 1)), int(down * (height - h + 1))
+    return x0, y0, x0 + w, y0 + h
+
+
+def reduce_image(image: Image, short_side: int | None, longest: int | None) -> Image:
+    """An image whose sides are no longer than wanted; never enlarged.
+
+    Args:
+        image: (H, W, 3) RGB uint8 of any size.
+        short_side: the most pixels of the shorter side; None = any.
+        longest: the most pixels of the longer side; None = any.
+
+    Returns:
+        (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
+    """
+    height, width = image.shape[:2]
+    scale = 1.0
+    if short_side is not None:
+        scale = min(scale, short_side / min(height, width))
+    if longest is not None:
+        scale = min(scale, longest / max(height, width))
+    if scale == 1:
+        return np.ascontiguousarray(image)
+    return resize_crop(image, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
 def resize_crop(image: Image, width: int, height: int) -> Image:

@@ -11,6 +11,8 @@ Reasons of `BadImage.reason` and of `skipped.jsonl`, a closed set:
     missing         the file is not there (any more)
     no-permission   the file may not be read
     unreadable      anything else that keeps the pixels from being decoded
+
+and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.mask_files.REASONS`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ REASONS = (
     "no-permission",
     "unreadable",
 )
-"""Every word that `BadImage.reason` can be."""
+"""Every word that `BadImage.reason` of an image itself can be."""
 
 # Ends of whole files. A file that ends otherwise may still be whole (trailing bytes): then it is decoded to know.
 _ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
@@ -317,11 +319,12 @@ class SkipLog:
         """
         self.add_all([(name, reason, detail)])
 
-    def add_all(self, entries: Iterable[tuple[str, str, str]]) -> None:
-        """As `add`, for (name, reason, detail) each; judged only after the last."""
+    def add_all(self, entries: Iterable[tuple[str, str, str]], counted: bool = True) -> None:
+        """As `add`, for (name, reason, detail) each; judged only after the last, and not if not `counted`."""
         lines = []
         for name, reason, detail in entries:
-            self.skipped.setdefault(name, reason)
+            if counted:
+                self.skipped.setdefault(name, reason)
             if (name, reason) not in self._listed:
                 self._listed.add((name, reason))
                 entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}

@@ -26,6 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from selfseg.data import images as image_files
+from selfseg.data import mask_files
 from selfseg.data.images import ImageCollection
 from selfseg.data.regions import RegionCache
 from selfseg.data.views import Crop, ViewPlan
@@ -36,6 +38,9 @@ T = TypeVar("T")
 
 Key = tuple[int, int]
 """(epoch, image index)."""
+
+REASONS = (*image_files.REASONS, *(f"mask-{reason}" for reason in mask_files.REASONS))
+"""Every word that tells why an image was skipped."""
 
 
 @lru_cache(maxsize=2)
@@ -135,7 +140,7 @@ class Sample:
     Attributes:
         crops: V crops.
         index: the image's position in the collection; the stand-in's, if there is one.
-        skipped: (index, reason) of each image that could not be read.
+        skipped: (index, reason) of each image that could not be used.
     """
 
     crops: tuple[Crop, ...]
@@ -146,13 +151,14 @@ class Sample:
 class ViewDataset(Dataset[Sample]):
     """The views of each image under each epoch's key.
 
-    An image that can't be read is replaced by the next one that can, with a key of its own, and is reported.
+    An image that can't be read, or whose mask can't be used, is replaced by the next one that can, with a key of its
+    own, and is reported.
 
     Args:
         images: what to train on.
         plan: how an image becomes views.
         seed: of the augmentation, at least 0.
-        cache: gives the region ids of a prepared image.
+        cache: gives the region ids of a prepared image, by its pixels or its name.
     """
 
     def __init__(self, images: ImageCollection, plan: ViewPlan, seed: int, cache: RegionCache) -> None:
@@ -174,7 +180,7 @@ class ViewDataset(Dataset[Sample]):
             The views, as numpy arrays.
 
         Raises:
-            TooManyBadImages: if no image of the collection can be read.
+            TooManyBadImages: if no image of the collection can be used.
         """
         epoch, index = key
         n = len(self.images)
@@ -182,7 +188,8 @@ class ViewDataset(Dataset[Sample]):
         for step in range(n):
             candidate = (index + step) % n
             try:
-                image = self.images.read(candidate)
+                source = self.plan.prepare(self.images.read(candidate))
+                regions = self.cache.get(source, self.images.names[candidate])
             except BadImage as error:
                 skipped.append((candidate, error.reason))
                 continue
@@ -192,12 +199,11 @@ class ViewDataset(Dataset[Sample]):
                 # because numpy fills a short key with zeros.
                 entropy.append(index + 1)
             rng = np.random.Generator(np.random.PCG64(entropy))
-            source = self.plan.prepare(image)
-            crops = self.plan.make(source, self.cache.get(source), rng)
+            crops = self.plan.make(source, regions, rng)
             return Sample(crops, candidate, tuple(skipped))
         first, reason = skipped[0]
         raise TooManyBadImages(
-            f"none of the {n} images can be read any more; for example {self.images.paths[first]}: {reason}. "
+            f"none of the {n} images can be used any more; for example {self.images.paths[first]}: {reason}. "
             "Check that their folder is still there"
         )
 

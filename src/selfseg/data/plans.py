@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from selfseg.data.crops import OverlappingCrops
-from selfseg.data.regions import RegionSource
+from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.regions import ObjectMasks, RegionSource
 from selfseg.data.views import ContentCentredViews
 
-PLANS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ContentCentredViews, OverlappingCrops)}
+PLANS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ContentCentredViews, OverlappingCrops, ObjectCrops)}
 """The view plans: frozen dataclasses with the methods of `selfseg.data.views.ViewPlan`."""
 
-REGIONS: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(RegionSource)}
+REGIONS: dict[str, type[Any]] = {cls.__name__: cls for cls in (*get_args(RegionSource), ObjectMasks)}
 """The region sources that a plan may have as a setting."""

@@ -1,7 +1,10 @@
-"""Where regions come from: superpixels, a grid, single pixels or nowhere; and a cache of them on disk.
+"""Where regions come from: superpixels, a grid, single pixels, masks in files or nowhere; and a cache of them on disk.
 
-A region source is a frozen configuration with `compute(image)` and a `key` that changes whenever the same image would
-get other regions.
+A region source is a frozen configuration with `compute(image, name)` and a `key` that changes whenever the same image
+would get other regions. `image` is what the view plan's `prepare` returned, `name` the image's name in its collection
+(`selfseg.data.images.ImageCollection`), which only sources that read files look at.
+
+Frames: boxes are (x0, y0, x1, y1) in whole pixels.
 """
 
 from __future__ import annotations
@@ -9,16 +12,22 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from tyro.conf import Suppress, arg
 
-from selfseg.errors import ConfigError
+from selfseg.data.images import ImageCollection
+from selfseg.data.mask_files import Kind, MaskFolder, MaskSurvey, survey
+from selfseg.errors import BadImage, BadMask, ConfigError
 from selfseg.files import write_atomically
 from selfseg.ops.slic import ALGORITHM_VERSION, check_parameters, slic
+
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Superpixels:
         """Everything that the regions depend on, but for the image."""
         return f"superpixels-v{ALGORITHM_VERSION}-{self.size}-{float(self.ruler)!r}-{self.iterations}"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0."""
         return slic(image, self.size, self.ruler, self.iterations)
 
@@ -73,7 +82,7 @@ class Grid:
         """Everything that the regions depend on, but for the image."""
         return f"grid-v1-{self.size}"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0 in raster order."""
         height, width = _image_size(image)
         columns = -(-width // self.size)
@@ -90,13 +99,99 @@ class Pixels:
         """Everything that the regions depend on, but for the image."""
         return "pixels-v1"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, 0 to H * W - 1 in raster order."""
         height, width = _image_size(image)
         return np.arange(height * width, dtype=np.int32).reshape(height, width)
 
 
 RegionSource: TypeAlias = Superpixels | Grid | Pixels
+"""What a plan of superpixel views can be told to take."""
+
+
+@dataclass(frozen=True)
+class ObjectMasks:
+    """Objects that lie in files, whatever made them; `selfseg.data.mask_files` tells what may be in a file.
+
+    Attributes:
+        folder: where the masks lie, with the images' subfolders, or what `selfseg masks` wrote.
+        values: what the values of a file mean: "auto", "soft" (value / 255) or "index" (each value an object).
+        threshold: from which value on a soft mask is the object, in (0, 1].
+        min_area: share of an image that its objects must have together for the image to be used, in [0, 1).
+        max_area: share of the image that a single object may have, in (0, 1].
+        content: what a run found in the folder, see `found`; filled in when it begins, so that masks of other content
+            make another run.
+
+    Raises:
+        ConfigError: if a value can't work.
+    """
+
+    folder: Annotated[Path, arg(aliases=["--masks"])] = Path("masks")
+    values: Kind = "auto"
+    threshold: float = 0.5
+    min_area: float = 0.01
+    max_area: float = 0.95
+    content: Annotated[str, Suppress] = ""
+
+    def __post_init__(self) -> None:
+        # Not with `folder`, which on the command line is a stand-in until it is given.
+        MaskFolder(Path(), self.values, self.threshold, self.min_area, self.max_area)
+
+    @property
+    def key(self) -> str:
+        """Everything that the regions depend on, but for the image."""
+        return f"masks-v1-{self.folder}-{self.values}-{float(self.threshold)!r}-{self.content}"
+
+    def _reader(self) -> MaskFolder:
+        found = self.content.partition(" ")[0]
+        kind = found if found in get_args(Kind) else self.values
+        return MaskFolder(self.folder, cast(Kind, kind), self.threshold, self.min_area, self.max_area)
+
+    def survey(self, images: ImageCollection) -> MaskSurvey:
+        """Read all masks once, see `selfseg.data.mask_files.survey`."""
+        return survey(replace(self, content="")._reader(), images)
+
+    def found(self, kind: Kind, names: Sequence[str]) -> str:
+        """What `content` has to be for a run on these images.
+
+        Args:
+            kind: what the values mean, from `survey`.
+            names: of the images, in the run's order.
+
+        Returns:
+            "KIND DIGEST", the digest over the bytes of all masks; of a mask that is missing, over its absence.
+        """
+        reader, digest = self._reader(), hashlib.blake2b(digest_size=8)
+        for name in names:
+            path = reader.find(name)
+            content = b"" if path is None else path.read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+        return f"{kind} {digest.hexdigest()}"
+
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
+        """The objects of the image `name`, whatever their area: which images are used is `survey`'s business.
+
+        Args:
+            image: (H, W, 3) uint8: the whole image, at any size.
+            name: of the image in its collection.
+
+        Returns:
+            (H, W) int32 ids, dense from 0 in the order of the file's values; -1 = background or void.
+
+        Raises:
+            BadImage: if the mask can't be used; the reason is "mask-" and one of `selfseg.data.mask_files.REASONS`.
+        """
+        try:
+            ids = self._reader().read(name)
+        except BadMask as error:
+            raise BadImage(error.path, f"mask-{error.reason}", error.detail) from error
+        (height, width), (rows, columns) = _image_size(image), ids.shape
+        # Each side was rounded to whole pixels once on either way.
+        if abs(rows * width - columns * height) > (rows + columns + height + width) / 2:
+            detail = f"{columns}x{rows} pixels have other proportions than the image's {width}x{height}"
+            raise BadImage(self.folder / name, "mask-wrong-size", detail)
+        return sample_ids(ids, (0, 0, columns, rows), (height, width))
 
 
 @dataclass(frozen=True)
@@ -108,9 +203,40 @@ class NoRegions:
         """Everything that the regions depend on, but for the image."""
         return "none-v1"
 
-    def compute(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """A (0, 0) int32 array, whatever the image."""
         return np.zeros((0, 0), np.int32)
+
+
+AnyRegions: TypeAlias = RegionSource | ObjectMasks | NoRegions
+"""Every region source that a view plan may have."""
+
+
+def sample_ids(ids: NDArray[np.int32], box: Box, size: tuple[int, int], flip: bool = False) -> NDArray[np.int32]:
+    """The ids at the centres of the cells of a grid over a box.
+
+    Args:
+        ids: (H, W) int32.
+        box: within the map of ids, in its pixels.
+        size: (rows, columns) of the grid.
+        flip: whether the result is mirrored left to right.
+
+    Returns:
+        (rows, columns) int32.
+
+    Example:
+        >>> sample_ids(np.arange(6, dtype=np.int32).reshape(2, 3), (1, 0, 3, 2), (2, 4), flip=True)
+        array([[2, 2, 1, 1],
+               [5, 5, 4, 4]], dtype=int32)
+    """
+    x0, y0, x1, y1 = box
+    # floor((j + 1/2) * side / cells) in whole numbers: no rounding can move a centre into the next pixel.
+    rows = y0 + (2 * np.arange(size[0]) + 1) * (y1 - y0) // (2 * size[0])
+    columns = x0 + (2 * np.arange(size[1]) + 1) * (x1 - x0) // (2 * size[1])
+    if flip:
+        columns = columns[::-1]
+    # Rows, then columns: the same as one two-dimensional index, in a third of its time.
+    return np.take(np.take(ids, rows, axis=0), columns, axis=1)
 
 
 def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -135,19 +261,30 @@ class RegionCache:
         StorageError: by `get`, if an entry can't be written.
     """
 
-    def __init__(self, folder: Path | None, source: RegionSource | NoRegions) -> None:
+    def __init__(self, folder: Path | None, source: AnyRegions) -> None:
         self.folder = folder if isinstance(source, Superpixels) else None
         self.source = source
 
-    def get(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """The regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0; (0, 0) of `NoRegions`."""
+    def get(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
+        """The regions of a prepared image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            name: of the image in its collection; sources that read files need it.
+
+        Returns:
+            (H, W) int32 ids, dense from 0, -1 = none; (0, 0) of `NoRegions`.
+
+        Raises:
+            BadImage: by a source that reads files, if the image's can't be used.
+        """
         if self.folder is None:
-            return self.source.compute(image)
+            return self.source.compute(image, name)
         path = self._path(self.folder, image)
         height, width = _image_size(image)
         regions = _read(path, height, width)
         if regions is None:
-            regions = self.source.compute(image)
+            regions = self.source.compute(image, name)
             content = _pack(regions)
             write_atomically(path, lambda temporary: temporary.write_bytes(content))
         return regions

@@ -26,13 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data import augment
-from selfseg.data.regions import NoRegions, Pixels, RegionSource, Superpixels
+from selfseg.data.regions import AnyRegions, Box, Pixels, RegionSource, Superpixels, sample_ids
 from selfseg.errors import ConfigError
 from selfseg.geometry import crop_affine
 
 Image = NDArray[np.uint8]
 Ids = NDArray[np.int32]
-Box = tuple[int, int, int, int]
 
 CONTENT_FLOOR = 0.005
 """What a pixel without any edge near it weighs when a centre is drawn; one inside of edges weighs 1."""
@@ -63,7 +62,7 @@ class ViewPlan(Protocol):
     """How an image becomes the views of one training step. Plans are frozen: the same `rng`, the same views."""
 
     @property
-    def regions(self) -> RegionSource | NoRegions:
+    def regions(self) -> AnyRegions:
         """Where the region ids come from; they are computed once per prepared image."""
 
     def prepare(self, image: Image) -> Image:
@@ -222,11 +221,15 @@ class ContentCentredViews:
         centre = draw_centre(content_map(image), rng)
         boxes = self.place(centre, (height, width), rng)
         flips = rng.random(self.views) < self.flip_probability
-        seen = [_sample(regions, box, self.size, bool(flip)) for box, flip in zip(boxes, flips, strict=True)]
+        seen = [
+            sample_ids(regions, box, (self.size, self.size), bool(flip)) for box, flip in zip(boxes, flips, strict=True)
+        ]
         kept = seen
         if self.region_stride > 1:
             cells = self.size // self.region_stride
-            kept = [_sample(regions, box, cells, bool(flip)) for box, flip in zip(boxes, flips, strict=True)]
+            kept = [
+                sample_ids(regions, box, (cells, cells), bool(flip)) for box, flip in zip(boxes, flips, strict=True)
+            ]
         masked, common = self.choose_masks(seen, kept, rng)
         # Ids that are not kept become -1 by one look-up; -1 itself finds the extra last entry.
         names = np.where(common, np.arange(len(common), dtype=np.int32), np.int32(-1))
@@ -318,15 +321,15 @@ class ContentCentredViews:
         Returns:
             (H, W, 3) uint8; may be `view` itself.
         """
-        with_jitter, with_gray, with_blur, sigma = rng.random(4)
-        if with_jitter < self.jitter_probability:
-            view = augment.jitter(view, self.jitter, rng)
-        if with_gray < self.gray_probability:
-            view = augment.to_gray(view)
-        if with_blur < self.blur_probability:
-            low, high = self.blur_sigma
-            view = augment.blur(view, low + (high - low) * float(sigma))
-        return view
+        return augment.change_appearance(
+            view,
+            rng,
+            strength=self.jitter,
+            jitter_probability=self.jitter_probability,
+            gray_probability=self.gray_probability,
+            blur_probability=self.blur_probability,
+            blur_sigma=self.blur_sigma,
+        )
 
 
 def content_map(image: Image) -> NDArray[np.float32]:
@@ -391,19 +394,6 @@ def _resize(image: Image, width: int, height: int) -> Image:
         image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return resized
-
-
-def _sample(regions: Ids, box: Box, cells: int, flip: bool) -> Ids:
-    """The ids at the centres of `cells` x `cells` cells over `box`, mirrored if `flip`."""
-    x0, y0, x1, y1 = box
-    # floor((j + 1/2) * side / cells) in whole numbers: no rounding can move a centre into the next pixel.
-    centres = 2 * np.arange(cells) + 1
-    columns = x0 + centres * (x1 - x0) // (2 * cells)
-    rows = y0 + centres * (y1 - y0) // (2 * cells)
-    if flip:
-        columns = columns[::-1]
-    # Rows, then columns: the same as one two-dimensional index, in a third of its time.
-    return np.take(np.take(regions, rows, axis=0), columns, axis=1)
 
 
 def _areas(ids: Ids, count: int) -> NDArray[np.int64]:

@@ -77,7 +77,11 @@ def backbone_extractor(embedder: Embedder, resolution: int | None = None) -> Ext
         embedder: shares its backbone, on its device.
         resolution: short side in px that images are resized to instead of the embedder's own.
     """
-    bare = Embedder(replace(embedder.config, decoder="none", centred=False)).eval().to(embedder.mean.device)
+    bare = (
+        Embedder(replace(embedder.config, decoder="none", centred=False, saliency=False))
+        .eval()
+        .to(embedder.mean.device)
+    )
     bare.backbone = embedder.backbone
     return embedder_extractor(bare, resolution, name="backbone")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -31,8 +31,8 @@ class EmbedderConfig:
         backbone: timm name of a CNN or ViT.
         output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's
             is its patch size, whatever is given.
-        decoder: "fpn" (ViCE low-res), "deeplabv3plus" (ViCE high-res), "linear", "projector" (SlotCon), or "none": the
-            backbone's last stage, whose channels are then D.
+        decoder: "fpn" (ViCE low-res), "deeplabv3" (MaskContrast), "deeplabv3plus" (ViCE high-res), "linear",
+            "projector" (SlotCon), or "none": the backbone's last stage, whose channels are then D.
         hidden: channels inside of the projector.
         dim: D, the length of a pixel's vector.
         centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
@@ -41,16 +41,18 @@ class EmbedderConfig:
         aligned: each stage is moved by a part of a cell to where its cells should look (`cell_centres`), so that
             embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
         resolution: short side in px that images are resized to before they are embedded; None = as they are.
+        saliency: a second linear head beside the decoder's last one, which tells foreground from background.
     """
 
     backbone: str = "resnet18"
     output_stride: Literal[8, 16, 32] = 8
-    decoder: Literal["fpn", "deeplabv3plus", "linear", "projector", "none"] = "fpn"
+    decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "none"] = "fpn"
     hidden: int = 4096
     dim: int = 128
     centred: bool = False
     aligned: bool = False
     resolution: int | None = 320
+    saliency: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "hidden"):
@@ -99,8 +101,20 @@ class Embedder(nn.Module):
         self.dim: int = channels[-1] if config.decoder == "none" else config.dim
         self.centre = nn.BatchNorm2d(self.dim, affine=False) if config.centred else nn.Identity()
         self.stride: int = strides[max(len(strides) - 4, 0) if config.decoder in ("fpn", "deeplabv3plus") else -1]
+        self.saliency_head = nn.Conv2d(self.decoder.channels, 1, 1) if config.saliency else None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the heads share: the decoder before its last linear map.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, C, h, w) float with h = ceil(H / stride) and C = `decoder.channels`.
+        """
+        return self.decoder.features(self._stages(image))
 
     def raw(self, image: Tensor) -> Tensor:
         """The embedding before it is normalised.
@@ -122,16 +136,46 @@ class Embedder(nn.Module):
         Returns:
             (B, D, h, w) float each.
         """
-        stages = []
-        for image in views:
-            image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
-            maps = self.backbone((image - self.mean) / self.std)
-            stages.append([move_cells(each, shift) for each, shift in zip(maps, self.shifts, strict=True)])
+        stages = [self._stages(image) for image in views]
         if isinstance(self.decoder, Projector):
             decoded = self.decoder.views(stages)
         else:
             decoded = [self.decoder(each) for each in stages]
         return [self.centre(each) for each in decoded]
+
+    def raw_and_saliency(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Both heads in one pass: `raw` (B, D, h, w), and `saliency` (B, h, w).
+
+        Raises:
+            ConfigError: if this embedder has no saliency head.
+        """
+        features = self.features(image)
+        return self.centre(self.decoder.project(features)), self._saliency(features)
+
+    def saliency(self, image: Tensor) -> Tensor:
+        """How sure the network is that there is foreground.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, h, w) float logits: above 0 where foreground is the likelier.
+
+        Raises:
+            ConfigError: if this embedder has no saliency head.
+        """
+        return self._saliency(self.features(image))
+
+    def _stages(self, image: Tensor) -> list[Tensor]:
+        image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
+        maps = self.backbone((image - self.mean) / self.std)
+        return [move_cells(each, shift) for each, shift in zip(maps, self.shifts, strict=True)]
+
+    def _saliency(self, features: Tensor) -> Tensor:
+        if self.saliency_head is None:
+            raise ConfigError("this embedder has no saliency head: train it with EmbedderConfig(saliency=True)")
+        logits: Tensor = self.saliency_head(features)
+        return logits.squeeze(1)
 
     def forward(self, image: Tensor) -> Tensor:
         """The embedding.
@@ -158,6 +202,26 @@ class Embedder(nn.Module):
             BadImage: if a file can't be read.
             ConfigError: if an array is not (H, W, 3) uint8.
         """
+        return self._on(self, image)
+
+    @torch.no_grad()
+    def foreground(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """Where one image of any size shows foreground, by the saliency head.
+
+        Args:
+            image: as of `embed`.
+
+        Returns:
+            (h, w) float32 probabilities on the CPU, on the grid of `embed`.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8, or this embedder has no saliency head.
+        """
+        return self._on(self.saliency, image).float().sigmoid()
+
+    def _on(self, function: Callable[[Tensor], Tensor], image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """What a function of a batch gives for one image, in eval mode; on the CPU, without the batch."""
         # Here because the network itself must not need the readers.
         from selfseg.data.images import read_image, resize_short_side
 
@@ -175,8 +239,7 @@ class Embedder(nn.Module):
         training = self.training
         self.eval()
         try:
-            embedding: Tensor = self(tensor.to(self.mean.device).float() / 255)
-            return embedding[0].cpu()
+            return function(tensor.to(self.mean.device).float() / 255)[0].cpu()
         finally:
             self.train(training)
 

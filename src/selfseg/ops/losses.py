@@ -27,6 +27,26 @@ def swapped_prediction(scores: Tensor, assignment: Tensor, weight: Tensor, tempe
     return loss
 
 
+def balanced_bce(logits: Tensor, foreground: Tensor, background_share: Tensor) -> Tensor:
+    """Binary cross entropy in which both classes have the same say (S. Xie, Z. Tu: HED, ICCV 2015, eq. 2).
+
+    Args:
+        logits: (...) float, of the foreground.
+        foreground: (...) bool.
+        background_share: scalar w, the share of background in the whole batch, in [0, 1].
+
+    Returns:
+        Scalar: the mean over pixels of w * cross entropy where there is foreground, (1 - w) * cross entropy elsewhere.
+
+    Example:
+        >>> foreground = torch.tensor([True, False, False, False])
+        >>> balanced_bce(torch.zeros(4), foreground, torch.tensor(0.75))  # ln 2 * (0.75 + 3 * 0.25) / 4
+        tensor(0.2599)
+    """
+    weight = torch.where(foreground, background_share, 1 - background_share).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, foreground.to(logits.dtype), weight)
+
+
 def usage_entropy(assignment: Tensor) -> Tensor:
     """How evenly prototypes are used: entropy of the mean assignment as a fraction of log K.
 

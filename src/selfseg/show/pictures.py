@@ -30,6 +30,7 @@ Ids = NDArray[Any]
 
 _NONE = (58, 60, 66)  # pixels without a region
 _FRAME = (255, 214, 10)
+_FADED = (226, 228, 232)  # background where there is a foreground
 
 
 def palette(count: int) -> Picture:
@@ -169,6 +170,21 @@ def highlight(image: Picture, mask: NDArray[np.bool_], colour: Iterable[int]) ->
     outline = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~mask
     result[outline] = tuple(int(v) for v in colour)
     return result
+
+
+def fade_background(image: Picture, foreground: Tensor) -> Picture:
+    """A photograph whose background fades to gray.
+
+    Args:
+        image: (H, W, 3) uint8.
+        foreground: (h, w) float, probability of the foreground in [0, 1], of the same frame.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    sure = cv2.resize(foreground.numpy(), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)[:, :, None]
+    faded = 0.15 * image.mean(2, keepdims=True) + 0.85 * np.array(_FADED, np.float32)
+    return np.asarray(np.rint(sure * image + (1 - sure) * faded), np.uint8)
 
 
 def pca_picture(embedding: Tensor, basis: PcaBasis, size: tuple[int, int]) -> Picture:

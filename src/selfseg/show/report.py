@@ -40,6 +40,7 @@ from selfseg.show.concepts import read_concepts
 from selfseg.show.health import Verdict, judge, read_log
 from selfseg.show.pictures import (
     Picture,
+    fade_background,
     fit_within,
     hex_colour,
     highlight,
@@ -60,6 +61,10 @@ _CONCEPTS, _CONCEPT_PICTURES = 64, 5  # about 3 MB; concepts.html has all
 _CURVES = {
     "loss": "loss",
     "lr": "learning rate",
+    "loss_contrast": "loss of the contrast with objects",
+    "loss_saliency": "loss of the foreground",
+    "found": "pixels nearest to their own object",
+    "saliency_iou": "foreground: overlap with the masks",
     "prototype_entropy": "use of the prototypes (1 = even)",
     "effective_rank": "effective rank of the vectors",
     "agreement": "views that agree on a prototype",
@@ -71,9 +76,12 @@ _CURVES = {
 }
 
 
+_SHARES = ("prototype_entropy", "agreement", "assignment_entropy", "found", "saliency_iou")
+
+
 @dataclass(frozen=True)
 class Row:
-    """What one image became: photograph, embedding, segments at each k."""
+    """What one image became: photograph, embedding, foreground if the run knows one, segments at each k."""
 
     name: str
     figures: tuple[Figure, ...]
@@ -91,11 +99,12 @@ class Card:
 
 @dataclass(frozen=True)
 class _Sample:
-    """An image that was read and embedded: (H, W, 3) at the page's size, and (D, h, w)."""
+    """An image that was read and embedded: (H, W, 3) at the page's size, (D, h, w), and what stands out."""
 
     name: str
     image: Picture
     embedding: Tensor
+    foreground: Tensor | None  # (h, w) of a run with a saliency head
 
 
 def report(
@@ -141,7 +150,8 @@ def report(
     rows: tuple[Row, ...] = ()
     panels: dict[int, tuple[Card, ...]] = {}
     if embedder is not None and collection is not None:
-        samples = _read_samples(embedder, collection, count, 2 + len(clusterings), notes, progress)
+        columns = (3 if embedder.saliency_head is not None else 2) + len(clusterings)
+        samples = _read_samples(embedder, collection, count, columns, notes, progress)
     if samples:
         basis = stored_basis(run, embedder_hash(run), lambda: [sample.embedding for sample in samples])
         rows = tuple(_row(sample, basis, clusterings) for sample in samples)
@@ -155,7 +165,8 @@ def report(
         "verdicts": judge(log, [s.embedding for s in samples], {c.k: c.share for c in clusterings}),
         "headline": _headline,
         "rows": rows,
-        "columns": 2 + len(clusterings),
+        "columns": len(rows[0].figures) if rows else 0,
+        "foreground": embedder is not None and embedder.saliency_head is not None,
         "panels": panels,
         "concepts": read_concepts(run, _CONCEPTS, _CONCEPT_PICTURES, notes),
         "regions": regions,
@@ -235,7 +246,12 @@ def _read_samples(
     longest = int(min(640, max(200, math.sqrt(_BUDGET / (0.7 * len(chosen) * columns)))))
     log = SkipLog(None, len(chosen), limit=1.0)
     samples = [
-        _Sample(collection.names[i], fit_within(image, longest), embedder.embed(image))
+        _Sample(
+            collection.names[i],
+            fit_within(image, longest),
+            embedder.embed(image),
+            embedder.foreground(image) if embedder.saliency_head is not None else None,
+        )
         for i, image in track_images(collection, chosen, log, "pictures", progress)
     ]
     if log.skipped:
@@ -249,6 +265,8 @@ def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters]) -> R
         figure(sample.image, "photograph"),
         figure(pca_picture(sample.embedding, basis, size), "embedding"),
     ]
+    if sample.foreground is not None:
+        figures.append(figure(fade_background(sample.image, sample.foreground), "foreground"))
     for clusters in clusterings:
         ids = clusters.assign(sample.embedding, size)
         figures.append(figure(overlay(sample.image, ids, palette(clusters.k)), f"k = {clusters.k}"))
@@ -336,7 +354,7 @@ def _charts(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
             [float(line[key]) for line in lines],
             title,
             reference=(float(uniform), "a guess") if key == "loss" and uniform else None,
-            limits=(0.0, 1.0) if key in ("prototype_entropy", "agreement", "assignment_entropy") else None,
+            limits=(0.0, 1.0) if key in _SHARES else None,
         )
         if svg:
             charts.append((title, Markup(svg)))  # made by us, of numbers

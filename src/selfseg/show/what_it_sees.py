@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from selfseg.data.plans import PLANS, REGIONS
 from selfseg.data.regions import NoRegions
 from selfseg.data.views import ViewPlan
-from selfseg.errors import ConfigError
+from selfseg.errors import BadImage, ConfigError
 from selfseg.show.pictures import Picture, data_uri, draw_views, fit_within, outlines
 from selfseg.types import Batch, View
 
@@ -60,7 +60,8 @@ def _build(values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
     cls = kinds[str(values["kind"])]
     known = {field.name for field in fields(cls)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-    return cls(**{k: _build(v, REGIONS) if isinstance(v, Mapping) else v for k, v in given.items()})
+    given = {k: _build(v, REGIONS) if isinstance(v, Mapping) else v for k, v in given.items()}
+    return cls(**{k: Path(v) if k == "folder" else v for k, v in given.items()})
 
 
 def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
@@ -70,9 +71,9 @@ def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Pictur
     figures = []
     for name, image in zip(names, images, strict=True):
         prepared = plan.prepare(image)
-        figures.append(
-            figure(fit_within(outlines(prepared, plan.regions.compute(prepared)), 900), f"regions of {name}")
-        )
+        regions = _regions(plan, prepared, name)
+        if regions is not None:
+            figures.append(figure(fit_within(outlines(prepared, regions), 900), f"regions of {name}"))
     return figures
 
 
@@ -81,13 +82,24 @@ def view_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]
     figures = []
     for i, (name, image) in enumerate(zip(names, images, strict=True)):
         prepared = plan.prepare(image)
-        crops = plan.make(prepared, plan.regions.compute(prepared), np.random.default_rng(i))
+        regions = _regions(plan, prepared, name)
+        if regions is None:
+            continue
+        crops = plan.make(prepared, regions, np.random.default_rng(i))
         views = tuple(
             View(_tensor(crop.image).permute(2, 0, 1)[None], _tensor(crop.to_image)[None], _tensor(crop.regions)[None])
             for crop in crops
         )
         figures.append(figure(draw_views(Batch(views, torch.zeros(1, dtype=torch.int64))), f"views of {name}"))
     return figures
+
+
+def _regions(plan: ViewPlan, prepared: Picture, name: str) -> NDArray[np.int32] | None:
+    """The regions of a prepared image; None if they lie in a file that can't be used."""
+    try:
+        return plan.regions.compute(prepared, name)
+    except BadImage:
+        return None
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from selfseg.data.images import ImageCollection, SkipLog, list_images, scan
+from selfseg.data.mask_files import Kind
+from selfseg.data.regions import ObjectMasks
 from selfseg.errors import CheckpointError
 from selfseg.files import read_json, write_json
+from selfseg.training.recipe import Recipe, change_masks, read_recipe
 
 
 def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[ImageCollection, SkipLog]:
@@ -39,6 +44,67 @@ def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[
         return images, skips
     skips = SkipLog(run / "skipped.jsonl" if writes else None, len(found), max_bad)
     return scan(found, skips), skips
+
+
+def settle_masks(
+    recipe: Recipe[Any], images: ImageCollection, skips: SkipLog
+) -> tuple[Recipe[Any], ImageCollection, str]:
+    """Of a run that learns from masks in files, the images that have one, and the recipe with what the masks are.
+
+    Images of a new run without a usable mask are listed but not counted as bad: whoever made the masks may have
+    rejected them.
+
+    Args:
+        recipe: of the run, in whose folder images.json is only if it has begun.
+        images: those that can be read.
+        skips: where the others are listed.
+
+    Returns:
+        The recipe with `ObjectMasks.content`; the images that are left; a sentence on them. A recipe without masks in
+        files is returned as it is, with all images and "".
+
+    Raises:
+        DataError: if there is no such folder, or no image has a usable mask.
+        CheckpointError: if a run began with masks of other content.
+    """
+    sentence, begun = "", (recipe.out / "images.json").exists()
+
+    def settle(masks: ObjectMasks) -> ObjectMasks:
+        nonlocal images, sentence
+        recorded = _recorded_content(recipe.out) if begun else ""
+        if not recorded:
+            found = masks.survey(images)
+            if not begun:
+                sentence = found.sentence()
+                skips.add_all(
+                    ((name, f"mask-{reason}", detail) for name, (reason, detail) in found.problems.items()),
+                    counted=False,
+                )
+                images = images.subset(found.usable)
+            return replace(masks, content=masks.found(found.folder.kind, images.names))
+        content = masks.found(cast(Kind, recorded.partition(" ")[0]), images.names)
+        if content != recorded:
+            raise CheckpointError(
+                f"the masks in {masks.folder} are not those that {recipe.out} began with ({content} instead of "
+                f"{recorded}): a run can't go on exactly; restore them or give another --out"
+            )
+        return replace(masks, content=content)
+
+    settled = change_masks(recipe, settle)
+    return settled, images, sentence
+
+
+def _recorded_content(run: Path) -> str:
+    """What a run found in its masks when it began; "" if it never wrote that."""
+    found = ""
+
+    def look(masks: ObjectMasks) -> ObjectMasks:
+        nonlocal found
+        found = masks.content
+        return masks
+
+    change_masks(read_recipe(run / "recipe.yaml"), look)
+    return found
 
 
 def record_images(images: ImageCollection, run: Path) -> None:

@@ -28,8 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from selfseg.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.clustering import save_prototypes
-from selfseg.data.images import REASONS, ImageCollection, SkipLog
-from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
+from selfseg.data.images import ImageCollection, SkipLog
+from selfseg.data.loader import REASONS, StepSampler, ViewDataset, iterate, make_loader
 from selfseg.data.regions import RegionCache
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
 from selfseg.files import is_unclaimed, mark_output, sole_use, write_json
@@ -37,11 +37,18 @@ from selfseg.methods import Method
 from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.running import ProgressBar, step_seed, stop_signals
 from selfseg.show.pictures import draw_views, write_image
-from selfseg.training.collection import open_images, record_images
+from selfseg.training.collection import open_images, record_images, settle_masks
 from selfseg.training.log import TrainingLog
 from selfseg.training.processes import anywhere, raise_together, together
-from selfseg.training.recipe import OptimizerConfig, Recipe, differences, read_recipe, recipe_hash, write_recipe
-from selfseg.training.schedule import warmup_cosine
+from selfseg.training.recipe import (
+    OptimizerConfig,
+    Recipe,
+    differences,
+    read_recipe,
+    recipe_hash,
+    unsettled,
+    write_recipe,
+)
 from selfseg.types import Batch, StepOutput
 
 _console = Console(stderr=True)
@@ -74,7 +81,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     fabric = _make_fabric(recipe)
     run = recipe.out
     _claim_folder(fabric, recipe, held)
-    images, skips = _open_images(fabric, recipe)
+    recipe, images, skips = _open_images(fabric, recipe)
     total = recipe.total_steps(len(images))
 
     torch.manual_seed(recipe.seed)
@@ -122,7 +129,6 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     batches = iterate(loader)
     with together(fabric):
         log = TrainingLog(run, step, fabric.is_global_zero)
-    peak = recipe.optimizer.base_lr * recipe.batch_size / recipe.optimizer.reference_batch
     method.train()
     waited, since, window = 0.0, time.perf_counter(), step
     with log, stop_signals() as stop, ProgressBar(total, step, progress and fabric.is_global_zero) as bar:
@@ -139,7 +145,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
             if step == 0:
                 _draw_first_views(fabric, run, batch)
             share = step / total
-            rate = warmup_cosine((step + 1) / total, peak, recipe.optimizer.warmup, peak * recipe.optimizer.final)
+            rate = recipe.optimizer.rate((step + 1) / total, recipe.batch_size)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(step_seed(recipe.seed, step, fabric.global_rank))
@@ -244,7 +250,7 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
     path = recipe.out / "recipe.yaml"
     begun = path.exists() and any((recipe.out / "checkpoints").glob("step_*"))
     if begun:
-        changed = differences(read_recipe(path), recipe)
+        changed = differences(unsettled(read_recipe(path)), unsettled(recipe))
         if changed:
             raise RecipeMismatch(
                 f"{recipe.out} holds a run of another recipe:\n  "
@@ -264,17 +270,24 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
                 remove_leftovers(recipe.out / folder)
 
 
-def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[ImageCollection, SkipLog]:
+def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, SkipLog]:
+    """The recipe, with what its masks hold; the images; the list of those that are skipped."""
     with together(fabric):
         images, skips = open_images(recipe.images, recipe.out, recipe.max_bad, writes=fabric.is_global_zero)
-    mine = _names_hash(images)
+        settled, images, sentence = settle_masks(recipe, images, skips)
+    if sentence:
+        _say(fabric, sentence)
+    mine = f"{_names_hash(images)} {recipe_hash(settled)}"
     with together(fabric):
         if fabric.broadcast(mine) != mine:
             raise DataError(
-                f"process {fabric.global_rank} finds other readable images in {recipe.images} than process 0; give "
-                "all of them the same folder, and start when nothing changes it"
+                f"process {fabric.global_rank} finds other readable images in {recipe.images} or other masks for them "
+                "than process 0; give all of them the same folders, and start when nothing changes them"
             )
-    return images, skips
+    with together(fabric):
+        if fabric.is_global_zero and settled != recipe:
+            write_recipe(settled, recipe.out / "recipe.yaml")
+    return settled, images, skips
 
 
 def _restore(

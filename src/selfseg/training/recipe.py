@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -12,11 +12,13 @@ from tyro.conf import Positional
 
 from selfseg import identity
 from selfseg.data.plans import PLANS, REGIONS
+from selfseg.data.regions import ObjectMasks
 from selfseg.errors import ConfigError, RunError
 from selfseg.files import write_text
 from selfseg.methods import METHODS, Method
 from selfseg.nn.embedder import EmbedderConfig
 from selfseg.training.plain import KIND, from_plain, to_plain
+from selfseg.training.schedule import warmup_cosine, warmup_poly
 
 Config = TypeVar("Config")
 
@@ -32,6 +34,7 @@ class OptimizerConfig:
         momentum: of LARS and SGD; AdamW's beta1.
         weight_decay: on weights with two dimensions or more; biases and norms have none.
         trust: LARS's trust coefficient.
+        schedule: after the warm-up, "cosine" (half a cosine) or "poly" (DeepLab's, power 0.9).
         warmup: share of the steps with a linear warm-up.
         final: last learning rate as a share of the peak.
         clip: greatest gradient norm, or None.
@@ -43,6 +46,7 @@ class OptimizerConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-6
     trust: float = 0.001
+    schedule: Literal["cosine", "poly"] = "cosine"
     warmup: float = 0.02
     final: float = 0.001
     clip: float | None = None
@@ -57,6 +61,17 @@ class OptimizerConfig:
                 raise ConfigError(f"optimizer.{name} must be in [0, 1), not {getattr(self, name)}")
         if self.clip is not None and self.clip <= 0:
             raise ConfigError(f"optimizer.clip must be above 0 or None, not {self.clip}")
+
+    def rate(self, progress: float, batch_size: int) -> float:
+        """The learning rate: a pure function of progress.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+            batch_size: images a step, over all processes.
+        """
+        peak = self.base_lr * batch_size / self.reference_batch
+        shape = warmup_cosine if self.schedule == "cosine" else warmup_poly
+        return shape(progress, peak, self.warmup, peak * self.final)
 
 
 @dataclass(frozen=True)
@@ -167,12 +182,31 @@ def recipe_hash(recipe: Recipe[Any]) -> str:
 
 def differences(old: Recipe[Any], new: Recipe[Any]) -> list[str]:
     """Lines "method.temperature: 0.1 → 0.2" for every setting that changes what is learned."""
-    before, after = _flat(to_plain(old)), _flat(to_plain(new))
+    before, after = (_flat(identity.learned(to_plain(recipe))) for recipe in (old, new))
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
-        if key.split(".")[0] not in identity.EXECUTION and before.get(key) != after.get(key)
+        if before.get(key) != after.get(key)
     ]
+
+
+def change_masks(config: Any, change: Callable[[ObjectMasks], ObjectMasks]) -> Any:
+    """A frozen configuration in which each `ObjectMasks`, however deep, has been changed."""
+    if isinstance(config, ObjectMasks):
+        return change(config)
+    if not is_dataclass(config) or isinstance(config, type):
+        return config
+    old = {field.name: getattr(config, field.name) for field in fields(config)}
+    new = {name: change_masks(value, change) for name, value in old.items()}
+    changed = {name: value for name, value in new.items() if value is not old[name]}
+    return replace(config, **changed) if changed else config
+
+
+def unsettled(recipe: Recipe[Any]) -> Recipe[Any]:
+    """The recipe as it was given, without what a run found in its masks."""
+    result = change_masks(recipe, lambda masks: replace(masks, content=""))
+    assert isinstance(result, Recipe)
+    return result
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
