@@ -3,6 +3,7 @@
 SelfsegError
 ├── DataError                a user's files are not what they should be
 │   ├── BadImage             one image can't be read (skipped, counted, listed)
+│   │   └── BadMask          one image has no usable mask (treated as a bad image)
 │   ├── TooManyBadImages     more of a collection is bad than is believable
 │   ├── EmptyCollection      no image where images were expected
 │   └── LabelError           a label is missing, of another size, or outside the classes
@@ -41,6 +42,10 @@ class BadImage(DataError):
     def __reduce__(self) -> tuple[type["BadImage"], tuple[str, str, str]]:
         # Loader processes send exceptions by pickling their arguments; the default would send the message.
         return type(self), (self.path, self.reason, self.detail)
+
+
+class BadMask(BadImage):
+    """One image has no usable mask; `reason` is one of the words documented in `selfseg.data.mask_files`."""
 
 
 class TooManyBadImages(DataError):

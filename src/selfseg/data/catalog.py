@@ -61,10 +61,7 @@ class LabelledImages:
         path = self.labels[index]
         label = _read_indices(path)
         try:
-            with quiet(), Image.open(self.images.paths[index]) as image:
-                width, height = image.size
-                if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                    width, height = height, width
+            height, width = upright_size(self.images.paths[index])
         except OSError:
             pass  # the image is bad: whoever reads it will say so
         else:
@@ -81,6 +78,13 @@ class LabelledImages:
                 f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to {where}"
             )
         return label
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image file as `read_image` gives it, from its header; raises OSError if that can't be read."""
+    with quiet(), Image.open(path) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
 
 
 def open_labelled(root: Path | str, split: str) -> LabelledImages:

@@ -7,8 +7,8 @@
     iou         the mean over images of the object's intersection over union at a threshold
 
 Maps are rounded to 8 bits first, thresholds are t / 255 with t = 0 to 255, and a pixel of at least the threshold counts
-as found. Where nothing is found precision is 0. Void pixels count nowhere. An image without any object has no recall: it
-counts for the error only.
+as found. Where nothing is found precision is 0. Void pixels count nowhere. An image without any object has no recall:
+it counts for the error only.
 """
 
 from __future__ import annotations

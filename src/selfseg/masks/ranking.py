@@ -28,10 +28,10 @@ def affinity(scene: Scene) -> NDArray[np.float64]:
 
 def weigh(scene: Scene, edges: NDArray[np.bool_]) -> NDArray[np.float64]:
     """exp(-d / sigma^2) with d the distance in colour, 1 for the largest along an edge; 0 without an edge: (N, N)."""
-    distance = distances(scene.colours).astype(np.float64)
+    distance = np.asarray(distances(scene.colours), np.float64)
     largest = float(distance[edges].max(initial=0.0))
-    weights: NDArray[np.float64] = np.where(edges, np.exp(-distance / max(largest * _SIGMA_SQUARED, 1e-6)), 0.0)
-    return weights
+    near: NDArray[np.float64] = np.exp(-distance / max(largest * _SIGMA_SQUARED, 1e-6)) * edges
+    return near
 
 
 def rank_all(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -40,7 +40,7 @@ def rank_all(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     The diagonal is a query's relevance to itself, which says nothing.
     """
     matrix = np.diag(weights.sum(1) + 1e-6) - _ALPHA * weights  # a superpixel that is alone has no edges at all
-    ranks: NDArray[np.float64] = np.linalg.inv(matrix)
+    ranks = np.asarray(np.linalg.inv(matrix), np.float64)
     np.fill_diagonal(ranks, 0)
     return ranks
 
