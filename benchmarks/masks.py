@@ -1,4 +1,4 @@
-"""What the saliency priors cost on one core, and how good they are beside labels.
+"""What saliency priors and proposals cost on one core, and how good they are beside labels.
 
 python benchmarks/masks.py                          # speed on a drawn image
 python benchmarks/masks.py DATA --split train       # and quality on a labelled folder, class 0 being background
@@ -21,11 +21,13 @@ import numpy as np
 
 from selfseg.data.catalog import open_labelled
 from selfseg.files import write_json
-from selfseg.masks.priors import Prior, all_priors, saliency
+from selfseg.masks.mining import Method, find_objects
+from selfseg.masks.postprocess import Cleaning
+from selfseg.masks.priors import Prior, all_priors
 from selfseg.masks.quality import MaskQuality, labelled_objects
 
 RESULTS = Path(__file__).parent / "results"
-PRIORS = get_args(Prior)
+METHODS = get_args(Method)
 
 
 def drawn(height: int, width: int) -> np.ndarray:
@@ -37,29 +39,32 @@ def drawn(height: int, width: int) -> np.ndarray:
 
 
 def measure_speed(repeats: int) -> list[dict[str, object]]:
-    """Milliseconds of processor time at 400x300; the first call compiles and is left out."""
+    """Milliseconds of processor time at 400x300, with the cut; the first call compiles and is left out."""
     image, rows = drawn(300, 400), []
-    for prior in PRIORS:
+    for method in METHODS:
         times = []
         for _ in range(repeats + 1):
             start = time.process_time()
-            saliency(image, prior)
+            find_objects(image, method, Cleaning())
             times.append(1000 * (time.process_time() - start))
-        rows.append({"name": prior, "best_ms": round(min(times[1:]), 2), "median_ms": round(np.median(times[1:]), 2)})
+        rows.append({"name": method, "best_ms": round(min(times[1:]), 2), "median_ms": round(np.median(times[1:]), 2)})
     return rows
 
 
 def measure_quality(root: Path, split: str, every: int) -> list[dict[str, object]]:
-    """Every prior and their mean over the images of a split, in one pass."""
+    """Every prior, their mean, and all proposals together over the images of a split, in one pass."""
     data = open_labelled(root, split)
     index = {name: i for i, name in enumerate(data.images.names)}
-    measures = {prior: MaskQuality() for prior in PRIORS}
+    measures = {method: MaskQuality() for method in METHODS}
     for n, (name, truth, valid) in enumerate(labelled_objects(data)):
         if n % every:
             continue
-        for prior, values in all_priors(data.images.read(index[name])).items():
-            measures[prior].add(values, truth, valid)
-    return [{"name": prior} | measure.scores().as_dict() for prior, measure in measures.items()]
+        image = data.images.read(index[name])
+        maps = dict(all_priors(image, get_args(Prior)))
+        for method, measure in measures.items():
+            values = maps[method] if method in maps else find_objects(image, method, Cleaning())[0]
+            measure.add(values, truth, valid)
+    return [{"name": method} | measure.scores().as_dict() for method, measure in measures.items()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,10 +46,9 @@ def test_an_object_on_a_plain_ground_is_found_at_one_half(prior: Prior) -> None:
     assert (found & truth).sum() / (found | truth).sum() > 0.8
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 60), (60, 1), (2, 2), (3, 5), (17, 400), (9, 9), (700, 500)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 60), (60, 1), (2, 2), (3, 5), (17, 400), (9, 9), (420, 300)])
 @pytest.mark.parametrize("kind", ["picture", "noise", "constant", "gray", "black and white"])
-def test_any_image_gives_a_map_of_its_size(prior: Prior, shape: tuple[int, int], kind: str) -> None:
+def test_any_image_gives_maps_of_its_size(shape: tuple[int, int], kind: str) -> None:
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (*shape, 3), np.uint8)
     if kind == "picture":
@@ -61,14 +60,15 @@ def test_any_image_gives_a_map_of_its_size(prior: Prior, shape: tuple[int, int],
     elif kind == "black and white":
         image = np.where(image[..., :1] > 128, np.uint8(255), np.uint8(0)).repeat(3, 2)
     before = image.copy()
-    values = saliency(image, prior)
-    assert values.shape == shape
-    assert values.dtype == np.float32
-    assert 0 <= values.min() <= values.max() <= 1  # false for not-a-number, too
-    np.testing.assert_array_equal(saliency(image, prior), values)
+    maps, again = all_priors(image), all_priors(image)
     np.testing.assert_array_equal(image, before)
-    if kind == "constant":
-        assert values.max() == 0  # nothing stands out
+    for prior, values in maps.items():
+        assert values.shape == shape
+        assert values.dtype == np.float32
+        assert 0 <= values.min() <= values.max() <= 1  # false for not-a-number, too
+        np.testing.assert_array_equal(again[prior], values)
+        if kind == "constant":
+            assert values.max() == 0, f"{prior}: nothing stands out"
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -82,7 +82,7 @@ def test_the_mean_is_the_mean_and_names_are_functions() -> None:
     image = scene_image()
     maps = all_priors(image)
     assert list(maps) == list(PRIORS)
-    np.testing.assert_allclose(maps["mean"], np.mean([maps[name] for name in MAPS], 0), atol=1e-6)
+    np.testing.assert_allclose(maps["mean"], enhance(np.mean([maps[name] for name in MAPS], 0)), atol=1e-6)
     functions = (priors.rbd, priors.mbd, priors.manifold_ranking, priors.contrast, priors.absorbing_chain, priors.mean)
     for name, function in zip(PRIORS, functions, strict=True):
         np.testing.assert_array_equal(function(image), maps[name])

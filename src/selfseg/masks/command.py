@@ -7,15 +7,14 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from selfseg.masks.mining import mine_masks
+from selfseg.masks.mining import Method, mine_masks
 from selfseg.masks.postprocess import Cleaning
-from selfseg.masks.priors import Prior
 
 
 def masks(
     images: Positional[Path],
     out: Path,
-    method: Prior = "mean",
+    method: Method = "mean",
     threshold: float | Literal["otsu", "adaptive"] = 0.5,
     min_piece: float = 0.01,
     min_area: float = 0.01,
@@ -29,7 +28,7 @@ def masks(
     Args:
         images: folder of images.
         out: folder for the masks; the same command goes on with what is missing there.
-        method: the saliency prior.
+        method: the saliency prior; or hierarchy, which gives several objects per image.
         threshold: from which value on a pixel is the object's; or otsu, or adaptive (twice the map's mean).
         min_piece: smaller pieces are dropped; share of the image.
         min_area: smaller masks are rejected; share of the image.

@@ -1,6 +1,7 @@
 """Writing folders of masks; what reads them, and those of other tools, is `selfseg.data.mask_files`.
 
-    OUT/index/NAME.png      the mask: 0 background, 1 the object; only of images that have a usable one
+    OUT/index/NAME.png      the mask: 0 background, objects from 1 on; only of images that have a usable one. Gray of 8
+                            bits, 16 for more than 254 objects
     OUT/soft/NAME.png       the map that it was cut from, gray of 8 bits: 255 * value
     OUT/masks.json          how they were made, counts, and the rejected images with the reason
     OUT/progress.jsonl      a line per image, for a call that goes on
@@ -95,7 +96,7 @@ class MaskWriter:
         Args:
             index: of the image in the collection.
             saliency: (H, W) float in [0, 1], of the image's size.
-            cleaned: its mask, or why there is none.
+            cleaned: its objects, or why there are none.
         """
         assert self._journal is not None, "use MaskWriter as a context manager"
         name, path = self.images.names[index], self.images.paths[index]
@@ -104,11 +105,13 @@ class MaskWriter:
         if cleaned.reason:
             self.index(name).unlink(missing_ok=True)
         else:
-            write_image(self.index(name), cleaned.mask.astype(np.uint8))
+            # 255 would be read as void.
+            write_image(self.index(name), cleaned.ids.astype(np.uint8 if cleaned.objects < 255 else np.uint16))
         entry = {
             "name": name,
             "reason": cleaned.reason,
             "share": round(cleaned.share, 6),
+            "objects": cleaned.objects,
             "threshold": round(cleaned.threshold, 6),
             "made_by": self.made_by,
             "source": {"bytes": stat.st_size, "modified": stat.st_mtime_ns},
@@ -146,6 +149,7 @@ class MaskWriter:
             "rejected": len(rejected),
             "skipped": len(skipped or {}),
             "reasons": dict(Counter(entry["reason"] for entry in rejected).most_common()),
+            "objects": sum(entry["objects"] for entry in kept),
             "mean_share": float(np.mean([entry["share"] for entry in kept])) if kept else 0.0,
             "quality": dict(quality) if quality is not None else None,
             "rejected_images": [{key: entry[key] for key in ("name", "reason", "share")} for entry in rejected],

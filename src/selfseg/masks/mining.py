@@ -1,25 +1,31 @@
-"""Object masks for a folder of images, without labels: a saliency prior, cut and cleaned."""
+"""Object masks for a folder of images, without labels: a saliency prior, or proposals, cut and cleaned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from selfseg.data.catalog import LabelledImages, open_labelled
 from selfseg.data.images import ImageCollection, SkipLog, read_image
+from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.files import read_json
 from selfseg.inference import Images, collect, track_images
+from selfseg.masks import hierarchy
 from selfseg.masks.files import SOFT_FOLDER, MaskWriter
-from selfseg.masks.postprocess import Cleaning, clean
+from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
 from selfseg.masks.priors import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
 from selfseg.ops.slic import ALGORITHM_VERSION
 from selfseg.show.masks import MaskCard, mask_card, write_masks_page
+
+Method = Literal[Prior, "hierarchy"]
+"""A saliency prior, or several objects by `selfseg.masks.hierarchy`."""
 
 _SHOWN = 24  # images of each kind on the page
 
@@ -27,7 +33,7 @@ _SHOWN = 24  # images of each kind on the page
 def mine_masks(
     images: Images,
     out: Path | str,
-    method: Prior = "mean",
+    method: Method = "mean",
     cleaning: Cleaning | None = None,
     labels: Path | str | None = None,
     split: str = "train",
@@ -43,7 +49,7 @@ def mine_masks(
     Args:
         images: a folder, a list file, paths or a collection.
         out: the folder to write: new, or one that an earlier call made.
-        method: the prior; `selfseg.masks.priors` tells what there is.
+        method: a prior (`selfseg.masks.priors` tells what there is), or "hierarchy".
         cleaning: how maps become masks; the defaults if None.
         labels: a labelled folder to measure the maps with, as ROOT of `selfseg.data.catalog`; class 0 is background,
             all others are objects. Its images are found among `images` by their names.
@@ -65,15 +71,16 @@ def mine_masks(
     Example:
         >>> mine_masks("photos", "masks")  # doctest: +SKIP
     """
-    method, cleaning = check_prior(method), cleaning or Cleaning()
+    cleaning, version = cleaning or Cleaning(), hierarchy.VERSION
+    if method != "hierarchy":
+        method, version = check_prior(method), VERSION
     collection = collect(images)
     truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
-    how = {"method": method, "cleaning": asdict(cleaning), "version": VERSION, "superpixels": ALGORITHM_VERSION}
+    how = {"method": method, "cleaning": asdict(cleaning), "version": version, "superpixels": ALGORITHM_VERSION}
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
         for i, image in track_images(collection, writer.missing(), log, "masks", progress):
-            values = saliency(image, method)
-            writer.write(i, values, clean(values, cleaning))
+            writer.write(i, *find_objects(image, method, cleaning))
         for name in log.skipped:
             writer.discard(name)
         scores = None if truth is None else _measure(writer, truth)
@@ -86,6 +93,25 @@ def mine_masks(
             "Another --method or a lower --threshold may help"
         )
     return page
+
+
+def find_objects(image: NDArray[np.uint8], method: Method, cleaning: Cleaning) -> tuple[NDArray[np.float32], Cleaned]:
+    """The map and the objects of an image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        method: as for `mine_masks`.
+        cleaning: how the map becomes a mask.
+
+    Returns:
+        values: (H, W) float32 in [0, 1]; of "hierarchy" 1 in all objects.
+        cleaned: the objects.
+    """
+    if method == "hierarchy":
+        cleaned = clean_objects(hierarchy.proposals(image), cleaning)
+        return cleaned.mask.astype(np.float32), cleaned
+    values = saliency(image, cast(Prior, method))
+    return values, clean(values, cleaning)
 
 
 def _labelled(data: LabelledImages, collection: ImageCollection) -> LabelledImages:
@@ -113,18 +139,23 @@ def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:
     entries = [writer.entries[name] for name in writer.images.names if name in writer.entries]
     place = {name: i for i, name in enumerate(writer.images.names)}
     cards: tuple[list[MaskCard], list[MaskCard]] = ([], [])
+    masks = MaskFolder(writer.out, min_area=0, max_area=1)  # the areas were judged when they were written
     for rejected, found in enumerate(cards):
         of_kind = [entry for entry in entries if bool(entry["reason"]) == bool(rejected)]
         for entry in _spread(of_kind, _SHOWN):
             name = entry["name"]
             try:
                 image = writer.images.read(place[name])
-                soft = read_image(writer.soft(name), max_pixels=image.shape[0] * image.shape[1])[..., 0]
-                mask = read_image(writer.index(name))[..., 0] > 0 if not rejected else soft >= 255 * entry["threshold"]
+                height, width = image.shape[:2]
+                soft = read_image(writer.soft(name), max_pixels=height * width)[..., 0]
+                if rejected:
+                    ids = (soft >= max(1, 255 * entry["threshold"])).astype(np.int32) - 1
+                else:
+                    ids = masks.get(name, height, width)
             except BadImage:  # gone or changed since
                 continue
-            if soft.shape == image.shape[:2] == mask.shape:
-                found.append(mask_card(name, image, soft, mask, entry["share"], entry["reason"]))
+            if soft.shape == ids.shape:
+                found.append(mask_card(name, image, soft, ids, entry["share"], entry["reason"]))
     return cards
 
 

@@ -1,4 +1,4 @@
-"""From a saliency map to a mask, or to the reason why there is none.
+"""From a saliency map or proposals to the objects of an image, or to the reason why there are none.
 
 After Van Gansbeke et al., "Unsupervised Semantic Segmentation by Contrasting Object Mask Proposals", ICCV 2021: cut at
 0.5, drop connected components under 1 % of the image, reject an image whose mask is under 1 %. Nearly full masks are
@@ -56,20 +56,30 @@ class Cleaning:
 
 
 class Cleaned(NamedTuple):
-    """A mask and whether it is any good.
+    """The objects of an image, and whether they are any good.
 
     Attributes:
-        mask: (H, W) bool, without the dropped pieces.
+        ids: (H, W) int32 without the dropped pieces: 0 = background, objects from 1 on. A saliency map gives one object.
         reason: "" or why it is rejected: "empty" (nothing above the threshold, or only pieces that are too small),
-            "small", "full".
+            "small", "full" (a single object that leaves no background).
         share: of the image that is in the mask.
         threshold: where the map was cut.
     """
 
-    mask: NDArray[np.bool_]
+    ids: NDArray[np.int32]
     reason: str
     share: float
     threshold: float
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W) bool, all objects."""
+        return self.ids > 0
+
+    @property
+    def objects(self) -> int:
+        """How many there are."""
+        return int(self.ids.max())
 
 
 def clean(saliency: NDArray[np.floating], cleaning: Cleaning | None = None) -> Cleaned:
@@ -92,10 +102,38 @@ def clean(saliency: NDArray[np.floating], cleaning: Cleaning | None = None) -> C
     count, ids, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= cleaning.min_piece * above.size
     keep[0] = False  # what is not above
-    mask: NDArray[np.bool_] = keep[ids] if count > 1 else np.zeros(above.shape, np.bool_)
-    share = float(mask.mean())
+    mask = keep[ids] if count > 1 else np.zeros(above.shape, np.bool_)
+    return _judge(mask.astype(np.int32), cleaning, threshold)
+
+
+def clean_objects(ids: NDArray[np.integer], cleaning: Cleaning | None = None) -> Cleaned:
+    """Drop objects that are too small, judge what is left.
+
+    Args:
+        ids: (H, W), 0 = background, objects from 1 on, each of one piece.
+        cleaning: how; its threshold is of no use here.
+
+    Example:
+        >>> ids = np.zeros((20, 20), np.int32)
+        >>> ids[0, 0], ids[5:15, 5:10], ids[5:15, 10:15] = 1, 2, 3
+        >>> cleaned = clean_objects(ids)
+        >>> cleaned.objects, cleaned.share, int(cleaned.ids[0, 0])
+        (2, 0.25, 0)
+    """
+    cleaning = cleaning or Cleaning()
+    size = np.bincount(ids.ravel())
+    keep = (size > 0) & (size >= cleaning.min_piece * ids.size)
+    keep[0] = False
+    dense = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    return _judge(dense[ids], cleaning, 0.5)
+
+
+def _judge(ids: NDArray[np.int32], cleaning: Cleaning, threshold: float) -> Cleaned:
+    share = float((ids > 0).mean())
     reason = "empty" if share == 0 else "small" if share < cleaning.min_area else ""
-    return Cleaned(mask, "full" if share > cleaning.max_area else reason, share, threshold)
+    if share > cleaning.max_area and ids.max() == 1:
+        reason = "full"
+    return Cleaned(ids, reason, share, threshold)
 
 
 def _threshold(saliency: NDArray[np.floating], threshold: float | Threshold) -> float:

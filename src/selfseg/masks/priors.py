@@ -5,7 +5,7 @@
     ranking    manifold ranking from the four sides          `selfseg.masks.ranking`
     contrast   colour contrast with all other regions        `selfseg.masks.contrast`
     markov     absorbed time of a random walk                `selfseg.masks.markov`
-    mean       the mean of the five
+    mean       the mean of the five, with more contrast
 
 Each takes an (H, W, 3) uint8 RGB image of any size from 1 x 1 and gives an (H, W) float32 map in [0, 1]; the same image
 always gives the same map, and one in which nothing stands out gives zeros. Larger images are looked at with a longer
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from selfseg.errors import ConfigError
 from selfseg.masks import background, barrier, markov, ranking
 from selfseg.masks import contrast as region_contrast
-from selfseg.masks.scene import Array, Scene, look_at, shrink
+from selfseg.masks.scene import Array, Scene, enhance, look_at, shrink
 
 Prior = Literal["rbd", "mbd", "ranking", "contrast", "markov", "mean"]
 """The names of the priors."""
@@ -80,7 +80,8 @@ def all_priors(image: NDArray[np.uint8], which: tuple[Prior, ...] = get_args(Pri
     for name in single:
         maps[name] = barrier.mbd(small) if scene is None or name == "mbd" else _OF_SUPERPIXELS[name](scene)
     if "mean" in which:
-        maps["mean"] = np.mean([maps[name] for name in single], axis=0, dtype=np.float32)
+        # Enhanced as each of them is: the mean is nowhere near 0 or 1 where they disagree (MAE .15 to .11 on bags).
+        maps["mean"] = enhance(np.mean([maps[name] for name in single], axis=0, dtype=np.float32))
     return {name: _at_size(maps[name], image.shape[0], image.shape[1]) for name in which}
 
 
@@ -118,7 +119,7 @@ def absorbing_chain(image: NDArray[np.uint8]) -> Array:
 
 
 def mean(image: NDArray[np.uint8]) -> Array:
-    """The mean of the five priors; see `saliency`."""
+    """The mean of the five priors, with more contrast; see `saliency`."""
     return saliency(image, "mean")
 
 

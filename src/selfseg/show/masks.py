@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import selfseg
 from selfseg.files import write_text
 from selfseg.show.concepts import draw_segment
-from selfseg.show.pictures import Picture, fit_within, resize
+from selfseg.show.pictures import Picture, borders, fit_within, resize
 from selfseg.show.what_it_sees import Figure, figure
 
 REASONS = {
@@ -38,16 +38,18 @@ class MaskCard:
         figures: the photograph, its map, its mask.
         share: of the image that is in the mask.
         reason: "", or why the mask was rejected.
+        objects: how many are drawn.
     """
 
     name: str
     figures: tuple[Figure, Figure, Figure]
     share: float
     reason: str
+    objects: int
 
 
 def mask_card(
-    name: str, image: Picture, soft: NDArray[np.uint8], mask: NDArray[np.bool_], share: float, reason: str
+    name: str, image: Picture, soft: NDArray[np.uint8], ids: NDArray[np.int32], share: float, reason: str
 ) -> MaskCard:
     """Draw an image, its map and its mask, all reduced.
 
@@ -55,24 +57,28 @@ def mask_card(
         name: of the image.
         image: (H, W, 3) uint8 RGB.
         soft: (H, W) uint8, the map.
-        mask: (H, W).
+        ids: (H, W) int32, objects from 0 on, -1 = none.
         share: of the image that is in the mask.
         reason: "", or why the mask was rejected.
     """
     small = fit_within(image, _LONGEST)
     size = (small.shape[0], small.shape[1])
     gray = np.repeat(resize(soft, size)[..., None], 3, axis=2)
-    inside = resize(mask.astype(np.uint8), size, smooth=False) > 0
-    words = f"{100 * share:.3g} % of the image" + (f", rejected: {REASONS.get(reason, reason)}" if reason else "")
+    ids = np.asarray(resize(ids, size, smooth=False), np.int32)
+    drawn, objects = draw_segment(small, ids >= 0, _OUTLINE), int(ids.max()) + 1
+    drawn[borders(ids) & (ids >= 0)] = _OUTLINE
+    words = f"{objects} objects, " if objects > 1 else ""
+    words += f"{100 * share:.3g} % of the image" + (f", rejected: {REASONS.get(reason, reason)}" if reason else "")
     return MaskCard(
         name,
         (
             figure(small, name),
             figure(gray, f"{name}: what stands out"),
-            figure(draw_segment(small, inside, _OUTLINE), f"{name}: the mask, {words}"),
+            figure(drawn, f"{name}: the mask, {words}"),
         ),
         share,
         reason,
+        objects,
     )
 
 
