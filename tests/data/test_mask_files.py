@@ -213,7 +213,7 @@ def test_what_is_no_mask_is_refused_with_the_reason(mask: np.ndarray, reason: st
     path = save(tmp_path, "a.png" if mask.dtype == np.uint8 else "a.npy", mask)
     with pytest.raises(BadMask) as caught:
         read(path)
-    assert (caught.value.reason, caught.value.path) == (reason, path)
+    assert (caught.value.reason, caught.value.path) == (reason, str(path))
     assert words in caught.value.detail
     assert isinstance(caught.value, BadImage)  # whoever skips bad images skips these
     copy = pickle.loads(pickle.dumps(caught.value))  # as a loader process sends it
@@ -342,7 +342,7 @@ def test_a_folder_without_any_usable_mask_is_refused(
 
 
 def test_no_folder_at_all(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder.*selfseg masks"):
+    with pytest.raises(DataError, match=r"is no folder.*selfseg masks"):
         survey(MaskFolder(tmp_path / "absent"), list_images(photos))
 
 

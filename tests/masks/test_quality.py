@@ -100,11 +100,11 @@ def test_a_folder_of_maps(labelled: Path, tmp_path: Path) -> None:
     assert (scores.f_max, scores.iou, scores.images) == (1, 1, 4)
     assert measure_maps(maps, data).iou < 0.5  # of all classes but 0
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(maps / "scene6.png")
-    with pytest.raises(DataError, match="scene6.png: too-small"):
+    with pytest.raises(DataError, match=r"scene6\.png: too-small"):
         measure_maps(maps, data)
     Image.fromarray(np.zeros((50, 50), np.uint8)).save(maps / "scene6.png")
     with pytest.raises(DataError, match=r"\(50, 50\)"):
         measure_maps(maps, data)
     (maps / "scene6.png").unlink()
-    with pytest.raises(DataError, match="scene6.png: missing"):
+    with pytest.raises(DataError, match=r"scene6\.png: missing"):
         measure_maps(maps, data)

@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.masks.ranking import weigh
-from selfseg.masks.scene import Array, Scene, distances, enhance
-
-_ALIKE = 1e-3  # in units of CIELAB
+from selfseg.masks.scene import Array, Scene, enhance
 
 
 def absorbed_time(inner: NDArray[np.float64], absorbing: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -43,8 +41,6 @@ def absorbed_time(inner: NDArray[np.float64], absorbing: NDArray[np.float64]) ->
 
 def markov(scene: Scene) -> Array:
     """Saliency by absorbed time: (h, w) float32 in [0, 1]."""
-    if not distances(scene.colours).max() > _ALIKE:  # the time would only tell how far the frame is
-        return scene.spread(np.zeros(len(scene.areas)))
     at_frame = scene.at_frame
     # Copies of frame superpixels have their neighbours and themselves as neighbours; and see above.
     to_copies = scene.near | at_frame[:, None] | np.eye(len(at_frame), dtype=bool)

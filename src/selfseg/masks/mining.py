@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ def find_objects(image: NDArray[np.uint8], method: Method, cleaning: Cleaning) -
     if method == "hierarchy":
         cleaned = clean_objects(hierarchy.proposals(image), cleaning)
         return cleaned.mask.astype(np.float32), cleaned
-    values = saliency(image, cast(Prior, method))
+    values = saliency(image, method)
     return values, clean(values, cleaning)
 
 

@@ -59,7 +59,7 @@ class Cleaned(NamedTuple):
     """The objects of an image, and whether they are any good.
 
     Attributes:
-        ids: (H, W) int32 without the dropped pieces: 0 = background, objects from 1 on. A saliency map gives one object.
+        ids: (H, W) int32 without the dropped pieces: 0 = background, objects from 1 on. A saliency map gives one.
         reason: "" or why it is rejected: "empty" (nothing above the threshold, or only pieces that are too small),
             "small", "full" (a single object that leaves no background).
         share: of the image that is in the mask.

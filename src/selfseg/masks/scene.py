@@ -62,6 +62,11 @@ class Scene:
         np.fill_diagonal(links, False)
         return links
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all superpixels have the same colour (but for rounding), so that only their places differ."""
+        return float(np.ptp(self.colours, axis=0).max()) < 1e-3
+
     def spread(self, values: NDArray[np.floating]) -> Array:
         """(N,) values of superpixels to (h, w) float32 values of pixels."""
         return values.astype(np.float32)[self.regions]

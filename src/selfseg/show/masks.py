@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def mask_card(
     small = fit_within(image, _LONGEST)
     size = (small.shape[0], small.shape[1])
     gray = np.repeat(resize(soft, size)[..., None], 3, axis=2)
-    ids = np.asarray(resize(ids, size, smooth=False), np.int32)
+    ids = np.asarray(cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST), np.int32)
     drawn, objects = draw_segment(small, ids >= 0, _OUTLINE), int(ids.max()) + 1
     drawn[borders(ids) & (ids >= 0)] = _OUTLINE
     words = f"{objects} objects, " if objects > 1 else ""
