@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selfseg.errors import ConfigError
-from selfseg.masks.postprocess import Cleaning, clean
+from selfseg.masks.postprocess import Cleaning, clean, clean_objects
 
 
 def squares(*sides: int, value: float = 0.9) -> np.ndarray:
@@ -23,7 +23,7 @@ def test_pieces_below_one_percent_are_dropped() -> None:
     result = clean(squares(20, 9, 10))
     assert result.reason == ""
     assert result.share == pytest.approx((400 + 100) / 10_000)
-    assert result.mask.dtype == bool
+    assert (result.mask.dtype, result.ids.dtype) == (bool, np.int32)
     assert not result.mask[:9, 22:31].any()
     assert clean(squares(20, 9, 10), Cleaning(min_piece=0)).share == pytest.approx(0.0581)
 
@@ -80,3 +80,23 @@ def test_the_thresholds() -> None:
 def test_settings_that_can_not_work_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Cleaning(**options)
+
+
+def test_objects_that_are_too_small_are_dropped_and_the_rest_counted_anew() -> None:
+    ids = np.zeros((100, 100), np.int32)
+    ids[:9, :9], ids[20:60, :40], ids[20:60, 40:60] = 1, 2, 5
+    result = clean_objects(ids)
+    assert (result.reason, result.objects, result.share) == ("", 2, 0.24)
+    assert result.ids.dtype == np.int32
+    np.testing.assert_array_equal(result.ids, np.where(ids == 2, 1, np.where(ids == 5, 2, 0)))
+    np.testing.assert_array_equal(result.mask, ids > 1)
+    assert clean_objects(ids, Cleaning(min_piece=0)).objects == 3
+    assert clean_objects(ids * 0).reason == "empty"
+    assert clean_objects(ids * 0 + 1).reason == "full"
+    assert clean_objects(ids + 1).reason == ""  # several objects may fill the image
+    assert clean_objects(ids, Cleaning(min_area=0.3)).reason == "small"
+
+
+def test_a_map_gives_one_object() -> None:
+    result = clean(squares(20, 10))
+    assert (result.objects, result.ids.max(), result.mask.sum()) == (1, 1, 500)
