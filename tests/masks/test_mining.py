@@ -108,8 +108,9 @@ def test_nothing_usable_is_an_error_that_shows_the_page(tmp_path: Path) -> None:
         mine_masks(tmp_path / "photos", tmp_path / "masks", progress=False)
     page = (tmp_path / "masks" / "masks.html").read_text()
     assert "3 empty (nothing stands out enough, or only specks)" in page
-    with pytest.raises(EmptyCollection, match="no image"):
-        mine_masks(tmp_path / "masks", tmp_path / "more", progress=False)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(EmptyCollection, match="no images"):
+        mine_masks(tmp_path / "none", tmp_path / "more", progress=False)
 
 
 def test_maps_are_measured_beside_labels(labelled: Path, tmp_path: Path) -> None:
