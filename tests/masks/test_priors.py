@@ -19,7 +19,7 @@ from selfseg.masks.contrast import merge, quantise
 from selfseg.masks.markov import absorbed_time
 from selfseg.masks.priors import Prior, all_priors, saliency
 from selfseg.masks.ranking import affinity, rank_all
-from selfseg.masks.scene import distances, enhance, look_at, shrink, to_lab, unit_range
+from selfseg.masks.scene import distances, enhance, look_at, picture_inside, shrink, to_lab, unit_range
 
 PRIORS = get_args(Prior)
 MAPS = [name for name in PRIORS if name != "mean"]
@@ -144,6 +144,44 @@ def test_enhancing_cuts_at_otsus_threshold_and_keeps_the_order() -> None:
     assert (enhanced[50:] > 0.5).all()
     assert (enhanced[0], enhanced[-1]) == (0, 1)
     assert not unit_range(np.full(4, 7.0)).any()
+
+
+def framed(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], value: int = 0) -> np.ndarray:
+    framed = np.pad(image, (rows, columns, (0, 0)), constant_values=value)
+    return cv2.GaussianBlur(framed, (3, 3), 0)  # as a resized photograph's edges are
+
+
+@pytest.mark.parametrize("value", [0, 255])
+@pytest.mark.parametrize(("rows", "columns"), [((4, 5), (6, 3)), ((12, 12), (0, 0)), ((0, 0), (0, 9))])
+def test_a_drawn_frame_is_found(rows: tuple[int, int], columns: tuple[int, int], value: int) -> None:
+    down, across = picture_inside(framed(scene_image(), rows, columns, value))
+    for part, (first, last), size in ((down, rows, 90), (across, columns, 120)):
+        assert 0 <= part.start - first <= 2
+        assert part.start == 0 or first > 0
+        assert 0 <= first + size - part.stop <= 2
+        assert part.stop == first + size + last or last > 0
+
+
+@pytest.mark.parametrize("kind", ["plain ground", "constant", "photograph", "tiny", "wide bar"])
+def test_what_is_no_frame_stays(kind: str) -> None:
+    image = scene_image()
+    if kind == "plain ground":
+        image = np.full((90, 120, 3), 250, np.uint8)
+        image[8:80, 30:100] = (200, 40, 30)
+    elif kind == "constant":
+        image[:] = 90
+    elif kind == "tiny":
+        image = image[:3, :2]
+    elif kind == "wide bar":
+        image[:40] = 0
+    assert picture_inside(image) == (slice(0, image.shape[0]), slice(0, image.shape[1]))
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_drawn_frame_changes_little(prior: Prior) -> None:
+    image = framed(scene_image(), (5, 5), (5, 5))
+    found, truth = saliency(image, prior) >= 0.5, np.pad(disc(), 5)
+    assert (found & truth).sum() / (found | truth).sum() > 0.75
 
 
 # --- robust background detection ---

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.errors import ConfigError
-from selfseg.masks.scene import Scene, look_at, shrink
+from selfseg.masks.scene import Scene, look_at, picture_inside, shrink
 
 CUT = 25.0
 """The largest cost of a merger, in squared units of CIELAB: two halves of an image that differ by 7 cost 24.5."""
@@ -65,9 +65,11 @@ def proposals(image: NDArray[np.uint8], cut: float = CUT, frame: float = FRAME) 
     """
     if not cut >= 0 or not frame > 0:
         raise ConfigError(f"cut {cut} must be at least 0 and frame {frame} above 0, e.g. {CUT} and {FRAME}")
-    scene = look_at(shrink(image))
-    segments = merge(scene, cut)[scene.regions]
-    ids = _objects(segments, frame)
+    whole = shrink(image)
+    inside = picture_inside(whole)
+    scene = look_at(np.ascontiguousarray(whole[inside]))
+    ids = np.zeros(whole.shape[:2], np.int32)
+    ids[inside] = _objects(merge(scene, cut)[scene.regions], frame)
     if ids.shape != image.shape[:2]:
         ids = np.asarray(cv2.resize(ids, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.int32)
     return ids
