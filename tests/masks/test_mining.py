@@ -109,7 +109,7 @@ def test_nothing_usable_is_an_error_that_shows_the_page(tmp_path: Path) -> None:
     page = (tmp_path / "masks" / "masks.html").read_text()
     assert "3 empty (nothing stands out enough, or only specks)" in page
     (tmp_path / "none").mkdir()
-    with pytest.raises(EmptyCollection, match="no images"):
+    with pytest.raises(EmptyCollection, match="holds no image"):
         mine_masks(tmp_path / "none", tmp_path / "more", progress=False)
 
 
