@@ -30,7 +30,7 @@ def test_help_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[s
     assert all(f" {verb} " in out for verb in cli._VERBS)
 
 
-@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "concepts", "evaluate", "report"])
+@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "concepts", "evaluate", "masks", "report"])
 def test_every_verb_has_help_and_refuses_what_it_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     assert f"selfseg {verb}" in said(capsys)[0]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from selfseg.inference import embed as embed
     from selfseg.inference import load as load
     from selfseg.inference import segment as segment
+    from selfseg.masks.mining import mine_masks as mine_masks
     from selfseg.methods import MaskContrast as MaskContrast
     from selfseg.methods import MaskContrastConfig as MaskContrastConfig
     from selfseg.methods import Method as Method
@@ -62,6 +63,7 @@ _WHERE = {
     "evaluate": "selfseg.evaluation.run",
     "export": "selfseg.exporting.run",
     "load": "selfseg.inference",
+    "mine_masks": "selfseg.masks.mining",
     "recipes": "selfseg.training.recipe",
     "report": "selfseg.show.report",
     "segment": "selfseg.inference",

@@ -1,4 +1,4 @@
-"""The command `selfseg`: each verb is one public function of the same name.
+"""The command `selfseg`: each verb is one public function of the same name (of masks, `mine_masks`).
 
 A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
 that is not a number with 5.
@@ -37,6 +37,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
+  [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
   [bold]report[/]    RUN                          one page that shows what was learned
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
   [bold]recipes[/]                                what can be trained
@@ -376,6 +377,13 @@ def _report(run: Positional[Path], images: Path | None = None, count: int = 12, 
     return 0
 
 
+def _masks(words: list[str]) -> int:
+    from selfseg.masks.command import masks
+
+    _say(f"written: {tyro.cli(masks, prog='selfseg masks', args=words)}")
+    return 0
+
+
 def _export(
     run: Positional[Path],
     format: Literal["timm", "torchvision", "detectron2", "mmseg", "safetensors", "onnx"],
@@ -436,6 +444,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "concepts": lambda words: _parse("concepts", _concepts, words),
     "evaluate": lambda words: _parse("evaluate", _evaluate, words),
     "transfer": _transfer,
+    "masks": _masks,
     "report": lambda words: _parse("report", _report, words),
     "export": lambda words: _parse("export", _export, words),
     "recipes": _list_recipes,

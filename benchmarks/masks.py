@@ -1,0 +1,104 @@
+"""What saliency priors and proposals cost on one core, and how good they are beside labels.
+
+python benchmarks/masks.py                          # speed on a drawn image
+python benchmarks/masks.py DATA --split train       # and quality on a labelled folder, class 0 being background
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import cv2
+import numpy as np
+
+from selfseg.data.catalog import open_labelled
+from selfseg.files import write_json
+from selfseg.masks.mining import Method, find_objects
+from selfseg.masks.postprocess import Cleaning
+from selfseg.masks.priors import Prior, all_priors
+from selfseg.masks.quality import MaskQuality, labelled_objects
+
+RESULTS = Path(__file__).parent / "results"
+METHODS = get_args(Method)
+
+
+def drawn(height: int, width: int) -> np.ndarray:
+    """An object on a textured ground."""
+    random = np.random.default_rng(0)
+    image = cv2.resize(random.integers(60, 160, (height // 20, width // 20, 3), np.uint8), (width, height))
+    cv2.circle(image, (width // 2, height // 2), height // 4, (210, 60, 40), -1)
+    return np.clip(image + random.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+
+
+def measure_speed(repeats: int) -> list[dict[str, object]]:
+    """Milliseconds of processor time at 400x300, with the cut; the first call compiles and is left out."""
+    image, rows = drawn(300, 400), []
+    for method in METHODS:
+        times = []
+        for _ in range(repeats + 1):
+            start = time.process_time()
+            find_objects(image, method, Cleaning())
+            times.append(1000 * (time.process_time() - start))
+        rows.append({"name": method, "best_ms": round(min(times[1:]), 2), "median_ms": round(np.median(times[1:]), 2)})
+    return rows
+
+
+def measure_quality(root: Path, split: str, every: int) -> list[dict[str, object]]:
+    """Every prior, their mean, and all proposals together over the images of a split, in one pass."""
+    data = open_labelled(root, split)
+    index = {name: i for i, name in enumerate(data.images.names)}
+    measures = {method: MaskQuality() for method in METHODS}
+    for n, (name, truth, valid) in enumerate(labelled_objects(data)):
+        if n % every:
+            continue
+        image = data.images.read(index[name])
+        maps = dict(all_priors(image, get_args(Prior)))
+        for method, measure in measures.items():
+            values = maps[method] if method in maps else find_objects(image, method, Cleaning())[0]
+            measure.add(values, truth, valid)
+    return [{"name": method} | measure.scores().as_dict() for method, measure in measures.items()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", type=Path, help="a labelled folder")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th image")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="in benchmarks/results if not given")
+    arguments = parser.parse_args(argv)
+    cv2.setNumThreads(1)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    speed = measure_speed(arguments.repeats)
+    for row in speed:
+        sys.stdout.write(f"{row['name']:9} {row['best_ms']:7.2f} ms best {row['median_ms']:7.2f} ms median\n")
+    quality = measure_quality(arguments.data, arguments.split, arguments.every) if arguments.data else []
+    for row in quality:
+        numbers = "  ".join(f"{key} {row[key]:.3f}" for key in ("f_max", "f_max_at", "f_adaptive", "mae", "iou"))
+        sys.stdout.write(f"{row['name']:9} {numbers}  ({row['images']} images)\n")
+    where = f" {'/'.join(arguments.data.resolve().parts[-1:])} --split {arguments.split}" if arguments.data else ""
+    write_json(
+        arguments.out or RESULTS / ("masks.json" if arguments.data else "masks_speed.json"),
+        {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": f"python benchmarks/masks.py{where} --every {arguments.every} --repeats {arguments.repeats}",
+            "commit": commit,
+            "machine": {"processor": platform.machine(), "system": platform.system()},
+            "versions": {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__},
+            "speed_400x300": speed,
+            "quality": quality,
+        },
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Object masks for a folder of images, without labels: a saliency prior, or proposals, cut and cleaned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.data.catalog import LabelledImages, open_labelled
+from selfseg.data.images import ImageCollection, SkipLog, read_image
+from selfseg.data.mask_files import MaskFolder
+from selfseg.errors import BadImage, DataError, EmptyCollection
+from selfseg.files import read_json
+from selfseg.inference import Images, collect, track_images
+from selfseg.masks import hierarchy
+from selfseg.masks.files import SOFT_FOLDER, MaskWriter
+from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
+from selfseg.masks.priors import VERSION, Prior, check_prior, saliency
+from selfseg.masks.quality import MaskScores, measure_maps
+from selfseg.ops.slic import ALGORITHM_VERSION
+from selfseg.show.masks import MaskCard, mask_card, write_masks_page
+
+Method = Literal[Prior, "hierarchy"]
+"""A saliency prior, or several objects by `selfseg.masks.hierarchy`."""
+
+_SHOWN = 24  # images of each kind on the page
+
+
+def mine_masks(
+    images: Images,
+    out: Path | str,
+    method: Method = "mean",
+    cleaning: Cleaning | None = None,
+    labels: Path | str | None = None,
+    split: str = "train",
+    progress: bool = True,
+    max_bad: float = 0.05,
+) -> Path:
+    """Mine a mask of what stands out in each image, without labels.
+
+    Writes the files that `selfseg.masks.files` lists; `MaskFolder(out)` reads them, and a page shows images beside
+    masks, and what was rejected and why. An interrupted call goes on where it stopped, and a second one does only what
+    is missing: new images, images that changed, everything if it is to be made otherwise.
+
+    Args:
+        images: a folder, a list file, paths or a collection.
+        out: the folder to write: new, or one that an earlier call made.
+        method: a prior (`selfseg.masks.priors` tells what there is), or "hierarchy".
+        cleaning: how maps become masks; the defaults if None.
+        labels: a labelled folder to measure the maps with, as ROOT of `selfseg.data.catalog`; class 0 is background,
+            all others are objects. Its images are found among `images` by their names.
+        split: of the labelled folder.
+        progress: whether to show a progress bar on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
+
+    Returns:
+        The path of masks.html.
+
+    Raises:
+        ConfigError: for an option that can't work, or an `out` that holds something else.
+        EmptyCollection: if there are no images, or none has a usable mask (the page is written before).
+        TooManyBadImages: if too many can't be read.
+        DataError: if none of the images has a label.
+        RunError: if another process is at work on `out`.
+        StorageError: if the disk is full.
+
+    Example:
+        >>> mine_masks("photos", "masks")  # doctest: +SKIP
+    """
+    cleaning, version = cleaning or Cleaning(), hierarchy.VERSION
+    if method != "hierarchy":
+        method, version = check_prior(method), VERSION
+    collection = collect(images)
+    truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
+    how = {"method": method, "cleaning": asdict(cleaning), "version": version, "superpixels": ALGORITHM_VERSION}
+    with MaskWriter(out, collection, how) as writer:
+        log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
+        for i, image in track_images(collection, writer.missing(), log, "masks", progress):
+            writer.write(i, *find_objects(image, method, cleaning))
+        for name in log.skipped:
+            writer.discard(name)
+        scores = None if truth is None else _measure(writer, truth)
+        note = writer.finish(log.skipped, None if scores is None else scores.as_dict())
+        page = write_masks_page(writer.out, read_json(note), *_cards(writer))
+        kept = int(read_json(note)["kept"])
+    if not kept:
+        raise EmptyCollection(
+            f"none of the {len(collection)} images has a usable mask; {page} shows why, {note} counts the reasons. "
+            "Another --method or a lower --threshold may help"
+        )
+    return page
+
+
+def find_objects(image: NDArray[np.uint8], method: Method, cleaning: Cleaning) -> tuple[NDArray[np.float32], Cleaned]:
+    """The map and the objects of an image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        method: as for `mine_masks`.
+        cleaning: how the map becomes a mask.
+
+    Returns:
+        values: (H, W) float32 in [0, 1]; of "hierarchy" 1 in all objects.
+        cleaned: the objects.
+    """
+    if method == "hierarchy":
+        cleaned = clean_objects(hierarchy.proposals(image), cleaning)
+        return cleaned.mask.astype(np.float32), cleaned
+    values = saliency(image, method)
+    return values, clean(values, cleaning)
+
+
+def _labelled(data: LabelledImages, collection: ImageCollection) -> LabelledImages:
+    """The labelled images that are in the collection."""
+    names = set(collection.names)
+    both = [i for i, name in enumerate(data.images.names) if name in names]
+    if not both:
+        raise DataError(
+            f"none of the {len(data)} labelled images of {data.root} ({data.split}) is among the images, which are "
+            f"named like {collection.names[0]!r}; give the images of that split: {data.images.root}"
+        )
+    labels = tuple(data.labels[i] for i in both)
+    return LabelledImages(data.root, data.split, data.images.subset(both), labels, data.class_names)
+
+
+def _measure(writer: MaskWriter, data: LabelledImages) -> MaskScores:
+    made = [i for i, name in enumerate(data.images.names) if name in writer.entries]
+    labels = tuple(data.labels[i] for i in made)
+    there = LabelledImages(data.root, data.split, data.images.subset(made), labels, data.class_names)
+    return measure_maps(writer.out / SOFT_FOLDER, there)
+
+
+def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:
+    """Images evenly over the collection: those with a mask, and those whose mask was rejected."""
+    entries = [writer.entries[name] for name in writer.images.names if name in writer.entries]
+    place = {name: i for i, name in enumerate(writer.images.names)}
+    cards: tuple[list[MaskCard], list[MaskCard]] = ([], [])
+    masks = MaskFolder(writer.out, min_area=0, max_area=1)  # the areas were judged when they were written
+    for rejected, found in enumerate(cards):
+        of_kind = [entry for entry in entries if bool(entry["reason"]) == bool(rejected)]
+        for entry in _spread(of_kind, _SHOWN):
+            name = entry["name"]
+            try:
+                image = writer.images.read(place[name])
+                height, width = image.shape[:2]
+                soft = read_image(writer.soft(name), max_pixels=height * width)[..., 0]
+                if rejected:
+                    ids = (soft >= max(1, 255 * entry["threshold"])).astype(np.int32) - 1
+                else:
+                    ids = masks.get(name, height, width)
+            except BadImage:  # gone or changed since
+                continue
+            if soft.shape == ids.shape:
+                found.append(mask_card(name, image, soft, ids, entry["share"], entry["reason"]))
+    return cards
+
+
+def _spread(entries: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    places = np.unique(np.linspace(0, len(entries) - 1, min(most, len(entries))).round().astype(int))
+    return [entries[i] for i in places] if entries else []
