@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfseg.diagnosis import doctor as doctor
     from selfseg.discovery import concepts as concepts
+    from selfseg.evaluation.fewlabels import finetune as finetune
     from selfseg.evaluation.run import evaluate as evaluate
     from selfseg.evaluation.transfer import transfer as transfer
     from selfseg.exporting.run import export as export
@@ -62,6 +63,7 @@ _WHERE = {
     "embed": "selfseg.inference",
     "evaluate": "selfseg.evaluation.run",
     "export": "selfseg.exporting.run",
+    "finetune": "selfseg.evaluation.fewlabels",
     "load": "selfseg.inference",
     "mine_masks": "selfseg.masks.mining",
     "recipes": "selfseg.training.recipe",

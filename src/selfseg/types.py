@@ -113,6 +113,7 @@ class EvalResult:
         options: whatever else the protocol was run with (steps of the linear layer, points of k-means, ...).
         recipe_hash: the run's recipe, or "" for a baseline.
         package_version: selfseg's.
+        labels: the share of the fit split's labelled images that was learned from, in percent; None = all there are.
     """
 
     protocol: str
@@ -135,6 +136,7 @@ class EvalResult:
     options: Mapping[str, Any] = field(default_factory=dict)
     recipe_hash: str = ""
     package_version: str = ""
+    labels: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -123,3 +123,13 @@ def test_real_labels(shared_data: Path) -> None:
     assert len(data.class_names) == 11
     assert data.class_names[0] == "Sky"
     assert data.read_label(0).shape == (360, 480)
+
+
+def test_a_subset_keeps_names_and_pairs(labelled):
+    data = open_labelled(labelled, "train")
+    some = data.subset([4, 1])
+    assert len(some) == 2
+    assert some.images.names == (data.images.names[4], data.images.names[1])
+    assert np.array_equal(some.images.read(0), data.images.read(4))
+    assert np.array_equal(some.read_label(1), data.read_label(1))
+    assert (some.class_names, some.root, some.split) == (data.class_names, data.root, "train")

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfseg.cli import main
-from selfseg.data.catalog import open_labelled
 from selfseg.errors import CheckpointError, ConfigError, NonFiniteLoss, RecipeMismatch, RunError
 from selfseg.evaluation import finetuning
 from selfseg.evaluation.finetuning import open_source, rate_at
@@ -17,13 +16,9 @@ from selfseg.evaluation.results import read_results
 from selfseg.evaluation.transfer import (
     FCN,
     PRESETS,
-    CropDataset,
     TransferConfig,
     ade20k,
     cityscapes,
-    collate_crops,
-    random_crop,
-    segmentation_loss,
     transfer,
     voc12aug,
 )
@@ -212,54 +207,6 @@ def test_the_papers_schedules() -> None:
     assert PRESETS["coco-2x"]().steps == 180_000
     for preset in PRESETS.values():
         assert "Paper: " in (preset.__doc__ or "")
-
-
-def test_crops_keep_image_and_label_together() -> None:
-    label = np.zeros((40, 60), np.uint8)
-    label[10:30, 20:45] = 1
-    image = COLOURS[label]
-    seen = set()
-    for seed in range(40):
-        config = replace(TINY, crop=50, scale=(0.5, 2.0))
-        cropped, cropped_label = random_crop(image, label, config, np.random.default_rng(seed))
-        assert cropped.shape == (50, 50, 3)
-        assert cropped_label.shape == (50, 50)
-        assert cropped.dtype == cropped_label.dtype == np.uint8
-        outside = cropped_label == 255
-        assert (cropped[outside] == (124, 116, 104)).all()
-        seen |= set(np.unique(cropped_label).tolist())
-        # But for interpolated borders, each pixel has its label's colour.
-        distance = np.abs(cropped[..., None, :].astype(int) - COLOURS[None, None, :2].astype(int)).sum(3).argmin(2)
-        assert (distance == cropped_label)[~outside].mean() > 0.93
-    assert seen == {0, 1, 255}
-    again = random_crop(image, label, config, np.random.default_rng(39))
-    assert np.array_equal(again[0], cropped)
-
-
-def test_short_side_is_what_images_are_scaled_from() -> None:
-    config = replace(TINY, crop=80, scale=(1.0, 1.0), short_side=60)
-    _, label = random_crop(
-        np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30), np.uint8), config, np.random.default_rng(0)
-    )
-    assert (label != 255).sum() == 60 * 80
-
-
-def test_an_example_is_a_function_of_its_key(shapes: Path) -> None:
-    dataset = CropDataset(open_labelled(shapes, "train"), TINY)
-    assert np.array_equal(dataset[(3, 1)][0], dataset[(3, 1)][0])
-    assert not np.array_equal(dataset[(3, 1)][0], dataset[(4, 1)][0])
-    other = CropDataset(dataset.data, replace(TINY, seed=1))
-    assert not np.array_equal(dataset[(3, 1)][0], other[(3, 1)][0])
-
-
-def test_a_batch_without_a_label_has_a_loss_of_zero_with_gradient() -> None:
-    model = FCN(make_backbone("resnet18", 32), 3, 8, 1)
-    void = np.full((32, 32), 255, np.uint8)
-    batch = collate_crops([(np.zeros((32, 32, 3), np.uint8), void)] * 2)
-    loss = segmentation_loss(model, batch)
-    loss.backward()
-    assert loss.item() == 0
-    assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in model.parameters())
 
 
 def test_bf16_trains(shapes: Path, tmp_path: Path) -> None:

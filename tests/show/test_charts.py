@@ -1,7 +1,10 @@
 import math
+import re
 from xml.etree import ElementTree
 
-from selfseg.show.charts import line_chart, ticks
+import pytest
+
+from selfseg.show.charts import Curve, line_chart, points_chart, standalone, ticks
 
 
 def curve(svg):
@@ -41,3 +44,34 @@ def test_the_reference_is_inside():
 def test_ticks_are_round():
     assert ticks(0.03, 0.97, 4) == [0.25, 0.5, 0.75]
     assert ticks(5, 5, 3) == [5]
+
+
+CURVES = [
+    Curve("<ours>", (1, 10, 100), (0.2, 0.3, 0.4), (0.05, 0, 0.02)),
+    Curve("theirs", (1, 100), (0.1, 0.4), (0, 0)),
+]
+
+
+def test_points_lie_on_a_logarithmic_axis_with_their_deviations():
+    chart = ElementTree.fromstring(points_chart(CURVES, "few", "%", "mIoU", (0.03, "constant")))
+    lines = [line.get("points").split() for line in chart.findall("polyline")]
+    x, y = zip(*([float(v) for v in pair.split(",")] for pair in lines[0]), strict=True)
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2)
+    assert y[0] - y[1] == pytest.approx(y[1] - y[2], abs=0.2)
+    assert lines[1][1] == lines[0][2]
+    bars = [path.get("d") for path in chart.findall("path")]
+    assert len(bars) == 2
+    low, up = (float(v) for v in re.fullmatch(r"M[\d.]+ ([\d.]+)V([\d.]+)M.*", bars[0]).groups())
+    assert (low + up) / 2 == pytest.approx(y[0], abs=0.2)
+    assert low - up == pytest.approx(y[0] - y[1], abs=0.2)  # twice 0.05
+    texts = [text.text for text in chart.findall("text")]
+    assert {"<ours>", "theirs", "1", "10", "100", "constant", "mIoU"} <= set(texts)
+
+
+def test_points_of_one_place_or_none():
+    assert points_chart([], "few", "%", "mIoU") == ""
+    one = points_chart([Curve("a", (5,), (0.0,), (0.0,))], "few", "%", "mIoU")
+    assert "nan" not in one
+    alone = ElementTree.fromstring(standalone(one))
+    assert alone.tag.endswith("svg")
+    assert "stroke" in alone[0].text

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,15 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def subset(self, indices: Sequence[int]) -> LabelledImages:
+        """Some of the images, in the given order, with their names in the whole."""
+        images = ImageCollection(
+            self.images.root,
+            tuple(self.images.paths[index] for index in indices),
+            tuple(self.images.names[index] for index in indices),
+        )
+        return replace(self, images=images, labels=tuple(self.labels[index] for index in indices))
 
     def read_label(self, index: int) -> NDArray[np.uint8]:
         """The label of image `index`.

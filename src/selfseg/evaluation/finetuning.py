@@ -1,4 +1,4 @@
-"""A whole network learns from labels: what the transfer protocols share.
+"""A whole network learns from labels: what the transfer protocols and the few-label curve share.
 
 SGD with the schedules of the published protocols, on one device. Like training, it is a pure function of its settings,
 its data and the weights that it starts from: batch i is a function of (seed, i), whatever is drawn at random inside of
@@ -172,27 +172,34 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
         else:
             what = Path(source).name
             sentence = load_backbone(backbone, source, config.backbone)
+    return Start(backbone, what, sentence, weights_hash(backbone)), config
+
+
+def weights_hash(network: nn.Module) -> str:
+    """16 hex digits of everything that a network holds."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(backbone.state_dict().items()):
+    for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return Start(backbone, what, sentence, digest.hexdigest()), config
+    return digest.hexdigest()
 
 
-def claim_folder(out: Path, record: Mapping[str, Any]) -> None:
+def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -> None:
     """Make OUT, or check that it is of the same job.
 
     Args:
         out: the folder.
-        record: what the outcome depends on, ready for JSON.
+        record: what the outcome depends on, ready for JSON; it lies in OUT/KIND.json.
+        kind: what the job is.
 
     Raises:
         RecipeMismatch: if OUT is of another job; the message shows the difference.
         RunError: if OUT is something else.
     """
-    path = out / "transfer.json"
+    path = out / f"{kind}.json"
     wanted = json.loads(json.dumps(record))
     if path.is_file():
-        if any((out / "checkpoints").glob("step_*")):  # a first attempt without any may have had a wrong setting
+        # A first attempt that left nothing may have had a wrong setting.
+        if any(any(out.rglob(left)) for left in ("checkpoints/step_*", "cells/*/cell.json")):
             held = read_json(path)
             changed = [
                 f"{key}: {held.get(key)} -> {wanted.get(key)}"
@@ -201,12 +208,12 @@ def claim_folder(out: Path, record: Mapping[str, Any]) -> None:
             ]
             if changed:
                 raise RecipeMismatch(
-                    f"{out} holds another transfer:\n  "
+                    f"{out} holds another {kind}:\n  "
                     + "\n  ".join(changed)
                     + "\ngive another --out, or the old settings to go on with it"
                 )
     elif not is_unclaimed(out):
-        raise RunError(f"{out} exists and is no transfer of selfseg; give another --out")
+        raise RunError(f"{out} exists and is no {kind} of selfseg; give another --out")
     mark_output(out)
     write_json(path, wanted)
 
@@ -220,6 +227,8 @@ def fine_tune(
     groups: list[dict[str, Any]] | None = None,
     checkpoint_every: int = 1000,
     progress: bool = True,
+    what: str = "transfer",
+    keep_weights: bool = True,
 ) -> None:
     """Train a model in OUT, or go on with it; afterwards it has the last iteration's weights.
 
@@ -229,9 +238,12 @@ def fine_tune(
         loss: the scalar loss of a batch.
         batches: gives the batches from an iteration on.
         out: the job's folder, see `claim_folder`.
-        groups: of parameters, for the optimiser; None = all alike.
+        groups: of parameters, for the optimiser; None = all alike. The learning rate of a group with a "scale" is so
+            many times that of the others.
         checkpoint_every: iterations between checkpoints.
         progress: show a progress bar.
+        what: what it says.
+        keep_weights: write OUT/weights.safetensors at the end.
 
     Raises:
         RunError: if another process is at work on OUT.
@@ -243,7 +255,10 @@ def fine_tune(
     with sole_use(out):
         for folder in (out, out / "checkpoints"):
             remove_leftovers(folder)
-        _fine_tune(model, config, loss, batches, out, groups, checkpoint_every, progress)
+        _fine_tune(model, config, loss, batches, out, groups, checkpoint_every, progress, what)
+        if keep_weights:
+            weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+            write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
 
 
 def _fine_tune(
@@ -255,6 +270,7 @@ def _fine_tune(
     groups: list[dict[str, Any]] | None,
     checkpoint_every: int,
     progress: bool,
+    what: str,
 ) -> None:
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
@@ -278,7 +294,7 @@ def _fine_tune(
     model.train()
     stream = batches(step) if step < config.steps else iter(())
     waited, since, window = 0.0, time.perf_counter(), step
-    with stop_signals() as stop, ProgressBar(config.steps, step, progress, "transfer") as bar:
+    with stop_signals() as stop, ProgressBar(config.steps, step, progress, what) as bar:
         while step < config.steps:
             asked = time.perf_counter()
             try:
@@ -296,7 +312,7 @@ def _fine_tune(
                 )
             rate = rate_at(config, step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("scale", 1.0)
             # Dropout and drawn proposals are a function of (seed, step), so that a resumed job draws the same.
             torch.manual_seed(step_seed(config.seed, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
@@ -320,8 +336,6 @@ def _fine_tune(
                 waited, since, window = 0.0, now, step
             if step % checkpoint_every == 0 or step == config.steps:
                 save()
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
 
 
 def describe(kind: str, source: object, start: Start, data: Path | str, config: FineTuningConfig) -> dict[str, Any]:

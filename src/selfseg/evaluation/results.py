@@ -1,17 +1,23 @@
-"""Results on disk and in a table."""
+"""Results: made of confusions, on disk and in a table."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from rich.table import Table
 
 from selfseg import identity
+from selfseg.data.catalog import LabelledImages
 from selfseg.evaluation.coco import DetectionResult
+from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
+from selfseg.evaluation.passes import Tally
 from selfseg.files import read_json
 from selfseg.types import EvalResult
 
@@ -33,15 +39,120 @@ def package_version() -> str:
         return ""
 
 
+def summary(metrics: Sequence[Metrics], prefix: str = "") -> dict[str, float]:
+    """Means over seeds, and standard deviations (of a sample; 0 for one seed).
+
+    Example:
+        >>> summary([Metrics(0.25, 0.5, ()), Metrics(0.75, 0.5, ())])["miou"]
+        0.5
+    """
+    result = {}
+    for name, values in (("miou", [m.miou for m in metrics]), ("accuracy", [m.accuracy for m in metrics])):
+        result[f"{prefix}{name}"] = float(np.mean(values))
+        result[f"{prefix}{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return result
+
+
+def result_of(
+    confusions: Sequence[NDArray[np.int64]],
+    tally: Tally,
+    measured: LabelledImages,
+    *,
+    protocol: str,
+    protocol_version: int,
+    what: str,
+    fit_split: str,
+    resolution: int | str,
+    seeds: tuple[int, ...],
+    options: Mapping[str, Any],
+    matching: str = "none",
+    k: int | None = None,
+    further: Mapping[str, float] | None = None,
+    counts: Mapping[str, int] | None = None,
+    recipe_hash: str = "",
+    labels: float | None = None,
+    crf: bool = False,
+) -> EvalResult:
+    """The result that the confusions of some seeds make.
+
+    Args:
+        confusions: one per seed, (C, C) or (C, C + 1) with "none" as the last column; rows = truth.
+        tally: what the pass over the measured split met.
+        measured: the split.
+        protocol: its name, and so on: see `EvalResult`.
+        protocol_version: of the protocol.
+        what: was measured.
+        fit_split: that was learned from.
+        resolution: of the images.
+        seeds: of the confusions.
+        options: to which the absent classes are added.
+        matching: of clusters.
+        k: clusters.
+        further: metrics beside mIoU and accuracy.
+        counts: beside the tally's.
+        recipe_hash: of the run.
+        labels: percentage of labels.
+        crf: whether one refined the prediction.
+    """
+    metrics = [metrics_of(confusion) for confusion in confusions]
+    class_iou = mean_class_iou(metrics)
+    names = measured.class_names
+    absent = [name for name, value in zip(names, class_iou, strict=True) if value is None]
+    return EvalResult(
+        protocol=protocol,
+        protocol_version=protocol_version,
+        what=what,
+        dataset=measured.root.resolve().name,
+        split=measured.split,
+        fit_split=fit_split,
+        metrics={**summary(metrics), **(further or {})},
+        class_names=names,
+        class_iou=class_iou,
+        confusion=tuple(tuple(int(value) for value in row) for row in confusions[0][:, : len(names)]),
+        matching=matching,
+        k=k,
+        resolution=resolution,
+        crop="none",
+        crf=crf,
+        seeds=seeds,
+        counts={
+            "images": tally.images,
+            "pixels": tally.pixels,
+            "void": tally.void,
+            "skipped": tally.skipped,
+            **(counts or {}),
+        },
+        options={**options, "absent_classes": absent},
+        recipe_hash=recipe_hash,
+        package_version=package_version(),
+        labels=labels,
+    )
+
+
+def split_name(fit: LabelledImages, measured: LabelledImages) -> str:
+    """What a result calls the split that was learned from: with its data set, if that is another than the measured."""
+    return fit.split if fit.root == measured.root else f"{fit.root.resolve().name}/{fit.split}"
+
+
 def result_name(result: EvalResult | DetectionResult) -> str:
     """The file name of a result: the same question gives the same name, so that a new answer takes the old one's place.
 
     Example: "camvid-val-clusters-k64-embedder.json".
     """
-    k, crf = (result.k, result.crf) if isinstance(result, EvalResult) else (None, False)
-    kind = [result.protocol, f"k{k}" if k is not None else "", "crf" if crf else ""]
-    parts = [result.dataset, result.split, *kind, result.what]
+    asked = []
+    if isinstance(result, EvalResult):
+        asked = [f"k{result.k}" if result.k is not None else ""]
+        asked += ["crf" if result.crf else ""]
+        asked += [f"labels{result.labels:g}" if result.labels is not None else ""]
+        asked += [f"{len(result.class_names)}classes" if result.options.get("classes") else ""]
+        asked += [f"fit-{result.fit_split}" if fitted_elsewhere(result) else ""]
+    parts = [result.dataset, result.split, result.protocol, *asked, result.what]
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
+
+
+def fitted_elsewhere(result: EvalResult) -> bool:
+    """Whether what was learned from is worth telling: the measured split itself, or another data set."""
+    return result.protocol != "constant" and (result.fit_split == result.split or "/" in result.fit_split)
 
 
 def read_results(run: Path | str) -> list[EvalResult]:
@@ -70,8 +181,11 @@ def format_table(results: Iterable[EvalResult]) -> Table:
 
 
 def _column(result: EvalResult) -> str:
+    if result.labels is not None:
+        return f"{result.protocol} {result.labels:g} %"
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
-    return f"{name} + CRF" if result.crf else name
+    name = f"{name} + CRF" if result.crf else name
+    return f"{name}, fitted on {result.fit_split}" if fitted_elsewhere(result) else name
 
 
 def _cell(result: EvalResult) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 460, 210
@@ -95,6 +96,134 @@ def line_chart(
     parts.append(f'<polyline class="curve" points="{curve}"/>')
     parts.append(f'<circle class="end" cx="{px(middle[-1][0]):.1f}" cy="{py(middle[-1][1]):.1f}" r="3.2"/></svg>')
     return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Some measured points of one thing.
+
+    Attributes:
+        name: of the thing.
+        x: N ascending values above 0.
+        y: N values.
+        spread: N standard deviations, drawn as bars; 0 = none.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def points_chart(
+    curves: Sequence[Curve], title: str, x_label: str, y_label: str, reference: tuple[float, str] | None = None
+) -> str:
+    """A few measured points of several things, as an SVG element: x on a logarithmic axis, y from 0.
+
+    The first curve has the page's accent and full dots, the others are gray and dashed with hollow ones, so that they
+    differ without colour too.
+
+    Args:
+        curves: at least one with a point.
+        title: what is shown.
+        x_label: under the axis.
+        y_label: above the axis.
+        reference: a dashed horizontal line and its name.
+
+    Returns:
+        SVG, or an empty string without any point.
+
+    Example:
+        >>> points_chart([Curve("a", (1, 100), (0.2, 0.4), (0, 0.1))], "few", "%", "mIoU").startswith("<svg")
+        True
+    """
+    places = sorted({value for curve in curves for value in curve.x})
+    if not places:
+        return ""
+    top = _TOP + 18 * (1 + len(curves))
+    height = _HEIGHT + 18 * len(curves)
+    first, last = math.log(places[0]), math.log(places[-1])
+    if first == last:
+        first, last = first - 1, last + 1
+    reach = [y + s for curve in curves for y, s in zip(curve.y, curve.spread, strict=True)]
+    high = 1.06 * max(*reach, reference[0] if reference else 0.0, 1e-9)
+    inner = 14  # keeps the first and last points off the frame
+
+    def px(value: float) -> float:
+        share = (math.log(value) - first) / (last - first)
+        return _LEFT + inner + share * (_WIDTH - _LEFT - _RIGHT - 2 * inner)
+
+    def py(value: float) -> float:
+        return height - _BOTTOM - min(max(value / high, 0.0), 1.0) * (height - top - _BOTTOM)
+
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>"
+        f'<text class="tick" x="{_LEFT - 34}" y="{top - 12}">{escape(y_label)}</text>'
+    ]
+    for tick in ticks(0, high, 4):
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{py(tick):.1f}" y2="{py(tick):.1f}"/>'
+            f'<text class="tick" x="{_LEFT - 7}" y="{py(tick) + 4:.1f}" text-anchor="end">{_format(tick)}</text>'
+        )
+    right = -math.inf
+    for place in places:
+        if px(place) - right >= 26:  # room for the figures
+            right = px(place)
+            parts.append(
+                f'<text class="tick" x="{right:.1f}" y="{height - _BOTTOM + 14}" text-anchor="middle">'
+                f"{_format(place)}</text>"
+            )
+    parts.append(
+        f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{height - 5}" text-anchor="end">{escape(x_label)}</text>'
+    )
+    if reference is not None:
+        parts.append(
+            f'<line class="reference" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{py(reference[0]):.1f}" '
+            f'y2="{py(reference[0]):.1f}"/><text class="tick" x="{_WIDTH - _RIGHT}" y="{py(reference[0]) - 5:.1f}" '
+            f'text-anchor="end">{escape(reference[1])}</text>'
+        )
+    for number, curve in enumerate(curves):
+        other = " other" if number else ""
+        row = _TOP + 18 * number
+        parts.append(
+            f'<line class="curve{other}" x1="{_LEFT}" x2="{_LEFT + 26}" y1="{row}" y2="{row}"/>'
+            f'<circle class="dot{other}" cx="{_LEFT + 13}" cy="{row}" r="3.6"/>'
+            f'<text class="tick" x="{_LEFT + 34}" y="{row + 4}">{escape(curve.name)}</text>'
+        )
+        line = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(curve.x, curve.y, strict=True))
+        parts.append(f'<polyline class="curve{other}" points="{line}"/>')
+        for x, y, spread in zip(curve.x, curve.y, curve.spread, strict=True):
+            if spread > 0:
+                low, up = py(y - spread), py(y + spread)
+                parts.append(
+                    f'<path class="spread{other}" d="M{px(x):.1f} {low:.1f}V{up:.1f}M{px(x) - 4:.1f} {low:.1f}h8'
+                    f'M{px(x) - 4:.1f} {up:.1f}h8"/>'
+                )
+            parts.append(f'<circle class="dot{other}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="3.6"/>')
+    return "".join([*parts, "</svg>"])
+
+
+_ALONE = """<style>
+svg { background: #fff; font-family: sans-serif; } .grid { stroke: #e4e1db; }
+.tick { fill: #6b6862; font-size: 11.5px; }
+.curve { fill: none; stroke: #2f5fd0; stroke-width: 2; } .curve.other { stroke: #6b6862; stroke-dasharray: 6 4; }
+.dot { fill: #2f5fd0; stroke: #2f5fd0; stroke-width: 1.6; } .dot.other { fill: #fff; stroke: #6b6862; }
+.spread { fill: none; stroke: #2f5fd0; stroke-width: 1.4; } .spread.other { stroke: #6b6862; }
+.reference { stroke: #6b6862; stroke-width: 1.2; stroke-dasharray: 2 4; }
+</style>"""
+
+
+def standalone(svg: str) -> str:
+    """A chart as a file of its own, with the page's light colours.
+
+    Example:
+        >>> chart = points_chart([Curve("a", (1,), (0.2,), (0,))], "few", "%", "mIoU")
+        >>> standalone(chart).startswith('<svg xmlns="http://www.w3.org/2000/svg" width="920"')
+        True
+    """
+    opened = svg.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * _WIDTH}"', 1)
+    return opened.replace(">", ">" + _ALONE, 1) + "\n"
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

@@ -49,7 +49,7 @@ from selfseg.show.pictures import (
     pca_picture,
     stored_basis,
 )
-from selfseg.show.results import Comparison, compare_results
+from selfseg.show.results import Comparison, compare_results, few_label_curves
 from selfseg.show.what_it_sees import Figure, figure, read_plan, region_figures, stored_figures, view_figures
 
 _BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
@@ -173,6 +173,7 @@ def report(
         "views": views,
         "charts": _charts(log),
         "comparisons": _comparisons(run, notes),
+        "few_labels": _few_labels(run),
         "skipped": _skipped(run),
         "recipe": (run / "recipe.yaml").read_text(encoding="utf-8") if recipe else "",
         "commands": _commands(run, recipe, bool(clusterings)),
@@ -364,9 +365,17 @@ def _charts(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
 def _comparisons(run: Path, notes: list[str]) -> list[Comparison]:
     try:
         return compare_results(run)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         notes.append(f"The results in {run / 'results'} can't be read: {error}")
         return []
+
+
+def _few_labels(run: Path) -> list[tuple[str, Markup, str]]:
+    """Title, plot and fine print of each few-label curve."""
+    try:
+        return [(curve.title, Markup(curve.svg()), curve.fine_print) for curve in few_label_curves(run)]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []  # the comparisons have said so
 
 
 def _skipped(run: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfseg.files import read_json
+from selfseg.show.charts import Curve, points_chart
 from selfseg.types import EvalResult
 
 
@@ -46,19 +47,102 @@ def compare_results(run: Path | str) -> list[Comparison]:
 
     Raises:
         ValueError: if a file is no JSON.
-        TypeError, KeyError: if a file is no `EvalResult`.
+        TypeError, KeyError, AttributeError: if a file is no `EvalResult`.
     """
-    files = sorted((Path(run) / "results").glob("*.json"))
-    results = [EvalResult.from_dict(read_json(path)) for path in files]
+    results = _read(run)
     groups: dict[tuple[str, str, tuple[str, ...]], list[EvalResult]] = {}
     for result in results:
         groups.setdefault((result.dataset, result.split, result.class_names), []).append(result)
     return [_compare(group) for group in groups.values()]
 
 
+@dataclass(frozen=True)
+class FewLabels:
+    """What was measured with few labels on one split of one data set, by one setting.
+
+    Attributes:
+        key: of the setting.
+        title: data set and split.
+        curves: mIoU over the share of the labels in percent; the run's embedder first.
+        constant: mIoU of the most frequent class, or None.
+        fine_print: how it was measured.
+    """
+
+    key: str
+    title: str
+    curves: tuple[Curve, ...]
+    constant: float | None
+    fine_print: str
+
+    def svg(self) -> str:
+        """The plot."""
+        reference = None if self.constant is None else (self.constant, "most frequent class")
+        return points_chart(self.curves, self.title, "labelled images, %", "mIoU", reference)
+
+
+def few_label_curves(run: Path | str) -> list[FewLabels]:
+    """The few-label curves of RUN/results.
+
+    Raises:
+        As `compare_results`.
+    """
+    return curves_of(_read(run))
+
+
+def curves_of(results: Sequence[EvalResult]) -> list[FewLabels]:
+    """The few-label curves among results."""
+    groups: dict[tuple[str, str, str], list[EvalResult]] = {}
+    for result in results:
+        if result.labels is not None:
+            groups.setdefault((str(result.options.get("curve")), result.dataset, result.split), []).append(result)
+    found = []
+    for (key, dataset, split), group in groups.items():
+        names = sorted({result.what for result in group}, key=lambda what: (what != "embedder", what))
+        constants = [
+            r.metrics["miou"] for r in results if (r.protocol, r.dataset, r.split) == ("constant", dataset, split)
+        ]
+        # The rates differ with the share; what is told is of the largest.
+        last = max(group, key=lambda result: result.labels or 0.0)
+        told = last.options
+        found.append(
+            FewLabels(
+                key,
+                f"{dataset}, {split}: mIoU by share of the labels",
+                tuple(_curve(what, [r for r in group if r.what == what]) for what in names),
+                constants[0] if constants else None,
+                f"The whole network learns from the share of the {last.fit_split} split's labels, {told.get('steps')} "
+                f"steps of {told.get('batch_size')} crops of {told.get('crop')} px; bars are the standard deviation "
+                f"over splits ({', '.join(f'{r.labels:g} %: {len(r.seeds)}' for r in _one_each(group))}).",
+            )
+        )
+    return found
+
+
+def _curve(what: str, results: Sequence[EvalResult]) -> Curve:
+    ordered = sorted(results, key=lambda result: result.labels or 0.0)
+    name = "this run's weights" if what == "embedder" else f"{what}, the weights it began from"
+    return Curve(
+        "random weights" if what == "random" else name,
+        tuple(result.labels or 0.0 for result in ordered),
+        tuple(float(result.metrics["miou"]) for result in ordered),
+        tuple(float(result.metrics.get("miou_std", 0.0)) for result in ordered),
+    )
+
+
+def _one_each(results: Sequence[EvalResult]) -> list[EvalResult]:
+    by_share = {result.labels or 0.0: result for result in results}
+    return [by_share[share] for share in sorted(by_share)]
+
+
+def _read(run: Path | str) -> list[EvalResult]:
+    values = [read_json(path) for path in sorted((Path(run) / "results").glob("*.json"))]
+    return [EvalResult.from_dict(value) for value in values if value.get("protocol") != "detection"]
+
+
 def _compare(results: Sequence[EvalResult]) -> Comparison:
     # A constant prediction has no protocol of its own: it stands in every column.
     measured = [result for result in results if result.protocol != "constant"] or list(results)
+    measured.sort(key=lambda result: result.labels or 0.0)  # file names have 100 before 25
     constants = {result.what: result for result in results if result.protocol == "constant"}
     columns = list(dict.fromkeys(_column(result) for result in measured))
     by_place = {(result.what, _column(result)): result for result in measured}
@@ -99,9 +183,14 @@ def _cell(result: EvalResult, best: float) -> Cell:
 
 
 def _column(result: EvalResult) -> str:
+    if result.labels is not None:
+        return f"{result.protocol}, {result.labels:g} % of the labels"
     name = result.protocol if result.k is None else f"{result.protocol}, k = {result.k}"
     name = name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
-    return f"{name} + CRF" if result.crf else name
+    name = f"{name} + CRF" if result.crf else name
+    # The measured split itself, or another data set.
+    elsewhere = result.fit_split == result.split or "/" in result.fit_split
+    return f"{name}, fitted on {result.fit_split}" if elsewhere and result.protocol != "constant" else name
 
 
 def _fine_print(result: EvalResult) -> str:

@@ -9,24 +9,20 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
+from selfseg.cli.console import ERR, OUT, parse, say
+from selfseg.cli.measuring import evaluate, finetune, transfer
 from selfseg.errors import ConfigError, Interrupted, SelfsegError
 
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
-
-Settings = TypeVar("Settings")
-
-_out = Console()
-_err = Console(stderr=True)
 
 _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic segmenter
 
@@ -36,6 +32,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
   [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
+  [bold]finetune[/]  RUN DATA --labels 1 5 25     what the run is worth where labels are few, as a curve
   [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
   [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
   [bold]report[/]    RUN                          one page that shows what was learned
@@ -57,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        _out.print(_USAGE, highlight=False)
+        OUT.print(_USAGE, highlight=False)
         return 0
     if words[0] in ("-V", "--version"):
         import selfseg
 
-        _out.print(f"selfseg {selfseg.__version__}", highlight=False)
+        OUT.print(f"selfseg {selfseg.__version__}", highlight=False)
         return 0
     try:
         verb = _VERBS.get(words[0])
@@ -70,18 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"no verb {words[0]!r}; there are {', '.join(_VERBS)}")
         return verb(words[1:])
     except SelfsegError as error:
-        _err.print("[bold red]error:[/] ", end="")
-        _err.print(str(error), markup=False, highlight=False)
+        ERR.print("[bold red]error:[/] ", end="")
+        ERR.print(str(error), markup=False, highlight=False)
         return error.exit_code
     except SystemExit as stop:  # tyro's way to end after --help and wrong options
         return stop.code if isinstance(stop.code, int) else ConfigError.exit_code
     except KeyboardInterrupt:
-        _err.print("interrupted")
+        ERR.print("interrupted")
         return 130
-
-
-def _parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
-    return tyro.cli(function, prog=f"selfseg {verb}", args=list(words))
 
 
 def _train(words: list[str]) -> int:
@@ -89,7 +82,7 @@ def _train(words: list[str]) -> int:
 
     known = recipes()
     if not words or words[0] in ("-h", "--help"):
-        _out.print("selfseg train RECIPE IMAGES --out RUN [settings]; the recipes:\n", highlight=False)
+        OUT.print("selfseg train RECIPE IMAGES --out RUN [settings]; the recipes:\n", highlight=False)
         _list_recipes([])
         return 0 if words else ConfigError.exit_code
     name, rest = words[0], words[1:]
@@ -109,7 +102,7 @@ def _train(words: list[str]) -> int:
             return 0
         raise
     if rank() == 0:
-        _say(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27")
+        say(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27")
     return 0
 
 
@@ -166,7 +159,7 @@ def _cluster(
 
     paths = cluster(run, images, k, seed=seed, points=points, position=position, device=device, max_bad=max_bad)
     for path in paths:
-        _say(f"written: {path}")
+        say(f"written: {path}")
     return 0
 
 
@@ -190,7 +183,7 @@ def _segment(
     """
     from selfseg.inference import segment
 
-    _say(f"written: {segment(run, images, out, k=k, device=device, max_bad=max_bad)}")
+    say(f"written: {segment(run, images, out, k=k, device=device, max_bad=max_bad)}")
     return 0
 
 
@@ -208,7 +201,7 @@ def _embed(
     """
     from selfseg.inference import embed
 
-    _say(f"written: {embed(run, images, out, device=device, max_bad=max_bad)}")
+    say(f"written: {embed(run, images, out, device=device, max_bad=max_bad)}")
     return 0
 
 
@@ -249,117 +242,8 @@ def _concepts(
         device=device,
         max_bad=max_bad,
     )
-    _say(f"written: {page}")
+    say(f"written: {page}")
     return 0
-
-
-def _evaluate(
-    run: Positional[Path],
-    data: Positional[Path],
-    protocols: tuple[Literal["clusters", "linear", "prototypes"], ...] = ("clusters", "linear"),
-    k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
-    seeds: int = 5,
-    split: str = "val",
-    fit_split: str = "train",
-    resolution: int | None = None,
-    baselines: bool = True,
-    untrained: bool = False,
-    backbone: bool = False,
-    position: float = 0.0,
-    crf: bool = False,
-    device: str = "auto",
-) -> int:
-    """Measure a run on a labelled folder, beside trivial baselines.
-
-    Args:
-        run: the trained run.
-        data: folder with {train,val}/{images,labels}, classes.txt.
-        protocols: clusters, linear, prototypes (of a run whose method has some).
-        k: numbers of clusters; the number of classes and 64 if not given.
-        seeds: how many seeds k-means is run with.
-        split: the split that is measured.
-        fit_split: the split that clusters and the linear layer are fitted on.
-        resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
-        baselines: also measure the trivial baselines.
-        untrained: also measure the same network with random weights.
-        backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
-        position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
-        crf: also measure everything with its probabilities refined by a CRF (much slower).
-        device: auto, cpu or cuda.
-    """
-    from selfseg.evaluation.results import format_table
-    from selfseg.evaluation.run import evaluate
-    from selfseg.ops.crf import CRFConfig
-
-    results = evaluate(
-        run,
-        data,
-        protocols=protocols,
-        k=k or None,
-        seeds=seeds,
-        split=split,
-        fit_split=fit_split,
-        resolution=resolution,
-        baselines=baselines,
-        untrained=untrained,
-        backbone=backbone,
-        position=position,
-        crf=CRFConfig() if crf else None,
-        device=device,
-    )
-    _out.print(format_table(results))
-    return 0
-
-
-def _transfer(words: list[str]) -> int:
-    from selfseg.evaluation.transfer import PRESETS, transfer
-
-    if not words or words[0] in ("-h", "--help"):
-        _say("selfseg transfer PRESET RUN|FILE|imagenet|random DATA --out DIR [settings]; the presets:\n")
-        for name, preset in PRESETS.items():
-            _out.print(f"[bold]{name:12}[/]{(preset.__doc__ or '').splitlines()[0]}", highlight=False, soft_wrap=True)
-        return 0 if words else ConfigError.exit_code
-    if words[0] not in PRESETS:
-        raise ConfigError(f"no preset {words[0]!r}; there are {', '.join(PRESETS)}")
-    default: Any = _TransferJob(tyro.MISSING, tyro.MISSING, tyro.MISSING, PRESETS[words[0]]())
-    settings: Any = _TransferJob[type(default.config)]  # type: ignore[misc]
-    about = PRESETS[words[0]].__doc__
-    job = tyro.cli(settings, default=default, args=words[1:], prog=f"selfseg transfer {words[0]}", description=about)
-    result = transfer(
-        job.source,
-        job.data,
-        job.config,
-        job.out,
-        device=job.device,
-        workers=job.workers,
-        checkpoint_every=job.checkpoint_every,
-    )
-    numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
-    _say(f"{result.what} on {result.dataset} {result.split}: {numbers}; written: {job.out}")
-    return 0
-
-
-@dataclass(frozen=True)
-class _TransferJob(Generic[Settings]):
-    """The options of `selfseg transfer PRESET`.
-
-    Attributes:
-        source: a run; or a file of weights, "imagenet" or "random", for which --backbone tells the architecture.
-        data: a labelled folder; COCO's folder for detection.
-        out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
-        config: the preset's settings.
-        device: auto, cpu or cuda.
-        workers: processes that read images.
-        checkpoint_every: iterations between checkpoints.
-    """
-
-    source: Positional[str]
-    data: Positional[Path]
-    out: Path
-    config: OmitArgPrefixes[Settings]
-    device: str = "auto"
-    workers: int = 4
-    checkpoint_every: int = 1000
 
 
 def _report(run: Positional[Path], images: Path | None = None, count: int = 12, device: str = "auto") -> int:
@@ -373,14 +257,14 @@ def _report(run: Positional[Path], images: Path | None = None, count: int = 12, 
     """
     from selfseg.show.report import report
 
-    _say(f"written: {report(run, images=images, count=count, device=device)}")
+    say(f"written: {report(run, images=images, count=count, device=device)}")
     return 0
 
 
 def _masks(words: list[str]) -> int:
     from selfseg.masks.command import masks
 
-    _say(f"written: {tyro.cli(masks, prog='selfseg masks', args=words)}")
+    say(f"written: {tyro.cli(masks, prog='selfseg masks', args=words)}")
     return 0
 
 
@@ -399,7 +283,7 @@ def _export(
     from selfseg.exporting.run import card_of, export
 
     path = export(run, format, out)
-    _say(f"written: {path}; how to load it: {card_of(path)}")
+    say(f"written: {path}; how to load it: {card_of(path)}")
     return 0
 
 
@@ -411,9 +295,9 @@ def _list_recipes(words: list[str]) -> int:
     for name, function in recipes().items():
         lines = [escape(line.strip()) for line in (function.__doc__ or "").strip().splitlines()]
         if words and words[0] == name:
-            _out.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)
+            OUT.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)
         elif not words:
-            _out.print(f"[bold]{name:26}[/]{lines[0]}", highlight=False, soft_wrap=True)
+            OUT.print(f"[bold]{name:26}[/]{lines[0]}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -423,7 +307,7 @@ def _doctor(words: list[str]) -> int:
     from selfseg.diagnosis import doctor
 
     diagnosis = doctor()
-    _out.print(diagnosis.table())
+    OUT.print(diagnosis.table())
     return 0 if diagnosis.healthy else 1
 
 
@@ -431,22 +315,18 @@ def _methods(known: dict[str, Any]) -> list[str]:
     return [name.removesuffix("_small") for name in known if name.endswith("_small")]
 
 
-def _say(sentence: str) -> None:
-    """Print a line as it is: paths may hold brackets, and are copied from it."""
-    _out.print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
 _VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
-    "cluster": lambda words: _parse("cluster", _cluster, words),
-    "segment": lambda words: _parse("segment", _segment, words),
-    "embed": lambda words: _parse("embed", _embed, words),
-    "concepts": lambda words: _parse("concepts", _concepts, words),
-    "evaluate": lambda words: _parse("evaluate", _evaluate, words),
-    "transfer": _transfer,
+    "cluster": lambda words: parse("cluster", _cluster, words),
+    "segment": lambda words: parse("segment", _segment, words),
+    "embed": lambda words: parse("embed", _embed, words),
+    "concepts": lambda words: parse("concepts", _concepts, words),
+    "evaluate": lambda words: parse("evaluate", evaluate, words),
+    "finetune": finetune,
+    "transfer": transfer,
     "masks": _masks,
-    "report": lambda words: _parse("report", _report, words),
-    "export": lambda words: _parse("export", _export, words),
+    "report": lambda words: parse("report", _report, words),
+    "export": lambda words: parse("export", _export, words),
     "recipes": _list_recipes,
     "doctor": _doctor,
 }

@@ -1,0 +1,213 @@
+"""The verbs that measure on labelled folders: evaluate, finetune, transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from selfseg.cli.console import OUT, say
+from selfseg.errors import ConfigError
+
+Settings = TypeVar("Settings")
+
+
+def evaluate(
+    run: Positional[Path],
+    data: Positional[Path],
+    protocols: tuple[Literal["clusters", "linear", "prototypes", "objects", "retrieval"], ...] = ("clusters", "linear"),
+    k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
+    seeds: int = 5,
+    split: str = "val",
+    fit_split: str = "train",
+    resolution: int | None = None,
+    baselines: bool = True,
+    untrained: bool = False,
+    backbone: bool = False,
+    features: bool = False,
+    position: float = 0.0,
+    crf: bool = False,
+    linear: Literal["adamw", "sgd"] = "adamw",
+    fit_data: Path | None = None,
+    masks: Path | None = None,
+    objects: Literal["paper", "reference"] = "paper",
+    classes: tuple[str, ...] = (),
+    neighbours: int = 1,
+    device: str = "auto",
+) -> int:
+    """Measure a run on a labelled folder, beside trivial baselines.
+
+    Args:
+        run: the trained run.
+        data: folder with {train,val}/{images,labels}, classes.txt.
+        protocols: clusters, linear, prototypes (of a run whose method has some), objects and retrieval (of a run with a
+            saliency head, or with --masks).
+        k: numbers of clusters; the number of classes and 64 if not given.
+        seeds: how many seeds k-means is run with.
+        split: the split that is measured.
+        fit_split: the split that clusters and the linear layer are fitted on.
+        resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
+        baselines: also measure the trivial baselines.
+        untrained: also measure the same network with random weights.
+        backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
+        features: also measure the decoder's features, before its last linear map.
+        position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
+        crf: also measure everything but objects with its probabilities refined by a CRF (much slower).
+        linear: how the linear layer is trained; sgd is the papers' schedule.
+        fit_data: another labelled folder of the same classes to fit on: the protocol domain.
+        masks: folder of masks that say what objects are, instead of the saliency head.
+        objects: how objects become vectors, as MaskContrast's paper says or as its reference implementation does.
+        classes: that retrieval is measured on, besides the first, the background; all if not given.
+        neighbours: that vote in retrieval.
+        device: auto, cpu or cuda.
+    """
+    from dataclasses import replace
+
+    from selfseg.evaluation.linear import LinearConfig, linear_sgd
+    from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
+    from selfseg.evaluation.results import format_table
+    from selfseg.evaluation.run import evaluate as measure
+    from selfseg.ops.crf import CRFConfig
+
+    results = measure(
+        run,
+        data,
+        protocols=protocols,
+        k=k or None,
+        seeds=seeds,
+        split=split,
+        fit_split=fit_split,
+        resolution=resolution,
+        baselines=baselines,
+        untrained=untrained,
+        backbone=backbone,
+        features=features,
+        position=position,
+        crf=CRFConfig() if crf else None,
+        linear=linear_sgd() if linear == "sgd" else LinearConfig(),
+        fit_data=fit_data,
+        objects=replace(
+            ObjectsConfig() if objects == "paper" else reference_objects(),
+            masks=masks,
+            classes=classes,
+            neighbours=neighbours,
+        ),
+        device=device,
+    )
+    OUT.print(format_table(results))
+    return 0
+
+
+def transfer(words: list[str]) -> int:
+    """Fine-tune a backbone by a preset."""
+    from selfseg.evaluation.transfer import PRESETS
+    from selfseg.evaluation.transfer import transfer as run_transfer
+
+    if not words or words[0] in ("-h", "--help"):
+        say("selfseg transfer PRESET RUN|FILE|imagenet|random DATA --out DIR [settings]; the presets:\n")
+        for name, preset in PRESETS.items():
+            OUT.print(f"[bold]{name:12}[/]{(preset.__doc__ or '').splitlines()[0]}", highlight=False, soft_wrap=True)
+        return 0 if words else ConfigError.exit_code
+    if words[0] not in PRESETS:
+        raise ConfigError(f"no preset {words[0]!r}; there are {', '.join(PRESETS)}")
+    default: Any = _TransferJob(tyro.MISSING, tyro.MISSING, tyro.MISSING, PRESETS[words[0]]())
+    settings: Any = _TransferJob[type(default.config)]  # type: ignore[misc]
+    about = PRESETS[words[0]].__doc__
+    job = tyro.cli(settings, default=default, args=words[1:], prog=f"selfseg transfer {words[0]}", description=about)
+    result = run_transfer(
+        job.source,
+        job.data,
+        job.config,
+        job.out,
+        device=job.device,
+        workers=job.workers,
+        checkpoint_every=job.checkpoint_every,
+    )
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items() if "_std" not in name)
+    say(f"{result.what} on {result.dataset} {result.split}: {numbers}; written: {job.out}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _TransferJob(Generic[Settings]):
+    """The options of `selfseg transfer PRESET`.
+
+    Attributes:
+        source: a run; or a file of weights, "imagenet" or "random", for which --backbone tells the architecture.
+        data: a labelled folder; COCO's folder for detection.
+        out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
+        config: the preset's settings.
+        device: auto, cpu or cuda.
+        workers: processes that read images.
+        checkpoint_every: iterations between checkpoints.
+    """
+
+    source: Positional[str]
+    data: Positional[Path]
+    out: Path
+    config: OmitArgPrefixes[Settings]
+    device: str = "auto"
+    workers: int = 4
+    checkpoint_every: int = 1000
+
+
+def finetune(words: list[str]) -> int:
+    """The few-label curve."""
+    from selfseg.evaluation.fewlabels import FewLabelsConfig
+    from selfseg.evaluation.fewlabels import finetune as run_curve
+    from selfseg.evaluation.results import format_table
+
+    default: Any = _CurveJob(tyro.MISSING, tyro.MISSING, FewLabelsConfig())
+    about = (
+        "Fine-tune the whole network on shares of the labels, from the run's weights and from those that it began "
+        "from, and plot the curve. The same command goes on with a stopped one; further shares and splits are added."
+    )
+    settings: Any = _CurveJob[FewLabelsConfig]
+    job = tyro.cli(settings, default=default, args=words, prog="selfseg finetune", description=about)
+    results = run_curve(
+        job.run,
+        job.data,
+        labels=job.labels,
+        splits=job.splits,
+        config=job.config,
+        out=job.out,
+        init=job.init,
+        device=job.device,
+        workers=job.workers,
+        checkpoint_every=job.checkpoint_every,
+    )
+    OUT.print(format_table(results))
+    say(f"the plot: selfseg report {job.run}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _CurveJob(Generic[Settings]):
+    """The options of `selfseg finetune`.
+
+    Attributes:
+        run: the trained run.
+        data: folder with {train,val}/{images,labels}, classes.txt.
+        config: how the cells are trained.
+        labels: shares of the labelled images in percent; at least one image is taken.
+        splits: random subsets for each share, the same for both networks.
+        out: folder for the work; RUN/finetune/DATA if not given.
+        init: what the run began from (a file, imagenet, random); what its recipe says if not given.
+        device: auto, cpu or cuda.
+        workers: processes that read images.
+        checkpoint_every: iterations between checkpoints.
+    """
+
+    run: Positional[Path]
+    data: Positional[Path]
+    config: OmitArgPrefixes[Settings]
+    labels: tuple[float, ...] = (1.0, 2.0, 5.0, 12.5, 100.0)
+    splits: int = 3
+    out: Path | None = None
+    init: str | None = None
+    device: str = "auto"
+    workers: int = 2
+    checkpoint_every: int = 1000
