@@ -1,10 +1,13 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from selfseg.errors import ConfigError
-from selfseg.evaluation.linear import LinearConfig, fit_linear
+from selfseg.evaluation.linear import LinearConfig, fit_linear, linear_sgd
 
 
 def problem(n: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,3 +53,41 @@ def test_no_label_at_all():
         fit_linear(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 3, LinearConfig())
     with pytest.raises(ConfigError, match="steps must be at least 1"):
         LinearConfig(steps=0)
+
+
+def test_the_papers_schedule_is_plain_sgd_with_a_drop():
+    generator = np.random.default_rng(0)
+    pixels, labels = generator.normal(size=(40, 3)), generator.integers(0, 4, 40)
+    config = replace(linear_sgd(), epochs=5, drop=3)
+    assert (config.learning_rate, config.weight_decay, config.images) == (0.1, 1e-4, 16)
+    head = fit_linear(torch.from_numpy(pixels).float(), torch.from_numpy(labels), 4, config, seed=7, images=16)
+
+    # All images are a batch, so that an epoch is a step; gradients of softmax and cross entropy by hand.
+    weight = 0.01 * torch.randn(4, 3, generator=torch.Generator().manual_seed(7)).double().numpy()
+    bias, speeds = np.zeros(4), [np.zeros((4, 3)), np.zeros(4)]
+    for epoch in range(5):
+        logits = pixels @ weight.T + bias
+        share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        error = (share - np.eye(4)[labels]) / 40
+        for i, gradient in enumerate((error.T @ pixels + 1e-4 * weight, error.sum(0))):
+            speeds[i] = 0.9 * speeds[i] + gradient
+        rate = 0.1 if epoch < 3 else 0.01
+        weight, bias = weight - rate * speeds[0], bias - rate * speeds[1]
+    assert head.weight.numpy() == pytest.approx(weight, abs=1e-5)
+    assert head.bias.numpy() == pytest.approx(bias, abs=1e-5)
+
+
+def test_a_batch_of_sgd_is_of_so_many_images(monkeypatch):
+    sizes = []
+    real = torch.nn.functional.cross_entropy
+
+    def watched(logits, labels, weight):
+        sizes.append(len(labels))
+        return real(logits, labels, weight=weight)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", watched)
+    config = replace(linear_sgd(), epochs=2)
+    fit_linear(torch.randn(400, 3), torch.zeros(400, dtype=torch.int64), 2, config, images=100)
+    assert sizes == [64] * 12  # 16 of 100 images; what is left of an epoch is left out
+    with pytest.raises(ConfigError, match="adamw or sgd, not 'lars'"):
+        replace(config, optimizer="lars")

@@ -17,9 +17,10 @@ from selfseg.evaluation import (
     evaluate,
     evaluate_extractors,
     format_table,
+    linear_sgd,
     read_results,
 )
-from selfseg.evaluation.features import backbone_extractor
+from selfseg.evaluation.features import backbone_extractor, features_extractor
 from selfseg.evaluation.results import result_name
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.ops.crf import CRFConfig
@@ -231,8 +232,8 @@ def test_what_the_layer_learned_from_can_not_be_measured(tmp_path):
 
 
 def test_options_that_can_not_work(tmp_path):
-    with pytest.raises(ConfigError, match="not retrieval"):
-        evaluate(PERFECT, tmp_path, protocols=["retrieval"])
+    with pytest.raises(ConfigError, match="not detection"):
+        evaluate(PERFECT, tmp_path, protocols=["detection"])
     with pytest.raises(ConfigError, match="at least 1"):
         evaluate(PERFECT, tmp_path, k=[0])
     with pytest.raises(ConfigError, match="seed"):
@@ -304,3 +305,39 @@ def test_an_untrained_network_beside_the_trained(tmp_path):
     assert [(r.what, r.resolution) for r in results] == [("embedder", 32), ("untrained", 32)]
     other = evaluate(embedder, root, protocols=["linear"], seeds=1, linear=QUICK, baselines=False, resolution=48)
     assert (other[0].resolution, embedder.resolution) == (48, 32)
+
+
+def test_a_probe_of_another_data_set_is_of_the_protocol_domain(tmp_path):
+    here, there = draw(tmp_path / "here"), draw(tmp_path / "there", wrong=0.1)
+    results = evaluate(PERFECT, here, ["linear", "clusters"], k=[4], seeds=1, linear=QUICK, fit_data=there)
+    probes = [r for r in results if r.what == "perfect"]
+    assert [(r.protocol, r.fit_split) for r in probes] == [("clusters", "there/train"), ("domain", "there/train")]
+    assert all(r.dataset == "here" and r.metrics["miou"] == 1 for r in probes)
+    assert results[-1].what == "most frequent class"
+    # The measured split's name is no reason to refuse another data set's.
+    assert evaluate(PERFECT, here, ["linear"], seeds=1, linear=QUICK, fit_data=there, fit_split="val", baselines=False)
+    (there / "classes.txt").write_text("blue\ngreen\nred\nyellow\nnever\n")
+    with pytest.raises(ConfigError, match="other classes"):
+        evaluate(PERFECT, here, ["linear"], linear=QUICK, fit_data=there)
+
+
+def test_objects_are_no_pixels(tmp_path):
+    root = draw(tmp_path / "stripes")
+    splits = open_labelled(root, "train"), open_labelled(root, "val")
+    with pytest.raises(ConfigError, match="objects are of objects; call evaluate"):
+        evaluate_extractors([PERFECT], *splits, EvaluationConfig(protocols=("linear", "objects")))
+
+
+def test_what_the_heads_share_is_measured_on_request(tmp_path):
+    root = draw(tmp_path / "stripes")
+    config = EmbedderConfig(backbone="resnet18", output_stride=16, decoder="deeplabv3", dim=4, resolution=64)
+    embedder = Embedder(config).eval()
+    results = evaluate(embedder, root, ["linear"], seeds=1, linear=linear_sgd(), features=True, baselines=False)
+    assert [r.what for r in results] == ["embedder", "decoder features"]
+    assert all(r.options["optimizer"] == "sgd" for r in results)
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3)).astype(np.uint8)
+    features = features_extractor(embedder).extract(image)
+    assert features.shape == (256, 4, 5)
+    with torch.no_grad():
+        again = torch.nn.functional.normalize(embedder.decoder.project(features[None]), dim=1)[0]
+    assert torch.allclose(again, embedder.embed(image), atol=1e-5)

@@ -51,3 +51,12 @@ def test_bad_tables():
         match_majority(np.zeros(3, np.int64))
     with pytest.raises(ConfigError, match="greedy"):
         match_hungarian(np.ones((2, 2), np.int64), "greedy")
+
+
+def test_the_background_is_the_first_cluster_whatever_it_holds():
+    counts = np.array([[1, 90, 0], [50, 2, 8], [40, 30, 1]])
+    assert match_hungarian(counts).tolist() != [0, 2, 1]
+    assert match_hungarian(counts, background=True).tolist() == [0, 2, 1]
+    more = np.vstack([counts, [[0, 0, 50]]])
+    assert match_hungarian(more, background=True).tolist() == [0, -1, 1, 2]
+    assert match_hungarian(counts[:1], background=True).tolist() == [0]

@@ -2,20 +2,25 @@
 
 from selfseg.evaluation.clusters import ClustersConfig
 from selfseg.evaluation.features import Extractor, embedder_extractor
-from selfseg.evaluation.linear import LinearConfig
+from selfseg.evaluation.linear import LinearConfig, linear_sgd
+from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
 from selfseg.evaluation.prototypes import PrototypesConfig
 from selfseg.evaluation.results import format_table, read_results
-from selfseg.evaluation.run import EvaluationConfig, evaluate, evaluate_extractors
+from selfseg.evaluation.run import evaluate, evaluate_extractors
+from selfseg.evaluation.sheet import EvaluationConfig
 
 __all__ = [
     "ClustersConfig",
     "EvaluationConfig",
     "Extractor",
     "LinearConfig",
+    "ObjectsConfig",
     "PrototypesConfig",
     "embedder_extractor",
     "evaluate",
     "evaluate_extractors",
     "format_table",
+    "linear_sgd",
     "read_results",
+    "reference_objects",
 ]

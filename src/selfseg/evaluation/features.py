@@ -86,6 +86,23 @@ def backbone_extractor(embedder: Embedder, resolution: int | None = None) -> Ext
     return embedder_extractor(bare, resolution, name="backbone")
 
 
+def features_extractor(embedder: Embedder, resolution: int | None = None) -> Extractor:
+    """What an embedder's heads share: the decoder's features, before the last linear map and not normalised.
+
+    Args:
+        embedder: stays on its device.
+        resolution: short side in px that images are resized to instead of the embedder's own.
+    """
+    side = resolution or embedder.resolution
+
+    @torch.no_grad()
+    def extract(image: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(embedder.mean.device)
+        return embedder.features(pixels.float() / 255)[0].float().cpu()
+
+    return Extractor("decoder features", resized(extract, side), resolution=side or "native")
+
+
 def positioned(extractor: Extractor, weight: float) -> Extractor:
     """An extractor of unit vectors with the pixel's place in the image appended, see `add_position`."""
     return replace(

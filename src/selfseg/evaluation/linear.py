@@ -13,6 +13,7 @@ The ViCE paper says one 1x1 layer, and so does this; the reference implementatio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +31,14 @@ class LinearConfig:
 
     Attributes:
         pixels: about how many labelled pixels are drawn from the fit split, equally from each image.
-        steps: of AdamW, cosine from `learning_rate` to 0.
-        batch: pixels a step.
+        steps: of AdamW; with SGD `epochs` and `images` say it.
+        batch: pixels of a step of AdamW.
         learning_rate: at the start, for standardised features.
-        weight_decay: of AdamW, on the weight only.
+        weight_decay: on the weight only.
+        optimizer: "adamw" with a cosine from `learning_rate` to 0, or "sgd" with momentum 0.9, see `linear_sgd`.
+        epochs: passes over the drawn pixels, of SGD.
+        drop: the epoch from which SGD's learning rate is a tenth.
+        images: so many images' share of the drawn pixels is a step of SGD.
         balanced: weigh each class by the inverse of its frequency among the drawn pixels; off in the papers.
         standardise: see the top of this file.
     """
@@ -45,14 +50,31 @@ class LinearConfig:
     weight_decay: float = 0.0
     balanced: bool = False
     standardise: bool = True
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    epochs: int = 60
+    drop: int = 40
+    images: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("pixels", "steps", "batch"):
+        if self.optimizer not in ("adamw", "sgd"):
+            raise ConfigError(f"the linear layer's optimizer is adamw or sgd, not {self.optimizer!r}")
+        for name in ("pixels", "steps", "batch", "epochs", "drop", "images"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"the linear layer's {name} must be at least 1, not {getattr(self, name)}")
 
 
-def fit_linear(pixels: Tensor, labels: Tensor, classes: int, config: LinearConfig, seed: int = 0) -> AffineHead:
+def linear_sgd() -> LinearConfig:
+    """The papers' schedule (MaskContrast, appendix D): SGD 0.1, momentum 0.9, weight decay 1e-4, 60 epochs, 16 images.
+
+    The learning rate drops to a tenth after 40 epochs, features are as they are. A step sees as many drawn pixels as 16
+    images have, mixed over images, instead of all pixels of 16; the same in every epoch, without augmentation.
+    """
+    return LinearConfig(optimizer="sgd", learning_rate=0.1, weight_decay=1e-4, standardise=False)
+
+
+def fit_linear(
+    pixels: Tensor, labels: Tensor, classes: int, config: LinearConfig, seed: int = 0, images: int = 1
+) -> AffineHead:
     """Train the layer.
 
     Args:
@@ -61,6 +83,7 @@ def fit_linear(pixels: Tensor, labels: Tensor, classes: int, config: LinearConfi
         classes: number of classes.
         config: how.
         seed: of the layer's first weights and of the order of pixels.
+        images: that the pixels are from; it makes SGD's batches.
 
     Returns:
         A head with `classes` outputs.
@@ -84,12 +107,21 @@ def fit_linear(pixels: Tensor, labels: Tensor, classes: int, config: LinearConfi
     weight = (0.01 * torch.randn(classes, pixels.shape[1], generator=generator)).requires_grad_()
     bias = torch.zeros(classes, requires_grad=True)
     groups = [{"params": [weight], "weight_decay": config.weight_decay}, {"params": [bias], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    size = min(config.batch, len(pixels))
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if config.optimizer == "sgd":
+        size = max(1, round(len(pixels) * min(1.0, config.images / images)))
+        an_epoch = len(pixels) // size
+        steps = config.epochs * an_epoch
+        optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [config.drop * an_epoch])
+    else:
+        size, steps = min(config.batch, len(pixels)), config.steps
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order, position = torch.randperm(len(pixels), generator=generator), 0
     with torch.enable_grad():
-        for _ in range(config.steps):
+        for _ in range(steps):
             if position + size > len(order):
                 order, position = torch.randperm(len(pixels), generator=generator), 0
             chosen = order[position : position + size]

@@ -181,29 +181,41 @@ def embeddings(
     """Each readable image's index, pixels (H, W, 3), embedding (D, h, w) and label (H, W), counted in `tally`.
 
     Raises:
+        TooManyBadImages, LabelError: as `readable`.
+        RunError: for an embedding that is not finite.
+    """
+    for index, image, label in readable(data, tally, what, progress):
+        embedding = extractor.extract(image)
+        if not bool(torch.isfinite(embedding).all()):
+            name = data.images.names[index]
+            raise RunError(f"{extractor.name} gives values that are not finite for {name}; its weights are damaged")
+        yield index, image, embedding, label
+
+
+def readable(
+    data: LabelledImages, tally: Tally, what: str, progress: Progress | None
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Each readable image's index, pixels (H, W, 3) and label (H, W), counted in `tally`.
+
+    Raises:
         TooManyBadImages: if more than 5 % of the images can't be read.
         LabelError: as `LabelledImages.read_label`.
-        RunError: for an embedding that is not finite.
     """
     skips = SkipLog(None, len(data))
     for index in range(len(data)):
-        name = data.images.names[index]
         try:
             image = data.images.read(index)
         except BadImage as error:
-            skips.add(name, error.reason, error.detail)
+            skips.add(data.images.names[index], error.reason, error.detail)
             tally.skipped += 1
             continue
         label = data.read_label(index)
         present = np.bincount(label.reshape(-1), minlength=VOID + 1)
-        embedding = extractor.extract(image)
-        if not bool(torch.isfinite(embedding).all()):
-            raise RunError(f"{extractor.name} gives values that are not finite for {name}; its weights are damaged")
         tally.images += 1
         tally.pixels += int(present[:VOID].sum())
         tally.void += int(present[VOID])
         tally.labels += present[: len(tally.labels)]
-        yield index, image, embedding, label
+        yield index, image, label
         if progress is not None:
             progress(what, index + 1, len(data))
 

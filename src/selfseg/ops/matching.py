@@ -16,7 +16,9 @@ from selfseg.errors import ConfigError
 NONE = -1  # a cluster that stands for no class
 
 
-def match_hungarian(counts: NDArray[np.int64], maximise: Literal["iou", "pixels"] = "iou") -> NDArray[np.int64]:
+def match_hungarian(
+    counts: NDArray[np.int64], maximise: Literal["iou", "pixels"] = "iou", background: bool = False
+) -> NDArray[np.int64]:
     """One cluster per class, one class per cluster: the assignment with the largest total.
 
     Args:
@@ -24,6 +26,7 @@ def match_hungarian(counts: NDArray[np.int64], maximise: Literal["iou", "pixels"
             without a cluster.
         maximise: "iou" adds up the IoU of each matched pair (and thereby mIoU: with k <= C exactly, as other
             clusters count for no class); "pixels" adds up pixels (and thereby accuracy).
+        background: the first cluster is the first class, whatever it holds; the others get other classes.
 
     Returns:
         (k,) int64, the class of each cluster or -1.
@@ -43,9 +46,10 @@ def match_hungarian(counts: NDArray[np.int64], maximise: Literal["iou", "pixels"
         gain = counts.astype(np.float64)
     else:
         raise ConfigError(f'maximise must be "iou" or "pixels", not {maximise!r}')
-    clusters, classes = linear_sum_assignment(gain, maximize=True)
-    mapping = np.full(len(counts), NONE, np.int64)
-    mapping[clusters] = classes
+    mapping, first = np.full(len(counts), NONE, np.int64), int(background)
+    mapping[:first] = 0
+    clusters, classes = linear_sum_assignment(gain[first:, first:], maximize=True)
+    mapping[clusters + first] = classes + first
     return mapping
 
 
