@@ -1,6 +1,7 @@
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import selfseg
 from selfseg import cli, errors
 from selfseg.cli import main, parse_recipe
+from selfseg.evaluation import LinearConfig, ObjectsConfig, linear_sgd, reference_objects
+from selfseg.ops.crf import CRFConfig
 from selfseg.training.recipe import read_recipe, recipes
 
 TINY = (
@@ -238,9 +241,20 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
         "baselines": False,
         "untrained": False,
         "backbone": False,
+        "features": False,
         "position": 0.0,
+        "crf": None,
+        "linear": LinearConfig(),
+        "fit_data": None,
+        "objects": ObjectsConfig(),
         "device": "cpu",
     }
+    words = "evaluate run data --protocols linear objects --linear sgd --features --fit-data other --objects reference"
+    assert main([*words.split(), "--classes", "cat", "dog", "--neighbours", "5", "--crf"]) == 0
+    named = seen.pop()[1]
+    assert named["linear"] == linear_sgd()
+    assert (named["features"], named["fit_data"], named["crf"]) == (True, Path("other"), CRFConfig())
+    assert named["objects"] == replace(reference_objects(), classes=("cat", "dog"), neighbours=5)
     assert main(["evaluate", "run", "data"]) == 0
     assert seen[1][1]["k"] is None
     assert "fractions" in said(capsys)[0]
