@@ -22,6 +22,7 @@ from torch import Tensor
 
 from selfseg.errors import ConfigError, RunError
 from selfseg.files import read_json, write_atomically, write_json
+from selfseg.ops.linear import linear
 
 _Taps = tuple[Tensor, Tensor]
 _PROTOTYPES = "embedder/prototypes.safetensors"
@@ -217,7 +218,7 @@ def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -
         if not len(y):
             continue
         cells = embedding[:, first : first + rows + 1].float().flatten(1)
-        scores = F.normalize(cells.T, dim=1) @ centroids.to(cells).T  # (cells of the band, K)
+        scores = linear(F.normalize(cells.T, dim=1), centroids.to(cells))  # (cells of the band, K)
         band = _assign_band(scores.reshape(-1, w, k), (top[y] - first, weight_y[y]), columns)
         result[int(y[0]) : int(y[-1]) + 1] = band.numpy()
     return result

@@ -23,6 +23,7 @@ from selfseg.errors import BadImage, ConfigError, RunError
 from selfseg.evaluation.confusion import VOID, cross_counts
 from selfseg.evaluation.features import Extractor
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig, refine_logits
+from selfseg.ops.linear import linear
 
 Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""
@@ -260,9 +261,9 @@ def predict(embedding: Tensor, head: AffineHead, size: tuple[int, ...]) -> Tenso
         result = torch.empty(h * w, dtype=torch.int64, device=embedding.device)
         rows = max(1, _SCORES // outputs)
         for start in range(0, h * w, rows):
-            result[start : start + rows] = torch.addmm(bias, cells[start : start + rows], weight.T).max(1).indices
+            result[start : start + rows] = linear(cells[start : start + rows], weight, bias).max(1).indices
         return result.reshape(height, width)
-    scores = torch.addmm(bias, cells, weight.T).reshape(h, w, outputs)
+    scores = linear(cells, weight, bias).reshape(h, w, outputs)
     y = ((torch.arange(height, device=embedding.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
     top = y.floor().long()
     if outputs <= _MANY:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfseg.nn.distributed import moments, world_size
+from selfseg.ops.linear import Linear
 
 
 class VectorBatchNorm(nn.Module):
@@ -77,16 +78,16 @@ class VectorMLP(nn.Sequential):
 
     def __init__(self, dim: int, hidden: int, out: int) -> None:
         super().__init__(
-            nn.Linear(dim, hidden),
+            Linear(dim, hidden),
             VectorBatchNorm(hidden),
             nn.GELU(),
-            nn.Linear(hidden, hidden),
+            Linear(hidden, hidden),
             VectorBatchNorm(hidden),
             nn.GELU(),
-            nn.Linear(hidden, out),
+            Linear(hidden, out),
         )
         for layer in self:
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
