@@ -41,6 +41,14 @@ def test_rows_that_are_not_contiguous():
     torch.testing.assert_close(linear(wide, weight.T.contiguous().T), F.linear(rows, weight))
 
 
+def test_a_gradient_that_is_one_number_everywhere():
+    rows, weight, _, _ = draw()
+    mine, theirs = (weight.clone().requires_grad_() for _ in range(2))
+    linear(rows, mine).sum().backward()  # the gradient has strides of 0
+    F.linear(rows, theirs).sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
+
+
 @pytest.mark.parametrize("what", ["float64", "three dimensions", "no rows", "autocast", "no oneDNN"])
 def test_all_else_is_left_to_torch(what, monkeypatch):
     rows, weight, bias, _ = draw()

@@ -1,8 +1,8 @@
 """Products of float32 matrices on a CPU by oneDNN.
 
-torch multiplies float32 matrices by MKL, which leaves AVX-512 unused on processors of AMD: 105 GFLOPS on a core of Zen 5
-where oneDNN, which torch takes for convolutions and bf16, has 230. torch.compile calls oneDNN's product by the name used
-here; there is no public one. Where it is missing, and for everything but float32 on a CPU, torch's own serves.
+torch multiplies float32 matrices by MKL, which leaves AVX-512 unused on processors of AMD: 105 GFLOPS on a core of Zen
+5 where oneDNN, which torch takes for convolutions and bf16, has 230. torch.compile calls oneDNN's product by the name
+used here; there is no public one. Where it is missing, and for everything but float32 on a CPU, torch's own serves.
 """
 
 from __future__ import annotations
@@ -59,8 +59,13 @@ def _serves(rows: Tensor, weight: Tensor) -> bool:
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows.contiguous(), weight.contiguous(), bias, "none", [], "")
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(_dense(rows), _dense(weight), bias, "none", [], "")
     return result
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """The matrix as it is if its rows or its columns lie one after the other, which oneDNN reads equally fast."""
+    return matrix if matrix.is_contiguous() or matrix.T.is_contiguous() else matrix.contiguous()
 
 
 class _Linear(torch.autograd.Function):
