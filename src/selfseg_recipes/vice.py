@@ -23,7 +23,7 @@ def vice_small(images: Path, out: Path) -> Recipe[ViCEConfig]:
     sharply, milder colours, less blur, no noise, AdamW instead of LARS; and regions are squares of 8 px, whose clusters
     came out better in our ablation than those of superpixels (--method.views.regions:superpixels for the paper's).
 
-    Paper: none (this size is ours). Ours: CamVid val, 2,000 steps, 22 minutes on a busy CPU core: linear .467 mIoU,
+    Paper: none (this size is ours). Ours: CamVid val, 2,000 steps, 19 minutes on a busy CPU core: linear .467 mIoU,
     11 clusters .272, 64 clusters .366 (docs/numbers.md). Command: selfseg train vice_small IMAGES --out RUN
     """
     return Recipe(
