@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from selfseg.checkpoint import load_newest, remove_leftovers, save_checkpoint
 from selfseg.errors import CheckpointError, ConfigError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
@@ -36,6 +37,9 @@ from selfseg.nn.embedder import Embedder
 from selfseg.running import ProgressBar, StepLog, step_seed, stop_signals
 
 Precision = Literal["32-true", "bf16-mixed"]
+MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
+"""An optimiser of some groups of parameters."""
+
 _LOG_EVERY = 10
 _KEEP = 2
 _WARMUP_FROM = 0.001  # share of the learning rate that a warm-up starts from, as in Detectron2
@@ -229,6 +233,7 @@ def fine_tune(
     progress: bool = True,
     what: str = "transfer",
     keep_weights: bool = True,
+    optimizer: MakeOptimizer | None = None,
 ) -> None:
     """Train a model in OUT, or go on with it; afterwards it has the last iteration's weights.
 
@@ -244,6 +249,7 @@ def fine_tune(
         progress: show a progress bar.
         what: what it says.
         keep_weights: write OUT/weights.safetensors at the end.
+        optimizer: makes it from the groups; None = SGD with the configuration's momentum and weight decay.
 
     Raises:
         RunError: if another process is at work on OUT.
@@ -255,30 +261,30 @@ def fine_tune(
     with sole_use(out):
         for folder in (out, out / "checkpoints"):
             remove_leftovers(folder)
-        _fine_tune(model, config, loss, batches, out, groups, checkpoint_every, progress, what)
+        groups = groups or [{"params": list(model.parameters())}]
+        made = _sgd(groups, config) if optimizer is None else optimizer(groups)
+        _fine_tune(model, made, config, loss, batches, out, checkpoint_every, progress, what)
         if keep_weights:
             weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
             write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
 
 
+def _sgd(groups: list[dict[str, Any]], config: FineTuningConfig) -> Optimizer:
+    return torch.optim.SGD(groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
 def _fine_tune(
     model: nn.Module,
+    optimizer: Optimizer,
     config: FineTuningConfig,
     loss: Callable[[nn.Module, Any], Tensor],
     batches: Callable[[int], Iterator[Any]],
     out: Path,
-    groups: list[dict[str, Any]] | None,
     checkpoint_every: int,
     progress: bool,
     what: str,
 ) -> None:
     device = next(model.parameters()).device
-    optimizer = torch.optim.SGD(
-        groups or [{"params": list(model.parameters())}],
-        config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
     checkpoint = load_newest(out / "checkpoints")
     if checkpoint is not None:
         checkpoint.restore(model, optimizer)

@@ -1,11 +1,11 @@
-"""Object masks for a folder of images, without labels: a saliency prior, or proposals, cut and cleaned."""
+"""Object masks for a folder of images, without labels: maps of what stands out, or proposals, cut and cleaned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from selfseg.data.catalog import LabelledImages, open_labelled
 from selfseg.data.images import ImageCollection, SkipLog, read_image
 from selfseg.data.mask_files import MaskFolder
-from selfseg.errors import BadImage, DataError, EmptyCollection
+from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.files import read_json
 from selfseg.inference import Images, collect, track_images
 from selfseg.masks import hierarchy
@@ -21,11 +21,12 @@ from selfseg.masks.files import SOFT_FOLDER, MaskWriter
 from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
 from selfseg.masks.priors import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
+from selfseg.masks.sources import SOURCES, Find, Source, Training, check_training, describe, open_source
 from selfseg.ops.slic import ALGORITHM_VERSION
 from selfseg.show.masks import MaskCard, mask_card, write_masks_page
 
-Method = Literal[Prior, "hierarchy"]
-"""A saliency prior, or several objects by `selfseg.masks.hierarchy`."""
+Method = Literal[Prior, "hierarchy", Source]
+"""A saliency prior, several objects by `selfseg.masks.hierarchy`, or one of `selfseg.masks.sources`."""
 
 _SHOWN = 24  # images of each kind on the page
 
@@ -39,6 +40,7 @@ def mine_masks(
     split: str = "train",
     progress: bool = True,
     max_bad: float = 0.05,
+    training: Training | None = None,
 ) -> Path:
     """Mine a mask of what stands out in each image, without labels.
 
@@ -49,13 +51,15 @@ def mine_masks(
     Args:
         images: a folder, a list file, paths or a collection.
         out: the folder to write: new, or one that an earlier call made.
-        method: a prior (`selfseg.masks.priors` tells what there is), or "hierarchy".
+        method: a prior (`selfseg.masks.priors` tells what there is), "hierarchy", or a network
+            (`selfseg.masks.sources`), which is trained first.
         cleaning: how maps become masks; the defaults if None.
         labels: a labelled folder to measure the maps with, as ROOT of `selfseg.data.catalog`; class 0 is background,
             all others are objects. Its images are found among `images` by their names.
         split: of the labelled folder.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
+        training: of networks; the defaults if None.
 
     Returns:
         The path of masks.html.
@@ -67,20 +71,29 @@ def mine_masks(
         DataError: if none of the images has a label.
         RunError: if another process is at work on `out`.
         StorageError: if the disk is full.
+        CheckpointError, NonFiniteLoss, Interrupted: from a training, see `selfseg.masks.pseudo`.
 
     Example:
         >>> mine_masks("photos", "masks")  # doctest: +SKIP
     """
-    cleaning, version = cleaning or Cleaning(), hierarchy.VERSION
-    if method != "hierarchy":
-        method, version = check_prior(method), VERSION
+    cleaning, training = cleaning or Cleaning(), training or Training()
+    how: dict[str, Any] = {"method": check_method(method), "cleaning": asdict(cleaning)}
+    check_training(method, training)
+    if method in SOURCES:
+        how |= describe(method, training)
+    else:
+        version = hierarchy.VERSION if method == "hierarchy" else VERSION
+        how |= {"version": version, "superpixels": ALGORITHM_VERSION}
     collection = collect(images)
     truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
-    how = {"method": method, "cleaning": asdict(cleaning), "version": version, "superpixels": ALGORITHM_VERSION}
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
-        for i, image in track_images(collection, writer.missing(), log, "masks", progress):
-            writer.write(i, *find_objects(image, method, cleaning))
+        missing = writer.missing()
+        find: Find | None = None
+        if missing and method in SOURCES:
+            find = open_source(method, training, collection, writer.out, progress, max_bad)
+        for i, image in track_images(collection, missing, log, "masks", progress):
+            writer.write(i, *find_objects(image, method, cleaning, find))
         for name in log.skipped:
             writer.discard(name)
         scores = None if truth is None else _measure(writer, truth)
@@ -95,13 +108,26 @@ def mine_masks(
     return page
 
 
-def find_objects(image: NDArray[np.uint8], method: Method, cleaning: Cleaning) -> tuple[NDArray[np.float32], Cleaned]:
+def check_method(method: str) -> Method:
+    """The method of that name; raises ConfigError with the names that there are."""
+    if method == "hierarchy" or method in SOURCES:
+        return cast(Method, method)
+    try:
+        return check_prior(method)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; other methods are hierarchy, {', '.join(SOURCES)}") from error
+
+
+def find_objects(
+    image: NDArray[np.uint8], method: Method, cleaning: Cleaning, find: Find | None = None
+) -> tuple[NDArray[np.float32], Cleaned]:
     """The map and the objects of an image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         method: as for `mine_masks`.
         cleaning: how the map becomes a mask.
+        find: what makes the map, for the methods of `selfseg.masks.sources`.
 
     Returns:
         values: (H, W) float32 in [0, 1]; of "hierarchy" 1 in all objects.
@@ -110,7 +136,7 @@ def find_objects(image: NDArray[np.uint8], method: Method, cleaning: Cleaning) -
     if method == "hierarchy":
         cleaned = clean_objects(hierarchy.proposals(image), cleaning)
         return cleaned.mask.astype(np.float32), cleaned
-    values = saliency(image, method)
+    values = find(image) if find is not None else saliency(image, cast(Prior, method))
     return values, clean(values, cleaning)
 
 

@@ -1,0 +1,158 @@
+"""Where maps of what stands out come from: the methods of `selfseg masks` beside the priors and proposals.
+
+network        a network that learns from all priors                           `selfseg.masks.pseudo`
+bootstrapped   a boundary-aware one that learns from that one's predictions
+supervised     a boundary-aware one that learns from given masks
+attention      a self-supervised ViT's attention                               `selfseg.masks.vit`
+tokencut       the normalised cut of its patches
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfseg.data.images import ImageCollection, list_images
+from selfseg.data.mask_files import MaskFolder, survey
+from selfseg.errors import CheckpointError, ConfigError
+from selfseg.files import write_json
+from selfseg.inference import choose_device
+from selfseg.masks import edges, priors, vit
+from selfseg.masks.edges import to_image
+from selfseg.masks.learning import VERSION, NetworkConfig, to_square
+from selfseg.masks.network import predict
+from selfseg.masks.pseudo import Job, bootstrap, learn_from_masks, learn_from_priors, tidy
+
+Array = NDArray[np.float32]
+Find = Callable[[NDArray[np.uint8]], Array]
+"""(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]."""
+
+Learned = Literal["network", "bootstrapped", "supervised"]
+Source = Literal[Learned, vit.Foreground]
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What networks are made of and trained on.
+
+    Attributes:
+        network: the settings.
+        images: folder or list of the images to train on; None = those that masks are mined for.
+        masks: folder of masks of (some of) these images, for "supervised".
+        device: auto, cpu or cuda.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    images: Path | None = None
+    masks: Path | None = None
+    device: str = "auto"
+
+
+def check_training(method: str, training: Training) -> None:
+    """Whether the options fit together.
+
+    Raises:
+        ConfigError: if they don't, with the way out.
+    """
+    learns = method in get_args(Learned)
+    if training.images is not None and not learns:
+        raise ConfigError(f"--method {method} does not train; leave --train-images out, or take --method network")
+    if (training.masks is not None) != (method == "supervised"):
+        raise ConfigError(
+            "--method supervised learns from masks; give their folder with --train-masks"
+            if method == "supervised"
+            else f"--method {method} learns from no masks; leave --train-masks out, or take --method supervised"
+        )
+    if method in get_args(vit.Foreground) and training.network.init is None:
+        raise ConfigError(
+            f"--method {method} needs the weights of a self-supervised transformer; give its file with --network.init "
+            "and its timm name with --network.backbone"
+        )
+    choose_device(training.device)
+
+
+def describe(method: Source, training: Training) -> dict[str, Any]:
+    """All that the maps depend on besides the images, as plain values.
+
+    Raises:
+        CheckpointError: if there is no file of initial weights.
+    """
+    network = asdict(training.network)
+    if training.network.init is not None:
+        network["init"] = _digest(training.network.init)
+    if method in get_args(vit.Foreground):
+        kept = {key: network[key] for key in ("backbone", "init")}
+        return {"network": kept, "version": [vit.VERSION, edges.VERSION]}
+    return {
+        "network": {**network, "priors": list(training.network.priors)},
+        "train_images": None if training.images is None else str(training.images),
+        "train_masks": None if training.masks is None else str(training.masks),
+        "version": [VERSION, priors.VERSION, edges.VERSION],
+    }
+
+
+def open_source(
+    method: Source, training: Training, images: ImageCollection, out: Path, progress: bool, max_bad: float
+) -> Find:
+    """What finds objects in an image; first trains it, if it has to be trained.
+
+    A network is trained once for its settings, in OUT/networks: later calls take it as it is, also for images that
+    have come since. An interrupted training goes on.
+
+    Args:
+        method: which.
+        training: how; see `check_training`.
+        images: those that masks are mined for.
+        out: the folder of masks.
+        progress: whether to show progress bars.
+        max_bad: share of unreadable images that is an error.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, NonFiniteLoss, Interrupted, StorageError: see `selfseg.masks.pseudo`
+            and `selfseg.masks.vit`.
+    """
+    config, device = training.network, choose_device(training.device)
+    if method == "attention" or method == "tokencut":
+        assert config.init is not None
+        return vit.TransformerForeground(config.backbone, config.init, method, device)
+    settings = describe(method, training)
+    key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
+    work = out / "networks" / key
+    candidates = images if training.images is None else list_images(training.images)
+    if method == "supervised":
+        masks = MaskFolder(cast(Path, training.masks))
+        if not (work / "boundary" / "weights.safetensors").is_file():
+            found = survey(masks, candidates)
+            masks, candidates = found.folder, candidates.subset(found.usable)
+    job = Job(candidates, work, config, device, progress, max_bad)
+    write_json(work / "settings.json", settings)
+    network: torch.nn.Module
+    if method == "network":
+        network = learn_from_priors(job)
+    elif method == "bootstrapped":
+        network = bootstrap(job)
+    else:
+        network = learn_from_masks(job, masks)
+    tidy(job)
+
+    def find(image: NDArray[np.uint8]) -> Array:
+        square = to_square(image, config.size)
+        return to_image(predict(network, torch.from_numpy(square[None]))[0].numpy(), image)
+
+    return find
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"can't read the weights {path}: {error.strerror}; give an existing file") from error
