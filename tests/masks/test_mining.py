@@ -16,10 +16,11 @@ from selfseg.data.images import list_images
 from selfseg.data.mask_files import MaskFolder, survey
 from selfseg.errors import ConfigError, DataError, EmptyCollection, TooManyBadImages
 from selfseg.masks import mining
+from selfseg.masks.learning import NetworkConfig
 from selfseg.masks.mining import Method
 from selfseg.masks.postprocess import Cleaning
 from selfseg.masks.priors import saliency
-from selfseg.masks.sources import SOURCES
+from selfseg.masks.sources import SOURCES, Training
 
 
 def note(out: Path) -> dict[str, Any]:
@@ -139,9 +140,12 @@ def test_the_words_of_the_command_reach_it(
     seen: list[Any] = []
     monkeypatch.setattr("selfseg.masks.command.mine_masks", lambda *a, **n: seen.append((a, n)) or Path("page"))
     words = "masks photos --out masks --method markov --threshold otsu --min-piece 0.02 --min-area 0.03 --max-area 0.8"
-    assert main([*words.split(), "--labels", "data", "--split", "val", "--max-bad", "0.5"]) == 0
+    data = "--labels data --split val --max-bad 0.5"
+    networks = "--train-images simple --train-masks drawn --device cpu --network.steps 7"
+    assert main([*words.split(), *data.split(), *networks.split()]) == 0
     cleaning = Cleaning("otsu", 0.02, 0.03, 0.8)
-    named = {"labels": Path("data"), "split": "val", "max_bad": 0.5}
+    training = Training(NetworkConfig(steps=7), Path("simple"), Path("drawn"), "cpu")
+    named = {"labels": Path("data"), "split": "val", "max_bad": 0.5, "training": training}
     assert seen == [((Path("photos"), Path("masks"), "markov", cleaning), named)]
     assert "written: page" in " ".join(capsys.readouterr().out.split())
     assert main("masks photos --out masks --threshold 0.3".split()) == 0

@@ -67,8 +67,8 @@ class MaskQuality:
         >>> truth = np.array([[True, True, False, False]])
         >>> quality.add(np.array([[0.9, 0.6, 0.6, 0.0]]), truth)
         >>> scores = quality.scores()
-        >>> round(scores.iou, 3), round(scores.f_max, 3)
-        (0.667, 0.813)
+        >>> round(scores.iou, 2), round(scores.f_max, 2)
+        (0.67, 0.81)
     """
 
     def __init__(self, threshold: float = 0.5) -> None:
