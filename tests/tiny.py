@@ -10,15 +10,21 @@ import torch
 from selfseg.checkpoint import load_newest
 from selfseg.data.crops import OverlappingCrops
 from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.random_crops import RandomCrops
 from selfseg.data.regions import ObjectMasks, Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.methods import Method
+from selfseg.methods.densecl import DenseCLConfig
 from selfseg.methods.maskcontrast import MaskContrastConfig
+from selfseg.methods.moco import MoCoConfig
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.vice import ViCEConfig
 from selfseg.nn.embedder import EmbedderConfig
 from selfseg.training.recipe import OptimizerConfig, Recipe
 from selfseg.types import Batch
+
+PLAIN = EmbedderConfig(output_stride=32, decoder="none", resolution=64)
+"""What image-level methods train: the backbone alone."""
 
 
 def vice(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
@@ -57,13 +63,30 @@ def maskcontrast(images: Path, out: Path, **changes: Any) -> Recipe[MaskContrast
     return _recipe(config, images, out, changes)
 
 
+def moco(images: Path, out: Path, **changes: Any) -> Recipe[MoCoConfig]:
+    """A queue smaller than a batch: of few images, a longer one holds every image's own older key as a negative."""
+    config = MoCoConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, queue=3, momentum=0.9)
+    return _recipe(config, images, out, changes)
+
+
+def densecl(images: Path, out: Path, **changes: Any) -> Recipe[DenseCLConfig]:
+    config = DenseCLConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, grid=2, queue=3, momentum=0.9)
+    return _recipe(config, images, out, changes)
+
+
 def masks_of(images: Path) -> Path:
     """Where the masks of the fixture's photographs lie."""
     return images.parent / f"{images.name}_masks"
 
 
 # The method contract is tested for each of these: a new method enters its tiny run here.
-RECIPES: dict[str, Callable[..., Recipe[Any]]] = {"vice": vice, "slotcon": slotcon, "maskcontrast": maskcontrast}
+RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
+    "vice": vice,
+    "slotcon": slotcon,
+    "maskcontrast": maskcontrast,
+    "moco": moco,
+    "densecl": densecl,
+}
 
 
 def _recipe(method: Any, images: Path, out: Path, changes: dict[str, Any]) -> Recipe[Any]:

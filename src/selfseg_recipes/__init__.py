@@ -1,11 +1,13 @@
 """Recipes: one function per run. Each docstring gives the paper's number, ours, hours and the command."""
 
+from selfseg_recipes.densecl import densecl_coco, densecl_imagenet, densecl_small
 from selfseg_recipes.maskcontrast import (
     maskcontrast_coco,
     maskcontrast_small,
     maskcontrast_voc,
     maskcontrast_voc_reference,
 )
+from selfseg_recipes.moco import moco_coco, moco_imagenet, moco_small
 from selfseg_recipes.slotcon import (
     slotcon_bdd100k,
     slotcon_coco,
@@ -24,10 +26,16 @@ from selfseg_recipes.vice import (
 )
 
 __all__ = [
+    "densecl_coco",
+    "densecl_imagenet",
+    "densecl_small",
     "maskcontrast_coco",
     "maskcontrast_small",
     "maskcontrast_voc",
     "maskcontrast_voc_reference",
+    "moco_coco",
+    "moco_imagenet",
+    "moco_small",
     "slotcon_bdd100k",
     "slotcon_coco",
     "slotcon_coco_vit",

@@ -27,3 +27,13 @@ def test_a_queue_of_size_0_stays_empty() -> None:
     queue.push(torch.ones(5, 2))
     assert not queue.full
     assert queue.vectors.shape == (0, 2)
+
+
+def test_the_newest_are_the_real_ones_and_stay_when_more_are_pushed() -> None:
+    queue = FeatureQueue(3, 1)
+    assert queue.newest.shape == (0, 1)
+    queue.push(torch.tensor([[1.0], [2.0]]))
+    newest = queue.newest
+    queue.push(torch.tensor([[3.0]]))
+    assert newest.flatten().tolist() == [1, 2]
+    assert queue.newest.flatten().tolist() == [3, 1, 2]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from selfseg.ops.losses import effective_rank, swapped_prediction, usage_entropy
+from selfseg.ops.losses import effective_rank, info_nce, swapped_prediction, usage_entropy
 
 
 def test_swapped_prediction_of_a_guess_is_log_k() -> None:
@@ -17,6 +17,25 @@ def test_swapped_prediction_without_regions_is_zero_with_gradient() -> None:
     loss = swapped_prediction(scores, torch.zeros(0, 4), torch.zeros(0), temperature=0.1)
     loss.backward()
     assert loss.item() == 0
+
+
+def test_info_nce_is_cross_entropy_among_the_positive_and_the_negatives() -> None:
+    random = torch.Generator().manual_seed(0)
+    queries, positives, negatives = (torch.randn(n, 6, generator=random).double() for n in (5, 5, 9))
+    each, found = info_nce(queries, positives, negatives, 0.3)
+    for row in range(5):
+        scores = torch.stack([queries[row] @ key for key in (positives[row], *negatives)]) / 0.3
+        torch.testing.assert_close(each[row], -scores.log_softmax(0)[0])
+        assert found[row] == (scores.argmax() == 0)
+
+
+def test_info_nce_without_negatives_is_zero_with_gradient() -> None:
+    queries = torch.eye(3, requires_grad=True)
+    each, found = info_nce(queries, torch.eye(3), torch.zeros(0, 3), 0.2)
+    each.sum().backward()
+    assert each.tolist() == [0, 0, 0]
+    assert found.all()
+    assert queries.grad is not None
 
 
 def test_usage_entropy_tells_equal_from_collapsed() -> None:

@@ -10,10 +10,13 @@ from typing import Any, get_args
 
 from selfseg.data.crops import OverlappingCrops
 from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.random_crops import NestedCrops, RandomCrops
 from selfseg.data.regions import ObjectMasks, RegionSource
 from selfseg.data.views import ContentCentredViews
 
-PLANS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ContentCentredViews, OverlappingCrops, ObjectCrops)}
+PLANS: dict[str, type[Any]] = {
+    cls.__name__: cls for cls in (ContentCentredViews, OverlappingCrops, ObjectCrops, RandomCrops, NestedCrops)
+}
 """The view plans: frozen dataclasses with the methods of `selfseg.data.views.ViewPlan`."""
 
 REGIONS: dict[str, type[Any]] = {cls.__name__: cls for cls in (*get_args(RegionSource), ObjectMasks)}

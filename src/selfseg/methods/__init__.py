@@ -1,10 +1,32 @@
 """Methods: one file each. A new one is added to METHODS and nowhere else."""
 
 from selfseg.methods.base import Method
+from selfseg.methods.densecl import DenseCL, DenseCLConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
+from selfseg.methods.moco import MoCo, MoCoConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
 from selfseg.methods.vice import ViCE, ViCEConfig
 
-METHODS: dict[str, type[Method]] = {"vice": ViCE, "slotcon": SlotCon, "maskcontrast": MaskContrast}
+METHODS: dict[str, type[Method]] = {
+    "vice": ViCE,
+    "slotcon": SlotCon,
+    "maskcontrast": MaskContrast,
+    # baselines
+    "moco": MoCo,
+    "densecl": DenseCL,
+}
 
-__all__ = ["METHODS", "MaskContrast", "MaskContrastConfig", "Method", "SlotCon", "SlotConConfig", "ViCE", "ViCEConfig"]
+__all__ = [
+    "METHODS",
+    "DenseCL",
+    "DenseCLConfig",
+    "MaskContrast",
+    "MaskContrastConfig",
+    "Method",
+    "MoCo",
+    "MoCoConfig",
+    "SlotCon",
+    "SlotConConfig",
+    "ViCE",
+    "ViCEConfig",
+]

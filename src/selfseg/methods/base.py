@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from selfseg.data.views import ViewPlan
 from selfseg.nn.backbones import load_backbone
 from selfseg.nn.embedder import Embedder
+from selfseg.nn.twin import Twin
 from selfseg.types import Batch, StepOutput
 
 
@@ -54,3 +55,24 @@ class Method(nn.Module, ABC):
 
     def after_step(self, progress: float) -> None:
         """Called after the optimiser's step: averages, centres, normalised weights."""
+
+
+class MomentumMethod(Method):
+    """A method whose query network is followed by a momentum network, and whose query network is what is kept.
+
+    Attributes:
+        twin: both networks; each has its own `embedder`.
+    """
+
+    twin: Twin
+
+    @property
+    def embedder(self) -> Embedder:  # type: ignore[override]
+        """The query network's."""
+        return cast(Embedder, self.twin.student.embedder)
+
+    def load_backbone(self, source: str) -> str:
+        """Into both networks; the momentum network's BatchNorm statistics would not follow the other's."""
+        sentence = super().load_backbone(source)
+        cast(Embedder, self.twin.teacher.embedder).backbone.load_state_dict(self.embedder.backbone.state_dict())
+        return sentence

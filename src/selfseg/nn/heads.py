@@ -108,3 +108,18 @@ class VectorMLP(nn.Sequential):
             else:
                 rows = layer(rows)
         return rows
+
+
+class ProjectionMLP(nn.Sequential):
+    """The projection head of SimCLR, MoCo v2 and SwAV: two linear layers, ReLU between them.
+
+    Args:
+        dim: of the input vectors.
+        hidden: width of the hidden layer.
+        out: of the output vectors.
+        batch_norm: a BatchNorm before the ReLU (SwAV).
+    """
+
+    def __init__(self, dim: int, hidden: int, out: int, batch_norm: bool = False) -> None:
+        norm = VectorBatchNorm(hidden) if batch_norm else nn.Identity()
+        super().__init__(nn.Linear(dim, hidden), norm, nn.ReLU(), nn.Linear(hidden, out))

@@ -28,6 +28,11 @@ class FeatureQueue(nn.Module):
         """Whether every place holds a real vector; an empty queue of size 0 is never full."""
         return 0 < self.size == int(self.filled)
 
+    @property
+    def newest(self) -> Tensor:
+        """The real vectors, (filled, dim); a copy, because `push` changes the store before the backward pass."""
+        return self.vectors[: int(self.filled)].clone()
+
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
         """Put (n, dim) rows in front; the oldest fall out. More than `size` rows: the first ones stay."""

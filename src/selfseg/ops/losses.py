@@ -27,6 +27,28 @@ def swapped_prediction(scores: Tensor, assignment: Tensor, weight: Tensor, tempe
     return loss
 
 
+def info_nce(queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Contrast with one positive each and shared negatives (InfoNCE; MoCo, He et al., CVPR 2020, eq. 1).
+
+    Args:
+        queries: (N, D) unit length.
+        positives: (N, D) unit length, each query's own.
+        negatives: (M, D) unit length, the same for all queries; M may be 0.
+        temperature: of the softmax over the positive and the negatives.
+
+    Returns:
+        (N,) the loss of each query, and (N,) bool, whether it is at least as near to its positive as to all negatives.
+
+    Example:
+        >>> each, found = info_nce(torch.eye(2), torch.eye(2), torch.eye(2)[:1], 1.0)
+        >>> each, found  # log 2, log(1 + 1 / e)
+        (tensor([0.6931, 0.3133]), tensor([True, True]))
+    """
+    own = (queries * positives).sum(1, keepdim=True)
+    scores = torch.cat([own, queries @ negatives.T], dim=1) / temperature  # (N, 1 + M)
+    return scores.logsumexp(1) - scores[:, 0], scores.detach().amax(1) <= scores.detach()[:, 0]
+
+
 def balanced_bce(logits: Tensor, foreground: Tensor, background_share: Tensor) -> Tensor:
     """Binary cross entropy in which both classes have the same say (S. Xie, Z. Tu: HED, ICCV 2015, eq. 2).
 
