@@ -18,6 +18,7 @@ from selfseg.methods.densecl import DenseCLConfig
 from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.methods.moco import MoCoConfig
 from selfseg.methods.slotcon import SlotConConfig
+from selfseg.methods.swav import SwAVConfig
 from selfseg.methods.vice import ViCEConfig
 from selfseg.nn.embedder import EmbedderConfig
 from selfseg.training.recipe import OptimizerConfig, Recipe
@@ -64,13 +65,26 @@ def maskcontrast(images: Path, out: Path, **changes: Any) -> Recipe[MaskContrast
 
 
 def moco(images: Path, out: Path, **changes: Any) -> Recipe[MoCoConfig]:
-    """A queue smaller than a batch: of few images, a longer one holds every image's own older key as a negative."""
-    config = MoCoConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, queue=3, momentum=0.9)
+    """A short queue: with six images, a longer one holds every image's own older key among the negatives."""
+    config = MoCoConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, queue=2, momentum=0.99)
     return _recipe(config, images, out, changes)
 
 
 def densecl(images: Path, out: Path, **changes: Any) -> Recipe[DenseCLConfig]:
-    config = DenseCLConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, grid=2, queue=3, momentum=0.9)
+    config = DenseCLConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, grid=2, queue=2, momentum=0.99)
+    return _recipe(config, images, out, changes)
+
+
+def swav(images: Path, out: Path, **changes: Any) -> Recipe[SwAVConfig]:
+    config = SwAVConfig(
+        embedder=PLAIN,
+        views=RandomCrops(size=64, small_views=1, small_size=48),
+        hidden=12,
+        dim=8,
+        prototypes=6,
+        queue=8,
+        prototypes_frozen=0.1,
+    )
     return _recipe(config, images, out, changes)
 
 
@@ -86,6 +100,7 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
     "maskcontrast": maskcontrast,
     "moco": moco,
     "densecl": densecl,
+    "swav": swav,
 }
 
 

@@ -17,6 +17,7 @@ from selfseg_recipes.slotcon import (
     slotcon_imagenet,
     slotcon_small,
 )
+from selfseg_recipes.swav import swav_imagenet, swav_imagenet_batch256, swav_small
 from selfseg_recipes.vice import (
     vice_cityscapes_highres,
     vice_cityscapes_lowres,
@@ -43,6 +44,9 @@ __all__ = [
     "slotcon_cocostuff27",
     "slotcon_imagenet",
     "slotcon_small",
+    "swav_imagenet",
+    "swav_imagenet_batch256",
+    "swav_small",
     "vice_cityscapes_highres",
     "vice_cityscapes_lowres",
     "vice_coco_highres",

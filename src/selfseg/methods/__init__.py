@@ -5,6 +5,7 @@ from selfseg.methods.densecl import DenseCL, DenseCLConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
 from selfseg.methods.moco import MoCo, MoCoConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
+from selfseg.methods.swav import SwAV, SwAVConfig
 from selfseg.methods.vice import ViCE, ViCEConfig
 
 METHODS: dict[str, type[Method]] = {
@@ -14,6 +15,7 @@ METHODS: dict[str, type[Method]] = {
     # baselines
     "moco": MoCo,
     "densecl": DenseCL,
+    "swav": SwAV,
 }
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "MoCoConfig",
     "SlotCon",
     "SlotConConfig",
+    "SwAV",
+    "SwAVConfig",
     "ViCE",
     "ViCEConfig",
 ]
