@@ -10,13 +10,15 @@ import torch
 from selfseg.checkpoint import load_newest
 from selfseg.data.crops import OverlappingCrops
 from selfseg.data.object_crops import ObjectCrops
-from selfseg.data.random_crops import RandomCrops
+from selfseg.data.random_crops import NestedCrops, RandomCrops
 from selfseg.data.regions import ObjectMasks, Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.methods import Method
 from selfseg.methods.densecl import DenseCLConfig
+from selfseg.methods.iic import IICConfig
 from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.methods.moco import MoCoConfig
+from selfseg.methods.picie import PiCIEConfig
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.swav import SwAVConfig
 from selfseg.methods.vice import ViCEConfig
@@ -66,7 +68,7 @@ def maskcontrast(images: Path, out: Path, **changes: Any) -> Recipe[MaskContrast
 
 def moco(images: Path, out: Path, **changes: Any) -> Recipe[MoCoConfig]:
     """A short queue: with six images, a longer one holds every image's own older key among the negatives."""
-    config = MoCoConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, queue=2, momentum=0.99)
+    config = MoCoConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=64, dim=32, queue=2)
     return _recipe(config, images, out, changes)
 
 
@@ -88,6 +90,32 @@ def swav(images: Path, out: Path, **changes: Any) -> Recipe[SwAVConfig]:
     return _recipe(config, images, out, changes)
 
 
+def iic(images: Path, out: Path, **changes: Any) -> Recipe[IICConfig]:
+    config = IICConfig(
+        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
+        views=NestedCrops(size=64, scale=(0.5, 1.0), inner_scale=(0.5, 1.0), plain_first=True),
+        clusters=4,
+        overclusters=6,
+        displacement=4,
+        loss_stride=4,
+    )
+    return _recipe(config, images, out, changes)
+
+
+def picie(images: Path, out: Path, **changes: Any) -> Recipe[PiCIEConfig]:
+    config = PiCIEConfig(
+        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
+        views=NestedCrops(size=64),
+        prototypes=4,
+        overclusters=6,
+        temperature=0.2,
+        reclusterings=3,
+        queue=300,
+        sample_stride=2,
+    )
+    return _recipe(config, images, out, changes)
+
+
 def masks_of(images: Path) -> Path:
     """Where the masks of the fixture's photographs lie."""
     return images.parent / f"{images.name}_masks"
@@ -101,6 +129,8 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
     "moco": moco,
     "densecl": densecl,
     "swav": swav,
+    "iic": iic,
+    "picie": picie,
 }
 
 

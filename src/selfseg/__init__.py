@@ -20,11 +20,21 @@ if TYPE_CHECKING:
     from selfseg.inference import load as load
     from selfseg.inference import segment as segment
     from selfseg.masks.mining import mine_masks as mine_masks
+    from selfseg.methods import IIC as IIC
+    from selfseg.methods import DenseCL as DenseCL
+    from selfseg.methods import DenseCLConfig as DenseCLConfig
+    from selfseg.methods import IICConfig as IICConfig
     from selfseg.methods import MaskContrast as MaskContrast
     from selfseg.methods import MaskContrastConfig as MaskContrastConfig
     from selfseg.methods import Method as Method
+    from selfseg.methods import MoCo as MoCo
+    from selfseg.methods import MoCoConfig as MoCoConfig
+    from selfseg.methods import PiCIE as PiCIE
+    from selfseg.methods import PiCIEConfig as PiCIEConfig
     from selfseg.methods import SlotCon as SlotCon
     from selfseg.methods import SlotConConfig as SlotConConfig
+    from selfseg.methods import SwAV as SwAV
+    from selfseg.methods import SwAVConfig as SwAVConfig
     from selfseg.methods import ViCE as ViCE
     from selfseg.methods import ViCEConfig as ViCEConfig
     from selfseg.nn.embedder import Embedder as Embedder
@@ -43,17 +53,27 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Batch": "selfseg.types",
+    "DenseCL": "selfseg.methods",
+    "DenseCLConfig": "selfseg.methods",
     "Embedder": "selfseg.nn.embedder",
     "EmbedderConfig": "selfseg.nn.embedder",
     "EvalResult": "selfseg.types",
+    "IIC": "selfseg.methods",
+    "IICConfig": "selfseg.methods",
     "MaskContrast": "selfseg.methods",
     "MaskContrastConfig": "selfseg.methods",
     "Method": "selfseg.methods",
+    "MoCo": "selfseg.methods",
+    "MoCoConfig": "selfseg.methods",
     "OptimizerConfig": "selfseg.training.recipe",
+    "PiCIE": "selfseg.methods",
+    "PiCIEConfig": "selfseg.methods",
     "Recipe": "selfseg.training.recipe",
     "SlotCon": "selfseg.methods",
     "SlotConConfig": "selfseg.methods",
     "StepOutput": "selfseg.types",
+    "SwAV": "selfseg.methods",
+    "SwAVConfig": "selfseg.methods",
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",

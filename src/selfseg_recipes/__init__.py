@@ -1,6 +1,7 @@
 """Recipes: one function per run. Each docstring gives the paper's number, ours, hours and the command."""
 
 from selfseg_recipes.densecl import densecl_coco, densecl_imagenet, densecl_small
+from selfseg_recipes.iic import iic_coco27, iic_small
 from selfseg_recipes.maskcontrast import (
     maskcontrast_coco,
     maskcontrast_small,
@@ -8,6 +9,7 @@ from selfseg_recipes.maskcontrast import (
     maskcontrast_voc_reference,
 )
 from selfseg_recipes.moco import moco_coco, moco_imagenet, moco_small
+from selfseg_recipes.picie import picie_cityscapes27, picie_coco27, picie_h_coco27, picie_small
 from selfseg_recipes.slotcon import (
     slotcon_bdd100k,
     slotcon_coco,
@@ -30,6 +32,8 @@ __all__ = [
     "densecl_coco",
     "densecl_imagenet",
     "densecl_small",
+    "iic_coco27",
+    "iic_small",
     "maskcontrast_coco",
     "maskcontrast_small",
     "maskcontrast_voc",
@@ -37,6 +41,10 @@ __all__ = [
     "moco_coco",
     "moco_imagenet",
     "moco_small",
+    "picie_cityscapes27",
+    "picie_coco27",
+    "picie_h_coco27",
+    "picie_small",
     "slotcon_bdd100k",
     "slotcon_coco",
     "slotcon_coco_vit",

@@ -27,6 +27,11 @@ def test_the_joint_equals_loops_over_cells_and_displacements(displacement: int) 
             torch.testing.assert_close(joint[displacement + down, displacement + right], expected)
 
 
+def test_the_joints_gradient_is_that_of_finite_differences() -> None:
+    first, second = maps(0, 2, 3, 3, 4).requires_grad_(), maps(1, 2, 2, 3, 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: displaced_joint(a, b, 1), (first, second))
+
+
 def test_the_information_equals_its_definition() -> None:
     joint = maps(2, 5, 6).T
     share = joint / joint.sum()

@@ -2,8 +2,10 @@
 
 from selfseg.methods.base import Method
 from selfseg.methods.densecl import DenseCL, DenseCLConfig
+from selfseg.methods.iic import IIC, IICConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
 from selfseg.methods.moco import MoCo, MoCoConfig
+from selfseg.methods.picie import PiCIE, PiCIEConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
 from selfseg.methods.swav import SwAV, SwAVConfig
 from selfseg.methods.vice import ViCE, ViCEConfig
@@ -16,17 +18,23 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "densecl": DenseCL,
     "swav": SwAV,
+    "iic": IIC,
+    "picie": PiCIE,
 }
 
 __all__ = [
+    "IIC",
     "METHODS",
     "DenseCL",
     "DenseCLConfig",
+    "IICConfig",
     "MaskContrast",
     "MaskContrastConfig",
     "Method",
     "MoCo",
     "MoCoConfig",
+    "PiCIE",
+    "PiCIEConfig",
     "SlotCon",
     "SlotConConfig",
     "SwAV",

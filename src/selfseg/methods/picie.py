@@ -63,7 +63,7 @@ class PiCIEConfig:
     temperature: float = 1.0
     reclusterings: int = 10
     queue: int = 100_000
-    sample_stride: int = 8
+    sample_stride: int = 16
 
     def __post_init__(self) -> None:
         for name in ("temperature", "reclusterings", "sample_stride"):

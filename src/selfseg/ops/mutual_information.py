@@ -8,6 +8,9 @@ Letters: B images, K clusters of the first map and L of the second, h w cells, T
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,10 +33,53 @@ def displaced_joint(first: Tensor, second: Tensor, displacement: int) -> Tensor:
         >>> displaced_joint(left, right, 1)[1].flatten().tolist()  # t = (0, -1), (0, 0), (0, 1)
         [0.0, 0.0, 1.0]
     """
-    # A convolution whose channels are the images: output (K, L, y, x) is the sum of padded first times moved second.
-    meets = F.conv2d(first.transpose(0, 1), second.transpose(0, 1), padding=displacement)
-    # A kernel that lies y further down pairs first[u + y] with second[u]: the displacement of second is -y.
-    return meets.flip(2, 3).permute(2, 3, 0, 1)
+    joint: Tensor = _DisplacedJoint.apply(first, second, displacement)
+    return joint
+
+
+class _DisplacedJoint(torch.autograd.Function):
+    """A product of matrices for each displacement, in both directions.
+
+    Autograd would keep a moved copy of the second map for each; a convolution with a kernel as large as the map takes
+    several times as long.
+    """
+
+    @staticmethod
+    def forward(context: Any, first: Tensor, second: Tensor, displacement: int) -> Tensor:
+        context.save_for_backward(first, second)
+        context.displacement = displacement
+        rows = first.transpose(0, 1).flatten(1)  # (K, N)
+        side = 2 * displacement + 1
+        joint = first.new_empty(side, side, rows.shape[0], second.shape[1])
+        for y, x, moved in _moves(second, displacement):
+            joint[y, x] = rows @ moved.flatten(1).T
+        return joint
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Any:
+        first, second = context.saved_tensors
+        reach, gradient = context.displacement, gradients[0]
+        rows = first.transpose(0, 1).flatten(1)  # (K, N)
+        for_first = torch.zeros_like(rows)
+        for_second = F.pad(torch.zeros_like(second.transpose(0, 1)), [reach] * 4)  # (L, B, h + 2T, w + 2T)
+        places = _windows(for_second, reach)
+        for (y, x, moved), (_, _, place) in zip(_moves(second, reach), places, strict=True):
+            for_first.addmm_(gradient[y, x], moved.flatten(1))
+            place += (gradient[y, x].T @ rows).view_as(place)
+        inner = for_second[:, :, reach : reach + second.shape[2], reach : reach + second.shape[3]]
+        return for_first.view_as(first.transpose(0, 1)).transpose(0, 1), inner.transpose(0, 1), None
+
+
+def _moves(second: Tensor, reach: int) -> Iterator[tuple[int, int, Tensor]]:
+    """(T + y, T + x, second[u + t] as (L, B, h, w), 0 outside) for each displacement t = (y, x)."""
+    return _windows(F.pad(second.transpose(0, 1), [reach] * 4), reach)
+
+
+def _windows(padded: Tensor, reach: int) -> Iterator[tuple[int, int, Tensor]]:
+    height, width = padded.shape[2] - 2 * reach, padded.shape[3] - 2 * reach
+    for y in range(2 * reach + 1):
+        for x in range(2 * reach + 1):
+            yield y, x, padded[:, :, y : y + height, x : x + width]
 
 
 def mutual_information(joint: Tensor) -> Tensor:
