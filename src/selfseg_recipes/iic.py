@@ -14,7 +14,7 @@ def iic_small(images: Path, out: Path) -> Recipe[IICConfig]:
     """IIC for one modest GPU or a CPU, from scratch.
 
     ResNet-18 at its own stride of 32 under the light FPN, crops of 128 px compared on the embedding's grid (stride 4)
-    with a displacement of 10 px, rounded to 2 cells; a centred embedding.
+    with a displacement of 10 px, rounded to 2 cells; a centred and aligned embedding.
 
     Paper: none (this size is ours). Ours: not run yet. Command: selfseg train iic_small IMAGES --out RUN
     """
@@ -24,7 +24,13 @@ def iic_small(images: Path, out: Path) -> Recipe[IICConfig]:
         out=out,
         method=IICConfig(
             embedder=EmbedderConfig(
-                backbone="resnet18", output_stride=32, decoder="fpn", dim=128, centred=True, resolution=256
+                backbone="resnet18",
+                output_stride=32,
+                decoder="fpn",
+                dim=128,
+                centred=True,
+                aligned=True,
+                resolution=256,
             ),
             views=NestedCrops(
                 size=128,

@@ -19,7 +19,7 @@ def picie_small(images: Path, out: Path) -> Recipe[PiCIEConfig]:
 
     ResNet-18 at its own stride of 32 under the light FPN, crops of 128 px, 27 and 100 clusters of 16,384 cells. From
     scratch the paper's softmax without a temperature hardly tells clusters apart; here it has one of 0.2, and the
-    embedding is centred.
+    embedding is centred and aligned.
 
     Paper: none (this size is ours). Ours: not run yet. Command: selfseg train picie_small IMAGES --out RUN
     """
@@ -29,7 +29,13 @@ def picie_small(images: Path, out: Path) -> Recipe[PiCIEConfig]:
         out=out,
         method=PiCIEConfig(
             embedder=EmbedderConfig(
-                backbone="resnet18", output_stride=32, decoder="fpn", dim=128, centred=True, resolution=256
+                backbone="resnet18",
+                output_stride=32,
+                decoder="fpn",
+                dim=128,
+                centred=True,
+                aligned=True,
+                resolution=256,
             ),
             views=NestedCrops(size=128, scale=(0.3, 1.0), ratio=(3 / 4, 4 / 3), short_side=256),
             overclusters=100,

@@ -69,7 +69,7 @@ def test_without_a_negative_the_loss_is_zero_with_gradient() -> None:
 
 
 def test_orthogonal_keys_give_a_loss_known_beforehand() -> None:
-    method = make(temperature=0.5)
+    method = make(temperature=0.5, queue=3)
     vectors = torch.eye(CONFIG.dim, dtype=torch.float64)
     method.queue.push(vectors[4:7])
     output = method.compare(vectors[:2], vectors[:2])

@@ -104,7 +104,8 @@ class _Network(nn.Module):
         features = self.embedder.raw(image)  # (B, C, h, w)
         whole = features.mean((2, 3))
         cells = F.adaptive_avg_pool2d(features, self.grid).flatten(2).mT  # (B, S*S, C)
-        return Projections(self.image_head(whole).float(), self.dense_head(cells).float(), cells.detach().float())
+        dense = self.dense_head(cells.flatten(0, 1)).view(*cells.shape[:2], -1)
+        return Projections(self.image_head(whole).float(), dense.float(), cells.detach().float())
 
 
 class DenseCL(MomentumMethod):

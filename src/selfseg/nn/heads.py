@@ -122,4 +122,4 @@ class ProjectionMLP(nn.Sequential):
 
     def __init__(self, dim: int, hidden: int, out: int, batch_norm: bool = False) -> None:
         norm = VectorBatchNorm(hidden) if batch_norm else nn.Identity()
-        super().__init__(nn.Linear(dim, hidden), norm, nn.ReLU(), nn.Linear(hidden, out))
+        super().__init__(Linear(dim, hidden), norm, nn.ReLU(), Linear(hidden, out))

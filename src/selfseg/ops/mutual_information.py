@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfseg.ops.linear import linear
+
 
 def displaced_joint(first: Tensor, second: Tensor, displacement: int) -> Tensor:
     """How often cluster k of the first map meets cluster l of the second, for every displacement between them.
@@ -52,7 +54,7 @@ class _DisplacedJoint(torch.autograd.Function):
         side = 2 * displacement + 1
         joint = first.new_empty(side, side, rows.shape[0], second.shape[1])
         for y, x, moved in _moves(second, displacement):
-            joint[y, x] = rows @ moved.flatten(1).T
+            joint[y, x] = linear(rows, moved.flatten(1))
         return joint
 
     @staticmethod
