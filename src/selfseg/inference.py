@@ -23,7 +23,8 @@ from rich.progress import track
 from torch import Tensor
 
 from selfseg.clustering import Clusters, add_position, embedder_hash, load_clusters, save_clusters
-from selfseg.data.images import ImageCollection, SkipLog, list_images, resize_short_side
+from selfseg.data.catalog import find_images
+from selfseg.data.images import ImageCollection, SkipLog, resize_short_side
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, storage_errors, write_atomically, write_json
 from selfseg.nn.embedder import Embedder
@@ -96,7 +97,7 @@ def embed(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
         device: see `load`.
         progress: whether to show a progress bar on stderr.
@@ -158,7 +159,7 @@ def cluster(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
         k: the numbers of clusters.
         seed: of the sampled images and pixels, and of k-means.
         points: how many pixels to sample in all, equally many from each image. From more than points / 64 images,
@@ -219,7 +220,7 @@ def segment(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
         k: which clustering; the largest one there is if None.
         device: see `load`.
@@ -290,12 +291,12 @@ def track_images(
 
 
 def collect(images: Images) -> ImageCollection:
-    """The collection that a folder, a list file or paths name.
+    """The collection that a folder, a list file, NAME:ROOT (see `selfseg.data.catalog`) or paths name.
 
     Raises:
         EmptyCollection: if there is no image.
     """
-    collection = images if isinstance(images, ImageCollection) else list_images(images)
+    collection = images if isinstance(images, ImageCollection) else find_images(images)
     if len(collection) == 0:
         raise EmptyCollection(f"no images in {images}; give a folder with images, or a .txt file that lists them")
     return collection

@@ -147,7 +147,7 @@ def _cluster(
 
     Args:
         run: the trained run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         k: numbers of clusters.
         seed: of the sampled pixels and k-means.
         points: pixels that k-means sees.
@@ -175,7 +175,7 @@ def _segment(
 
     Args:
         run: the trained and clustered run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         out: folder for the results.
         k: which clustering; the largest if not given.
         device: auto, cpu or cuda.
@@ -194,7 +194,7 @@ def _embed(
 
     Args:
         run: the trained run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         out: folder for the results.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
@@ -220,7 +220,7 @@ def _concepts(
 
     Args:
         run: the trained run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         top: segments shown of each concept.
         k: the run's clusters with this k instead of its prototypes.
         resolution: short side in px that images are resized to; the run's own if not given.
