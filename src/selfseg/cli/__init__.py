@@ -1,4 +1,4 @@
-"""The command `selfseg`: each verb is one public function of the same name (of masks, `mine_masks`).
+"""The command `selfseg`: each verb is one public function of the same name (masks: `mine_masks`, data: `check_data`).
 
 A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
 that is not a number with 5.
@@ -17,6 +17,7 @@ import tyro
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
+from selfseg.cli.checking import data
 from selfseg.cli.console import ERR, OUT, parse, say
 from selfseg.cli.measuring import evaluate, finetune, transfer
 from selfseg.errors import ConfigError, Interrupted, SelfsegError
@@ -34,6 +35,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]finetune[/]  RUN DATA --labels 1 5 25     what the run is worth where labels are few, as a curve
   [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
+  [bold]data[/]      NAME:ROOT                    is a data set complete? counts, damage, classes, a contact sheet
   [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
   [bold]report[/]    RUN                          one page that shows what was learned
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
@@ -324,6 +326,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": lambda words: parse("evaluate", evaluate, words),
     "finetune": finetune,
     "transfer": transfer,
+    "data": data,
     "masks": _masks,
     "report": lambda words: parse("report", _report, words),
     "export": lambda words: parse("export", _export, words),
