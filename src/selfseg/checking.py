@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from selfseg.show.contact_sheet import contact_sheet
 from selfseg.show.pictures import write_image
 
 _ALL_IMAGES = "images"  # the one "split" of a plain folder of images
+_Verdict = tuple[str, str, NDArray[np.int64] | None]  # what is wrong with the image, the label; the label's pixels
 _NAMED = 5  # files of one kind that are named in a table
 
 
@@ -84,7 +85,7 @@ class SplitCheck:
     def shares(self) -> NDArray[np.float64]:
         """(C,) share of each class in the labelled pixels; zeros if there are none."""
         pixels = np.asarray(self.pixels, np.float64)
-        return pixels / max(pixels.sum(), 1)
+        return np.asarray(pixels / max(pixels.sum(), 1), np.float64)
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,9 @@ def check_data(
         return _check_images(source.root, sheet, count, decode, progress)
     asked = tuple(splits) or ((source.split,) if source.split else ())
     published = source.dataset.splits if source.dataset else {}
-    needed = asked or (known if not published else known[: 1 if known[0] in source.dataset.unlabelled else 2])  # type: ignore[union-attr]
+    needed = asked or known
+    if source.dataset and published and not asked:
+        needed = known[: 1 if known[0] in source.dataset.unlabelled else 2]
     checks: list[SplitCheck] = []
     opened: list[tuple[SplitCheck, Files]] = []
     first: DataError | None = None
@@ -238,7 +241,7 @@ def _check_split(
     classes = files.codes.classes if files.codes else ()
     data = LabelledImages(files.root, split, images, files.labels, classes, files.codes, "the data set")
 
-    def judge(i: int) -> tuple[str, str, NDArray[np.int64] | None]:
+    def judge(i: int) -> _Verdict:
         bad_image = bad_label = ""
         present = None
         if files.images[i] not in gone:
@@ -278,7 +281,7 @@ def _check_split(
     )
 
 
-def _in_threads(judge, count: int, what: str, progress: bool) -> Iterator[tuple[str, str, NDArray[np.int64] | None]]:  # type: ignore[no-untyped-def]
+def _in_threads(judge: Callable[[int], _Verdict], count: int, what: str, progress: bool) -> Iterator[_Verdict]:
     """`judge` of 0 ... count - 1 in order; decoding lets go of Python's lock."""
     console = Console(stderr=True)
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

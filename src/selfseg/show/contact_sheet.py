@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from selfseg.show.pictures import Picture, fit_within, overlay, palette, tile
 
 _WIDTH = 320  # of an image, in px; the longer side
-_TEXT = 13  # px
-_LINE = 20
+_TEXT = 14  # px
+_LINE = 22
 _CAPTION = 36
 _INK, _PAPER = (28, 30, 34), (255, 255, 255)
 _MOST_NAMED = 40  # with more classes only those in sight are in the legend
@@ -26,7 +26,7 @@ def contact_sheet(
     classes: Sequence[str] = (),
     shares: Sequence[float] = (),
     title: str = "",
-    columns: int = 4,
+    columns: int = 3,
 ) -> Picture:
     """Images side by side with their labels.
 
@@ -72,9 +72,10 @@ def _cell(caption: str, image: Picture, label: NDArray[np.uint8] | None, colours
 def _in_sight(pictures: Sequence[tuple[str, Picture, NDArray[np.uint8] | None]], count: int) -> list[int]:
     if count <= _MOST_NAMED:
         return list(range(count))
-    seen = sum(
-        (np.bincount(label.ravel(), minlength=256) for *_, label in pictures if label is not None), np.zeros(256)
-    )
+    seen = np.zeros(256, np.int64)
+    for *_, label in pictures:
+        if label is not None:
+            seen += np.bincount(label.ravel(), minlength=256)
     return [int(c) for c in np.flatnonzero(seen[:count])]
 
 
