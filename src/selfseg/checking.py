@@ -15,10 +15,10 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from selfseg.data.catalog import LabelledImages, Source, find_files, missing_files, parse_source, splits_in
+from selfseg.data.catalog import Source, find_files, missing_files, parse_source, splits_in, with_labels
 from selfseg.data.datasets import Files
 from selfseg.data.decoding import quiet
-from selfseg.data.images import ImageCollection, check_image, list_images
+from selfseg.data.images import check_image, list_images
 from selfseg.data.labels import VOID
 from selfseg.errors import BadImage, ConfigError, DataError, LabelError
 from selfseg.show.contact_sheet import contact_sheet
@@ -209,7 +209,7 @@ def check_data(
             checks.append(SplitCheck(split, problem=str(error), wanted=split in needed))
             continue
         expected = None if partial else published.get(split)
-        checks.append(_check_split(split, files, expected, split in needed, decode, progress))
+        checks.append(_check_split(source, split, files, expected, split in needed, decode, progress))
         opened.append((checks[-1], files))
     if not opened:
         raise first or DataError(f"{data} holds no split")
@@ -226,7 +226,7 @@ def check_data(
 def _check_images(root: Path, sheet: Path | str | None, count: int, decode: bool, progress: bool) -> DataCheck:
     images = list_images(root)
     files = Files(images.root, images.paths)
-    check = _check_split(_ALL_IMAGES, files, None, True, decode, progress)
+    check = _check_split(Source(None, root), _ALL_IMAGES, files, None, True, decode, progress)
     result = DataCheck(root.resolve().name, "a folder of images", (), (check,), Path(sheet) if sheet else None)
     if sheet is not None:
         _draw(Path(sheet), result, Source(None, root), [(check, files)], count)
@@ -234,12 +234,11 @@ def _check_images(root: Path, sheet: Path | str | None, count: int, decode: bool
 
 
 def _check_split(
-    split: str, files: Files, published: int | None, wanted: bool, decode: bool, progress: bool
+    source: Source, split: str, files: Files, published: int | None, wanted: bool, decode: bool, progress: bool
 ) -> SplitCheck:
     gone, unlabelled = set(missing_files(files.images)), set(missing_files(files.labels))
-    images = ImageCollection(files.root, files.images)
-    classes = files.codes.classes if files.codes else ()
-    data = LabelledImages(files.root, split, images, files.labels, classes, files.codes, "the data set")
+    data = with_labels(source, split, files)
+    images, classes = data.images, data.class_names
 
     def judge(i: int) -> _Verdict:
         bad_image = bad_label = ""
@@ -298,9 +297,8 @@ def _draw(
     each = -(-count // len(shown))
     for check, files in shown:
         pixels += np.asarray(check.pixels or np.zeros_like(pixels), np.int64)
-        images = ImageCollection(files.root, files.images)
-        classes = files.codes.classes if files.codes else ()
-        data = LabelledImages(source.root, check.split, images, files.labels, classes, files.codes, result.name)
+        data = with_labels(source, check.split, files)
+        images = data.images
         for i in np.unique(np.linspace(0, len(images) - 1, min(each, len(images))).round().astype(int)):
             try:
                 label = data.read_label(int(i)) if files.labels else None

@@ -200,9 +200,15 @@ def open_labelled(data: Path | str, split: str) -> LabelledImages:
     missing = missing_files(files.labels)
     if missing:
         raise LabelError(_missing_labels(missing, len(files.images)))
+    return with_labels(source, split, files)
+
+
+def with_labels(source: Source, split: str, files: Files) -> LabelledImages:
+    """The files of a split as labelled images, whether they exist or not."""
+    name = source.dataset.name if source.dataset is not None and source.dataset is not _FOLDER else ""
+    classes = files.codes.classes if files.codes is not None else ()
     images = ImageCollection(files.root, files.images)
-    named = source.dataset.name if source.dataset not in (None, _FOLDER) and source.dataset else ""
-    return LabelledImages(source.root, split, images, files.labels, files.codes.classes, files.codes, named)
+    return LabelledImages(source.root, split, images, files.labels, classes, files.codes, name)
 
 
 def find_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:

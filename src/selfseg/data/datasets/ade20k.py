@@ -14,7 +14,7 @@ from selfseg.data.datasets.base import DataSet, Files, first_folder, pair_folder
 from selfseg.data.labels import LabelMap
 
 CLASSES = tuple(
-    name.strip()
+    " ".join(name.split())
     for name in """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
     person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea,
     mirror, rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box,

@@ -30,7 +30,7 @@ IDS = 182
 """Ids in label files, 0 to 181."""
 
 NAMES = tuple(
-    name.strip()
+    " ".join(name.split())
     for name in """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
     street sign, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe,
     hat, backpack, umbrella, shoe, eye glasses, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite,
