@@ -91,13 +91,10 @@ class LabelMap:
         if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
             raise ConfigError(f"ids are (H, W) uint8 or uint16, not {values.shape} {values.dtype}")
         lookup, known = _tables(self.table, 1 << 8 * values.dtype.itemsize)
-        present = np.bincount(values.ravel(), minlength=len(known)) > 0
-        unknown = np.flatnonzero(present & ~known)
-        if unknown.size:
-            raise UnknownId(int(unknown[-1]))
-        if values.dtype == np.uint8:
-            return np.asarray(cv2.LUT(values, lookup), np.uint8)
-        return np.asarray(lookup[values], np.uint8)
+        good = _look_up(values, known)  # counting the values first would cost more than both look-ups
+        if not good.all():
+            raise UnknownId(int(values[good == 0].max()))
+        return _look_up(values, lookup)
 
 
 @dataclass(frozen=True)
@@ -158,13 +155,18 @@ class UnknownId(Exception):
         self.value = value
 
 
+def _look_up(values: NDArray[Any], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """table[values]; of bytes by OpenCV, in a tenth of the time that indexing takes."""
+    return np.asarray(cv2.LUT(values, table) if values.dtype == np.uint8 else table.take(values, mode="clip"), np.uint8)
+
+
 @lru_cache(maxsize=64)
-def _tables(table: tuple[int, ...], size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The class of each of `size` values, and whether there is one."""
+def _tables(table: tuple[int, ...], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The class of each of `size` values, and 1 where there is one."""
     full = np.full(size, _UNKNOWN, np.int16)
     full[VOID] = VOID
     full[: len(table)] = table[:size]
-    return full.astype(np.uint8), full != _UNKNOWN
+    return full.astype(np.uint8), (full != _UNKNOWN).astype(np.uint8)
 
 
 @lru_cache(maxsize=8)
