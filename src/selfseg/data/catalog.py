@@ -26,6 +26,7 @@ from selfseg.data.images import ImageCollection, list_images
 from selfseg.data.labels import VOID as VOID
 from selfseg.data.labels import ColourMap, LabelMap, UnknownId, read_label_file
 from selfseg.data.labels import upright_size as upright_size
+from selfseg.data.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
 
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
@@ -146,6 +147,8 @@ def parse_source(text: Path | str) -> Source:
     if named is None or Path(text).exists():
         return Source(None, Path(text).expanduser())
     name, split, root = named.groups()
+    if is_shards(text):
+        raise ConfigError(f"{text}: shards hold images only, without labels; they are for training and clustering")
     if name not in DATASETS:
         alike = [known for known in DATASETS if known.startswith(name.lower()[:4])] or list(DATASETS)
         raise ConfigError(f"no data set {name!r}, and {text} does not exist; there is {', '.join(alike)}")
@@ -211,12 +214,14 @@ def with_labels(source: Source, split: str, files: Files) -> LabelledImages:
     return LabelledImages(source.root, split, images, files.labels, classes, files.codes, name)
 
 
-def find_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
+def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = None) -> ImageCollection:
     """Find images without looking at labels.
 
     Args:
         source: NAME:ROOT or NAME/SPLIT:ROOT for a data set's images (of its first split, which is the one for
-            training); anything else as for `selfseg.data.images.list_images`.
+            training); `shards:...` for images in tar files (`selfseg.data.shards`); anything else as for
+            `selfseg.data.images.list_images`.
+        cache: folder for what is kept of shards.
 
     Returns:
         The collection. Nothing was opened.
@@ -227,6 +232,8 @@ def find_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
     """
     if not isinstance(source, str | Path):
         return list_images(source)
+    if is_shards(source):
+        return open_shards(source, cache)
     parsed = parse_source(source)
     if parsed.dataset is None:
         return list_images(parsed.root)

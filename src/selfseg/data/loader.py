@@ -1,7 +1,8 @@
 """From a folder to batches of views: keyed order, keyed augmentation, nothing that a resume has to remember.
 
 Order: training is one stream of positions. Batch `step` holds the positions step * batch_size and on; position p is
-image permutation(seed, epoch)[p % n] of epoch p // n. So every batch size works with every folder, no image is
+image permutation(seed, epoch)[p % n] of epoch p // n (of shards, a permutation that stays in a window of them for as
+long as it has images, see `selfseg.data.shards`). So every batch size works with every folder, no image is
 dropped at an epoch's end, and to go on at `step` only `step` is needed.
 
 Views: every sample is a pure function of (seed, epoch, image index), whatever the number of workers or processes.
@@ -30,6 +31,7 @@ from selfseg.data import images as image_files
 from selfseg.data import mask_files
 from selfseg.data.images import ImageCollection
 from selfseg.data.regions import RegionCache
+from selfseg.data.shards import WINDOW
 from selfseg.data.views import Crop, ViewPlan
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.types import Batch, View
@@ -44,20 +46,34 @@ REASONS = (*image_files.REASONS, *(f"mask-{reason}" for reason in mask_files.REA
 
 
 @lru_cache(maxsize=2)
-def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def _permutation(n: int, seed: int, epoch: int, blocks: tuple[int, ...] = ()) -> NDArray[np.int64]:
     # PCG64 by name: default_rng may change its generator with a release of numpy.
-    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n)
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    if len(blocks) <= WINDOW:
+        order = rng.permutation(n)
+    else:
+        ends = np.cumsum(blocks)
+        drawn = rng.permutation(len(blocks))
+        order = np.concatenate(
+            [
+                rng.permutation(
+                    np.concatenate([np.arange(ends[b] - blocks[b], ends[b]) for b in drawn[i : i + WINDOW]])
+                )
+                for i in range(0, len(blocks), WINDOW)
+            ]
+        )
     order.flags.writeable = False
     return order
 
 
-def image_at(position: int, n: int, seed: int) -> Key:
+def image_at(position: int, n: int, seed: int, blocks: tuple[int, ...] = ()) -> Key:
     """Which image stands at a position of the stream.
 
     Args:
         position: at least 0.
         n: number of images, at least 1.
         seed: at least 0.
+        blocks: `ImageCollection.blocks`: images are drawn from a few blocks at a time, which are drawn too.
 
     Returns:
         (epoch, index); every index occurs once per epoch.
@@ -67,7 +83,7 @@ def image_at(position: int, n: int, seed: int) -> Key:
         [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     """
     epoch, place = divmod(position, n)
-    return epoch, int(_permutation(n, seed, epoch)[place])
+    return epoch, int(_permutation(n, seed, epoch, blocks)[place])
 
 
 class StepSampler(Sampler[list[Key]]):
@@ -81,6 +97,7 @@ class StepSampler(Sampler[list[Key]]):
         seed: of the order.
         rank: this process.
         world_size: number of processes.
+        blocks: `ImageCollection.blocks`, which add up to n, or empty.
 
     Raises:
         ConfigError: if a value can't work.
@@ -103,7 +120,10 @@ class StepSampler(Sampler[list[Key]]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        blocks: tuple[int, ...] = (),
     ) -> None:
+        if blocks and sum(blocks) != n:
+            raise ConfigError(f"blocks of {sum(blocks)} images are not the {n} images")
         if n < 1:
             raise ConfigError(f"there must be at least 1 image, not {n}")
         if batch_size < 1 or world_size < 1 or batch_size % world_size:
@@ -116,6 +136,7 @@ class StepSampler(Sampler[list[Key]]):
         if seed < 0 or start_step < 0:
             raise ConfigError(f"seed ({seed}) and start_step ({start_step}) must be at least 0")
         self.n = n
+        self.blocks = blocks
         self.batch_size = batch_size
         self.start_step = start_step
         self.stop_step = stop_step
@@ -130,7 +151,7 @@ class StepSampler(Sampler[list[Key]]):
         part = self.batch_size // self.world_size
         for step in range(self.start_step, self.stop_step):
             first = step * self.batch_size + self.rank * part
-            yield [image_at(position, self.n, self.seed) for position in range(first, first + part)]
+            yield [image_at(position, self.n, self.seed, self.blocks) for position in range(first, first + part)]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[
         CheckpointError: if images.json is damaged.
         StorageError: if the disk is full.
     """
-    found = find_images(source)
+    found = find_images(source, run / "cache" / "shards")
     record = run / "images.json"
     if record.exists():
         images = _recorded(record, found)
@@ -121,6 +121,4 @@ def _recorded(record: Path, found: ImageCollection) -> ImageCollection:
         files = {str(name): str(file) for name, file in read_json(record).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{record}, the list of the run's images, is damaged: {error}") from error
-    here = dict(zip(found.names, found.paths, strict=True))
-    paths = tuple(here.get(name, found.root / file) for name, file in files.items())
-    return ImageCollection(found.root, paths, tuple(files))
+    return found.restore(files)
