@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode, open_image, quiet, sniff
+from selfseg.data.labels import upright_size
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, TooManyBadImages
 from selfseg.files import OUTPUT_MARKER, storage_errors
 
@@ -202,6 +203,18 @@ class ImageCollection:
     def check(self, index: int, max_pixels: int = MAX_PIXELS) -> None:
         """Judge image `index` without decoding it; raises BadImage as `check_image` does."""
         check_image(self.paths[index], max_pixels)
+
+    def version(self, index: int) -> dict[str, int | str] | None:
+        """What changes when image `index` does: {"bytes", "modified"}; None if it is gone."""
+        path = self.paths[index]
+        if not path.is_file():
+            return None
+        status = path.stat()
+        return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of image `index` as `read` gives it, from its header; raises OSError if that can't be read."""
+        return upright_size(self.paths[index])
 
     def restore(self, files: Mapping[str, str]) -> ImageCollection:
         """The images of an earlier list, under its names and in its order.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -181,7 +181,7 @@ def _colour_table(colours: tuple[tuple[int, int, int, int], ...]) -> NDArray[np.
 _FROM_TABLE = np.array([VOID, *range(VOID - 1), VOID], np.uint8)
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path | IO[bytes]) -> tuple[int, int]:
     """(H, W) of an image file as `read_image` gives it, from its header; raises OSError if that can't be read."""
     with quiet(), Image.open(path) as image:
         width, height = image.size

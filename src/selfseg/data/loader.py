@@ -1,9 +1,9 @@
 """From a folder to batches of views: keyed order, keyed augmentation, nothing that a resume has to remember.
 
 Order: training is one stream of positions. Batch `step` holds the positions step * batch_size and on; position p is
-image permutation(seed, epoch)[p % n] of epoch p // n (of shards, a permutation that stays in a window of them for as
-long as it has images, see `selfseg.data.shards`). So every batch size works with every folder, no image is
-dropped at an epoch's end, and to go on at `step` only `step` is needed.
+image permutation(seed, epoch)[p % n] of epoch p // n. So every batch size works with every folder, no image is
+dropped at an epoch's end, and to go on at `step` only `step` is needed. Images in shards (`selfseg.data.shards`) are
+permuted within windows of a few shards, so that remote ones are fetched about once an epoch.
 
 Views: every sample is a pure function of (seed, epoch, image index), whatever the number of workers or processes.
 """
@@ -45,35 +45,34 @@ REASONS = (*image_files.REASONS, *(f"mask-{reason}" for reason in mask_files.REA
 """Every word that tells why an image was skipped."""
 
 
-@lru_cache(maxsize=2)
-def _permutation(n: int, seed: int, epoch: int, blocks: tuple[int, ...] = ()) -> NDArray[np.int64]:
+def _order(n: int, seed: int, epoch: int, blocks: tuple[int, ...] = ()) -> NDArray[np.int64]:
+    """An epoch's images in a drawn order; of more than `WINDOW` blocks that many drawn ones at a time, mixed."""
     # PCG64 by name: default_rng may change its generator with a release of numpy.
     rng = np.random.Generator(np.random.PCG64([seed, epoch]))
     if len(blocks) <= WINDOW:
         order = rng.permutation(n)
     else:
-        ends = np.cumsum(blocks)
-        drawn = rng.permutation(len(blocks))
-        order = np.concatenate(
-            [
-                rng.permutation(
-                    np.concatenate([np.arange(ends[b] - blocks[b], ends[b]) for b in drawn[i : i + WINDOW]])
-                )
-                for i in range(0, len(blocks), WINDOW)
-            ]
-        )
+        ends, drawn, windows = np.cumsum(blocks), rng.permutation(len(blocks)), []
+        for start in range(0, len(blocks), WINDOW):
+            window = [np.arange(ends[b] - blocks[b], ends[b]) for b in drawn[start : start + WINDOW]]
+            windows.append(rng.permutation(np.concatenate(window)))
+        order = np.concatenate(windows)
     order.flags.writeable = False
     return order
 
 
-def image_at(position: int, n: int, seed: int, blocks: tuple[int, ...] = ()) -> Key:
+@lru_cache(maxsize=2)
+def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return _order(n, seed, epoch)
+
+
+def image_at(position: int, n: int, seed: int) -> Key:
     """Which image stands at a position of the stream.
 
     Args:
         position: at least 0.
         n: number of images, at least 1.
         seed: at least 0.
-        blocks: `ImageCollection.blocks`: images are drawn from a few blocks at a time, which are drawn too.
 
     Returns:
         (epoch, index); every index occurs once per epoch.
@@ -83,7 +82,7 @@ def image_at(position: int, n: int, seed: int, blocks: tuple[int, ...] = ()) -> 
         [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     """
     epoch, place = divmod(position, n)
-    return epoch, int(_permutation(n, seed, epoch, blocks)[place])
+    return epoch, int(_permutation(n, seed, epoch)[place])
 
 
 class StepSampler(Sampler[list[Key]]):
@@ -149,9 +148,12 @@ class StepSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         part = self.batch_size // self.world_size
+        # Not image_at: its cache would hash the blocks for every image, and there may be thousands.
+        order = lru_cache(maxsize=2)(lambda epoch: _order(self.n, self.seed, epoch, self.blocks))
         for step in range(self.start_step, self.stop_step):
             first = step * self.batch_size + self.rank * part
-            yield [image_at(position, self.n, self.seed, self.blocks) for position in range(first, first + part)]
+            places = (divmod(position, self.n) for position in range(first, first + part))
+            yield [(epoch, int(order(epoch)[place])) for epoch, place in places]
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from selfseg.data.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode
 from selfseg.data.images import ImageCollection, check_stream
+from selfseg.data.labels import upright_size
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.files import storage_errors, write_atomically, write_json
 
@@ -84,8 +85,6 @@ class ShardCollection(ImageCollection):
             StorageError: if its copy can't be written.
         """
         path, (shard, offset, size) = self.paths[index], (int(value) for value in self.places[index])
-        if shard == _GONE:
-            raise BadImage(path, "missing")
         if size > 16 * max_pixels:  # as for files
             raise BadImage(path, "too-large", f"a member of {size} bytes")
         data = self._bytes(path, shard, offset, size)
@@ -113,8 +112,23 @@ class ShardCollection(ImageCollection):
                     self.read(index, max_pixels)
         except Damage as damage:
             raise as_bad_image(path, damage) from damage.__cause__
+        except FileNotFoundError as error:
+            raise BadImage(path, "missing", "the shard is gone") from error
         except OSError as error:
             raise BadImage(path, "unreadable", error.strerror or str(error)) from error
+
+    def version(self, index: int) -> dict[str, int | str] | None:
+        """As of `ImageCollection`: the member's bytes, and the time or tag of its shard."""
+        shard, _, size = (int(value) for value in self.places[index])
+        return None if shard == _GONE else {"bytes": size, "modified": self.stamps[shard][1]}
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) as `read` gives it, from the image's header; raises OSError if that can't be read."""
+        path, (shard, offset, size) = self.paths[index], (int(value) for value in self.places[index])
+        try:
+            return upright_size(io.BytesIO(self._bytes(path, shard, offset, size)))
+        except BadImage as error:
+            raise OSError(str(error)) from error
 
     def subset(self, indices: Any) -> ShardCollection:
         """The images at `indices`, under the names that they have here."""
@@ -138,9 +152,14 @@ class ShardCollection(ImageCollection):
         return replace(self, paths=tuple(paths), names=tuple(files), places=places)
 
     def _bytes(self, path: Path, shard: int, offset: int, size: int) -> bytes:
+        if shard == _GONE:
+            raise BadImage(path, "missing")
         url = self.shards[shard]
         if not _is_remote(url):
-            return _read_part(path, url, offset, size)
+            try:
+                return _read_part(path, url, offset, size)
+            except FileNotFoundError as error:
+                raise BadImage(path, "missing", "the shard is gone") from error
         if self.cache is None:
             system, inside = _connect(url)
             return cast(bytes, _persist(lambda: system.cat_file(inside, offset, offset + size), url))
@@ -150,7 +169,7 @@ class ShardCollection(ImageCollection):
             except FileNotFoundError:
                 continue
         raise DataError(
-            f"copies of shards in {self.cache} vanish while they are read; is something else deleting them?"
+            f"copies of shards vanish from {self.cache} while they are read; what else deletes files there?"
         )
 
 
@@ -213,7 +232,7 @@ def _expand(text: str) -> list[str]:
             system, inside = _connect(part)
             scheme = part.partition("://")[0]
             if any(sign in part for sign in "*?["):
-                matches = cast(list[str], _persist(lambda system=system, inside=inside: system.glob(inside), part))
+                matches: list[str] = _persist(partial(system.glob, inside), part)
                 found += sorted(f"{scheme}://{match.lstrip('/')}" for match in matches)
             else:
                 found.append(part)
@@ -229,9 +248,7 @@ def _expand(text: str) -> list[str]:
                 raise DataError(f"there is no shard {local}")
             found += matches
     if not found:
-        raise DataError(
-            f"there is no shard in {text}; give a folder of .tar files, or e.g. /data/part-{{000..099}}.tar"
-        )
+        raise DataError(f"there is no shard in {text}; give a folder of .tar files or e.g. /data/part-{{000..099}}.tar")
     return list(dict.fromkeys(found))
 
 
@@ -262,7 +279,7 @@ def _index(shard: str, cache: Path | None) -> _Index:
                 return _Index(stamp, tuple((str(n), int(o), int(s)) for n, o, s in content["members"]))
         except (ValueError, KeyError, TypeError):
             pass  # cut off, or of another version: made again
-    members = cast(list[tuple[str, int, int]], _persist(lambda: _scan(shard), shard))
+    members = _persist(lambda: _scan(shard), shard)
     if stored is not None:
         write_json(stored, {"shard": shard, "stamp": stamp, "members": members})
     return _Index(stamp, tuple(members))
@@ -274,7 +291,7 @@ def _scan(shard: str) -> list[tuple[str, int, int]]:
     try:
         with _open(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                tar.members = []  # they would all be kept
+                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 name = os.path.basename(member.name)
                 if member.isreg() and not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
                     members.append((member.name, member.offset_data, member.size))
@@ -335,9 +352,7 @@ def _persist(ask: Callable[[], T], url: str) -> T:
             raise DataError(f"there is no shard {url}") from error
         except Exception as error:  # each kind of file system has its own
             if pause is None:
-                raise DataError(
-                    f"can't read {url}: {error}; the same command goes on when it can be reached"
-                ) from error
+                raise DataError(f"can't read {url}: {error}; when it can be reached, run the command again") from error
             time.sleep(pause)
     raise AssertionError("unreachable")
 
