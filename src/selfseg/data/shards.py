@@ -16,6 +16,7 @@ Shards must be plain tar files: nothing can be read by its offset in a compresse
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -162,7 +163,10 @@ class ShardCollection(ImageCollection):
                 raise BadImage(path, "missing", "the shard is gone") from error
         if self.cache is None:
             system, inside = _connect(url)
-            return cast(bytes, _persist(lambda: system.cat_file(inside, offset, offset + size), url))
+            data = cast(bytes, _persist(lambda: system.cat_file(inside, offset, offset + size), url))
+            if len(data) != size:
+                raise _changed(url)
+            return data
         for _ in range(3):  # another process may just have dropped the copy
             try:
                 return _read_part(path, _copy(url, self.stamps[shard], self.cache), offset, size)
@@ -350,10 +354,15 @@ def _persist(ask: Callable[[], T], url: str) -> T:
             raise
         except FileNotFoundError as error:
             raise DataError(f"there is no shard {url}") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # our disk, not the connection: waiting is no help
+                raise
+            failure: Exception = error
         except Exception as error:  # each kind of file system has its own
-            if pause is None:
-                raise DataError(f"can't read {url}: {error}; when it can be reached, run the command again") from error
-            time.sleep(pause)
+            failure = error
+        if pause is None:
+            raise DataError(f"can't read {url}: {failure}; when it can be reached, run the command again") from failure
+        time.sleep(pause)
     raise AssertionError("unreachable")
 
 
@@ -374,7 +383,7 @@ def _copy(url: str, stamp: tuple[int, str], cache: Path) -> str:
         def fetch(temporary: Path) -> None:
             _persist(lambda: system.get_file(inside, str(temporary)), url)
             if temporary.stat().st_size != stamp[0]:
-                raise DataError(f"{url} has changed since it was indexed; give another --out, or restore it")
+                raise _changed(url)
 
         write_atomically(target, fetch)
         copies = sorted(cache.glob("*.tar"), key=_age)
@@ -382,6 +391,10 @@ def _copy(url: str, stamp: tuple[int, str], cache: Path) -> str:
             old.unlink(missing_ok=True)
             old.with_suffix(".lock").unlink(missing_ok=True)
     return str(target)
+
+
+def _changed(url: str) -> DataError:
+    return DataError(f"{url} has changed since it was indexed; give another --out, or restore it")
 
 
 def _age(path: Path) -> float:
