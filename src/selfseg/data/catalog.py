@@ -264,5 +264,5 @@ def _missing_labels(paths: Sequence[Path], total: int) -> str:
     return (
         f"{len(paths)} of {total} images have no label, e.g. "
         + ", ".join(str(path) for path in paths[:5])
-        + (f" (there are files named *{', *'.join(sorted(others))}; labels must be .png)" if others else "")
+        + (f" (there are files named *{', *'.join(sorted(others))}; labels must be {paths[0].suffix})" if others else "")
     )
