@@ -5,12 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import layouts
 import selfseg
+from conftest import draw_scene
 from selfseg import cli, errors
 from selfseg.cli import main, parse_recipe
+from selfseg.data.datasets import DATASETS
 from selfseg.evaluation import LinearConfig, ObjectsConfig, linear_sgd, reference_objects
+from selfseg.files import read_json
 from selfseg.ops.crf import CRFConfig
 from selfseg.training.recipe import read_recipe, recipes
 
@@ -277,3 +283,53 @@ def test_doctor_tells_whether_training_works(
     calls("selfseg.diagnosis", "doctor", Diagnosis((), (), 0.25 if healthy else None, problem))
     assert main(["doctor"]) == code
     assert (problem or "works, 0.25 s") in said(capsys)[0]
+
+
+def test_data_lists_what_is_known_and_checks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data"]) == 2
+    assert main(["data", "--help"]) == 0
+    out, _ = said(capsys)
+    assert all(f"{name} " in out for name in DATASETS)
+    assert "--partial" in out
+    root = layouts.cityscapes(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", f"cityscapes19:{root}", "--partial"]) == 0
+    assert "written: cityscapes19-check.png" in said(capsys)[0]
+    assert (tmp_path / "cityscapes19-check.png").is_file()
+    assert main(["data", f"cityscapes19:{root}", "--sheet", "x.png"]) == 3
+    assert "wrong: train: 2 images, but 2975 are published" in said(capsys)[0]
+    assert main(["data", f"cityscapes:{root}"]) == 2
+    assert "there is cityscapes19, cityscapes27" in said(capsys)[1]
+
+
+def test_data_by_name_is_trained_on_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    for split, seeds in (("train", range(4)), ("val", range(4, 6))):
+        for seed in seeds:
+            image, label = draw_scene(seed)
+            for folder, pixels in (("", image), ("annot", np.where(label == 255, 11, label).astype(np.uint8))):
+                (root / f"{split}{folder}").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / f"{split}{folder}" / f"{seed}.png")
+    run = tmp_path / "run"
+    assert main(["train", "vice", f"camvid:{root}", "--out", str(run), *TINY]) == 0
+    assert sorted(read_json(run / "images.json")) == ["0", "1", "2", "3"]
+    assert main(["train", "vice", f"camvid:{root}", "--out", str(run), *TINY]) == 0  # finished: nothing to do
+    words = [
+        "evaluate",
+        str(run),
+        f"camvid:{root}",
+        "-k",
+        "3",
+        "--seeds",
+        "1",
+        "--no-baselines",
+        "--protocols",
+        "clusters",
+    ]
+    assert main(words) == 0
+    (path,) = (run / "results").glob("*k3*.json")
+    result = read_json(path)
+    assert (result["dataset"], result["class_names"][10], len(result["class_iou"])) == ("camvid", "Bicyclist", 11)
+    assert main(["report", str(run)]) == 0

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from selfseg.checking import check_data as check_data
     from selfseg.diagnosis import doctor as doctor
     from selfseg.discovery import concepts as concepts
     from selfseg.evaluation.fewlabels import finetune as finetune
@@ -77,6 +78,7 @@ _WHERE = {
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
+    "check_data": "selfseg.checking",
     "cluster": "selfseg.inference",
     "concepts": "selfseg.discovery",
     "doctor": "selfseg.diagnosis",

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 _REQUIRED = (
-    "torch torchvision timm lightning numpy scipy numba opencv-python-headless pillow safetensors tyro rich "
+    "torch torchvision timm lightning numpy scipy numba opencv-python-headless pillow safetensors fsspec tyro rich "
     "matplotlib jinja2 pyyaml tensorboard"
 ).split()
 _OPTIONAL = {

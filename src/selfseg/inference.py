@@ -23,7 +23,8 @@ from rich.progress import track
 from torch import Tensor
 
 from selfseg.clustering import Clusters, add_position, embedder_hash, load_clusters, save_clusters
-from selfseg.data.images import ImageCollection, SkipLog, list_images, resize_short_side
+from selfseg.data.catalog import find_images
+from selfseg.data.images import ImageCollection, SkipLog, resize_short_side
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, storage_errors, write_atomically, write_json
 from selfseg.nn.embedder import Embedder
@@ -96,7 +97,7 @@ def embed(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
         device: see `load`.
         progress: whether to show a progress bar on stderr.
@@ -117,12 +118,12 @@ def embed(
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
     done = _read_journal(journal, out, fingerprint)
-    todo = [i for i in range(len(collection)) if not _is_done(done.get(collection.names[i]), collection.paths[i])]
+    todo = [i for i in range(len(collection)) if not _is_done(done.get(collection.names[i]), collection.version(i))]
     with storage_errors(journal):
         out.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as lines:
             for i, image in track_images(collection, todo, log, "embed", progress):
-                entry = _embed_one(embedder, image, out, collection.names[i], collection.paths[i])
+                entry = _embed_one(embedder, image, out, collection.names[i], collection.version(i))
                 done[collection.names[i]] = entry
                 lines.write(json.dumps({**entry, "embedder": fingerprint}) + "\n")
                 lines.flush()
@@ -158,7 +159,7 @@ def cluster(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
         k: the numbers of clusters.
         seed: of the sampled images and pixels, and of k-means.
         points: how many pixels to sample in all, equally many from each image. From more than points / 64 images,
@@ -219,7 +220,7 @@ def segment(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
         k: which clustering; the largest one there is if None.
         device: see `load`.
@@ -290,12 +291,12 @@ def track_images(
 
 
 def collect(images: Images) -> ImageCollection:
-    """The collection that a folder, a list file or paths name.
+    """The collection that a folder, a list file, NAME:ROOT (see `selfseg.data.catalog`) or paths name.
 
     Raises:
         EmptyCollection: if there is no image.
     """
-    collection = images if isinstance(images, ImageCollection) else list_images(images)
+    collection = images if isinstance(images, ImageCollection) else find_images(images)
     if len(collection) == 0:
         raise EmptyCollection(f"no images in {images}; give a folder with images, or a .txt file that lists them")
     return collection
@@ -377,7 +378,9 @@ def _cluster_once(
     return save_clusters(run, clusters)
 
 
-def _embed_one(embedder: Embedder, image: NDArray[np.uint8], out: Path, name: str, source: Path) -> dict[str, Any]:
+def _embed_one(
+    embedder: Embedder, image: NDArray[np.uint8], out: Path, name: str, version: dict[str, int | str] | None
+) -> dict[str, Any]:
     """Write one image's embedding; what index.json says about it."""
     values = embedder.embed(image).numpy().astype(np.float16)
     target = out / f"{name}.npy"
@@ -389,7 +392,6 @@ def _embed_one(embedder: Embedder, image: NDArray[np.uint8], out: Path, name: st
 
     write_atomically(target, write)
     resized = image if embedder.resolution is None else resize_short_side(image, embedder.resolution)
-    stat = source.stat()
     return {
         "name": name,
         "file": target.relative_to(out).as_posix(),
@@ -399,7 +401,7 @@ def _embed_one(embedder: Embedder, image: NDArray[np.uint8], out: Path, name: st
         "stride": embedder.stride,
         # The cells are stretched over the whole image, as in training: the frames coincide.
         "to_image": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
-        "source": {"bytes": stat.st_size, "modified": stat.st_mtime_ns},
+        "source": version,
     }
 
 
@@ -421,9 +423,6 @@ def _read_journal(journal: Path, out: Path, fingerprint: str) -> dict[str, dict[
     return done
 
 
-def _is_done(entry: dict[str, Any] | None, source: Path) -> bool:
-    """Whether an entry was made from the source file as it is now."""
-    if entry is None or not source.is_file():
-        return False
-    stat = source.stat()
-    return bool(entry["source"] == {"bytes": stat.st_size, "modified": stat.st_mtime_ns})
+def _is_done(entry: dict[str, Any] | None, version: dict[str, int | str] | None) -> bool:
+    """Whether an entry was made from the image as it is now."""
+    return entry is not None and version is not None and bool(entry["source"] == version)

@@ -1,11 +1,14 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from selfseg.data.catalog import open_labelled
-from selfseg.errors import DataError, EmptyCollection, LabelError
+import layouts
+from selfseg.data.catalog import Source, find_images, open_labelled, parse_source
+from selfseg.data.images import list_images
+from selfseg.errors import ConfigError, DataError, EmptyCollection, LabelError
 
 
 def test_pairs_names_and_values(labelled: Path) -> None:
@@ -133,3 +136,45 @@ def test_a_subset_keeps_names_and_pairs(labelled):
     assert np.array_equal(some.images.read(0), data.images.read(4))
     assert np.array_equal(some.read_label(1), data.read_label(1))
     assert (some.class_names, some.root, some.split) == (data.class_names, data.root, "train")
+
+
+def test_a_path_stays_a_path(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in (labelled, str(labelled), "some/where", "C:/data", "a:b"):
+        assert parse_source(text).dataset is None
+        assert parse_source(text).root == Path(text)
+    strange = labelled.parent / "voc:here"  # a folder that looks like NAME:ROOT
+    labelled.rename(strange)
+    monkeypatch.chdir(strange.parent)
+    assert parse_source("voc:here") == Source(None, Path("voc:here"))
+    assert len(open_labelled("voc:here", "val")) == 4
+
+
+def test_names_that_nobody_knows() -> None:
+    with pytest.raises(ConfigError, match=r"no data set 'cityscapes'.* cityscapes19, cityscapes27"):
+        parse_source("cityscapes:/data/cityscapes")
+    with pytest.raises(ConfigError, match=r"no data set 'photos'.* voc, coco27"):
+        find_images("photos:/data")
+    with pytest.raises(ConfigError, match="voc:ROOT"):
+        parse_source("voc:")
+
+
+def test_a_named_split_is_for_images_only(tmp_path: Path) -> None:
+    root = layouts.cityscapes(tmp_path)
+    assert find_images(f"cityscapes19/val:{root}").names == ("frankfurt/frankfurt_000000_000019_leftImg8bit",)
+    with pytest.raises(ConfigError, match="names a split"):
+        open_labelled(f"cityscapes19/val:{root}", "val")
+    with pytest.raises(DataError, match="no split 'nights'"):
+        find_images(f"cityscapes19/nights:{root}")
+
+
+def test_images_of_anything_else_are_listed_as_ever(photos: Path) -> None:
+    assert find_images(photos) == list_images(photos)
+    assert find_images([photos / "photo1.jpg"]).names == ("photo1",)
+
+
+def test_label_maps_travel_to_workers(tmp_path: Path) -> None:
+    data = open_labelled(f"camvid:{layouts.camvid(tmp_path, 'colours')}", "train")
+    expected = data.read_label(0)  # its table is made now
+    packed = pickle.dumps(data)
+    assert len(packed) < 10_000  # without the table of colours
+    np.testing.assert_array_equal(pickle.loads(packed).read_label(0), expected)

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+import layouts
+from conftest import draw_scene
 from selfseg.checkpoint import load_newest
+from selfseg.data.shards import WINDOW
 from selfseg.nn.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
 from selfseg.training.log import read_log
 from tiny import RECIPES
@@ -237,6 +241,49 @@ def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path:
         torch.testing.assert_close(value, two.model[key], atol=2e-3, rtol=2e-3, msg=lambda m, k=key: f"{k}: {m}")
     losses = [[line["loss"] for line in read_log(tmp_path / devices)] for devices in ("1", "2")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+_SHARDS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fsspec.implementations.local import LocalFileSystem
+from selfseg import train
+from selfseg.data import shards
+from tiny import vice
+
+devices = int(sys.argv[4])
+if devices == 2:  # as if the shards were far away: each is copied once, whoever of the two needs it first
+    class Far(LocalFileSystem):
+        def get_file(self, path, target, **options):
+            with open(sys.argv[3] + ".fetched", "a") as log:
+                log.write(path + "\\n")
+            super().get_file(path, target, **options)
+    shards._is_remote = lambda shard: True
+    shards._connect = lambda shard: (Far(), shard)
+if __name__ == "__main__":
+    settings = {"devices": devices, "accelerator": "cpu", "batch_size": 4, "steps": 5}
+    train(vice(Path("shards:" + sys.argv[2]), Path(sys.argv[3]), **settings), progress=False)
+"""
+
+
+def test_one_process_equals_two_on_shards(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for seed in range(WINDOW + 2):
+        Image.fromarray(draw_scene(seed)[0]).save(tmp_path / "photos" / f"scene{seed:02d}.jpg")
+    folder = layouts.shards(tmp_path / "photos", tmp_path / "shards", each=1)
+    (tmp_path / "script.py").write_text(_SHARDS)
+    tests, source = str(Path(__file__).parents[1]), f"{folder}/part-{{000..{WINDOW + 1:03d}}}.tar"
+    for devices in ("1", "2"):
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+        words = [sys.executable, str(tmp_path / "script.py"), tests, source, str(tmp_path / devices), devices]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    losses = [[line["loss"] for line in read_log(tmp_path / devices)] for devices in ("1", "2")]
+    assert len(losses[0]) == 5
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    fetched = (tmp_path / "2.fetched").read_text().splitlines()
+    assert sorted(fetched) == sorted(str(path) for path in folder.iterdir())
 
 
 _SKIP = """

@@ -14,7 +14,7 @@ _PURE = _WORDS | {"geometry", "ops"}
 _DATA = _PURE | {"nn", "data"}
 _JOBS = {"checkpoint", "running"}
 _USE = _DATA | {"clustering", "evaluation", "inference", "show"}
-_EVERYTHING = _USE | {"methods", "training", "discovery", "masks", "exporting", "diagnosis", "cli"}
+_EVERYTHING = _USE | {"methods", "training", "discovery", "checking", "masks", "exporting", "diagnosis", "cli"}
 
 # What each room (a folder or file right below the package) may import besides itself.
 MAY_IMPORT = {
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "inference": _USE,
     "show": _USE,
     "discovery": _USE,
+    "checking": _USE,
     "masks": _USE | _JOBS,  # networks that learn from the priors come here
     "exporting": _USE,
     "diagnosis": _EVERYTHING,

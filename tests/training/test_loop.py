@@ -10,14 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import layouts
+from conftest import draw_scene
 from selfseg.checkpoint import load_newest
 from selfseg.data.regions import ObjectMasks
+from selfseg.data.shards import WINDOW
 from selfseg.errors import (
     CheckpointError,
     ConfigError,
@@ -415,3 +419,40 @@ def test_a_collection_smaller_than_a_batch_trains(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "images" / "only.png")
     run = train(vice(tmp_path / "images", tmp_path / "run", steps=2, batch_size=4), progress=False)
     assert len(read_log(run)) == 2
+
+
+def scenes_in_shards(tmp_path: Path, count: int) -> tuple[Path, str]:
+    """A folder of photographs, and the same ones in shards of one each."""
+    photos = tmp_path / "scenes"
+    photos.mkdir()
+    for seed in range(count):
+        Image.fromarray(draw_scene(seed)[0]).save(photos / f"scene{seed:02d}.jpg")
+    return photos, f"shards:{layouts.shards(photos, tmp_path / 'shards', each=1)}"
+
+
+def test_shards_train_as_the_files_in_them(tmp_path: Path) -> None:
+    photos, shards = scenes_in_shards(tmp_path, 6)  # within one window: the order is that of a folder
+    train(vice(photos, tmp_path / "files"), progress=False)
+    train(vice(Path(shards), tmp_path / "local"), progress=False)
+    assert_same_state(tmp_path / "files", tmp_path / "local")
+    system = fsspec.filesystem("memory")
+    for path in (tmp_path / "shards").iterdir():
+        system.pipe_file(f"/run/{path.name}", path.read_bytes())
+    train(vice(Path("shards:memory://run/part-{000..005}.tar"), tmp_path / "remote"), progress=False)
+    assert_same_state(tmp_path / "files", tmp_path / "remote")
+    assert len(list((tmp_path / "remote" / "cache" / "shards").glob("*.tar"))) == 6
+    system.rm("/run", recursive=True)
+
+
+def test_a_run_on_many_shards_is_resumed_exactly(tmp_path: Path, stop_after: Any) -> None:
+    photos, shards = scenes_in_shards(tmp_path, WINDOW + 3)
+    straight = train(vice(Path(shards), tmp_path / "straight", steps=8), progress=False)
+    train(vice(photos, tmp_path / "files", steps=8), progress=False)
+    assert read_log(straight) != read_log(tmp_path / "files")  # another order: a window of shards first
+    stop_after(3)
+    stopped = vice(Path(shards), tmp_path / "stopped", steps=8)
+    with pytest.raises(Interrupted):
+        train(stopped, progress=False)
+    next((tmp_path / "stopped" / "cache" / "shards").glob("*.json")).unlink()  # an index is made again
+    train(stopped, progress=False)
+    assert_same_state(straight, tmp_path / "stopped")

@@ -1,4 +1,4 @@
-"""The command `selfseg`: each verb is one public function of the same name (of masks, `mine_masks`).
+"""The command `selfseg`: each verb is one public function of the same name (masks: `mine_masks`, data: `check_data`).
 
 A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
 that is not a number with 5.
@@ -17,6 +17,7 @@ import tyro
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
+from selfseg.cli.checking import data
 from selfseg.cli.console import ERR, OUT, parse, say
 from selfseg.cli.measuring import evaluate, finetune, transfer
 from selfseg.errors import ConfigError, Interrupted, SelfsegError
@@ -34,6 +35,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]finetune[/]  RUN DATA --labels 1 5 25     what the run is worth where labels are few, as a curve
   [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
+  [bold]data[/]      NAME:ROOT                    is a data set complete? counts, damage, classes, a contact sheet
   [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
   [bold]report[/]    RUN                          one page that shows what was learned
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
@@ -147,7 +149,7 @@ def _cluster(
 
     Args:
         run: the trained run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         k: numbers of clusters.
         seed: of the sampled pixels and k-means.
         points: pixels that k-means sees.
@@ -175,7 +177,7 @@ def _segment(
 
     Args:
         run: the trained and clustered run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         out: folder for the results.
         k: which clustering; the largest if not given.
         device: auto, cpu or cuda.
@@ -194,7 +196,7 @@ def _embed(
 
     Args:
         run: the trained run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         out: folder for the results.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
@@ -220,7 +222,7 @@ def _concepts(
 
     Args:
         run: the trained run.
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         top: segments shown of each concept.
         k: the run's clusters with this k instead of its prototypes.
         resolution: short side in px that images are resized to; the run's own if not given.
@@ -324,6 +326,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": lambda words: parse("evaluate", evaluate, words),
     "finetune": finetune,
     "transfer": transfer,
+    "data": data,
     "masks": _masks,
     "report": lambda words: parse("report", _report, words),
     "export": lambda words: parse("export", _export, words),

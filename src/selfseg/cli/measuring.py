@@ -42,7 +42,7 @@ def evaluate(
 
     Args:
         run: the trained run.
-        data: folder with {train,val}/{images,labels}, classes.txt.
+        data: NAME:ROOT of the catalog (selfseg data), or a folder with {train,val}/{images,labels}, classes.txt.
         protocols: clusters, linear, prototypes (of a run whose method has some), objects and retrieval (of a run with a
             saliency head, or with --masks).
         k: numbers of clusters; the number of classes and 64 if not given.
@@ -57,7 +57,7 @@ def evaluate(
         position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
         crf: also measure everything but objects with its probabilities refined by a CRF (much slower).
         linear: how the linear layer is trained; sgd is the papers' schedule.
-        fit_data: another labelled folder of the same classes to fit on: the protocol domain.
+        fit_data: other labelled data of the same classes to fit on: the protocol domain.
         masks: folder of masks that say what objects are, instead of the saliency head.
         objects: how objects become vectors, as MaskContrast's paper says or as its reference implementation does.
         classes: that retrieval is measured on, besides the first, the background; all if not given.
@@ -137,7 +137,7 @@ class _TransferJob(Generic[Settings]):
 
     Attributes:
         source: a run; or a file of weights, "imagenet" or "random", for which --backbone tells the architecture.
-        data: a labelled folder; COCO's folder for detection.
+        data: NAME:ROOT of the catalog (selfseg data), or a labelled folder; coco:ROOT for detection.
         out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
         config: the preset's settings.
         device: auto, cpu or cuda.
@@ -190,7 +190,7 @@ class _CurveJob(Generic[Settings]):
 
     Attributes:
         run: the trained run.
-        data: folder with {train,val}/{images,labels}, classes.txt.
+        data: NAME:ROOT of the catalog (selfseg data), or a folder with {train,val}/{images,labels}, classes.txt.
         config: how the cells are trained.
         labels: shares of the labelled images in percent; at least one image is taken.
         splits: random subsets for each share, the same for both networks.

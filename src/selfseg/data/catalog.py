@@ -1,15 +1,16 @@
-"""Labelled folders, for evaluation only.
+"""Data by name, and labelled images for evaluation.
 
-    ROOT/classes.txt             a class per line, as "INDEX NAME" or just the name; 255 is void
-    ROOT/SPLIT/images/NAME.jpg   any image that `selfseg.data.images` reads
-    ROOT/SPLIT/labels/NAME.png   a PNG of class indices (gray or palette), of the image's size; 255 is void
+Wherever a command or function takes data it takes a path, or `NAME:ROOT`: a data set of
+`selfseg.data.datasets.DATASETS` below ROOT, e.g. `cityscapes27:/data/cityscapes`. Where one split is meant,
+`NAME/SPLIT:ROOT` names it. A path that exists is always a path.
 
-Pairs are found by NAME, subfolders included. Nothing here is needed to train.
+As images (`find_images`) a path is a folder or list of them, and NAME:ROOT the images of the data set's first split;
+as labelled data (`open_labelled`) a path is a labelled folder, see `selfseg.data.datasets.folders`. Nothing of labels
+is needed to train.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +18,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from selfseg.data.decoding import quiet
+from selfseg.data.datasets import DATASETS, DataSet, Files
+from selfseg.data.datasets.base import Codes
+from selfseg.data.datasets.folders import splits_of
 from selfseg.data.images import ImageCollection, list_images
-from selfseg.errors import DataError, LabelError
+from selfseg.data.labels import VOID as VOID
+from selfseg.data.labels import ColourMap, LabelMap, UnknownId, read_label_file
+from selfseg.data.labels import upright_size as upright_size
+from selfseg.data.shards import is_shards, open_shards
+from selfseg.errors import ConfigError, DataError, LabelError
 
-VOID = 255
-"""The label of pixels that count for nothing."""
+_NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
+_FOLDER = DATASETS["folder"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class LabelledImages:
         images: the split's images.
         labels: one file per image.
         class_names: C names; label values are their indices.
+        codes: what the values in the files mean; None: class indices.
+        dataset: the name in the catalog; "" for a folder.
     """
 
     root: Path
@@ -44,9 +52,16 @@ class LabelledImages:
     images: ImageCollection
     labels: tuple[Path, ...]
     class_names: tuple[str, ...]
+    codes: Codes | None = None
+    dataset: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def name(self) -> str:
+        """What results call the data: the catalog's name for it, or the folder's."""
+        return self.dataset or self.root.resolve().name
 
     def subset(self, indices: Sequence[int]) -> LabelledImages:
         """Some of the images, in the given order, with their names in the whole."""
@@ -57,6 +72,10 @@ class LabelledImages:
         )
         return replace(self, images=images, labels=tuple(self.labels[index] for index in indices))
 
+    def shares_images(self, other: LabelledImages) -> bool:
+        """Whether an image is in both, as of VOC's trainval and val."""
+        return not set(self.images.paths).isdisjoint(other.images.paths)
+
     def read_label(self, index: int) -> NDArray[np.uint8]:
         """The label of image `index`.
 
@@ -64,150 +83,185 @@ class LabelledImages:
             (H, W) uint8 in the image's pixels: class indices below C, 255 = void.
 
         Raises:
-            LabelError: if the label can't be read, is no index image, has another size than its image as stored, or
-                holds a value outside of the classes.
+            LabelError: if the label can't be read, is of another kind than the data set's, has another size than its
+                image as stored, or holds a value outside of the classes.
         """
         path = self.labels[index]
-        label = _read_indices(path)
+        codes = self.codes or LabelMap.indices(self.class_names)
+        values = read_label_file(path, colours=isinstance(codes, ColourMap))
         try:
             height, width = upright_size(self.images.paths[index])
         except OSError:
             pass  # the image is bad: whoever reads it will say so
         else:
-            if label.shape != (height, width):
+            if values.shape[:2] != (height, width):
                 raise LabelError(
-                    f"{path} has {label.shape[1]}x{label.shape[0]} pixels but its image {self.images.paths[index]} has "
-                    f"{width}x{height}; both must have the same size"
+                    f"{path} has {values.shape[1]}x{values.shape[0]} pixels but its image {self.images.paths[index]} "
+                    f"has {width}x{height}; both must have the same size"
                 )
-        largest = _largest(label)
-        if largest >= len(self.class_names):
-            where = self.root / "classes.txt"
-            raise LabelError(
-                f"{path} holds the value {largest} but there are {len(self.class_names)} classes "
-                f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to {where}"
-            )
-        return label
+        try:
+            return codes.apply(values)
+        except UnknownId as error:
+            raise LabelError(self._unknown(path, error.value)) from error
+
+    def _unknown(self, path: Path, value: int | tuple[int, ...]) -> str:
+        if self.dataset:
+            what = "colour" if isinstance(value, tuple) else "value"
+            return f"{path} holds the {what} {value}, which is none of {self.dataset}'s; is it the right kind of file?"
+        return (
+            f"{path} holds the value {value} but there are {len(self.class_names)} classes "
+            f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to "
+            f"{self.root / 'classes.txt'}"
+        )
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file as `read_image` gives it, from its header; raises OSError if that can't be read."""
-    with quiet(), Image.open(path) as image:
-        width, height = image.size
-        return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
+@dataclass(frozen=True)
+class Source:
+    """Data on the command line, taken apart.
+
+    Attributes:
+        dataset: None for a plain path.
+        root: ROOT, or the path.
+        split: of NAME/SPLIT:ROOT; "" where it is not said.
+    """
+
+    dataset: DataSet | None
+    root: Path
+    split: str = ""
 
 
-def open_labelled(root: Path | str, split: str) -> LabelledImages:
-    """Open one split of a labelled folder.
-
-    Args:
-        root: ROOT of the layout at the top of this module.
-        split: the split's folder, e.g. "train" or "val".
-
-    Returns:
-        The pairs. Labels without an image are passed over; sizes and values are checked when a label is read.
+def parse_source(text: Path | str) -> Source:
+    """Take NAME:ROOT, NAME/SPLIT:ROOT or a path apart.
 
     Raises:
-        DataError: if the folder or the split is missing, with what there is.
+        ConfigError: if there is no data set of that name (and no such path), or ROOT is missing.
+
+    Example:
+        >>> source = parse_source("cityscapes27/train_extra:/data/cityscapes")
+        >>> source.dataset.name, source.split, str(source.root)
+        ('cityscapes27', 'train_extra', '/data/cityscapes')
+        >>> parse_source("photos/summer").dataset is None
+        True
+    """
+    named = _NAMED.fullmatch(str(text))
+    if named is None or Path(text).exists():
+        return Source(None, Path(text).expanduser())
+    name, split, root = named.groups()
+    if is_shards(text):
+        raise ConfigError(f"{text}: shards hold images only, without labels; they are for training and clustering")
+    if name not in DATASETS:
+        alike = [known for known in DATASETS if known.startswith(name.lower()[:4])] or list(DATASETS)
+        raise ConfigError(f"no data set {name!r}, and {text} does not exist; there is {', '.join(alike)}")
+    if not root:
+        raise ConfigError(f"{text} names no folder; write {name}:ROOT, where ROOT holds the data")
+    return Source(DATASETS[name], Path(root).expanduser(), split or "")
+
+
+def splits_in(source: Source) -> tuple[str, ...]:
+    """The splits of a data set; of a plain folder, those that it has."""
+    dataset = source.dataset or _FOLDER
+    return tuple(dataset.splits) or splits_of(source.root)
+
+
+def find_files(source: Source, split: str) -> Files:
+    """The files of a split, whether they exist or not.
+
+    Raises:
+        DataError: if there is no such split, or the root is not laid out like the data set.
+        EmptyCollection: if there is no image.
+    """
+    dataset = source.dataset or _FOLDER
+    if dataset.splits and split not in dataset.splits:
+        raise DataError(f"{dataset.name} has no split {split!r}; there is {', '.join(dataset.splits)}")
+    return dataset.find(source.root, split)
+
+
+def open_labelled(data: Path | str, split: str) -> LabelledImages:
+    """Open one split of labelled data.
+
+    Args:
+        data: NAME:ROOT, or a labelled folder.
+        split: e.g. "train" or "val".
+
+    Returns:
+        The pairs. Sizes and values are checked when a label is read.
+
+    Raises:
+        ConfigError: if there is no data set of that name, or `data` names a split of its own.
+        DataError: if the root is not laid out like the data set, with the file that was looked for; if the split does
+            not exist or has no labels.
         EmptyCollection: if the split has no image.
         LabelError: if an image has no label, or classes.txt can't be understood.
     """
-    root = Path(root).expanduser()
-    for folder in (root, root / split, root / split / "images", root / split / "labels"):
-        if not folder.is_dir():
-            raise DataError(_missing_folder(root, split, folder))
-    images = list_images(root / split / "images")
-    found = {
-        os.path.splitext(path.relative_to(root / split / "labels").as_posix())[0]: path
-        for path in sorted((root / split / "labels").rglob("*.png"))
-    }
-    stems = [os.path.splitext(path.relative_to(images.root).as_posix())[0] for path in images.paths]
-    without = [stem for stem in stems if stem not in found]
-    if without:
-        raise LabelError(_missing_labels(root / split / "labels", without, len(images)))
-    labels = tuple(found[stem] for stem in stems)
-    return LabelledImages(root, split, images, labels, _class_names(root))
+    source = parse_source(data)
+    if source.split:
+        raise ConfigError(f"{data} names a split; here it is an option of its own ({split!r} is asked for)")
+    files = find_files(source, split)
+    if files.codes is None:
+        name = source.dataset.name if source.dataset else str(source.root)
+        raise DataError(f"the split {split!r} of {name} has no labels; take another one, or use it as images")
+    missing = missing_files(files.labels)
+    if missing:
+        raise LabelError(_missing_labels(missing, len(files.images)))
+    return with_labels(source, split, files)
 
 
-def _missing_folder(root: Path, split: str, missing: Path) -> str:
-    layout = f"a labelled folder holds {root}/SPLIT/images and {root}/SPLIT/labels"
-    if not root.exists():
-        return f"{root} does not exist; {layout}"
-    if not root.is_dir():
-        return f"{root} is a file; {layout}"
-    parent = missing.parent
-    there = sorted(entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    what = f"split {split!r}" if missing == root / split else f"folder {missing.name!r}"
-    return f"no {what} in {parent}; there is {', '.join(there) or 'no folder'}; {layout}"
+def with_labels(source: Source, split: str, files: Files) -> LabelledImages:
+    """The files of a split as labelled images, whether they exist or not."""
+    name = source.dataset.name if source.dataset is not None and source.dataset is not _FOLDER else ""
+    classes = files.codes.classes if files.codes is not None else ()
+    images = ImageCollection(files.root, files.images)
+    return LabelledImages(source.root, split, images, files.labels, classes, files.codes, name)
 
 
-def _missing_labels(folder: Path, stems: Sequence[str], total: int) -> str:
-    others = {path.suffix.lower() for path in folder.iterdir() if path.is_file()} - {".png"}
-    return (
-        f"{len(stems)} of {total} images have no label, e.g. "
-        + ", ".join(str(folder / f"{stem}.png") for stem in stems[:5])
-        + (f" (there are files named *{', *'.join(sorted(others))}; labels must be .png)" if others else "")
+def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = None) -> ImageCollection:
+    """Find images without looking at labels.
+
+    Args:
+        source: NAME:ROOT or NAME/SPLIT:ROOT for a data set's images (of its first split, which is the one for
+            training); `shards:...` for images in tar files (`selfseg.data.shards`); anything else as for
+            `selfseg.data.images.list_images`.
+        cache: folder for what is kept of shards.
+
+    Returns:
+        The collection. Nothing was opened.
+
+    Raises:
+        ConfigError: if there is no data set of that name.
+        DataError, EmptyCollection: as `list_images`, and if the root is not laid out like the data set.
+    """
+    if not isinstance(source, str | Path):
+        return list_images(source)
+    if is_shards(source):
+        return open_shards(source, cache)
+    parsed = parse_source(source)
+    if parsed.dataset is None:
+        return list_images(parsed.root)
+    splits = splits_in(parsed)
+    if not splits:
+        raise DataError(f"{parsed.root} holds no SPLIT/images and SPLIT/labels; give the folder of images itself")
+    files = find_files(parsed, parsed.split or splits[0])
+    return ImageCollection(files.root, files.images)
+
+
+def missing_files(paths: Sequence[Path]) -> list[Path]:
+    """Those that don't exist, from one listing of each folder: asking for each takes long on network disks."""
+    listed: dict[Path, frozenset[str]] = {}
+    missing = []
+    for path in paths:
+        folder = path.parent
+        if folder not in listed:
+            listed[folder] = frozenset(entry.name for entry in folder.iterdir()) if folder.is_dir() else frozenset()
+        if path.name not in listed[folder]:
+            missing.append(path)
+    return missing
+
+
+def _missing_labels(paths: Sequence[Path], total: int) -> str:
+    folder = paths[0].parent
+    others = {path.suffix.lower() for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+    others -= {paths[0].suffix}
+    found = (
+        f"; there are files named *{', *'.join(sorted(others))}, but labels are *{paths[0].suffix}" if others else ""
     )
-
-
-def _class_names(root: Path) -> tuple[str, ...]:
-    path = root / "classes.txt"
-    if not path.exists():
-        # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
-        largest = max((_largest(_read_indices(label)) for label in sorted(root.glob("*/labels/**/*.png"))), default=-1)
-        return tuple(f"class {index}" for index in range(max(largest, 0) + 1))
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelError(f"can't read {path}: {error}") from error
-    lines = [line for line in lines if line and not line.startswith("#")]
-    numbered = [re.fullmatch(r"(\d+)[\s:,]+(.+)", line) for line in lines]
-    if not lines:
-        raise LabelError(f"{path} names no class; write one per line, e.g. '0 sky'")
-    if not all(numbered):
-        return tuple(lines)
-    by_index: dict[int, str] = {}
-    for match in numbered:
-        assert match is not None
-        index = int(match[1])
-        if index in by_index:
-            raise LabelError(f"{path} names class {index} twice: {by_index[index]!r} and {match[2]!r}")
-        by_index[index] = match[2]
-    by_index.pop(VOID, None)
-    gaps = sorted(set(range(max(by_index, default=-1) + 1)) - set(by_index))
-    if gaps or not by_index:
-        raise LabelError(
-            f"{path} does not name class {gaps[0] if gaps else 0}; classes are numbered from 0 without gaps"
-        )
-    return tuple(by_index[index] for index in range(len(by_index)))
-
-
-def _largest(label: NDArray[np.uint8]) -> int:
-    """The largest value but void; -1 where all is void."""
-    counts = np.flatnonzero(np.bincount(label.ravel(), minlength=VOID + 1)[:VOID])
-    return int(counts[-1]) if counts.size else -1
-
-
-def _read_indices(path: Path) -> NDArray[np.uint8]:
-    """The (H, W) uint8 values of an index PNG, as stored."""
-    try:
-        with quiet(), open(path, "rb") as stream:
-            head = stream.read(26)
-            stream.seek(0)
-            with Image.open(stream) as image:
-                if image.format != "PNG":
-                    raise LabelError(f"{path} is a {image.format} file; labels must be PNG, which keeps indices exact")
-                if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-                    raise LabelError(
-                        f"{path} holds colours (mode {image.mode}), not class indices; convert each colour to its "
-                        "index and save a gray or palette PNG"
-                    )
-                mode, values = image.mode, np.array(image)
-    except LabelError:
-        raise
-    except Exception as error:  # Pillow's parsers raise whatever broken bytes make them raise
-        raise LabelError(f"can't read the label {path}: {error}") from error
-    if mode == "L":  # Pillow spreads gray of 2 and 4 bits over 0..255
-        values = values // {2: 85, 4: 17}.get(head[24], 1)
-    if values.max(initial=0) > VOID:
-        raise LabelError(f"{path} holds the value {values.max()}; classes are 0 to 254 and 255 is void")
-    return values.astype(np.uint8, copy=False)
+    return f"{len(paths)} of {total} images have no label, e.g. {', '.join(str(path) for path in paths[:5])}{found}"

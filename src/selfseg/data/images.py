@@ -21,16 +21,18 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode, open_image, quiet, sniff
+from selfseg.data.labels import upright_size
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, TooManyBadImages
 from selfseg.files import OUTPUT_MARKER, storage_errors
 
@@ -101,26 +103,40 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
         BadImage: whatever can be known without decoding.
     """
     try:
-        with quiet(), open(path, "rb") as stream:
-            kind = sniff(stream.read(16), path.suffix)
-            stream.seek(0)
-            try:
-                open_image(stream, kind, max_pixels)
-                ending = _ENDINGS.get(kind)
-                if ending is not None:
-                    stream.seek(-min(len(ending), stream.seek(0, os.SEEK_END)), os.SEEK_END)
-                doubtful = ending is not None and stream.read() != ending
-            except Damage as damage:
-                # A header that can't be parsed: the strict reader knows whether the file was cut short.
-                if damage.reason != "unreadable":
-                    raise
-                doubtful = True
-        if doubtful:
+        with open(path, "rb") as stream:
+            whole = check_stream(stream, path.suffix, max_pixels)
+        if not whole:
             read_image(path, max_pixels)
     except Damage as damage:
         raise as_bad_image(path, damage) from damage.__cause__
     except OSError as error:
         raise _file_error(path, error) from error
+
+
+def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -> bool:
+    """Judge an open image by its header and its last bytes.
+
+    Returns:
+        Whether it looks whole; if not, only the strict reader can tell.
+
+    Raises:
+        Damage: whatever can be known without decoding.
+    """
+    with quiet():
+        kind = sniff(stream.read(16), suffix)
+        stream.seek(0)
+        try:
+            open_image(stream, kind, max_pixels)
+            ending = _ENDINGS.get(kind)
+            if ending is None:
+                return True
+            stream.seek(-min(len(ending), stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            return stream.read() == ending
+        except Damage as damage:
+            # A header that can't be parsed: the strict reader knows whether the file was cut short.
+            if damage.reason != "unreadable":
+                raise
+            return False
 
 
 def resize_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
@@ -178,6 +194,39 @@ class ImageCollection:
     def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Image `index` as (H, W, 3) uint8 RGB; raises BadImage as `read_image` does."""
         return read_image(self.paths[index], max_pixels)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """How many images lie together, where an order of reading matters (`selfseg.data.shards`); else empty."""
+        return ()
+
+    def check(self, index: int, max_pixels: int = MAX_PIXELS) -> None:
+        """Judge image `index` without decoding it; raises BadImage as `check_image` does."""
+        check_image(self.paths[index], max_pixels)
+
+    def version(self, index: int) -> dict[str, int | str] | None:
+        """What changes when image `index` does: {"bytes", "modified"}; None if it is gone."""
+        path = self.paths[index]
+        if not path.is_file():
+            return None
+        status = path.stat()
+        return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of image `index` as `read` gives it, from its header; raises OSError if that can't be read."""
+        return upright_size(self.paths[index])
+
+    def restore(self, files: Mapping[str, str]) -> ImageCollection:
+        """The images of an earlier list, under its names and in its order.
+
+        Args:
+            files: path below `root` by name. A name that is here is taken from here; other files are "missing" when
+                they are read, unless they are back.
+        """
+        here = dict(zip(self.names, self.paths, strict=True))
+        return ImageCollection(
+            self.root, tuple(here.get(name, self.root / file) for name, file in files.items()), tuple(files)
+        )
 
     def subset(self, indices: Iterable[int]) -> ImageCollection:
         """The images at `indices`, under the names that they have here."""
@@ -366,16 +415,16 @@ def scan(images: ImageCollection, log: SkipLog, max_pixels: int = MAX_PIXELS) ->
         EmptyCollection: if none is left.
     """
 
-    def judge(path: Path) -> BadImage | None:
+    def judge(index: int) -> BadImage | None:
         try:
-            check_image(path, max_pixels)
+            images.check(index, max_pixels)
         except BadImage as error:
             return error
         return None
 
     # Threads hide the latency of network disks; on a local one they cost nothing.
     with quiet(), ThreadPoolExecutor(max_workers=8) as pool:
-        errors = list(pool.map(judge, images.paths, chunksize=256))
+        errors = list(pool.map(judge, range(len(images)), chunksize=256))
     bad = [
         (name, error.reason, error.detail)
         for name, error in zip(images.names, errors, strict=True)

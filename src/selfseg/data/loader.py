@@ -2,7 +2,8 @@
 
 Order: training is one stream of positions. Batch `step` holds the positions step * batch_size and on; position p is
 image permutation(seed, epoch)[p % n] of epoch p // n. So every batch size works with every folder, no image is
-dropped at an epoch's end, and to go on at `step` only `step` is needed.
+dropped at an epoch's end, and to go on at `step` only `step` is needed. Images in shards (`selfseg.data.shards`) are
+permuted within windows of a few shards, so that remote ones are fetched about once an epoch.
 
 Views: every sample is a pure function of (seed, epoch, image index), whatever the number of workers or processes.
 """
@@ -30,6 +31,7 @@ from selfseg.data import images as image_files
 from selfseg.data import mask_files
 from selfseg.data.images import ImageCollection
 from selfseg.data.regions import RegionCache
+from selfseg.data.shards import WINDOW
 from selfseg.data.views import Crop, ViewPlan
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.types import Batch, View
@@ -43,12 +45,25 @@ REASONS = (*image_files.REASONS, *(f"mask-{reason}" for reason in mask_files.REA
 """Every word that tells why an image was skipped."""
 
 
-@lru_cache(maxsize=2)
-def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def _order(n: int, seed: int, epoch: int, blocks: tuple[int, ...] = ()) -> NDArray[np.int64]:
+    """An epoch's images in a drawn order; of more than `WINDOW` blocks that many drawn ones at a time, mixed."""
     # PCG64 by name: default_rng may change its generator with a release of numpy.
-    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n)
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    if len(blocks) <= WINDOW:
+        order = rng.permutation(n)
+    else:
+        ends, drawn, windows = np.cumsum(blocks), rng.permutation(len(blocks)), []
+        for start in range(0, len(blocks), WINDOW):
+            window = [np.arange(ends[b] - blocks[b], ends[b]) for b in drawn[start : start + WINDOW]]
+            windows.append(rng.permutation(np.concatenate(window)))
+        order = np.concatenate(windows)
     order.flags.writeable = False
     return order
+
+
+@lru_cache(maxsize=2)
+def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return _order(n, seed, epoch)
 
 
 def image_at(position: int, n: int, seed: int) -> Key:
@@ -81,6 +96,7 @@ class StepSampler(Sampler[list[Key]]):
         seed: of the order.
         rank: this process.
         world_size: number of processes.
+        blocks: `ImageCollection.blocks`, which add up to n, or empty.
 
     Raises:
         ConfigError: if a value can't work.
@@ -103,7 +119,10 @@ class StepSampler(Sampler[list[Key]]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        blocks: tuple[int, ...] = (),
     ) -> None:
+        if blocks and sum(blocks) != n:
+            raise ConfigError(f"blocks of {sum(blocks)} images are not the {n} images")
         if n < 1:
             raise ConfigError(f"there must be at least 1 image, not {n}")
         if batch_size < 1 or world_size < 1 or batch_size % world_size:
@@ -116,6 +135,7 @@ class StepSampler(Sampler[list[Key]]):
         if seed < 0 or start_step < 0:
             raise ConfigError(f"seed ({seed}) and start_step ({start_step}) must be at least 0")
         self.n = n
+        self.blocks = blocks
         self.batch_size = batch_size
         self.start_step = start_step
         self.stop_step = stop_step
@@ -128,9 +148,12 @@ class StepSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         part = self.batch_size // self.world_size
+        # Not image_at: its cache would hash the blocks for every image, and there may be thousands.
+        order = lru_cache(maxsize=2)(lambda epoch: _order(self.n, self.seed, epoch, self.blocks))
         for step in range(self.start_step, self.stop_step):
             first = step * self.batch_size + self.rank * part
-            yield [image_at(position, self.n, self.seed) for position in range(first, first + part)]
+            places = (divmod(position, self.n) for position in range(first, first + part))
+            yield [(epoch, int(order(epoch)[place])) for epoch, place in places]
 
 
 @dataclass(frozen=True)

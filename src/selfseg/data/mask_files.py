@@ -40,10 +40,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfseg.data.catalog import VOID, upright_size
 from selfseg.data.decoding import SUFFIXES as IMAGE_SUFFIXES
 from selfseg.data.decoding import quiet
 from selfseg.data.images import ImageCollection
+from selfseg.data.labels import VOID
 from selfseg.errors import BadMask, ConfigError, DataError, EmptyCollection
 
 SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".pbm", ".jpg", ".jpeg")
@@ -214,7 +214,7 @@ def survey(folder: MaskFolder, images: ImageCollection) -> MaskSurvey:
 
     def judge(i: int) -> tuple[str, str, int, bool] | None:
         try:
-            size = upright_size(images.paths[i])
+            size = images.size(i)
         except OSError:
             return None
         try:

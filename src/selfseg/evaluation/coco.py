@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfseg.data.catalog import parse_source
 from selfseg.data.images import read_image
 from selfseg.errors import DataError, LabelError, MissingExtra
 from selfseg.files import read_json
@@ -157,7 +158,7 @@ def open_coco(root: Path | str, split: str) -> CocoImages:
     Raises:
         DataError: if a file or folder is missing, or is no COCO file of object instances.
     """
-    root = Path(root).expanduser()
+    root = parse_source(root).root  # coco:ROOT
     path, folder = root / "annotations" / f"instances_{split}.json", root / split
     for wanted in (path, folder):
         if not wanted.exists():

@@ -192,7 +192,7 @@ def finetune(
         ).hexdigest(),
         **asdict(config),
     }
-    place = Path(out) if out is not None else Path(run) / "finetune" / fit.root.resolve().name  # type: ignore[arg-type]
+    place = Path(out) if out is not None else Path(run) / "finetune" / fit.name  # type: ignore[arg-type]
     claim_folder(place, record, "finetune")
     with sole_use(place):
         curve = _Curve(fit, measured, config, place, settings)

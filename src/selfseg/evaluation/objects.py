@@ -174,7 +174,7 @@ def evaluate_objects(
     if fit.class_names != names:
         raise ConfigError(f"the splits have other classes: {fit.class_names} and {names}; give ROOT/classes.txt")
     same = fit.root == measured.root and fit.split == measured.split
-    if same and "retrieval" in protocols:
+    if "retrieval" in protocols and fit.shares_images(measured):
         raise ConfigError(f"objects of {fit.split!r} would find themselves; name another fit_split for retrieval")
     target = collect_objects(finder, measured, config, baselines, progress)
     source = target if same else collect_objects(finder, fit, config, baselines, progress)

@@ -102,7 +102,7 @@ def result_of(
         protocol=protocol,
         protocol_version=protocol_version,
         what=what,
-        dataset=measured.root.resolve().name,
+        dataset=measured.name,
         split=measured.split,
         fit_split=fit_split,
         metrics={**summary(metrics), **(further or {})},
@@ -131,7 +131,7 @@ def result_of(
 
 def split_name(fit: LabelledImages, measured: LabelledImages) -> str:
     """What a result calls the split that was learned from: with its data set, if that is another than the measured."""
-    return fit.split if fit.root == measured.root else f"{fit.root.resolve().name}/{fit.split}"
+    return fit.split if fit.root == measured.root else f"{fit.name}/{fit.split}"
 
 
 def result_name(result: EvalResult | DetectionResult) -> str:

@@ -67,7 +67,7 @@ def evaluate(
     Args:
         run: a run's folder, whose `embedder/` is measured and whose `results/` gets one JSON file per protocol, k and
             thing measured; or an embedder or any extractor, and nothing is written.
-        data: the data set's folder, see `selfseg.data.catalog`.
+        data: a labelled folder, or NAME:ROOT, see `selfseg.data.catalog`.
         protocols: any of "clusters", "linear", "prototypes" (of a run or an extractor that has some), "objects" and
             "retrieval" (of an embedder with a saliency head, or with masks).
         k: numbers of clusters; None = the number of classes, and 64, for objects those of MaskContrast. Prototypes are
@@ -146,8 +146,8 @@ def evaluate(
     if baselines and others:
         extractors += trivial_extractors(resolution)
 
-    measured = open_labelled(Path(data), split)
-    fit = open_labelled(Path(fit_data or data), fit_split) if others or of_objects else measured
+    measured = open_labelled(data, split)
+    fit = open_labelled(fit_data or data, fit_split) if others or of_objects else measured
     made_by = recipe_hash(folder) if folder else ""
     results: list[EvalResult] = []
     if of_pixels:
@@ -197,7 +197,7 @@ def evaluate_extractors(
     names = measured.class_names
     if fit.class_names != names:
         raise ConfigError(f"the splits have other classes: {fit.class_names} and {names}; give ROOT/classes.txt")
-    if "linear" in config.protocols and fit.root == measured.root and fit.split == measured.split:
+    if "linear" in config.protocols and fit.shares_images(measured):
         raise ConfigError(
             f"a linear layer fitted on {fit.split!r} can't be measured on it; name another fit_split, "
             'or leave "linear" out of the protocols'

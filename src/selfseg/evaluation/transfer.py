@@ -161,8 +161,8 @@ def transfer(
     Args:
         source: a run's folder, an embedder, a file in timm's, torchvision's, MoCo's or DINO's naming (whose
             architecture is `config.backbone`), "imagenet" (timm's weights), or "random".
-        data: a labelled folder (see `selfseg.data.catalog`); for detection COCO's folder (see
-            `selfseg.evaluation.coco`).
+        data: a labelled folder or NAME:ROOT (see `selfseg.data.catalog`); for detection COCO's folder, or
+            coco:ROOT (see `selfseg.evaluation.coco`).
         config: a `TransferConfig` or a `DetectionConfig`; `PRESETS` has the papers'.
         out: a folder for weights, checkpoints and `results/`. The same call on an existing one goes on with it.
         device: "auto", "cpu", "cuda", ...

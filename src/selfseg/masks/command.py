@@ -34,7 +34,7 @@ def masks(
     """Mine a mask of what stands out in each image, without labels; OUT/masks.html shows them.
 
     Args:
-        images: folder of images.
+        images: folder of images, or NAME:ROOT.
         out: folder for the masks; the same command goes on with what is missing there.
         method: the saliency prior; or hierarchy, which gives several objects per image; or a network that learns from
             all priors (network), then again from its own predictions (bootstrapped), or from masks (supervised); or
@@ -43,8 +43,8 @@ def masks(
         min_piece: smaller pieces are dropped; share of the image.
         min_area: smaller masks are rejected; share of the image.
         max_area: larger masks are rejected; share of the image.
-        labels: a labelled folder to measure the maps with; class 0 is background.
-        split: of the labelled folder.
+        labels: a labelled folder, or NAME:ROOT, to measure the maps with; class 0 is background.
+        split: of the labelled data.
         max_bad: share of unreadable images that is an error.
         train_images: folder of images that the network learns from, e.g. simpler ones; IMAGES if not given.
         train_masks: folder of masks that the supervised network learns from.

@@ -88,7 +88,7 @@ class MaskWriter:
 
     def missing(self) -> list[int]:
         """The indices of the images whose masks are not there yet."""
-        return [i for i, name in enumerate(self.images.names) if not self._is_done(name, self.images.paths[i])]
+        return [i for i, name in enumerate(self.images.names) if not self._is_done(name, i)]
 
     def write(self, index: int, saliency: NDArray[np.floating], cleaned: Cleaned) -> None:
         """Keep what was found in an image.
@@ -99,8 +99,7 @@ class MaskWriter:
             cleaned: its objects, or why there are none.
         """
         assert self._journal is not None, "use MaskWriter as a context manager"
-        name, path = self.images.names[index], self.images.paths[index]
-        stat = path.stat()
+        name = self.images.names[index]
         write_image(self.soft(name), np.rint(saliency * 255).astype(np.uint8))
         if cleaned.reason:
             self.index(name).unlink(missing_ok=True)
@@ -114,7 +113,7 @@ class MaskWriter:
             "objects": cleaned.objects,
             "threshold": round(cleaned.threshold, 6),
             "made_by": self.made_by,
-            "source": {"bytes": stat.st_size, "modified": stat.st_mtime_ns},
+            "source": self.images.version(index),
         }
         self.entries[name] = entry
         with storage_errors(self.out / "progress.jsonl"):
@@ -177,10 +176,9 @@ class MaskWriter:
             except (ValueError, KeyError, TypeError):  # a line cut off by a crash
                 continue
 
-    def _is_done(self, name: str, source: Path) -> bool:
+    def _is_done(self, name: str, index: int) -> bool:
         entry = self.entries.get(name)
-        if entry is None or not source.is_file() or not self.soft(name).is_file():
+        if entry is None or not self.soft(name).is_file():
             return False
-        stat = source.stat()
-        same = entry["source"] == {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
+        same = entry["source"] is not None and entry["source"] == self.images.version(index)
         return bool(same and self.index(name).is_file() != bool(entry["reason"]))

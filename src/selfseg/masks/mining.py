@@ -49,12 +49,12 @@ def mine_masks(
     is missing: new images, images that changed, everything if it is to be made otherwise.
 
     Args:
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write: new, or one that an earlier call made.
         method: a prior (`selfseg.masks.priors` tells what there is), "hierarchy", or a network
             (`selfseg.masks.sources`), which is trained first.
         cleaning: how maps become masks; the defaults if None.
-        labels: a labelled folder to measure the maps with, as ROOT of `selfseg.data.catalog`; class 0 is background,
+        labels: labelled data to measure the maps with, as for `open_labelled`; class 0 is background,
             all others are objects. Its images are found among `images` by their names.
         split: of the labelled folder.
         progress: whether to show a progress bar on stderr.
@@ -149,15 +149,12 @@ def _labelled(data: LabelledImages, collection: ImageCollection) -> LabelledImag
             f"none of the {len(data)} labelled images of {data.root} ({data.split}) is among the images, which are "
             f"named like {collection.names[0]!r}; give the images of that split: {data.images.root}"
         )
-    labels = tuple(data.labels[i] for i in both)
-    return LabelledImages(data.root, data.split, data.images.subset(both), labels, data.class_names)
+    return data.subset(both)
 
 
 def _measure(writer: MaskWriter, data: LabelledImages) -> MaskScores:
     made = [i for i, name in enumerate(data.images.names) if name in writer.entries]
-    labels = tuple(data.labels[i] for i in made)
-    there = LabelledImages(data.root, data.split, data.images.subset(made), labels, data.class_names)
-    return measure_maps(writer.out / SOFT_FOLDER, there)
+    return measure_maps(writer.out / SOFT_FOLDER, data.subset(made))
 
 
 def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.data.images import ImageCollection, list_images
+from selfseg.data.catalog import find_images
+from selfseg.data.images import ImageCollection
 from selfseg.data.mask_files import MaskFolder, survey
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.files import write_json
@@ -127,7 +128,7 @@ def open_source(
     settings = describe(method, training)
     key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
     work = out / "networks" / key
-    candidates = images if training.images is None else list_images(training.images)
+    candidates = images if training.images is None else find_images(training.images)
     if method == "supervised":
         masks = MaskFolder(cast(Path, training.masks))
         if not (work / "boundary" / "weights.safetensors").is_file():

@@ -29,6 +29,7 @@ from torch import Tensor
 
 import selfseg
 from selfseg.clustering import Clusters, available_clusters, embedder_hash, load_clusters
+from selfseg.data.catalog import find_images
 from selfseg.data.images import ImageCollection, SkipLog, list_images
 from selfseg.errors import DataError, RunError, SelfsegError
 from selfseg.files import write_text
@@ -218,7 +219,7 @@ def _find_images(recipe: Mapping[str, Any], images: Any, notes: list[str]) -> Im
         notes.append("No recipe says where the images are: give them with --images FOLDER to see them here.")
         return None
     try:
-        return list_images(recipe["images"])
+        return find_images(recipe["images"])
     except DataError as error:
         notes.append(f"The run's images can't be shown: {error}")
         return None

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from selfseg.data.images import ImageCollection, SkipLog, list_images, scan
+from selfseg.data.catalog import find_images
+from selfseg.data.images import ImageCollection, SkipLog, scan
 from selfseg.data.mask_files import Kind
 from selfseg.data.regions import ObjectMasks
 from selfseg.errors import CheckpointError
@@ -22,7 +23,7 @@ def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[
     drawn depends on the images' number and order.
 
     Args:
-        source: folder or list file.
+        source: folder, list file or NAME:ROOT, see `selfseg.data.catalog`.
         run: the run's folder.
         max_bad: share of unreadable images that is an error.
         writes: whether this process writes images.json and skipped.jsonl.
@@ -35,7 +36,7 @@ def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[
         CheckpointError: if images.json is damaged.
         StorageError: if the disk is full.
     """
-    found = list_images(source)
+    found = find_images(source, run / "cache" / "shards")
     record = run / "images.json"
     if record.exists():
         images = _recorded(record, found)
@@ -120,6 +121,4 @@ def _recorded(record: Path, found: ImageCollection) -> ImageCollection:
         files = {str(name): str(file) for name, file in read_json(record).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{record}, the list of the run's images, is damaged: {error}") from error
-    here = dict(zip(found.names, found.paths, strict=True))
-    paths = tuple(here.get(name, found.root / file) for name, file in files.items())
-    return ImageCollection(found.root, paths, tuple(files))
+    return found.restore(files)

@@ -119,7 +119,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         return run
 
     sampler = StepSampler(
-        len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size
+        len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size, images.blocks
     )
     plan = method.views()
     cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions)

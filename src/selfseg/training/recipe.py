@@ -79,7 +79,7 @@ class Recipe(Generic[Config]):
     """One run.
 
     Attributes:
-        images: folder (or list file) of images.
+        images: folder (or list file) of images; or NAME:ROOT, see `selfseg data --help`.
         out: the run's folder.
         method: the method's settings; their class chooses the method.
         optimizer: how weights move.
