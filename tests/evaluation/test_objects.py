@@ -207,7 +207,7 @@ def test_few_objects(tmp_path):
     splits = open_labelled(root, "train"), open_labelled(root, "val")
     with pytest.raises(ConfigError, match="k=5 is the background and 4 clusters, but there are 3 objects"):
         evaluate_objects(finder, *splits, config, ["objects"])
-    with pytest.raises(ConfigError, match="k=1 is the background and 0 clusters"):
+    with pytest.raises(ConfigError, match="k=1 leaves no cluster beside the background"):
         evaluate_objects(finder, *splits, config, ["objects"], k=[1])
     results = evaluate_objects(finder, *splits, config, k=[2, 4], seeds=[0], baselines=False)
     # The one image of val has an object for k = 2, and none for more.

@@ -21,7 +21,7 @@ from PIL import Image
 
 from selfseg.data.decoding import quiet
 from selfseg.data.images import ImageCollection, list_images
-from selfseg.errors import DataError, LabelError
+from selfseg.errors import ConfigError, DataError, LabelError
 
 VOID = 255
 """The label of pixels that count for nothing."""
@@ -87,6 +87,14 @@ class LabelledImages:
                 f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to {where}"
             )
         return label
+
+
+def check_same_classes(fit: LabelledImages, measured: LabelledImages) -> None:
+    """Raise ConfigError unless what is learned from has the classes of what is measured, in the same order."""
+    if fit.class_names != measured.class_names:
+        raise ConfigError(
+            f"the splits have other classes: {fit.class_names} and {measured.class_names}; give ROOT/classes.txt"
+        )
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from selfseg.clustering import load_prototypes
-from selfseg.data.catalog import LabelledImages, open_labelled
+from selfseg.data.catalog import LabelledImages, check_same_classes, open_labelled
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
 from selfseg.evaluation.clusters import ClustersConfig
@@ -194,9 +194,7 @@ def evaluate_extractors(
     of_objects = [name for name in config.protocols if name in OF_OBJECTS]
     if of_objects:
         raise ConfigError(f"{', '.join(of_objects)} are of objects; call evaluate, or evaluate_objects, for them")
-    names = measured.class_names
-    if fit.class_names != names:
-        raise ConfigError(f"the splits have other classes: {fit.class_names} and {names}; give ROOT/classes.txt")
+    check_same_classes(fit, measured)
     if "linear" in config.protocols and fit.root == measured.root and fit.split == measured.split:
         raise ConfigError(
             f"a linear layer fitted on {fit.split!r} can't be measured on it; name another fit_split, "
