@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from selfseg.cli import main
 from selfseg.data.catalog import open_labelled
 from selfseg.errors import BadMask, ConfigError, DataError
-from selfseg.evaluation import evaluate
+from selfseg.evaluation import LinearConfig, evaluate
 from selfseg.evaluation.confusion import metrics_of
 from selfseg.evaluation.features import Extractor, colour
 from selfseg.evaluation.object_vectors import (
@@ -317,6 +317,24 @@ def test_a_run_is_measured_and_both_variants_are_told(salient, labelled, capsys)
     assert (run / "results" / "labelled-val-retrieval-2classes-embedder.json").is_file()
     with pytest.raises(ConfigError, match="need masks"):
         evaluate(Extractor("colour", colour), labelled, ["objects"])
+
+
+def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
+    run = labelled.parent / "run"
+    salient.save(run / "embedder")
+    linear = LinearConfig(pixels=200, steps=2, batch=50)
+    with pytest.raises(ConfigError, match="no object was found to fit clusters on"):
+        evaluate(
+            run,
+            labelled,
+            ["linear", "objects"],
+            seeds=1,
+            baselines=False,
+            device="cpu",
+            linear=linear,
+            objects=ObjectsConfig(threshold=1e9),
+        )
+    assert [path.name for path in (run / "results").iterdir()] == ["labelled-val-linear-embedder.json"]
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,12 @@ def object_counts(
         (k, C) int64.
 
     Raises:
-        ConfigError: for k below 2, or more clusters than objects.
+        ConfigError: for k below 2, no object, or more clusters than objects.
     """
     if k < 2:
         raise ConfigError(f"k={k} leaves no cluster beside the background, which counts too; give at least 2")
+    if not len(fit):
+        raise ConfigError("no object was found to fit clusters on; train longer, or give a folder of --masks")
     if k - 1 > len(fit):
         raise ConfigError(
             f"k={k} is the background and {k - 1} clusters, but there are {len(fit)} objects to fit them on; lower k"

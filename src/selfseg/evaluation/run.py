@@ -150,17 +150,21 @@ def evaluate(
     fit = open_labelled(Path(fit_data or data), fit_split) if others or of_objects else measured
     made_by = recipe_hash(folder) if folder else ""
     results: list[EvalResult] = []
+
+    def keep(made: Sequence[EvalResult]) -> None:
+        results.extend(made)
+        for result in made if folder is not None else ():
+            write_json(folder / "results" / result_name(result), result.to_dict())
+
     if of_pixels:
         config = replace(config, protocols=of_pixels)
-        results += evaluate_extractors(extractors, fit, measured, config, baselines, made_by, progress)
+        # Kept at once: what fails for want of objects must not cost what took an hour.
+        keep(evaluate_extractors(extractors, fit, measured, config, baselines, made_by, progress))
     if finder is not None:
         made = evaluate_objects(
             finder, fit, measured, objects, of_objects, k, config.seeds, baselines, side, made_by, progress
         )
-        results += [result for result in made if not of_pixels or result.protocol != "constant"]
-    if folder is not None:
-        for result in results:
-            write_json(folder / "results" / result_name(result), result.to_dict())
+        keep([result for result in made if not of_pixels or result.protocol != "constant"])
     return results
 
 
