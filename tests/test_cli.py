@@ -57,6 +57,14 @@ def test_the_help_of_train_lists_recipes_and_that_of_a_recipe_its_settings(capsy
     assert "--method.temperature" in said(capsys)[0]
 
 
+def test_a_path_in_an_error_is_not_broken_by_a_narrow_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "a folder" / ("long" * 30)
+    assert main(["report", str(run)]) == 4
+    assert str(run) in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert said(capsys)[0] == f"selfseg {selfseg.__version__}"

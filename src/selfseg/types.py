@@ -138,6 +138,11 @@ class EvalResult:
     package_version: str = ""
     labels: float | None = None
 
+    @property
+    def fitted_elsewhere(self) -> bool:
+        """Whether what was learned from is worth telling: the measured split itself, or another data set."""
+        return self.protocol != "constant" and (self.fit_split == self.split or "/" in self.fit_split)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)

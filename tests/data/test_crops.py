@@ -13,9 +13,8 @@ from PIL import Image
 
 from selfseg.data.crops import OverlappingCrops, resize_crop
 from selfseg.data.loader import Sample, collate
-from selfseg.data.views import Box
 from selfseg.errors import ConfigError
-from selfseg.geometry import overlap
+from selfseg.geometry import Box, overlap
 
 PLAIN = OverlappingCrops(
     size=64,

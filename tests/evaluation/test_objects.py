@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from selfseg.cli import main
 from selfseg.data.catalog import open_labelled
 from selfseg.errors import BadMask, ConfigError, DataError
-from selfseg.evaluation import evaluate
+from selfseg.evaluation import LinearConfig, evaluate
 from selfseg.evaluation.confusion import metrics_of
 from selfseg.evaluation.features import Extractor, colour
 from selfseg.evaluation.object_vectors import (
@@ -207,7 +207,7 @@ def test_few_objects(tmp_path):
     splits = open_labelled(root, "train"), open_labelled(root, "val")
     with pytest.raises(ConfigError, match="k=5 is the background and 4 clusters, but there are 3 objects"):
         evaluate_objects(finder, *splits, config, ["objects"])
-    with pytest.raises(ConfigError, match="k=1 is the background and 0 clusters"):
+    with pytest.raises(ConfigError, match="k=1 leaves no cluster beside the background"):
         evaluate_objects(finder, *splits, config, ["objects"], k=[1])
     results = evaluate_objects(finder, *splits, config, k=[2, 4], seeds=[0], baselines=False)
     # The one image of val has an object for k = 2, and none for more.
@@ -317,6 +317,24 @@ def test_a_run_is_measured_and_both_variants_are_told(salient, labelled, capsys)
     assert (run / "results" / "labelled-val-retrieval-2classes-embedder.json").is_file()
     with pytest.raises(ConfigError, match="need masks"):
         evaluate(Extractor("colour", colour), labelled, ["objects"])
+
+
+def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
+    run = labelled.parent / "run"
+    salient.save(run / "embedder")
+    linear = LinearConfig(pixels=200, steps=2, batch=50)
+    with pytest.raises(ConfigError, match="no object was found to fit clusters on"):
+        evaluate(
+            run,
+            labelled,
+            ["linear", "objects"],
+            seeds=1,
+            baselines=False,
+            device="cpu",
+            linear=linear,
+            objects=ObjectsConfig(threshold=1e9),
+        )
+    assert [path.name for path in (run / "results").iterdir()] == ["labelled-val-linear-embedder.json"]
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,9 @@ def test_odd_images_are_used_or_skipped_with_the_reason(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(photos / "speck.png")
     (photos / "cut.png").write_bytes((photos / "plain.png").read_bytes()[:150])
     (photos / "words.jpg").write_text("not a picture")
-    with pytest.raises(TooManyBadImages):
+    with pytest.raises(TooManyBadImages, match="3 of 9 images can't be used"):  # all at once, not the first alone
         mine_masks(photos, tmp_path / "masks", progress=False)
+    assert not (tmp_path / "masks" / "soft").exists()
     mine_masks(photos, tmp_path / "masks", progress=False, max_bad=0.5)
     values = note(tmp_path / "masks")
     assert values["kept"] == 5

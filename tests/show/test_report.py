@@ -15,7 +15,8 @@ from selfseg.data.regions import Superpixels
 from selfseg.data.views import ContentCentredViews
 from selfseg.errors import DataError, RunError
 from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.show.report import report
+from selfseg.show.health import Verdict
+from selfseg.show.report import _headline, report
 from selfseg.types import EvalResult
 
 
@@ -132,6 +133,28 @@ def test_what_it_holds_for_foreground_is_a_column_where_there_is_such_a_head(run
     assert page.words.count("foreground") == 3  # the column's head, and under both pictures
     assert "pixels nearest to their own object" in page.words
     assert "foreground: overlap with the masks" in page.words
+
+
+def test_the_images_shown_are_those_learned_from(run):
+    (run.parent / "images" / "a broken one.png").write_bytes(b"")
+    (run / "images.json").write_text(json.dumps({"photo <1>": "photo <1>.png", "photo <3>": "photo <3>.png"}))
+    page = read(report(run, count=3, device="cpu", progress=False))
+    words = " ".join(" ".join(page.words).split())
+    assert page.words.count("embedding") == 1 + 2  # the column's head, and under both pictures
+    assert "images 2" in words
+    assert "could not be read" not in words
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["loss", "rank"], "Yes. Nothing here looks wrong."),
+        (["speed", "rank"], "Too little was logged to say. Nothing here looks wrong."),
+        ([], "Nothing to judge yet."),
+    ],
+)
+def test_what_was_not_judged_is_not_praised(names, sentence):
+    assert _headline([Verdict(name, "ok", "", 0.0) for name in names])[1] == sentence
 
 
 def test_without_clusters_results_or_log(run):

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return verb(words[1:])
     except SelfsegError as error:
         ERR.print("[bold red]error:[/] ", end="")
-        ERR.print(str(error), markup=False, highlight=False)
+        ERR.print(str(error), markup=False, highlight=False, soft_wrap=True)  # paths are copied from it
         return error.exit_code
     except SystemExit as stop:  # tyro's way to end after --help and wrong options
         return stop.code if isinstance(stop.code, int) else ConfigError.exit_code

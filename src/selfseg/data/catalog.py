@@ -115,6 +115,14 @@ class LabelledImages:
         )
 
 
+def check_same_classes(fit: LabelledImages, measured: LabelledImages) -> None:
+    """Raise ConfigError unless what is learned from has the classes of what is measured, in the same order."""
+    if fit.class_names != measured.class_names:
+        raise ConfigError(
+            f"the splits have other classes: {fit.class_names} and {measured.class_names}; give ROOT/classes.txt"
+        )
+
+
 @dataclass(frozen=True)
 class Source:
     """Data on the command line, taken apart.

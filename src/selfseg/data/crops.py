@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 
 from selfseg.data import augment
-from selfseg.data.regions import Box, NoRegions
+from selfseg.data.regions import NoRegions
 from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
-from selfseg.geometry import crop_affine
+from selfseg.geometry import Box, crop_affine
 
 _ATTEMPTS = 10  # to fit a crop of random area and shape into the image, as torchvision's RandomResizedCrop
 

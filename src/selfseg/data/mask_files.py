@@ -45,6 +45,7 @@ from selfseg.data.decoding import quiet
 from selfseg.data.images import ImageCollection
 from selfseg.data.labels import VOID
 from selfseg.errors import BadMask, ConfigError, DataError, EmptyCollection
+from selfseg.geometry import sample_ids
 
 SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".pbm", ".jpg", ".jpeg")
 """What a mask's file may be called, in the order in which they are looked for."""
@@ -61,6 +62,21 @@ _MOST_OBJECTS = 64  # in one gray file of 8 bits
 _ASPECT = 0.05  # how much the proportions of a mask may differ from the image's, for rounding
 
 Kind = Literal["auto", "soft", "index"]
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ConfigError for a threshold of soft masks that is not in (0, 1]."""
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"a threshold of {threshold} parts nothing; give a number in (0, 1], e.g. 0.5")
+
+
+def check_areas(min_area: float, max_area: float) -> None:
+    """Raise ConfigError unless 0 <= min_area < max_area <= 1, shares of an image."""
+    if not 0 <= min_area < max_area <= 1:
+        raise ConfigError(
+            f"min_area {min_area} and max_area {max_area} leave no mask; both are shares of the image, e.g. 0.01 and "
+            "0.95"
+        )
 
 
 class _Values(NamedTuple):
@@ -97,13 +113,8 @@ class MaskFolder:
         object.__setattr__(self, "path", Path(self.path).expanduser())
         if self.kind not in ("auto", "soft", "index"):
             raise ConfigError(f"no kind of masks {self.kind!r}; there is auto, soft, index")
-        if not 0 < self.threshold <= 1:
-            raise ConfigError(f"a threshold of {self.threshold} parts nothing; give a number in (0, 1], e.g. 0.5")
-        if not 0 <= self.min_area < self.max_area <= 1:
-            raise ConfigError(
-                f"min_area {self.min_area} and max_area {self.max_area} leave no mask; both are shares of the image, "
-                "e.g. 0.01 and 0.95"
-            )
+        check_threshold(self.threshold)
+        check_areas(self.min_area, self.max_area)
 
     def get(self, name: str, height: int, width: int) -> NDArray[np.int32]:
         """The objects of an image.
@@ -128,7 +139,7 @@ class MaskFolder:
             if not _same_proportions(ids.shape, (height, width)):
                 detail = f"{ids.shape[1]}x{ids.shape[0]} pixels, the image has {width}x{height}"
                 raise BadMask(path, "wrong-size", detail)
-            ids = _nearest(ids, height, width)
+            ids = sample_ids(ids, (0, 0, ids.shape[1], ids.shape[0]), (height, width))
         pixels = np.bincount(ids.ravel() + 1)
         there = pixels[1:] > 0
         if not there.all():  # resizing dropped a small one
@@ -331,9 +342,3 @@ def _same_proportions(mask: tuple[int, ...], image: tuple[int, int]) -> bool:
     low = max((m - 1) / i for m, i in zip(mask, image, strict=True))
     high = min((m + 1) / i for m, i in zip(mask, image, strict=True))
     return low < high and abs(mask[0] * image[1] / (mask[1] * image[0]) - 1) <= _ASPECT
-
-
-def _nearest(ids: NDArray[np.int32], height: int, width: int) -> NDArray[np.int32]:
-    rows = ((np.arange(height) + 0.5) * ids.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * ids.shape[1] / width).astype(np.int64)
-    return np.asarray(ids[rows[:, None], columns], np.int32)

@@ -22,10 +22,10 @@ import numpy as np
 
 from selfseg.data import augment
 from selfseg.data.crops import draw_crop, reduce_image, resize_crop
-from selfseg.data.regions import Box, ObjectMasks, sample_ids
+from selfseg.data.regions import ObjectMasks
 from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
-from selfseg.geometry import crop_affine
+from selfseg.geometry import Box, crop_affine, sample_ids
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import numpy as np
 
 from selfseg.data import augment
 from selfseg.data.crops import draw_crop, reduce_image, resize_crop
-from selfseg.data.regions import Box, NoRegions
+from selfseg.data.regions import NoRegions
 from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
-from selfseg.geometry import crop_affine
+from selfseg.geometry import Box, crop_affine
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 A region source is a frozen configuration with `compute(image, name)` and a `key` that changes whenever the same image
 would get other regions. `image` is what the view plan's `prepare` returned, `name` the image's name in its collection
 (`selfseg.data.images.ImageCollection`), which only sources that read files look at.
-
-Frames: boxes are (x0, y0, x1, y1) in whole pixels.
 """
 
 from __future__ import annotations
@@ -25,9 +23,8 @@ from selfseg.data.images import ImageCollection
 from selfseg.data.mask_files import Kind, MaskFolder, MaskSurvey, survey
 from selfseg.errors import BadImage, BadMask, ConfigError
 from selfseg.files import write_atomically
+from selfseg.geometry import sample_ids
 from selfseg.ops.slic import ALGORITHM_VERSION, check_parameters, slic
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -210,33 +207,6 @@ class NoRegions:
 
 AnyRegions: TypeAlias = RegionSource | ObjectMasks | NoRegions
 """Every region source that a view plan may have."""
-
-
-def sample_ids(ids: NDArray[np.int32], box: Box, size: tuple[int, int], flip: bool = False) -> NDArray[np.int32]:
-    """The ids at the centres of the cells of a grid over a box.
-
-    Args:
-        ids: (H, W) int32.
-        box: within the map of ids, in its pixels.
-        size: (rows, columns) of the grid.
-        flip: whether the result is mirrored left to right.
-
-    Returns:
-        (rows, columns) int32.
-
-    Example:
-        >>> sample_ids(np.arange(6, dtype=np.int32).reshape(2, 3), (1, 0, 3, 2), (2, 4), flip=True)
-        array([[2, 2, 1, 1],
-               [5, 5, 4, 4]], dtype=int32)
-    """
-    x0, y0, x1, y1 = box
-    # floor((j + 1/2) * side / cells) in whole numbers: no rounding can move a centre into the next pixel.
-    rows = y0 + (2 * np.arange(size[0]) + 1) * (y1 - y0) // (2 * size[0])
-    columns = x0 + (2 * np.arange(size[1]) + 1) * (x1 - x0) // (2 * size[1])
-    if flip:
-        columns = columns[::-1]
-    # Rows, then columns: the same as one two-dimensional index, in a third of its time.
-    return np.take(np.take(ids, rows, axis=0), columns, axis=1)
 
 
 def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:

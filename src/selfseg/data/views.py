@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data import augment
-from selfseg.data.regions import AnyRegions, Box, Pixels, RegionSource, Superpixels, sample_ids
+from selfseg.data.regions import AnyRegions, Pixels, RegionSource, Superpixels
 from selfseg.errors import ConfigError
-from selfseg.geometry import crop_affine
+from selfseg.geometry import Box, crop_affine, sample_ids
 
 Image = NDArray[np.uint8]
 Ids = NDArray[np.int32]

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.data.catalog import LabelledImages
+from selfseg.data.catalog import LabelledImages, check_same_classes
 from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.clusters import Matching
@@ -61,14 +61,18 @@ def object_counts(
         (k, C) int64.
 
     Raises:
-        ConfigError: for more clusters than objects.
+        ConfigError: for k below 2, no object, or more clusters than objects.
     """
+    if k < 2:
+        raise ConfigError(f"k={k} leaves no cluster beside the background, which counts too; give at least 2")
+    if not len(fit):
+        raise ConfigError("no object was found to fit clusters on; train longer, or give a folder of --masks")
+    if k - 1 > len(fit):
+        raise ConfigError(
+            f"k={k} is the background and {k - 1} clusters, but there are {len(fit)} objects to fit them on; lower k"
+        )
     counts = np.zeros((k, len(table.background)), np.int64)
     counts[0] = table.background
-    if k < 2 or k - 1 > len(fit):
-        raise ConfigError(
-            f"k={k} is the background and {k - 1} clusters, but there are {len(fit)} objects to fit them on"
-        )
     centroids = kmeans(fit, k - 1, seed, spherical=spherical).centroids
     if len(vectors):
         np.add.at(counts, assign(vectors, centroids, spherical).cpu().numpy() + 1, table.pixels)
@@ -171,8 +175,7 @@ def evaluate_objects(
     unknown = [name for name in config.classes if name not in names[1:]]
     if unknown:
         raise ConfigError(f"no class {', '.join(unknown)} among the objects; there are {', '.join(names[1:])}")
-    if fit.class_names != names:
-        raise ConfigError(f"the splits have other classes: {fit.class_names} and {names}; give ROOT/classes.txt")
+    check_same_classes(fit, measured)
     same = fit.root == measured.root and fit.split == measured.split
     if "retrieval" in protocols and fit.shares_images(measured):
         raise ConfigError(f"objects of {fit.split!r} would find themselves; name another fit_split for retrieval")

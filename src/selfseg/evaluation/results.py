@@ -145,14 +145,9 @@ def result_name(result: EvalResult | DetectionResult) -> str:
         asked += ["crf" if result.crf else ""]
         asked += [f"labels{result.labels:g}" if result.labels is not None else ""]
         asked += [f"{len(result.class_names)}classes" if result.options.get("classes") else ""]
-        asked += [f"fit-{result.fit_split}" if fitted_elsewhere(result) else ""]
+        asked += [f"fit-{result.fit_split}" if result.fitted_elsewhere else ""]
     parts = [result.dataset, result.split, result.protocol, *asked, result.what]
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
-
-
-def fitted_elsewhere(result: EvalResult) -> bool:
-    """Whether what was learned from is worth telling: the measured split itself, or another data set."""
-    return result.protocol != "constant" and (result.fit_split == result.split or "/" in result.fit_split)
 
 
 def read_results(run: Path | str) -> list[EvalResult]:
@@ -185,7 +180,7 @@ def _column(result: EvalResult) -> str:
         return f"{result.protocol} {result.labels:g} %"
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
     name = f"{name} + CRF" if result.crf else name
-    return f"{name}, fitted on {result.fit_split}" if fitted_elsewhere(result) else name
+    return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 
 
 def _cell(result: EvalResult) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from selfseg.clustering import load_prototypes
-from selfseg.data.catalog import LabelledImages, open_labelled
+from selfseg.data.catalog import LabelledImages, check_same_classes, open_labelled
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
 from selfseg.evaluation.clusters import ClustersConfig
@@ -150,17 +150,22 @@ def evaluate(
     fit = open_labelled(fit_data or data, fit_split) if others or of_objects else measured
     made_by = recipe_hash(folder) if folder else ""
     results: list[EvalResult] = []
+
+    def keep(made: Sequence[EvalResult]) -> None:
+        results.extend(made)
+        if folder is not None:
+            for result in made:
+                write_json(folder / "results" / result_name(result), result.to_dict())
+
     if of_pixels:
         config = replace(config, protocols=of_pixels)
-        results += evaluate_extractors(extractors, fit, measured, config, baselines, made_by, progress)
+        # Kept at once: what fails for want of objects must not cost what took an hour.
+        keep(evaluate_extractors(extractors, fit, measured, config, baselines, made_by, progress))
     if finder is not None:
         made = evaluate_objects(
             finder, fit, measured, objects, of_objects, k, config.seeds, baselines, side, made_by, progress
         )
-        results += [result for result in made if not of_pixels or result.protocol != "constant"]
-    if folder is not None:
-        for result in results:
-            write_json(folder / "results" / result_name(result), result.to_dict())
+        keep([result for result in made if not of_pixels or result.protocol != "constant"])
     return results
 
 
@@ -194,9 +199,7 @@ def evaluate_extractors(
     of_objects = [name for name in config.protocols if name in OF_OBJECTS]
     if of_objects:
         raise ConfigError(f"{', '.join(of_objects)} are of objects; call evaluate, or evaluate_objects, for them")
-    names = measured.class_names
-    if fit.class_names != names:
-        raise ConfigError(f"the splits have other classes: {fit.class_names} and {names}; give ROOT/classes.txt")
+    check_same_classes(fit, measured)
     if "linear" in config.protocols and fit.shares_images(measured):
         raise ConfigError(
             f"a linear layer fitted on {fit.split!r} can't be measured on it; name another fit_split, "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from selfseg.data.catalog import VOID, LabelledImages, open_labelled
+from selfseg.data.catalog import VOID, LabelledImages, check_same_classes, open_labelled
 from selfseg.data.images import resize_short_side
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.errors import ConfigError
@@ -158,10 +158,7 @@ def open_splits(data: Path | str, config: FineTuningConfig) -> tuple[LabelledIma
         ConfigError: if they have other classes.
     """
     fit, measured = open_labelled(data, config.fit_split), open_labelled(data, config.split)
-    if fit.class_names != measured.class_names:
-        raise ConfigError(
-            f"the splits have other classes: {fit.class_names} and {measured.class_names}; give ROOT/classes.txt"
-        )
+    check_same_classes(fit, measured)
     return fit, measured
 
 

@@ -1,1 +1,1 @@
-"""Mining object masks without labels: hand-crafted saliency priors, post-processing, quality, folders of masks."""
+"""Object masks without labels: saliency priors, proposals, networks that learn from them, quality, folders of masks."""

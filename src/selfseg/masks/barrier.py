@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.masks.scene import Array, enhance, shrink, to_lab, unit_range
+from selfseg.masks.scene import Array, enhance, map_to_size, shrink, to_lab, unit_range
 
 _LONGEST = 300  # px, the paper's working size
 _PASSES = 3
@@ -84,7 +84,7 @@ def mbd(image: NDArray[np.uint8]) -> Array:
         barrier += barrier_distance(lab[..., channel])
     saliency = unit_range(unit_range(barrier) + backgroundness(lab))
     saliency = enhance(_smooth(saliency) * _centredness(*saliency.shape))
-    return np.asarray(cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return map_to_size(saliency, height, width)
 
 
 def _smooth(saliency: Array) -> Array:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.masks.scene import shrink
+from selfseg.masks.scene import Array, map_to_size, shrink
 from selfseg.ops.crf import CRFConfig, refine
-
-Array = NDArray[np.float32]
 
 VERSION = 1
 """Raised whenever the same map would come out otherwise."""
@@ -59,12 +56,5 @@ def to_image(saliency: Array, image: NDArray[np.uint8], sharp: bool = True) -> A
         (H, W) float32 in [0, 1].
     """
     small = shrink(image)
-    values = _resize(saliency, small.shape[0], small.shape[1])
-    return _resize(sharpen(values, small) if sharp else values, image.shape[0], image.shape[1])
-
-
-def _resize(values: Array, height: int, width: int) -> Array:
-    if values.shape == (height, width):
-        return values
-    resized = np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    return np.clip(resized, 0, 1)
+    values = map_to_size(saliency, *small.shape[:2])
+    return map_to_size(sharpen(values, small) if sharp else values, *image.shape[:2])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.catalog import LabelledImages, open_labelled
-from selfseg.data.images import ImageCollection, SkipLog, read_image
+from selfseg.data.images import ImageCollection, SkipLog, read_image, scan
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.files import read_json
@@ -88,7 +88,8 @@ def mine_masks(
     truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
-        missing = writer.missing()
+        scan(collection, log)  # so that a folder with too many bad images is refused at once, with all of them
+        missing = [i for i in writer.missing() if collection.names[i] not in log.skipped]
         find: Find | None = None
         if missing and method in SOURCES:
             find = open_source(method, training, collection, writer.out, progress, max_bad)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.data.mask_files import check_areas, check_threshold
 from selfseg.errors import ConfigError
 from selfseg.masks.scene import otsu
 
@@ -44,15 +45,11 @@ class Cleaning:
         if isinstance(self.threshold, str):
             if self.threshold not in ("otsu", "adaptive"):
                 raise ConfigError(f"no threshold {self.threshold!r}; give a number in (0, 1], otsu or adaptive")
-        elif not 0 < self.threshold <= 1:
-            raise ConfigError(f"a threshold of {self.threshold} parts nothing; give a number in (0, 1], e.g. 0.5")
+        else:
+            check_threshold(self.threshold)
         if not 0 <= self.min_piece < 1:
             raise ConfigError(f"min_piece {self.min_piece} is no share of an image; give one in [0, 1), e.g. 0.01")
-        if not 0 <= self.min_area < self.max_area <= 1:
-            raise ConfigError(
-                f"min_area {self.min_area} and max_area {self.max_area} leave no mask; both are shares of the image, "
-                "e.g. 0.01 and 0.95"
-            )
+        check_areas(self.min_area, self.max_area)
 
 
 class Cleaned(NamedTuple):

@@ -18,14 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.errors import ConfigError
 from selfseg.masks import background, barrier, markov, ranking
 from selfseg.masks import contrast as region_contrast
-from selfseg.masks.scene import Array, Scene, enhance, look_at, picture_inside, shrink
+from selfseg.masks.scene import Array, Scene, enhance, look_at, map_to_size, picture_inside, shrink
 
 Prior = Literal["rbd", "mbd", "ranking", "contrast", "markov", "mean"]
 """The names of the priors."""
@@ -94,7 +93,7 @@ def all_priors(image: NDArray[np.uint8], which: tuple[Prior, ...] = get_args(Pri
     for name in which:
         values = np.zeros(whole.shape[:2], np.float32)
         values[inside] = maps[name]
-        found[name] = _at_size(values, image.shape[0], image.shape[1])
+        found[name] = map_to_size(values, *image.shape[:2])
     return found
 
 
@@ -104,39 +103,3 @@ def check_prior(prior: str) -> Prior:
         if prior == known:
             return known  # type: ignore[no-any-return]
     raise ConfigError(f"no saliency prior {prior!r}; there are {', '.join(get_args(Prior))}")
-
-
-def rbd(image: NDArray[np.uint8]) -> Array:
-    """Robust background detection; see `saliency`."""
-    return saliency(image, "rbd")
-
-
-def mbd(image: NDArray[np.uint8]) -> Array:
-    """Minimum barrier distance; see `saliency`."""
-    return saliency(image, "mbd")
-
-
-def manifold_ranking(image: NDArray[np.uint8]) -> Array:
-    """Graph-based manifold ranking; see `saliency`."""
-    return saliency(image, "ranking")
-
-
-def contrast(image: NDArray[np.uint8]) -> Array:
-    """Region contrast; see `saliency`."""
-    return saliency(image, "contrast")
-
-
-def absorbing_chain(image: NDArray[np.uint8]) -> Array:
-    """Absorbing Markov chain; see `saliency`."""
-    return saliency(image, "markov")
-
-
-def mean(image: NDArray[np.uint8]) -> Array:
-    """The mean of the five priors, with more contrast; see `saliency`."""
-    return saliency(image, "mean")
-
-
-def _at_size(values: Array, height: int, width: int) -> Array:
-    if values.shape == (height, width):
-        return values
-    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -54,10 +54,9 @@ from selfseg.masks.losses import boundary_loss, cross_entropy_loss, f_measure_lo
 from selfseg.masks.network import BoundaryNet, SaliencyNet, predict
 from selfseg.masks.postprocess import Cleaning, clean
 from selfseg.masks.priors import all_priors
+from selfseg.masks.scene import Array
 from selfseg.nn.backbones import load_backbone
 from selfseg.running import step_seed
-
-Array = NDArray[np.float32]
 
 _CUT = Cleaning()  # how maps become pseudo-labels
 Network = TypeVar("Network", SaliencyNet, BoundaryNet)

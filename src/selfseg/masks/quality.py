@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from selfseg.data.catalog import VOID, LabelledImages
 from selfseg.data.images import read_image
+from selfseg.data.mask_files import check_threshold
 from selfseg.errors import BadImage, ConfigError, DataError
 
 BETA_SQUARED = 0.3
@@ -60,7 +61,10 @@ class MaskQuality:
     """Adds up image after image; its size does not depend on how many.
 
     Args:
-        threshold: of the IoU.
+        threshold: of the IoU, in (0, 1].
+
+    Raises:
+        ConfigError: for another threshold.
 
     Example:
         >>> quality = MaskQuality()
@@ -72,8 +76,7 @@ class MaskQuality:
     """
 
     def __init__(self, threshold: float = 0.5) -> None:
-        if not 0 < threshold <= 1:
-            raise ConfigError(f"a threshold of {threshold} parts nothing; give a number in (0, 1], e.g. 0.5")
+        check_threshold(threshold)
         self.threshold = threshold
         self._level = math.ceil(threshold * 255 - 1e-9)
         self._precision = np.zeros(256)

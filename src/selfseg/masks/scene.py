@@ -97,6 +97,14 @@ def shrink(image: NDArray[np.uint8], longest: int = LONGEST) -> NDArray[np.uint8
     return np.ascontiguousarray(image)
 
 
+def map_to_size(values: NDArray[np.floating], height: int, width: int) -> Array:
+    """A map at another size, bilinear: (h, w) float in [0, 1] to (height, width) float32 in [0, 1]."""
+    if values.shape == (height, width):
+        return np.asarray(values, np.float32)
+    resized = cv2.resize(np.asarray(values, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(np.asarray(resized, np.float32), 0, 1)
+
+
 def picture_inside(image: NDArray[np.uint8]) -> tuple[slice, slice]:
     """Where the picture is, if a frame is drawn around it or bars lie beside it: (rows, columns).
 

@@ -31,8 +31,8 @@ from selfseg.masks.edges import to_image
 from selfseg.masks.learning import VERSION, NetworkConfig, to_square
 from selfseg.masks.network import predict
 from selfseg.masks.pseudo import Job, bootstrap, learn_from_masks, learn_from_priors, tidy
+from selfseg.masks.scene import Array
 
-Array = NDArray[np.float32]
 Find = Callable[[NDArray[np.uint8]], Array]
 """(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]."""
 

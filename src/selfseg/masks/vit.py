@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from selfseg.data.images import resize_short_side
 from selfseg.errors import ConfigError
 from selfseg.masks.edges import to_image
+from selfseg.masks.scene import Array
 from selfseg.nn.backbones import load_backbone
 
-Array = NDArray[np.float32]
 Foreground = Literal["attention", "tokencut"]
 
 VERSION = 1

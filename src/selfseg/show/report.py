@@ -32,7 +32,7 @@ from selfseg.clustering import Clusters, available_clusters, embedder_hash, load
 from selfseg.data.catalog import find_images
 from selfseg.data.images import ImageCollection, SkipLog, list_images
 from selfseg.errors import DataError, RunError, SelfsegError
-from selfseg.files import write_text
+from selfseg.files import read_json, write_text
 from selfseg.inference import collect, load, track_images
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import PcaBasis
@@ -121,7 +121,7 @@ def report(
 
     Args:
         run: the run's folder.
-        images: the images to show; those of the run's recipe if None.
+        images: the images to show; those that the run learned from if None.
         count: how many, evenly spread over the collection.
         device: "auto", "cpu", "cuda", ...
         progress: whether to show a progress bar on stderr.
@@ -145,14 +145,15 @@ def report(
         notes.append(missing)
     recipe = _read_recipe(run)
     collection = _find_images(recipe, images, notes)
+    shown = collection if images is not None or collection is None else _learned_from(run, collection)
     log = read_log(run)
     clusterings = _load_clusterings(run, notes)
     samples: list[_Sample] = []
     rows: tuple[Row, ...] = ()
     panels: dict[int, tuple[Card, ...]] = {}
-    if embedder is not None and collection is not None:
+    if embedder is not None and shown is not None:
         columns = (3 if embedder.saliency_head is not None else 2) + len(clusterings)
-        samples = _read_samples(embedder, collection, count, columns, notes, progress)
+        samples = _read_samples(embedder, shown, count, columns, notes, progress)
     if samples:
         basis = stored_basis(run, embedder_hash(run), lambda: [sample.embedding for sample in samples])
         rows = tuple(_row(sample, basis, clusterings) for sample in samples)
@@ -161,7 +162,7 @@ def report(
     regions, views = _training_figures(run, recipe, collection, samples)
     context = {
         "title": run.resolve().name,
-        "facts": _facts(run, recipe, collection, log),
+        "facts": _facts(run, recipe, shown, log),
         "notes": notes,
         "verdicts": judge(log, [s.embedding for s in samples], {c.k: c.share for c in clusterings}),
         "headline": _headline,
@@ -197,6 +198,8 @@ def _headline(verdicts: Sequence[Verdict]) -> tuple[str, str]:
         "warn": "Probably, with something to look at.",
         "bad": "No. Something is wrong.",
     }
+    if level == "ok" and not any(verdict.name in ("loss", "guessing") for verdict in verdicts):
+        return "none", "Too little was logged to say. Nothing here looks wrong."
     return level, sentence[level]
 
 
@@ -223,6 +226,16 @@ def _find_images(recipe: Mapping[str, Any], images: Any, notes: list[str]) -> Im
     except DataError as error:
         notes.append(f"The run's images can't be shown: {error}")
         return None
+
+
+def _learned_from(run: Path, collection: ImageCollection) -> ImageCollection:
+    """Those images of the run's folder that it learned from; all if nothing tells."""
+    try:
+        names = set(read_json(run / "images.json"))
+    except (OSError, ValueError, TypeError):
+        return collection
+    kept = [i for i, name in enumerate(collection.names) if name in names]
+    return collection.subset(kept) if kept else collection
 
 
 def _load_clusterings(run: Path, notes: list[str]) -> list[Clusters]:

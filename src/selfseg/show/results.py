@@ -188,9 +188,7 @@ def _column(result: EvalResult) -> str:
     name = result.protocol if result.k is None else f"{result.protocol}, k = {result.k}"
     name = name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
     name = f"{name} + CRF" if result.crf else name
-    # The measured split itself, or another data set.
-    elsewhere = result.fit_split == result.split or "/" in result.fit_split
-    return f"{name}, fitted on {result.fit_split}" if elsewhere and result.protocol != "constant" else name
+    return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 
 
 def _fine_print(result: EvalResult) -> str:
