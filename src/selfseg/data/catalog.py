@@ -269,7 +269,6 @@ def _missing_labels(paths: Sequence[Path], total: int) -> str:
     folder = paths[0].parent
     others = {path.suffix.lower() for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
     others -= {paths[0].suffix}
-    found = (
-        f"; there are files named *{', *'.join(sorted(others))}, but labels are *{paths[0].suffix}" if others else ""
-    )
-    return f"{len(paths)} of {total} images have no label, e.g. {', '.join(str(path) for path in paths[:5])}{found}"
+    kinds, wanted = ", ".join(f"*{suffix}" for suffix in sorted(others)), paths[0].suffix
+    note = f"; there are files named {kinds}, but labels are *{wanted}" if others else ""
+    return f"{len(paths)} of {total} images have no label, e.g. {', '.join(str(path) for path in paths[:5])}{note}"
