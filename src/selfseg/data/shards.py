@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from selfseg.data.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode
 from selfseg.data.images import ImageCollection, check_stream
 from selfseg.data.labels import upright_size
+from selfseg.data.slices import Slice, read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.files import storage_errors, write_atomically, write_json
 
@@ -109,7 +110,7 @@ class ShardCollection(ImageCollection):
             return
         try:
             with open(self.shards[shard], "rb") as file:
-                if not check_stream(io.BufferedReader(_Slice(file, offset, size)), path.suffix, max_pixels):
+                if not check_stream(io.BufferedReader(Slice(file, offset, size)), path.suffix, max_pixels):
                     self.read(index, max_pixels)
         except Damage as damage:
             raise as_bad_image(path, damage) from damage.__cause__
@@ -158,7 +159,7 @@ class ShardCollection(ImageCollection):
         url = self.shards[shard]
         if not _is_remote(url):
             try:
-                return _read_part(path, url, offset, size)
+                return read_part(path, url, offset, size)
             except FileNotFoundError as error:
                 raise BadImage(path, "missing", "the shard is gone") from error
         if self.cache is None:
@@ -169,7 +170,7 @@ class ShardCollection(ImageCollection):
             return data
         for _ in range(3):  # another process may just have dropped the copy
             try:
-                return _read_part(path, _copy(url, self.stamps[shard], self.cache), offset, size)
+                return read_part(path, _copy(url, self.stamps[shard], self.cache), offset, size)
             except FileNotFoundError:
                 continue
         raise DataError(
@@ -408,47 +409,7 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _read_part(path: Path, file: str, offset: int, size: int) -> bytes:
-    try:
-        with open(file, "rb") as stream:
-            stream.seek(offset)
-            data = stream.read(size)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise BadImage(path, "unreadable", error.strerror or str(error)) from error
-    if len(data) < size:
-        raise BadImage(path, "truncated", "the shard ends before the image does")
-    return data
-
-
 def _shard_of(path: Path) -> str:
     """The part of SHARD.tar/MEMBER that is the shard, also of a member in folders."""
     text = path.as_posix()
     return text[: text.find(".tar/") + 4]
-
-
-class _Slice(io.RawIOBase):
-    """A part of a file as a file of its own."""
-
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        self._file.seek(self._start + self._at)
-        data = self._file.read(count)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
