@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfseg.nn.backbones import make_backbone
+from selfseg.nn.decoders import convolution_block
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -62,7 +63,7 @@ class SaliencyNet(nn.Module):
         super().__init__()
         self.encoder = _Encoder(backbone)
         self.laterals = nn.ModuleList(nn.Conv2d(count, width, 1) for count in self.encoder.channels)
-        self.blocks = nn.ModuleList(_convolution(width, width) for _ in self.encoder.channels)
+        self.blocks = nn.ModuleList(convolution_block(width, width) for _ in self.encoder.channels)
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -103,11 +104,14 @@ class BoundaryNet(nn.Module):
         last = self.encoder.channels[-1]
         # Three dilated convolutions see the whole object before the way up begins.
         self.bridge = nn.Sequential(
-            _convolution(last, width, 2), _convolution(width, width, 2), _convolution(width, width, 2)
+            convolution_block(last, width, rate=2),
+            convolution_block(width, width, rate=2),
+            convolution_block(width, width, rate=2),
         )
         self.laterals = nn.ModuleList(nn.Conv2d(count, width, 1) for count in self.encoder.channels)
         self.blocks = nn.ModuleList(
-            nn.Sequential(_convolution(2 * width, width), _convolution(width, width)) for _ in self.encoder.channels
+            nn.Sequential(convolution_block(2 * width, width), convolution_block(width, width))
+            for _ in self.encoder.channels
         )
         self.heads = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for _ in range(len(self.blocks) + 1))
         self.refinement = Refinement(refine_width)
@@ -142,9 +146,9 @@ class Refinement(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.enter = nn.Conv2d(1, width, 3, padding=1)
-        self.down = nn.ModuleList(_convolution(width, width) for _ in range(4))
-        self.bridge = _convolution(width, width)
-        self.up = nn.ModuleList(_convolution(2 * width, width) for _ in range(4))
+        self.down = nn.ModuleList(convolution_block(width, width) for _ in range(4))
+        self.bridge = convolution_block(width, width)
+        self.up = nn.ModuleList(convolution_block(2 * width, width) for _ in range(4))
         self.leave = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, logits: Tensor) -> Tensor:
@@ -160,14 +164,6 @@ class Refinement(nn.Module):
             here = block(torch.cat([_to_size(here, before), before], 1))
         residual: Tensor = self.leave(here)
         return residual
-
-
-def _convolution(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def _to_size(maps: Tensor, like: Tensor) -> Tensor:

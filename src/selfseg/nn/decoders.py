@@ -157,11 +157,11 @@ class DeepLabV3(Decoder):
         if output_stride == 32:
             raise ConfigError("the decoder deeplabv3 needs output_stride 8 or 16, not 32")
         width, inputs = 256, channels[-1]
-        self.branches = nn.ModuleList([_convolution(inputs, width, 1)])
-        self.branches.extend(_convolution(inputs, width, 3, rate * 8 // output_stride) for rate in (12, 24, 36))
+        self.branches = nn.ModuleList([convolution_block(inputs, width, 1)])
+        self.branches.extend(convolution_block(inputs, width, 3, rate * 8 // output_stride) for rate in (12, 24, 36))
         # One vector per image: for a batch of one torch's BatchNorm raises.
         self.pooled = nn.Sequential(nn.Linear(inputs, width, bias=False), VectorBatchNorm(width), nn.ReLU())
-        self.merge = nn.Sequential(_convolution(5 * width, width, 1), _convolution(width, width, 3))
+        self.merge = nn.Sequential(convolution_block(5 * width, width, 1), convolution_block(width, width, 3))
         self.channels, self.project = width, nn.Conv2d(width, dim, 1)
 
     def features(self, stages: Sequence[Tensor]) -> Tensor:
@@ -172,13 +172,13 @@ class DeepLabV3(Decoder):
         return out
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, rate: int = 1) -> nn.Sequential:
-    """Convolution without bias that keeps the size, BatchNorm, ReLU."""
+def convolution_block(inputs: int, outputs: int, kernel: int = 3, rate: int = 1) -> nn.Sequential:
+    """Convolution without bias that keeps the size, BatchNorm, ReLU: (B, inputs, h, w) to (B, outputs, h, w)."""
     padding = rate * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=rate, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )
 
 
