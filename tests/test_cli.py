@@ -74,7 +74,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "sentence"),
     [
         (["trian"], "no verb 'trian'; there are train, cluster"),
-        (["train", "vise", "images", "--out", "run"], "no recipe 'vise'; there are maskcontrast, slotcon, vice, "),
+        (
+            ["train", "vise", "images", "--out", "run"],
+            "no recipe 'vise'; there are densecl, iic, maskcontrast, moco, picie, slotcon, swav, vice, ",
+        ),
         (["recipes", "vise"], "no recipe 'vise'; there are "),
         (["doctor", "--fast"], "doctor takes no options, not --fast"),
         (["train", "vice", "images", "--out", "run", "--steps", "0"], "steps must be above 0, not 0"),

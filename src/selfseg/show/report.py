@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
@@ -38,6 +33,7 @@ from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import PcaBasis
 from selfseg.show.charts import line_chart
 from selfseg.show.concepts import read_concepts
+from selfseg.show.facts import facts_of, next_commands
 from selfseg.show.health import Verdict, judge, read_log
 from selfseg.show.pictures import (
     Picture,
@@ -162,7 +158,7 @@ def report(
     regions, views = _training_figures(run, recipe, collection, samples)
     context = {
         "title": run.resolve().name,
-        "facts": _facts(run, recipe, shown, log),
+        "facts": facts_of(recipe, shown, log),
         "notes": notes,
         "verdicts": judge(log, [s.embedding for s in samples], {c.k: c.share for c in clusterings}),
         "headline": _headline,
@@ -178,7 +174,7 @@ def report(
         "few_labels": _few_labels(run),
         "skipped": _skipped(run),
         "recipe": (run / "recipe.yaml").read_text(encoding="utf-8") if recipe else "",
-        "commands": _commands(run, recipe, bool(clusterings)),
+        "commands": next_commands(run, recipe, bool(clusterings)),
         "version": selfseg.__version__,
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     }
@@ -405,55 +401,3 @@ def _skipped(run: Path) -> dict[str, Any]:
                 continue
     reasons = Counter(entry["reason"] for entry in entries.values())
     return {"count": len(entries), "reasons": reasons.most_common(), "first": list(entries.values())[:200]}
-
-
-def _facts(
-    run: Path, recipe: Mapping[str, Any], collection: ImageCollection | None, log: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, str]]:
-    """What the page's head says, as (name, value)."""
-    facts = []
-    if recipe:
-        facts.append(("recipe", str(recipe.get("name", "custom"))))
-    if collection is not None:
-        facts.append(("images", f"{len(collection):,}"))
-    if log:
-        last = log[-1]
-        progress = float(last.get("progress", 1.0))
-        facts.append(("steps", f"{last['step']:,}" + (f" ({progress:.0%} of the run)" if progress < 0.995 else "")))
-        if "epoch" in last:
-            facts.append(("epochs", f"{last['epoch']:.4g}"))
-        times = [float(line["time"]) for line in log if "time" in line]
-        gaps = [b - a for a, b in pairwise(times) if b > a]
-        if gaps:
-            # A pause between a stop and its resume is no training time.
-            usual = 10 * statistics.median(gaps)
-            seconds = sum(min(gap, usual) for gap in gaps) * len(times) / len(gaps)
-            facts.append(("training time", _duration(seconds)))
-        speeds = [float(line["images_per_second"]) for line in log if "images_per_second" in line]
-        if speeds:
-            facts.append(("images per second", f"{statistics.median(speeds):.3g}"))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
-    facts.append(("page made on", f"{platform.system()} {platform.machine()}, {device}"))
-    return facts
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def _commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list[tuple[str, str]]:
-    """How to go on, as (what it does, command)."""
-    images = str(recipe.get("images", "IMAGES"))
-    commands = [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {run} {images} -k 8 27")]
-    return [
-        *commands,
-        ("Segment images", f"selfseg segment {run} {images} --out {run}/segments"),
-        ("One vector per pixel, for your own code", f"selfseg embed {run} {images} --out {run}/embeddings"),
-        ("Measure on a labelled folder", f"selfseg evaluate {run} LABELLED"),
-        ("Another number of concepts", f"selfseg cluster {run} {images} -k 64"),
-        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {run} {images} --top 10"),
-        ("This page again", f"selfseg report {run}"),
-    ]
