@@ -248,6 +248,7 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
     assert main(words.split()) == 0
     ((positional, named),) = seen
     assert positional == (Path("run"), Path("data"))
+    assert callable(named.pop("progress"))
     assert named == {
         "protocols": ("clusters", "linear"),
         "k": (11, 64),

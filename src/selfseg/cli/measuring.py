@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from selfseg.cli.console import OUT, say
+from selfseg.cli.console import OUT, passes, say
 from selfseg.errors import ConfigError
 
 Settings = TypeVar("Settings")
@@ -72,31 +72,33 @@ def evaluate(
     from selfseg.evaluation.run import evaluate as measure
     from selfseg.ops.crf import CRFConfig
 
-    results = measure(
-        run,
-        data,
-        protocols=protocols,
-        k=k or None,
-        seeds=seeds,
-        split=split,
-        fit_split=fit_split,
-        resolution=resolution,
-        baselines=baselines,
-        untrained=untrained,
-        backbone=backbone,
-        features=features,
-        position=position,
-        crf=CRFConfig() if crf else None,
-        linear=linear_sgd() if linear == "sgd" else LinearConfig(),
-        fit_data=fit_data,
-        objects=replace(
-            ObjectsConfig() if objects == "paper" else reference_objects(),
-            masks=masks,
-            classes=classes,
-            neighbours=neighbours,
-        ),
-        device=device,
-    )
+    with passes() as progress:
+        results = measure(
+            run,
+            data,
+            protocols=protocols,
+            k=k or None,
+            seeds=seeds,
+            split=split,
+            fit_split=fit_split,
+            resolution=resolution,
+            baselines=baselines,
+            untrained=untrained,
+            backbone=backbone,
+            features=features,
+            position=position,
+            crf=CRFConfig() if crf else None,
+            linear=linear_sgd() if linear == "sgd" else LinearConfig(),
+            fit_data=fit_data,
+            objects=replace(
+                ObjectsConfig() if objects == "paper" else reference_objects(),
+                masks=masks,
+                classes=classes,
+                neighbours=neighbours,
+            ),
+            device=device,
+            progress=progress,
+        )
     OUT.print(format_table(results))
     return 0
 
