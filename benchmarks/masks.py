@@ -27,7 +27,7 @@ import numpy as np
 from selfseg.data.catalog import LabelledImages, open_labelled
 from selfseg.files import write_json, write_text
 from selfseg.masks.files import SOFT_FOLDER
-from selfseg.masks.learning import NetworkConfig
+from selfseg.masks.learning import PRIORS, NetworkConfig
 from selfseg.masks.mining import Method, find_objects, mine_masks
 from selfseg.masks.postprocess import Cleaning
 from selfseg.masks.priors import Prior, all_priors
@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--networks", type=Path, help="train networks in this folder")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of training steps")
+    parser.add_argument("--priors", nargs="+", choices=get_args(Prior), default=PRIORS, help="what networks learn from")
     parser.add_argument("--device", default="auto", help="of networks")
     parser.add_argument("--out", type=Path, help="in benchmarks/results if not given")
     arguments = parser.parse_args(argv)
@@ -129,10 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = "masks" if arguments.data else "masks_speed"
     if arguments.data and arguments.networks:
         data = open_labelled(arguments.data, arguments.split)
-        network = scaled(NetworkConfig(), arguments.scale)
+        network = scaled(NetworkConfig(priors=tuple(arguments.priors)), arguments.scale)
         quality = measure_networks(data, arguments.networks, network, arguments.device)
         quality = measure_quality(half(data, True), 1) + quality
-        options, name = f"--networks OUT --scale {arguments.scale:g}", "masks_networks"
+        options, name = f"--networks OUT --priors {' '.join(network.priors)} --scale {arguments.scale:g}", "masks_networks"
     elif arguments.data:
         quality = measure_quality(open_labelled(arguments.data, arguments.split), arguments.every)
     for row in quality:

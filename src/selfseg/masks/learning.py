@@ -26,12 +26,12 @@ from torch.utils.data import Dataset
 from selfseg.data.augment import jitter
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.errors import CheckpointError, ConfigError
-from selfseg.evaluation.finetuning import FineTuningConfig, fine_tune
+from selfseg.evaluation.finetuning import FineTuningConfig, Precision, fine_tune
 from selfseg.files import mark_output, write_atomically
 from selfseg.masks.losses import WINDOW
 from selfseg.masks.priors import Prior, check_prior
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same images and settings would give another network."""
 
 PART = 64
@@ -67,6 +67,7 @@ class NetworkConfig:
         boundary_steps: of the boundary-aware network, bootstrapped or supervised.
         confident: share of the training images that the bootstrapped network learns from, those of which the first one
             is most sure, in (0, 1].
+        precision: "bf16-mixed" lets autocast choose where bfloat16 does.
         seed: of new layers, order, crops and colours.
 
     Raises:
@@ -89,6 +90,7 @@ class NetworkConfig:
     steps: int = 1500
     boundary_steps: int = 2000
     confident: float = 0.8
+    precision: Precision = "bf16-mixed"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -264,6 +266,7 @@ def train_network(
             weight_decay=config.weight_decay,
             decay="poly",
             warmup=min(20, steps // 10),
+            precision=config.precision,
             seed=crops.seed,
         )
         network.to(memory_format=torch.channels_last)

@@ -9,7 +9,8 @@ Self-Supervision", NeurIPS 2019:
    about wins.
 
 `bootstrap`, after W. Van Gansbeke et al., ICCV 2021, section 4.1: a second, boundary-aware network learns the first
-one's predictions on the training images, of those that it is most sure of.
+one's predictions on the training images, of those that it is most sure of. Its encoder begins with the first one's
+weights: where there are no others, they are the best there are.
 
 `learn_from_masks`: the same boundary-aware network learns from given masks.
 
@@ -139,6 +140,7 @@ def bootstrap(job: Job) -> BoundaryNet:
                 f"the first network finds an object in none of its {len(images)} images; its log and weights are in "
                 f"{job.work / 'fused'}. Give photographs with an object, e.g. with --train-images"
             )
+        network.encoder.load_state_dict(teacher.encoder.state_dict())
         crops = Crops(images, [predicted], rows, config.crop, job.seed("boundary"), cut)
         train_network(network, crops, mask_loss, config.boundary_steps, config, out, "boundary", job.progress)
     load_network(network, out / "weights.safetensors")
