@@ -133,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         network = scaled(NetworkConfig(priors=tuple(arguments.priors)), arguments.scale)
         quality = measure_networks(data, arguments.networks, network, arguments.device)
         quality = measure_quality(half(data, True), 1) + quality
-        options, name = f"--networks OUT --priors {' '.join(network.priors)} --scale {arguments.scale:g}", "masks_networks"
+        learned = " ".join(network.priors)
+        options, name = f"--networks OUT --priors {learned} --scale {arguments.scale:g}", "masks_networks"
     elif arguments.data:
         quality = measure_quality(open_labelled(arguments.data, arguments.split), arguments.every)
     for row in quality:

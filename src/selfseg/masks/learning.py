@@ -279,7 +279,10 @@ def train_network(
         def of_batch(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
             device = next(model.parameters()).device
             images, targets = (tensor.to(device).float() / 255 for tensor in batch)
-            return loss(model(images), targets)
+            outputs: tuple[Tensor, ...] = model(images)
+            # SSIM's variances are differences of near equals: nothing of them is left in bfloat16.
+            with torch.autocast(device.type, enabled=False):
+                return loss(tuple(output.float() for output in outputs), targets)
 
         fine_tune(
             network,
