@@ -37,11 +37,12 @@ def evaluate(
     classes: tuple[str, ...] = (),
     neighbours: int = 1,
     device: str = "auto",
+    out: Path | None = None,
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
 
     Args:
-        run: the trained run.
+        run: the trained run; or any timm backbone: timm:NAME (with timm's weights), timm:NAME:random, timm:NAME:FILE.
         data: NAME:ROOT of the catalog (selfseg data), or a folder with {train,val}/{images,labels}, classes.txt.
         protocols: clusters, linear, prototypes (of a run whose method has some), objects and retrieval (of a run with a
             saliency head, or with --masks).
@@ -63,6 +64,7 @@ def evaluate(
         classes: that retrieval is measured on, besides the first, the background; all if not given.
         neighbours: that vote in retrieval.
         device: auto, cpu or cuda.
+        out: folder for the result files; RUN/results if not given, nowhere for a timm backbone.
     """
     from dataclasses import replace
 
@@ -98,6 +100,7 @@ def evaluate(
             ),
             device=device,
             progress=progress,
+            out=out,
         )
     OUT.print(format_table(results))
     return 0

@@ -86,10 +86,12 @@ class NamedClusters:
     """One k-means under one matching rule.
 
     Attributes:
+        classes: (k,) int64, the class of each cluster; -1 = none.
         confusion: (C, C + 1) int64, rows = truth, last column = clusters without a class.
         metrics: of it.
     """
 
+    classes: NDArray[np.int64]
     confusion: NDArray[np.int64]
     metrics: Metrics
 
@@ -104,4 +106,4 @@ def name_clusters(counts: NDArray[np.int64], matching: Matching, config: Cluster
     """
     mapping = match_hungarian(counts, config.maximise) if matching == "hungarian" else match_majority(counts)
     confusion = map_clusters(counts, mapping)
-    return NamedClusters(confusion, metrics_of(confusion))
+    return NamedClusters(mapping, confusion, metrics_of(confusion))

@@ -162,20 +162,21 @@ def format_table(results: Iterable[EvalResult]) -> Table:
     A cell is mIoU (± its standard deviation over seeds) / pixel accuracy, as fractions.
     """
     results = list(results)
-    columns = list(dict.fromkeys(_column(r) for r in results if r.protocol != "constant"))
+    columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
     sets = dict.fromkeys(f"{r.dataset} {r.split}, {len(r.class_names)} classes" for r in results)
     table = Table(title="; ".join(sets), caption="mIoU ± std over seeds / pixel accuracy, fractions")
     table.add_column("embedding")
     for column in columns:
         table.add_column(column, justify="right")
     for what in dict.fromkeys(r.what for r in results):
-        row = {_column(r): _cell(r) for r in results if r.what == what}
+        row = {column_of(r): _cell(r) for r in results if r.what == what}
         constant = next((_cell(r) for r in results if r.what == what and r.protocol == "constant"), "")
         table.add_row(what, *(row.get(column, constant) for column in columns))
     return table
 
 
-def _column(result: EvalResult) -> str:
+def column_of(result: EvalResult) -> str:
+    """The name of a result's column in a table, e.g. "clusters k=64, majority"."""
     if result.labels is not None:
         return f"{result.protocol} {result.labels:g} %"
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"

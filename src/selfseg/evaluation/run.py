@@ -6,7 +6,7 @@ protocols, the fields of a result and how to compare with published numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from selfseg.evaluation.object_vectors import Finder, ObjectsConfig, mask_finder
 from selfseg.evaluation.objects import evaluate_objects
 from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.prototypes import PrototypesConfig
+from selfseg.evaluation.references import is_reference, load_reference, of_reference, parse_reference
 from selfseg.evaluation.results import format_table as format_table
 from selfseg.evaluation.results import recipe_hash, result_name
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, OF_OBJECTS, EvaluationConfig, Protocol, Sheet
@@ -61,12 +62,14 @@ def evaluate(
     objects: ObjectsConfig | None = None,
     crf: CRFConfig | None = None,
     progress: Progress | None = None,
+    out: Path | str | None = None,
 ) -> list[EvalResult]:
     """Measure a run on a labelled data set.
 
     Args:
         run: a run's folder, whose `embedder/` is measured and whose `results/` gets one JSON file per protocol, k and
-            thing measured; or an embedder or any extractor, and nothing is written.
+            thing measured; or `timm:NAME[:WEIGHTS]` (`selfseg.evaluation.references`), an embedder or any extractor,
+            and nothing is written but to `out`.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.catalog`.
         protocols: any of "clusters", "linear", "prototypes" (of a run or an extractor that has some), "objects" and
             "retrieval" (of an embedder with a saliency head, or with masks).
@@ -92,6 +95,7 @@ def evaluate(
         objects: options of the protocols `objects` and `retrieval`.
         crf: also measure everything with its probabilities refined by this CRF, as results of their own.
         progress: called after each image as (what, images done, images in all).
+        out: folder for the result files, of a run instead of RUN/results.
 
     Returns:
         The results, the run's before the baselines'.
@@ -114,48 +118,44 @@ def evaluate(
         linear=linear or LinearConfig(),
         crf=crf,
     )
-    folder = Path(run) if isinstance(run, str | Path) else None
-    source = load(folder, device or "auto") if folder is not None else run
+    folder = None if is_reference(run) or not isinstance(run, str | Path) else Path(run)
+    source = open_source(run, device)
     of_objects = [name for name in config.protocols if name in OF_OBJECTS]
     of_pixels = tuple(name for name in config.protocols if name not in OF_OBJECTS)
     others = tuple(name for name in of_pixels if name != "prototypes")
     finder, side = _finder(source, objects or ObjectsConfig(), resolution) if of_objects else (None, "native")
     extractors: list[Extractor] = []
     if isinstance(source, Embedder):
-        if folder is None and device is not None:
-            source.to(choose_device(device))
-        extractors.append(embedder_extractor(source, resolution))
+        learned = None
         if "prototypes" in config.protocols:
             if folder is None:
                 raise ConfigError("an embedder alone has no prototypes; give the run's folder, or leave them out")
-            wanted = resolution or (prototypes or PrototypesConfig()).resolution
-            extractors += _prototyped(extractors.pop(), source, load_prototypes(folder), wanted, others)
-        if position and others:
-            plain = embedder_extractor(source, resolution)
-            extractors.append(replace(positioned(plain, position), protocols=others))
+            learned = load_prototypes(folder)
+        extractors += embedder_extractors(source, others, resolution, position, learned, prototypes)
+        if is_reference(run):
+            extractors = [of_reference(extractor, parse_reference(str(run))) for extractor in extractors]
         if backbone and others:
             extractors.append(replace(backbone_extractor(source, resolution), protocols=others))
         if features and others:
             extractors.append(replace(features_extractor(source, resolution), protocols=others))
         if untrained and others:
             extractors.append(untrained_extractor(source, resolution))
-    elif isinstance(source, Extractor):
-        extractors.append(source)
     else:
-        raise ConfigError(f"can't evaluate {source!r}; give a run's folder, an Embedder or an Extractor")
+        extractors.append(source)
     if baselines and others:
         extractors += trivial_extractors(resolution)
 
     measured = open_labelled(data, split)
     fit = open_labelled(fit_data or data, fit_split) if others or of_objects else measured
     made_by = recipe_hash(folder) if folder else ""
+    where = Path(out) if out is not None else None if folder is None else folder / "results"
     results: list[EvalResult] = []
 
     def keep(made: Sequence[EvalResult]) -> None:
         results.extend(made)
-        if folder is not None:
+        if where is not None:
             for result in made:
-                write_json(folder / "results" / result_name(result), result.to_dict())
+                write_json(where / result_name(result), result.to_dict())
 
     if of_pixels:
         config = replace(config, protocols=of_pixels)
@@ -177,6 +177,7 @@ def evaluate_extractors(
     most_frequent: bool = True,
     recipe_hash: str = "",
     progress: Progress | None = None,
+    filled: Callable[[Sheet], None] | None = None,
 ) -> list[EvalResult]:
     """The evaluation of pixels without files: one pass over each split per extractor, for all k, seeds and protocols.
 
@@ -188,6 +189,7 @@ def evaluate_extractors(
         most_frequent: also measure the most frequent class.
         recipe_hash: recorded with results of extractors that are not trivial.
         progress: called after each image.
+        filled: called with the sheet of each extractor, whose classifiers are there.
 
     Returns:
         The results, in the extractors' order.
@@ -213,6 +215,8 @@ def evaluate_extractors(
         sheet = Sheet(extractor, fit, measured, config, recipe_hash if not extractor.trivial else "")
         if sheet.protocols:
             results += sheet.fill(progress)
+            if filled is not None:
+                filled(sheet)
             if constant is None or sheet.fitted:
                 constant = sheet
     if most_frequent and constant is not None:
@@ -231,13 +235,61 @@ def _finder(source: object, config: ObjectsConfig, resolution: int | None) -> tu
     raise ConfigError("objects of an extractor without a saliency head need masks: ObjectsConfig(masks=FOLDER)")
 
 
-def _prototyped(
-    extractor: Extractor, embedder: Embedder, prototypes: torch.Tensor, resolution: int | None, others: tuple[str, ...]
+def open_source(source: Path | str | Embedder | Extractor, device: str | None = None) -> Embedder | Extractor:
+    """What is measured: a run's embedder, a reference's (`selfseg.evaluation.references`), or what is given.
+
+    Args:
+        source: a run's folder, `timm:NAME[:WEIGHTS]`, an embedder or an extractor.
+        device: "auto", "cpu", "cuda", ...; None = "auto" for what is loaded, else where it is.
+
+    Raises:
+        RunError, ConfigError, CheckpointError: if it can't be had.
+    """
+    if isinstance(source, Extractor):
+        return source
+    if isinstance(source, Embedder):
+        return source if device is None else source.to(choose_device(device))
+    if is_reference(source):
+        return load_reference(parse_reference(str(source))).to(choose_device(device or "auto"))
+    if isinstance(source, str | Path):
+        return load(source, device or "auto")
+    raise ConfigError(f"can't evaluate {source!r}; give a run's folder, timm:NAME, an Embedder or an Extractor")
+
+
+def embedder_extractors(
+    embedder: Embedder,
+    protocols: tuple[str, ...],
+    resolution: int | None = None,
+    position: float = 0.0,
+    learned: torch.Tensor | None = None,
+    prototypes: PrototypesConfig | None = None,
 ) -> list[Extractor]:
-    """The embedder with its prototypes: where the resolution is the same one extractor, which spares a pass."""
-    if prototypes.shape[1] != embedder.dim:
-        raise RunError(f"the run's prototypes have {prototypes.shape[1]} dimensions, its embedder {embedder.dim}")
-    at = embedder_extractor(embedder, resolution)
-    if at.resolution == extractor.resolution or not others:
-        return [replace(at, prototypes=prototypes)]
-    return [replace(extractor, protocols=others), replace(at, prototypes=prototypes, protocols=("prototypes",))]
+    """An embedder as what is measured: with its prototypes, if it has some, and beside it with the pixel's place.
+
+    Args:
+        embedder: stays on its device.
+        protocols: those besides "prototypes" that it is measured by.
+        resolution: short side in px that images are resized to instead of the embedder's own.
+        position: above 0, also the embedding with the pixel's place appended at this weight.
+        learned: (K, D) prototypes to measure, or None.
+        prototypes: options of the protocol `prototypes`.
+
+    Raises:
+        RunError: if the prototypes are of another embedder.
+    """
+    plain = embedder_extractor(embedder, resolution)
+    found = [plain]
+    if learned is not None:
+        if learned.shape[1] != embedder.dim:
+            raise RunError(f"the run's prototypes have {learned.shape[1]} dimensions, its embedder {embedder.dim}")
+        at = embedder_extractor(embedder, resolution or (prototypes or PrototypesConfig()).resolution)
+        if at.resolution == plain.resolution or not protocols:  # one extractor, which spares a pass
+            found = [replace(at, prototypes=learned)]
+        else:
+            found = [
+                replace(plain, protocols=protocols),
+                replace(at, prototypes=learned, protocols=("prototypes",)),
+            ]
+    if position and protocols:
+        found.append(replace(positioned(plain, position), protocols=protocols))
+    return found

@@ -7,19 +7,21 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from selfseg.data.catalog import LabelledImages
 from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.clusters import MATCHINGS, ClustersConfig, Matching, fit_clusters, name_clusters
 from selfseg.evaluation.clusters import VERSION as CLUSTERS_VERSION
+from selfseg.evaluation.confusion import VOID
 from selfseg.evaluation.features import Extractor
 from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
 from selfseg.evaluation.linear import LinearConfig, fit_linear
-from selfseg.evaluation.passes import AffineHead, Progress, RefinedHead, Tally, count, sample
+from selfseg.evaluation.passes import AffineHead, Progress, RefinedHead, Tally, count, predict, sample
 from selfseg.evaluation.prototypes import VERSION as PROTOTYPES_VERSION
 from selfseg.evaluation.prototypes import matching_for, prototype_head
-from selfseg.evaluation.results import result_of, split_name, summary
+from selfseg.evaluation.results import column_of, result_of, split_name, summary
 from selfseg.ops.crf import ALGORITHM_VERSION as CRF_VERSION
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig
 from selfseg.types import EvalResult
@@ -68,8 +70,39 @@ class EvaluationConfig:
             raise ConfigError(f"temperature must be above 0, not {self.temperature}")
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """A head whose outputs are named.
+
+    Attributes:
+        head: n outputs.
+        classes: (n,) int64, the class of each output; -1 = none.
+    """
+
+    head: AffineHead
+    classes: NDArray[np.int64]
+
+    def predict(self, embedding: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The class of every pixel.
+
+        Args:
+            embedding: (D, h, w) float32.
+            size: (H, W) of the result.
+
+        Returns:
+            (H, W) uint8 in [0, C), or 255 = none.
+        """
+        outputs = predict(embedding, self.head, size).cpu().numpy()
+        table: NDArray[np.uint8] = np.where(self.classes < 0, VOID, self.classes).astype(np.uint8)
+        return np.asarray(table[outputs])
+
+
 class Sheet:
-    """The results of one extractor."""
+    """The results of one extractor.
+
+    Attributes:
+        classifiers: of each protocol and k, named as the results' columns are, the first seed's; there once filled.
+    """
 
     def __init__(
         self,
@@ -82,6 +115,7 @@ class Sheet:
         self.extractor, self.fit, self.measured, self.config = extractor, fit, measured, config
         self.names = measured.class_names
         self.recipe_hash = recipe_hash
+        self.classifiers: dict[str, Classifier] = {}
         self.fit_tally, self.tally = Tally(), Tally()
         self.protocols = tuple(
             name
@@ -137,11 +171,15 @@ class Sheet:
                 matching = config.clusters.matching_for(k, classes)
                 clusters = options["clusters"]
                 results.append(self._named("clusters", CLUSTERS_VERSION, tables, matching, clusters, config.seeds, crf))
+                self._keep(
+                    results[-1], heads[k, config.seeds[0]], name_clusters(tables[0], matching, config.clusters).classes
+                )
             if with_linear:
                 confusions = [counts["linear", seed].T for seed in linear_seeds]
                 how = options["linear"]
                 probe = "linear" if self.fit.root == self.measured.root else "domain"
                 results.append(self._result(probe, LINEAR_VERSION, confusions, linear_seeds, how, "none", crf=crf))
+                self._keep(results[-1], heads["linear", linear_seeds[0]], np.arange(classes))
             if "prototypes" in self.protocols:
                 table = counts["prototypes", 0]
                 matching = matching_for(len(table), classes, config.clusters)
@@ -149,7 +187,12 @@ class Sheet:
                 results.append(
                     self._named("prototypes", PROTOTYPES_VERSION, [table], matching, named, (), crf, fit_split="none")
                 )
+                self._keep(results[-1], heads["prototypes", 0], name_clusters(table, matching, config.clusters).classes)
         return results
+
+    def _keep(self, result: EvalResult, head: AffineHead, classes: NDArray[np.int64]) -> None:
+        if not result.crf:
+            self.classifiers[column_of(result)] = Classifier(head, classes)
 
     def _temperature(self, what: int | str) -> float:
         return 1.0 if what == "linear" else self.config.temperature

@@ -50,7 +50,8 @@ def make_backbone(name: str, output_stride: int) -> nn.Module:
         ConfigError: if timm has no such network or it can't be built at that stride.
     """
     try:
-        options: dict[str, Any] = {"output_stride": output_stride}
+        # 32 is a CNN's own; not all of them can be given another, or even that one.
+        options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
         if _is_vit(name):
             options = {"dynamic_img_size": True, "dynamic_img_pad": True}
         return cast(nn.Module, timm.create_model(name, pretrained=False, features_only=True, **options))
