@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from selfseg.checking import check_data as check_data
     from selfseg.diagnosis import doctor as doctor
     from selfseg.discovery import concepts as concepts
+    from selfseg.evaluation.comparison import compare as compare
     from selfseg.evaluation.fewlabels import finetune as finetune
     from selfseg.evaluation.run import evaluate as evaluate
     from selfseg.evaluation.transfer import transfer as transfer
@@ -80,6 +81,7 @@ _WHERE = {
     "View": "selfseg.types",
     "check_data": "selfseg.checking",
     "cluster": "selfseg.inference",
+    "compare": "selfseg.evaluation.comparison",
     "concepts": "selfseg.discovery",
     "doctor": "selfseg.diagnosis",
     "embed": "selfseg.inference",

@@ -19,7 +19,7 @@ from tyro.conf import Positional, arg
 
 from selfseg.cli.checking import data
 from selfseg.cli.console import ERR, OUT, parse, say
-from selfseg.cli.measuring import evaluate, finetune, transfer
+from selfseg.cli.measuring import compare, evaluate, finetune, transfer
 from selfseg.errors import ConfigError, Interrupted, SelfsegError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
   [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
+  [bold]compare[/]   RUN... DATA --out DIR        several runs under one protocol, on one page
   [bold]finetune[/]  RUN DATA --labels 1 5 25     what the run is worth where labels are few, as a curve
   [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
   [bold]data[/]      NAME:ROOT                    is a data set complete? counts, damage, classes, a contact sheet
@@ -324,6 +325,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "embed": lambda words: parse("embed", _embed, words),
     "concepts": lambda words: parse("concepts", _concepts, words),
     "evaluate": lambda words: parse("evaluate", evaluate, words),
+    "compare": lambda words: parse("compare", compare, words),
     "finetune": finetune,
     "transfer": transfer,
     "data": data,

@@ -1,4 +1,4 @@
-"""The verbs that measure on labelled folders: evaluate, finetune, transfer."""
+"""The verbs that measure on labelled folders: evaluate, compare, finetune, transfer."""
 
 from __future__ import annotations
 
@@ -103,6 +103,69 @@ def evaluate(
             out=out,
         )
     OUT.print(format_table(results))
+    return 0
+
+
+def compare(
+    runs: Positional[tuple[str, ...]],
+    out: Path,
+    protocols: tuple[Literal["clusters", "linear", "prototypes"], ...] = ("clusters", "linear"),
+    k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
+    seeds: int = 5,
+    split: str = "val",
+    fit_split: str = "train",
+    resolution: int | None = None,
+    baselines: bool = True,
+    untrained: bool = False,
+    position: float = 0.0,
+    count: int = 6,
+    device: str = "auto",
+) -> int:
+    """Measure several runs on a labelled folder by one protocol; one page has the table and their pictures.
+
+    Nothing is trained, and what is in OUT already is not measured again.
+
+    Args:
+        runs: RUN... DATA: the runs, or timm:NAME, timm:NAME:random, timm:NAME:FILE; NAME=RUN says what the table calls
+            it. The last one is the data: a folder with {train,val}/{images,labels}, classes.txt, or NAME:ROOT.
+        out: folder for the page compare.html and all results.
+        protocols: clusters, linear, prototypes (of runs whose method has some).
+        k: numbers of clusters; the number of classes and 64 if not given.
+        seeds: how many seeds k-means is run with.
+        split: the split that is measured.
+        fit_split: the split that clusters and the linear layer are fitted on.
+        resolution: short side in px that all resize images to; each its own if not given, and 320 for prototypes.
+        baselines: also measure the trivial baselines.
+        untrained: also measure the first run's network with random weights.
+        position: above 0, also measure each with the pixel's place in the image appended at this weight.
+        count: how many images of the measured split to show.
+        device: auto, cpu or cuda.
+    """
+    from selfseg.evaluation.comparison import compare as measure
+    from selfseg.evaluation.results import format_table
+
+    if len(runs) < 2:
+        raise ConfigError("selfseg compare RUN... DATA --out DIR: give at least one run, and the data last")
+    with passes() as progress:
+        page, results = measure(
+            runs[:-1],
+            runs[-1],
+            out,
+            protocols=protocols,
+            k=k or None,
+            seeds=seeds,
+            split=split,
+            fit_split=fit_split,
+            resolution=resolution,
+            baselines=baselines,
+            untrained=untrained,
+            position=position,
+            count=count,
+            device=device,
+            progress=progress,
+        )
+    OUT.print(format_table(results))
+    say(f"written: {page}")
     return 0
 
 

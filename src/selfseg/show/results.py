@@ -31,7 +31,7 @@ class Comparison:
         rows: (what was measured, whether it is the run's embedder, a cell per column or None).
         fine_print: one sentence per column on how it was measured.
         class_names: C names.
-        class_rows: (what and protocol, C fractions or None).
+        class_rows: (what, column, C fractions or None) of the rows that are the run's own.
     """
 
     title: str
@@ -39,7 +39,11 @@ class Comparison:
     rows: tuple[tuple[str, bool, tuple[Cell | None, ...]], ...]
     fine_print: tuple[str, ...]
     class_names: tuple[str, ...]
-    class_rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+    class_rows: tuple[tuple[str, str, tuple[float | None, ...]], ...]
+
+    def class_iou_of(self, column: str) -> list[tuple[str, tuple[float | None, ...]]]:
+        """(what, C fractions or None) of the rows that have a result in a column."""
+        return [(what, values) for what, other, values in self.class_rows if other == column]
 
 
 def compare_results(run: Path | str) -> list[Comparison]:
@@ -53,7 +57,7 @@ def compare_results(run: Path | str) -> list[Comparison]:
     groups: dict[tuple[str, str, tuple[str, ...]], list[EvalResult]] = {}
     for result in results:
         groups.setdefault((result.dataset, result.split, result.class_names), []).append(result)
-    return [_compare(group) for group in groups.values()]
+    return [comparison_of(group) for group in groups.values()]
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,13 @@ def _read(run: Path | str) -> list[EvalResult]:
     return [EvalResult.from_dict(value) for value in values if value.get("protocol") != "detection"]
 
 
-def _compare(results: Sequence[EvalResult]) -> Comparison:
+def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder",)) -> Comparison:
+    """Results on one split of one data set as a table.
+
+    Args:
+        results: at least one.
+        own: what is measured for its own sake, in the order of the rows; the others follow, the best first.
+    """
     # A constant prediction has no protocol of its own: it stands in every column.
     measured = [result for result in results if result.protocol != "constant"] or list(results)
     measured.sort(key=lambda result: result.labels or 0.0)  # file names have 100 before 25
@@ -156,7 +166,10 @@ def _compare(results: Sequence[EvalResult]) -> Comparison:
     names = dict.fromkeys(result.what for result in results)
     ranked = sorted(
         names,
-        key=lambda what: (what != "embedder", -max(r.metrics["miou"] for (w, _), r in by_place.items() if w == what)),
+        key=lambda what: (
+            own.index(what) if what in own else len(own),
+            -max(r.metrics["miou"] for (w, _), r in by_place.items() if w == what),
+        ),
     )
     rows = []
     for what in ranked:
@@ -164,7 +177,7 @@ def _compare(results: Sequence[EvalResult]) -> Comparison:
         for column in columns:
             found = by_place.get((what, column))
             cells.append(_cell(found, best[column]) if found is not None else None)
-        rows.append((what, what == "embedder", tuple(cells)))
+        rows.append((what, what in own, tuple(cells)))
     first = results[0]
     return Comparison(
         title=f"{first.dataset}, {first.split}",
@@ -172,7 +185,7 @@ def _compare(results: Sequence[EvalResult]) -> Comparison:
         rows=tuple(rows),
         fine_print=tuple(dict.fromkeys(_fine_print(result) for result in measured)),
         class_names=first.class_names,
-        class_rows=tuple((f"{r.what}, {_column(r)}", r.class_iou) for r in measured if r.what == "embedder"),
+        class_rows=tuple((r.what, _column(r), r.class_iou) for r in measured if r.what in own),
     )
 
 

@@ -1,0 +1,340 @@
+"""Several runs under one protocol, and one page that shows them: nothing is trained.
+
+    OUT/compare.html                 the table, and the same images as each of them sees them
+    OUT/rows/NAME/row.json           what the row was measured by, and its pictures; written last
+    OUT/rows/NAME/results/           its results
+    OUT/rows/NAME/pictures/          its embeddings and predictions of the shown images
+
+A row that is there, of the same weights, data and settings, is not measured again: the same command goes on with a
+stopped one, and another run can be added to a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from selfseg.clustering import load_prototypes
+from selfseg.data.catalog import LabelledImages, open_labelled
+from selfseg.errors import BadImage, ConfigError, RunError
+from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
+from selfseg.evaluation.features import Extractor
+from selfseg.evaluation.passes import Progress
+from selfseg.evaluation.references import is_reference, parse_reference
+from selfseg.evaluation.results import package_version, read_results, recipe_hash, result_name
+from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source
+from selfseg.evaluation.sheet import OF_OBJECTS, EvaluationConfig, Protocol, Sheet
+from selfseg.files import mark_output, read_json, write_json
+from selfseg.nn.embedder import Embedder
+from selfseg.ops.pca import fit_pca
+from selfseg.show.comparison import Drawing, Shown, write_comparison_page
+from selfseg.show.pictures import pca_picture, write_image
+from selfseg.types import EvalResult
+
+BASELINES = "baselines"
+UNTRAINED = "random network"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of those that are compared.
+
+    Attributes:
+        name: what the table calls it.
+        source: a run's folder or `timm:NAME[:WEIGHTS]`, as given.
+    """
+
+    name: str
+    source: str
+
+
+def parse_rows(sources: Sequence[Path | str]) -> tuple[Row, ...]:
+    """Sources, each SOURCE or NAME=SOURCE; one without a name gets its folder's, with parents where needed.
+
+    Raises:
+        ConfigError: for none, or two of one name.
+
+    Example:
+        >>> [row.name for row in parse_rows(["a/vice", "b/vice", "slots=c/slotcon", "timm:resnet18:random"])]
+        ['a/vice', 'b/vice', 'slots', 'resnet18, random']
+    """
+    given: list[tuple[str, str]] = []
+    for source in map(str, sources):
+        name, equals, rest = source.partition("=")
+        given.append((name, rest) if equals and not Path(source).exists() else ("", source))
+    rows = [Row(name or _own_name(source, 1), source) for name, source in given]
+    for depth in range(2, 10):
+        twice = {name for name, count in Counter(row.name for row in rows).items() if count > 1}
+        rows = [
+            Row(_own_name(row.source, depth), row.source) if row.name in twice and not name else row
+            for row, (name, _) in zip(rows, given, strict=True)
+        ]
+    names = [row.name for row in rows]
+    taken = {BASELINES, UNTRAINED}
+    wrong = sorted({name for name in names if names.count(name) > 1 or name in taken or not name})
+    if wrong or not rows:
+        raise ConfigError(
+            f"rows need names of their own, not {', '.join(map(repr, wrong))}; write NAME=RUN"
+            if wrong
+            else "nothing to compare; give at least one run, or timm:NAME"
+        )
+    return tuple(rows)
+
+
+def _own_name(source: str, depth: int) -> str:
+    if is_reference(source):
+        return parse_reference(source).name
+    return "/".join(Path(source).resolve().parts[-depth:])
+
+
+def compare(
+    runs: Sequence[Path | str],
+    data: Path | str,
+    out: Path | str,
+    protocols: Sequence[Protocol] = ("clusters", "linear"),
+    k: Sequence[int] | None = None,
+    seeds: int | Sequence[int] = 5,
+    resolution: int | None = None,
+    fit_split: str = "train",
+    split: str = "val",
+    baselines: bool = True,
+    untrained: bool = False,
+    position: float = 0.0,
+    count: int = 6,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Path, list[EvalResult]]:
+    """Measure several runs by one protocol and write a page with the table and the same images side by side.
+
+    Args:
+        runs: folders of runs, or `timm:NAME[:WEIGHTS]` (`selfseg.evaluation.references`); NAME=RUN says what the table
+            calls it.
+        data: a labelled folder, or NAME:ROOT, see `selfseg.data.catalog`.
+        out: the folder to write.
+        protocols: any of "clusters", "linear", "prototypes" (of those that have some; the others have a gap there).
+        k: numbers of clusters; None = the number of classes, and 64.
+        seeds: how many (0, 1, ...), or which.
+        resolution: short side in px that all resize images to; None = each its own, and 320 for prototypes.
+        fit_split: the split that clusters and the linear layer are fitted on; not looked at for prototypes alone.
+        split: the split that is measured.
+        baselines: also measure raw colour, colour + position and the most frequent class.
+        untrained: also measure the first run's network with random weights.
+        position: above 0, also measure each with the pixel's place appended at this weight.
+        count: how many images of the measured split to show, evenly spread over it.
+        device: "auto", "cpu", "cuda", ...
+        progress: called after each image as (what, images done, images in all).
+
+    Returns:
+        The page's path, and all results; their `what` is the row's name.
+
+    Raises:
+        ConfigError: for options that can't work, or two rows of one name.
+        RunError: if a run holds no embedder. All are opened before any is measured.
+        DataError: see `selfseg.evaluate`.
+        StorageError: if the disk is full.
+
+    Example:
+        >>> compare(["runs/vice", "runs/slotcon"], "data/camvid", "comparison", k=[11, 64])  # doctest: +SKIP
+    """
+    config = EvaluationConfig(
+        protocols=tuple(protocols),
+        k=None if k is None else tuple(k),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+    )
+    wrong = [name for name in config.protocols if name in OF_OBJECTS]
+    if wrong or count < 1:
+        raise ConfigError(
+            f"{', '.join(wrong)} can't be compared here, only protocols of pixels; use selfseg evaluate"
+            if wrong
+            else f"count is {count}; give how many images to show, 1 or more"
+        )
+    rows, out = parse_rows(runs), Path(out)
+    measured = open_labelled(data, split)
+    others = tuple(name for name in config.protocols if name != "prototypes")
+    # What is missing fails before anything is measured.
+    contestants = [_contestant(row, config, resolution, position, device) for row in rows]
+    if untrained and others:
+        like = contestants[0].embedder
+        assert like is not None  # only baselines have none
+        extractor = replace(untrained_extractor(like, resolution), name=UNTRAINED)
+        contestants.append(_Contestant(UNTRAINED, (extractor,), like, {"network": asdict(like.config)}))
+    if baselines and others:
+        contestants.append(_Contestant(BASELINES, trivial_extractors(resolution), None, {}))
+    fit = open_labelled(data, fit_split) if others else measured
+    mark_output(out)
+    shown = _choose(measured, count)
+    results: list[EvalResult] = []
+    drawings: list[Drawing] = []
+    for contestant in contestants:
+        folder = out / "rows" / file_name(contestant.name)
+        settings = {
+            "name": contestant.name,
+            **contestant.identity,
+            "resolution": resolution,
+            "data": str(Path(data).resolve()) if Path(data).exists() else str(data),
+            "splits": [fit.split, split],
+            "shown": [image.name for image in shown],
+            "config": asdict(config),
+            "version": package_version(),
+        }
+        settings = json.loads(json.dumps(settings))
+        if not _is_done(folder, settings):
+            _measure(contestant, fit, measured, config, shown, folder, settings, progress)
+        results += read_results(folder)
+        drawings += [Drawing(**drawing) for drawing in read_json(folder / "row.json")["drawings"]]
+    sources = {row.name: row.source for row in rows}
+    page = write_comparison_page(out, sources, results, shown, drawings, measured.class_names)
+    return page, results
+
+
+@dataclass(frozen=True)
+class _Contestant:
+    """What is measured for a row.
+
+    Attributes:
+        name: the row's.
+        extractors: what is measured.
+        embedder: theirs, if they have one.
+        identity: what they depend on besides data and settings.
+        recipe_hash: of its run.
+    """
+
+    name: str
+    extractors: tuple[Extractor, ...]
+    embedder: Embedder | None
+    identity: Mapping[str, Any]
+    recipe_hash: str = ""
+
+
+def _contestant(
+    row: Row, config: EvaluationConfig, resolution: int | None, position: float, device: str
+) -> _Contestant:
+    embedder = open_source(row.source, device)
+    assert isinstance(embedder, Embedder)
+    others = tuple(name for name in config.protocols if name != "prototypes")
+    reference = parse_reference(row.source) if is_reference(row.source) else None
+    learned = None
+    if "prototypes" in config.protocols and reference is None:
+        try:
+            learned = load_prototypes(row.source)
+        except RunError:  # its method has none
+            learned = None
+    if learned is None and not others:
+        raise ConfigError(f"{row.source} has no prototypes; leave it out, or add another protocol")
+    extractors = [
+        replace(
+            extractor,
+            name=extractor.name.replace("embedder", row.name, 1),
+            options={**extractor.options, **(asdict(reference) if reference else {})},
+        )
+        for extractor in embedder_extractors(embedder, others, resolution, position, learned)
+    ]
+    identity = {"weights": _digest(embedder), "prototypes": learned is not None, "position": position}
+    made_by = "" if reference else recipe_hash(Path(row.source))
+    return _Contestant(row.name, tuple(extractors), embedder, identity, made_by)
+
+
+def _digest(embedder: Embedder) -> str:
+    """Of what an embedder is and has learned."""
+    digest = hashlib.blake2b(json.dumps(asdict(embedder.config), sort_keys=True).encode(), digest_size=16)
+    for key, value in embedder.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _choose(measured: LabelledImages, count: int) -> list[Shown]:
+    """Images evenly spread over a split; one that can't be read gives its place to the next."""
+    chosen: dict[int, Shown] = {}
+    for start in np.linspace(0, len(measured) - 1, min(count, len(measured))).round().astype(int):
+        for index in range(int(start), len(measured)):
+            if index in chosen:
+                continue
+            try:
+                image = measured.images.read(index)
+            except BadImage:
+                continue
+            chosen[index] = Shown(measured.images.names[index], index, image, measured.read_label(index))
+            break
+    return [chosen[index] for index in sorted(chosen)]
+
+
+def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
+    try:
+        return bool(read_json(folder / "row.json")["settings"] == settings)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _measure(
+    contestant: _Contestant,
+    fit: LabelledImages,
+    measured: LabelledImages,
+    config: EvaluationConfig,
+    shown: Sequence[Shown],
+    folder: Path,
+    settings: Mapping[str, Any],
+    progress: Progress | None,
+) -> None:
+    """Measure a row and draw what it makes of the shown images; `row.json` last."""
+    for kind, pattern in (("", "row.json"), ("results", "*.json"), ("pictures", "*.png")):
+        for old in (folder / kind).glob(pattern):
+            old.unlink()
+    mark_output(folder / "pictures")
+    drawings: list[Drawing] = []
+    possible = tuple(
+        name
+        for name in config.protocols
+        if name != "prototypes" or any(extractor.prototypes is not None for extractor in contestant.extractors)
+    )
+
+    def draw(sheet: Sheet) -> None:
+        drawings.extend(_draw(sheet, shown, folder))
+
+    results = evaluate_extractors(
+        contestant.extractors,
+        fit,
+        measured,
+        replace(config, protocols=possible),
+        most_frequent=contestant.name == BASELINES,
+        recipe_hash=contestant.recipe_hash,
+        progress=progress,
+        filled=draw,
+    )
+    for result in results:
+        write_json(folder / "results" / result_name(result), result.to_dict())
+    write_json(folder / "row.json", {"settings": settings, "drawings": [asdict(drawing) for drawing in drawings]})
+
+
+def _draw(sheet: Sheet, shown: Sequence[Shown], folder: Path) -> list[Drawing]:
+    """The embedding of the shown images, by principal components of its own, and every classifier's prediction."""
+    name = sheet.extractor.name
+    embeddings = [sheet.extractor.extract(image.image).cpu() for image in shown]
+    vectors = torch.cat([embedding.flatten(1).T for embedding in embeddings])
+    basis = fit_pca(vectors[:: max(1, len(vectors) // 50_000)], n=min(3, vectors.shape[1]))
+    files: dict[str, list[str]] = {"embedding": [], **{column: [] for column in sheet.classifiers}}
+    for image, embedding in zip(shown, embeddings, strict=True):
+        size = (image.label.shape[0], image.label.shape[1])
+        pictures = {"embedding": pca_picture(embedding, basis, size)}
+        for column, classifier in sheet.classifiers.items():
+            pictures[column] = classifier.predict(embedding, size)
+        for kind, picture in pictures.items():
+            path = folder / "pictures" / f"{file_name(name)}-{file_name(kind)}-{image.index}.png"
+            write_image(path, picture)
+            files[kind].append(path.relative_to(folder.parents[1]).as_posix())
+    return [Drawing(name, kind, tuple(paths)) for kind, paths in files.items()]
+
+
+def file_name(name: str) -> str:
+    """A name as that of a file; two names that differ stay different."""
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-")
+    return plain if plain == name else f"{plain}-{hashlib.blake2b(name.encode(), digest_size=2).hexdigest()}"

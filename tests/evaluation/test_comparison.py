@@ -1,0 +1,160 @@
+"""Several runs under one protocol: the same figures as `evaluate`, nothing measured twice, one page."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from selfseg.clustering import save_prototypes
+from selfseg.errors import ConfigError, RunError
+from selfseg.evaluation import comparison
+from selfseg.evaluation.comparison import BASELINES, UNTRAINED, compare, file_name, parse_rows
+from selfseg.evaluation.run import evaluate
+from selfseg.files import read_json
+from selfseg.nn.embedder import Embedder, EmbedderConfig
+
+SMALL = EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="fpn", dim=6, resolution=64)
+
+
+def make_run(folder, seed, prototypes=0):
+    torch.manual_seed(seed)
+    Embedder(SMALL).save(folder / "embedder")
+    if prototypes:
+        vectors = torch.nn.functional.normalize(torch.randn(prototypes, SMALL.dim), dim=1)
+        save_prototypes(folder, vectors)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return make_run(tmp_path / "first", 1, prototypes=4), make_run(tmp_path / "second", 2)
+
+
+def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
+    page, results = compare(runs, labelled, tmp_path / "out", k=[4], seeds=2, count=2)
+    alone = evaluate(runs[1], labelled, k=[4], seeds=2)
+    for result in alone:
+        what = {"embedder": "second"}.get(result.what, result.what)
+        same = next(r for r in results if (r.what, r.protocol, r.k) == (what, result.protocol, result.k))
+        assert same == replace(result, what=what)
+    assert {result.what for result in results} == {
+        "first",
+        "second",
+        "colour",
+        "colour + position",
+        "most frequent class",
+    }
+    assert page == tmp_path / "out" / "compare.html"
+
+
+def test_a_row_is_measured_once_and_again_when_it_changes(runs, labelled, tmp_path, monkeypatch):
+    measured = []
+    real = comparison.evaluate_extractors
+
+    def spy(extractors, *arguments, **options):
+        measured.append(extractors[0].name)
+        return real(extractors, *arguments, **options)
+
+    monkeypatch.setattr(comparison, "evaluate_extractors", spy)
+    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1}
+    _, before = compare(runs[:1], labelled, tmp_path / "out", **options)
+    _, after = compare(runs, labelled, tmp_path / "out", **options)
+    assert measured == ["first", "colour", "second"]
+    assert [r for r in after if r.what != "second"] == before
+    make_run(runs[0], 7)
+    _, changed = compare(runs, labelled, tmp_path / "out", **options)
+    assert measured[3:] == ["first"]
+    assert [r for r in changed if r.what == "second"] == [r for r in after if r.what == "second"]
+    compare(runs, labelled, tmp_path / "out", **{**options, "k": [4]})
+    assert measured[4:] == ["first", "second", "colour"]
+
+
+def test_a_row_that_was_cut_off_is_measured_again(runs, labelled, tmp_path, monkeypatch):
+    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1, "baselines": False}
+    real = comparison.write_json
+    with monkeypatch.context() as patch:
+
+        def fail(path, value):
+            if path.name == "row.json":
+                raise KeyboardInterrupt
+            real(path, value)
+
+        patch.setattr(comparison, "write_json", fail)
+        with pytest.raises(KeyboardInterrupt):
+            compare(runs[:1], labelled, tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "compare.html").exists()
+    _, results = compare(runs[:1], labelled, tmp_path / "out", **options)
+    assert [result.what for result in results] == ["first"]
+
+
+def test_prototypes_are_of_those_that_have_some(runs, labelled, tmp_path):
+    options = {"protocols": ["linear", "prototypes"], "seeds": 1, "count": 1, "baselines": False}
+    _, results = compare(runs, labelled, tmp_path / "out", **options)
+    found = {(result.what, result.protocol) for result in results}
+    assert found == {("first", "linear"), ("first", "prototypes"), ("second", "linear")}
+    with pytest.raises(ConfigError, match="second has no prototypes"):
+        compare(runs, labelled, tmp_path / "out", **{**options, "protocols": ["prototypes"]})
+
+
+def test_pictures_hold_the_classes_that_were_predicted(runs, labelled, tmp_path):
+    import cv2
+
+    out = tmp_path / "out"
+    compare(runs[:1], labelled, out, protocols=["clusters"], k=[6], seeds=1, count=2, position=1.0)
+    drawings = read_json(out / "rows" / "first" / "row.json")["drawings"]
+    assert {drawing["what"] for drawing in drawings} == {"first", "first + position"}
+    for drawing in drawings:
+        assert len(drawing["files"]) == 2
+        for file in drawing["files"]:
+            picture = cv2.imread(str(out / file), cv2.IMREAD_UNCHANGED)
+            assert picture.shape[:2] == (90, 120)
+            assert (picture.ndim == 3) == (drawing["kind"] == "embedding")
+            assert picture.ndim == 3 or set(np.unique(picture)) <= {0, 1, 2, 3, 255}
+
+
+def test_the_first_runs_network_untrained_and_a_reference(runs, labelled, tmp_path):
+    _, results = compare(
+        ["mine=" + str(runs[0]), "timm:resnet10t:random"],
+        labelled,
+        tmp_path / "out",
+        protocols=["clusters"],
+        k=[3],
+        seeds=1,
+        count=1,
+        untrained=True,
+        baselines=False,
+    )
+    assert [result.what for result in results] == ["mine", "resnet10t, random", UNTRAINED]
+    assert results[1].options["backbone"] == "resnet10t"
+
+
+def test_what_is_missing_fails_before_anything_is_measured(runs, labelled, tmp_path):
+    with pytest.raises(RunError, match="there is no run at"):
+        compare([*runs, tmp_path / "third"], labelled, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"protocols": ["objects"]}, "can't be compared here"), ({"count": 0}, "how many images to show")],
+)
+def test_options_that_cannot_work_are_refused(runs, labelled, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        compare(runs, labelled, tmp_path / "out", **options)
+
+
+def test_rows_have_names_of_their_own(tmp_path):
+    assert [row.name for row in parse_rows(["a/x", "b/x", "c/y"])] == ["a/x", "b/x", "y"]
+    (tmp_path / "lr=0.1").mkdir()
+    assert [row.name for row in parse_rows([tmp_path / "lr=0.1"])] == ["lr=0.1"]  # a folder's name, not NAME=RUN
+    for wrong in (["n=a", "n=b"], [f"{BASELINES}=a"], [], ["a", "a"]):
+        with pytest.raises(ConfigError, match=r"names of their own|nothing to compare"):
+            parse_rows(wrong)
+
+
+def test_names_as_files_stay_different():
+    names = ["a", "a b", "a-b", "a/b", "colour + position", "k=11, x"]
+    files = [file_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    assert all("/" not in file and " " not in file for file in files)
