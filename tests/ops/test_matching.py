@@ -124,7 +124,7 @@ def test_a_cluster_is_rather_a_class_that_is_there():
 @pytest.mark.parametrize("shape", [(21, 21), (27, 40), (64, 21), (300, 11)])
 @pytest.mark.parametrize("maximise", ["iou", "pixels"])
 def test_hungarian_equals_the_linear_programme(shape, maximise):
-    """Too many maps to try; but the assignment polytope's corners are assignments, so a linear solver finds the best."""
+    """The corners of the assignment polytope are assignments, so that a linear solver finds the best of them."""
     generator = np.random.default_rng(sum(shape))
     counts = generator.integers(0, 1000, shape) * (generator.random(shape) < 0.3)
     union = counts.sum(1, keepdims=True) + counts.sum(0) - counts
