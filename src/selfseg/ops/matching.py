@@ -24,9 +24,9 @@ def match_hungarian(
     Args:
         counts: (k, C) pixels. With k > C, k - C clusters stay without a class; with k < C, C - k classes stay
             without a cluster.
-        maximise: "iou" adds up the IoU of each matched pair, and thereby mIoU: with k <= C exactly, because of several
-            equal totals one is taken that names as few classes as can be which have no pixel; "pixels" adds up pixels,
-            and thereby accuracy.
+        maximise: "iou" adds up the IoU of each matched pair, and thereby mIoU; "pixels" adds up pixels, and thereby
+            accuracy. Of equal totals one is taken that gives clusters with pixels as few classes without truth as can
+            be, which makes the mIoU of "iou" the largest there is for k <= C.
         background: the first cluster is the first class, whatever it holds; the others get other classes.
 
     Returns:
