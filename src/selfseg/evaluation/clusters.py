@@ -23,7 +23,7 @@ from selfseg.evaluation.passes import AffineHead
 from selfseg.ops.kmeans import affine_scores, kmeans
 from selfseg.ops.matching import match_hungarian, match_majority
 
-VERSION = 1
+VERSION = 2  # 1: equal totals of a Hungarian matching might name a class without a pixel
 
 Matching = Literal["hungarian", "majority"]
 MATCHINGS: tuple[Matching, ...] = ("hungarian", "majority")

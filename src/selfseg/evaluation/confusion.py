@@ -127,15 +127,11 @@ def cross_counts(
         LabelError: for a value outside.
     """
     truth, prediction = truth.reshape(-1), prediction.reshape(-1)
-    usual = truth.dtype == np.uint8 and truth.size > 0 and rows <= VOID
-    if usual and prediction.min() >= 0 and prediction.max() < columns:
-        # As labels come: one table of all 256 values, void among them, and no copy without void.
-        places = truth.astype(np.intp)
-        places *= columns
-        np.add(places, prediction, out=places, casting="unsafe")  # values are known to fit
-        table = np.bincount(places, minlength=256 * columns).reshape(256, columns)
-        if not table[rows:VOID].any():
-            return table[:rows].copy(), int(table[VOID].sum())
+    if truth.dtype == np.uint8 and rows <= VOID:  # as labels come
+        table = _table(truth, prediction, rows, columns)
+        if not table[rows + 1].any() and not table[:rows, -1].any():  # all inside; void's predictions don't matter
+            table[:rows, columns] += table[:rows, 0]
+            return table[:rows, 1:-1].copy(), int(table[rows].sum())
     keep = truth != VOID
     void = int(keep.size - np.count_nonzero(keep))
     if void:
@@ -154,6 +150,22 @@ def cross_counts(
         prediction = np.where(prediction < 0, columns - 1, prediction)
     pairs = np.bincount(truth * np.int64(columns) + prediction, minlength=rows * columns)
     return pairs.reshape(rows, columns), void
+
+
+def _table(truth: NDArray[np.integer], prediction: NDArray[np.integer], rows: int, columns: int) -> NDArray[np.int64]:
+    """(rows + 2, columns + 2) counts of uint8 labels.
+
+    After the classes a row of void and one of labels outside; columns are -1, 0 ... columns - 1, predictions outside.
+    """
+    from selfseg.evaluation._confusion_cpu import count_pairs
+
+    table = np.zeros((rows + 2, columns + 2), np.int64)
+    start = np.full(256, rows + 1, np.uint64)
+    start[:rows], start[VOID] = np.arange(rows), rows
+    start *= np.uint64(columns + 2)
+    pixels = np.ascontiguousarray(prediction, np.int64)
+    count_pairs(np.ascontiguousarray(truth, np.uint8), pixels, start, np.uint64(columns + 1), table.ravel())
+    return table
 
 
 def map_clusters(counts: NDArray[np.int64], mapping: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -24,8 +24,9 @@ def match_hungarian(
     Args:
         counts: (k, C) pixels. With k > C, k - C clusters stay without a class; with k < C, C - k classes stay
             without a cluster.
-        maximise: "iou" adds up the IoU of each matched pair (and thereby mIoU: with k <= C exactly, as other
-            clusters count for no class); "pixels" adds up pixels (and thereby accuracy).
+        maximise: "iou" adds up the IoU of each matched pair, and thereby mIoU; "pixels" adds up pixels, and thereby
+            accuracy. Of equal totals one is taken that gives clusters with pixels as few classes without truth as can
+            be, which makes the mIoU of "iou" the largest there is for k <= C.
         background: the first cluster is the first class, whatever it holds; the others get other classes.
 
     Returns:
@@ -50,6 +51,27 @@ def match_hungarian(
     mapping[:first] = 0
     clusters, classes = linear_sum_assignment(gain[first:, first:], maximize=True)
     mapping[clusters + first] = classes + first
+    return _without_false_alarms(mapping, counts, first)
+
+
+def _without_false_alarms(mapping: NDArray[np.int64], counts: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """A map with the same total gain, in which a class without truth is a cluster's only if no other class is open.
+
+    A class that is nowhere true and nowhere predicted has no IoU; a cluster with its name gives it one of 0, which mIoU
+    counts. Open to that cluster is a true class of no cluster or of one without pixels; with it the gain stays 0, or
+    the assignment would not have been the best.
+    """
+    true, filled = counts.sum(0) > 0, counts.sum(1) > 0
+    for cluster in range(first, len(mapping)):
+        if not filled[cluster] or mapping[cluster] == NONE or true[mapping[cluster]]:
+            continue
+        named = np.zeros(len(true), bool)
+        named[mapping[filled & (mapping != NONE)]] = True
+        named[:first] = True
+        open_classes = np.flatnonzero(true & ~named)
+        if len(open_classes):
+            mapping[mapping == open_classes[0]] = mapping[cluster]
+            mapping[cluster] = open_classes[0]
     return mapping
 
 

@@ -1,0 +1,111 @@
+"""Every command of docs/protocols.md's "The papers' numbers" is one that the command line takes."""
+
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from selfseg import discovery
+from selfseg.cli import main
+from selfseg.data.datasets import DATASETS
+from selfseg.evaluation import fewlabels, run, transfer
+from selfseg.evaluation.detection import DetectionConfig
+from selfseg.evaluation.sheet import EvaluationConfig
+from selfseg.masks import command as masks
+from selfseg.training import loop
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = (ROOT / "docs" / "protocols.md").read_text("utf-8")
+SECTION = DOCUMENT.split("\n## The papers' numbers\n")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"^(selfseg .*)$", SECTION, re.MULTILINE) + re.findall(r"`(selfseg [^`]+)`", SECTION)
+OUTS = {words[words.index("--out") + 1] for words in map(shlex.split, COMMANDS) if "--out" in words}
+FILES = {"random", "FILE"}  # what `transfer` takes besides runs
+
+
+class Called(Exception):
+    """Carries what a verb called its public function with."""
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command up to its public function: (verb, arguments)."""
+    places = {
+        "train": (loop, "train"),
+        "evaluate": (run, "evaluate"),
+        "transfer": (transfer, "transfer"),
+        "finetune": (fewlabels, "finetune"),
+        "concepts": (discovery, "concepts"),
+        "masks": (masks, "mine_masks"),
+    }
+
+    def go(words: list[str]) -> SimpleNamespace:
+        module, name = places[words[0]]
+
+        def stop(*args: Any, **kwargs: Any) -> None:
+            raise Called(args, kwargs)
+
+        monkeypatch.setattr(module, name, stop)
+        with pytest.raises(Called) as caught:
+            main(words)
+        args, kwargs = caught.value.args
+        return SimpleNamespace(verb=words[0], args=[str(a) if isinstance(a, Path) else a for a in args], kwargs=kwargs)
+
+    return go
+
+
+def test_the_section_has_commands_of_every_kind() -> None:
+    assert len(COMMANDS) > 60
+    assert {command.split()[1] for command in COMMANDS} == {
+        "train", "evaluate", "transfer", "finetune", "concepts", "masks"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS), ids=lambda command: command[8:60])
+def test_the_command_line_takes_it(command: str, called: Any) -> None:
+    call = called(shlex.split(command)[1:])
+    if call.verb == "train":
+        recipe = call.args[0]
+        assert recipe.name == command.split()[2], "the recipe itself, no method that stands for one"
+        check_data(str(recipe.images))
+    elif call.verb in ("masks", "concepts"):
+        check_data(str(call.args[0 if call.verb == "masks" else 1]))
+    else:
+        source, data = call.args[:2]
+        assert source in OUTS | FILES, f"no command of the section makes {source}"
+        check_labelled(data, call)
+
+
+def check_data(data: str) -> None:
+    """NAME:ROOT or NAME/SPLIT:ROOT, or a folder that the section tells of."""
+    if ":" not in data:
+        assert re.search(rf"`{data}` is a folder", SECTION), data
+        return
+    name, _, split = data.split(":")[0].partition("/")
+    assert not split or split in DATASETS[name].splits
+
+
+def check_labelled(data: str, call: SimpleNamespace) -> None:
+    """Data set and splits, which have labels, and what is asked of them."""
+    dataset = DATASETS[data.split(":")[0]]
+    if call.verb == "evaluate":
+        splits = call.kwargs["fit_split"], call.kwargs["split"]
+        EvaluationConfig(protocols=call.kwargs["protocols"], k=call.kwargs["k"])
+        assert set(call.kwargs["objects"].classes) <= set(dataset.classes)
+    else:
+        config = call.kwargs["config"] if call.verb == "finetune" else call.args[2]
+        assert isinstance(config, DetectionConfig) == (dataset.name == "coco")
+        if isinstance(config, DetectionConfig):  # its splits are names of annotation files
+            return
+        splits = config.fit_split, config.split
+    for split in splits:
+        assert split in dataset.splits
+        assert split not in dataset.unlabelled
+
+
+def test_the_benchmarks_are_there() -> None:
+    files = re.findall(r"python (benchmarks/\S+\.py)", SECTION)
+    assert files
+    assert all((ROOT / file).is_file() for file in files)
