@@ -34,8 +34,7 @@ from torch import Tensor
 
 from selfseg.data.object_crops import ObjectCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method
-from selfseg.nn.backbones import load_backbone
+from selfseg.methods.base import Method, load_both
 from selfseg.nn.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.nn.queue import FeatureQueue
@@ -111,10 +110,8 @@ class MaskContrast(Method):
         return self.config.views
 
     def load_backbone(self, source: str) -> str:
-        """Into both networks; the momentum network's BatchNorm statistics would not follow the other's."""
-        sentence = load_backbone(self.embedder.backbone, source, self.config.embedder.backbone)
-        cast(Embedder, self.twin.teacher).backbone.load_state_dict(self.embedder.backbone.state_dict())
-        return sentence
+        """Into both networks."""
+        return load_both(self.embedder, cast(Embedder, self.twin.teacher), source)
 
     def forward(self, batch: Batch, progress: float) -> StepOutput:
         """Embed the first view by the query network, the second by the momentum network; compare."""
