@@ -88,8 +88,9 @@ class MaskContrast(Method):
     """The method; `forward` and `compare` are algorithm 1.
 
     Logs: loss_contrast, loss_saliency, found (share of contrasted pixels that are nearest to their own object),
-    objects_per_image (keys), contrasted (share of the view's pixels), saliency_iou (of the predicted foreground with
-    the masks' in the view), queue_filled, effective_rank (of the batch's object vectors and the queue's).
+    found_guess (the share that a guess among the keys would find), objects_per_image (keys), contrasted (share of the
+    view's pixels), saliency_iou (of the predicted foreground with the masks' in the view), queue_filled, effective_rank
+    (of the batch's object vectors and the queue's).
     """
 
     Config: ClassVar[type[MaskContrastConfig]] = MaskContrastConfig
@@ -160,6 +161,7 @@ class MaskContrast(Method):
                 "loss_contrast": contrast,
                 "loss_saliency": balance,
                 "found": found.float().sum() / max(len(found), 1),
+                "found_guess": contrast.new_tensor(1 / max(len(candidates), 1)),
                 "objects_per_image": contrast.new_tensor(count / len(queries)),
                 "contrasted": (mine >= 0).float().mean(),
                 "saliency_iou": (predicted & foreground).sum() / either.clamp(min=1),
