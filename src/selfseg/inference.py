@@ -108,7 +108,7 @@ def embed(
 
     Raises:
         RunError: see `load`.
-        EmptyCollection: if there are no images.
+        EmptyCollection: if there are no images, or none can be read.
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
@@ -118,7 +118,8 @@ def embed(
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
     done = _read_journal(journal, out, fingerprint)
-    todo = [i for i in look_at(collection, log) if not _is_done(done.get(collection.names[i]), collection.version(i))]
+    whole = whole_images(collection, log)
+    todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection.version(i))]
     with storage_errors(journal):
         out.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as lines:
@@ -232,7 +233,7 @@ def segment(
 
     Raises:
         RunError: if the run has no such clusters yet; see `load` too.
-        EmptyCollection: if there are no images.
+        EmptyCollection: if there are no images, or none can be read.
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
@@ -243,7 +244,7 @@ def segment(
     for kind in ("index", "overlay"):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    for i, image in track_images(collection, look_at(collection, log), log, "segment", progress):
+    for i, image in track_images(collection, whole_images(collection, log), log, "segment", progress):
         ids = clusters.assign(embedder.embed(image), (image.shape[0], image.shape[1]))
         name = collection.names[i]
         write_image(out / "index" / f"{name}.png", ids)
@@ -256,21 +257,11 @@ def segment(
     return out
 
 
-def look_at(collection: ImageCollection, log: SkipLog, indices: Sequence[int] | None = None) -> list[int]:
-    """The images whose files look whole by their headers and ends, before any work is done on them.
-
-    So a collection with too many bad images is refused at once, and with all of them.
-
-    Args:
-        collection: the images.
-        log: where the bad ones go.
-        indices: which images; all if None.
-
-    Returns:
-        Those of `indices` that look whole. Damage inside of a file shows only when it is read.
+def whole_images(collection: ImageCollection, log: SkipLog, indices: Sequence[int] | None = None) -> list[int]:
+    """Those of `indices` (None: all) that `scan` finds whole; damage inside of a file shows only when it is read.
 
     Raises:
-        TooManyBadImages: see `SkipLog`.
+        TooManyBadImages: at once, when all of the bad ones are in `log`; see `SkipLog`.
         EmptyCollection: if none is left.
     """
     wanted = range(len(collection)) if indices is None else indices
@@ -348,7 +339,7 @@ def sample_pixels(
         chosen = np.sort(np.random.default_rng(seed).choice(len(collection), most_images, replace=False))
     per_image = max(1, math.ceil(points / len(chosen)))
     samples, owners = [], []
-    for i, image in track_images(collection, look_at(collection, log, chosen.tolist()), log, "cluster", progress):
+    for i, image in track_images(collection, whole_images(collection, log, chosen.tolist()), log, "cluster", progress):
         vectors = add_position(embedder.embed(image), position).flatten(1)  # (D, h w)
         count = min(per_image, vectors.shape[1])
         drawn = np.random.default_rng((seed, i)).choice(vectors.shape[1], count, replace=False)

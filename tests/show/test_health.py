@@ -70,6 +70,7 @@ def test_pixels_that_find_their_object_no_better_than_a_guess(found, guess, step
 
 def test_finding_is_not_judged_without_its_guess():
     assert "finding" not in levels(judge(log([4.0] * 300, found=0.9)))
+    assert "finding" not in levels(judge(log([4.0] * 300, found=1.0, found_guess=1.0)))
 
 
 @pytest.mark.parametrize(("entropy", "level"), [(0.1, "bad"), (0.5, "warn"), (0.8, "ok")])

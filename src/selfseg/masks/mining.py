@@ -15,7 +15,7 @@ from selfseg.data.images import ImageCollection, SkipLog, read_image
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.files import read_json
-from selfseg.inference import Images, collect, look_at, track_images
+from selfseg.inference import Images, collect, track_images, whole_images
 from selfseg.masks import hierarchy
 from selfseg.masks.files import SOFT_FOLDER, MaskWriter
 from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
@@ -88,7 +88,7 @@ def mine_masks(
     truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
-        whole = set(look_at(collection, log))
+        whole = set(whole_images(collection, log))
         missing = [i for i in writer.missing() if i in whole]
         find: Find | None = None
         if missing and method in SOURCES:

@@ -160,6 +160,8 @@ def _judge_finding(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         return []
     found = float(np.mean([line["found"] for line in lines[-max(1, len(lines) // 20) :]]))
     guess = float(lines[-1]["found_guess"])
+    if guess >= 1:  # a single key is found by everybody
+        return []
     shares = f"({found:.1%}, a guess among {round(1 / max(guess, 1e-9))} finds {guess:.1%})"
     if found > min(2 * guess, guess + 0.1 * (1 - guess)):
         return [
