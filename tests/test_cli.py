@@ -1,4 +1,5 @@
 import inspect
+import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,14 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     """What was printed to stdout and stderr, without the line breaks of a narrow terminal."""
     out, err = capsys.readouterr()
     return " ".join(out.split()), " ".join(err.split())
+
+
+@pytest.mark.parametrize("module", ["selfseg", "selfseg.cli"])
+def test_both_packages_are_the_command(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [module, "no-such-verb"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module(module, run_name="__main__")
+    assert stopped.value.code == 2
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"]])

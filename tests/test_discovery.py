@@ -154,6 +154,9 @@ def test_bad_images_are_skipped_counted_and_listed(run, painted):
     assert json.loads((run / "concepts" / "skipped.jsonl").read_text())["name"].startswith("bad")
     with pytest.raises(TooManyBadImages):
         concepts(run, painted, device="cpu", progress=False)
+    (painted / "c.png").write_bytes(b"no picture")
+    with pytest.raises(TooManyBadImages, match="2 of 4 images"):  # all at once, not the first alone
+        concepts(run, painted, device="cpu", progress=False)
     for name in "abc":
         (painted / f"{name}.png").write_bytes(b"")
     with pytest.raises(EmptyCollection, match="none of the 4 images"):

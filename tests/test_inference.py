@@ -201,6 +201,30 @@ def test_bad_images_are_skipped_and_listed(clustered, photographs, tmp_path):
     assert len(list((tmp_path / "more" / "index").glob("*.png"))) == 26
 
 
+@pytest.mark.parametrize("verb", ["segment", "embed", "cluster"])
+def test_too_many_bad_images_are_refused_before_any_work_and_all_are_listed(
+    verb, clustered, photographs, tmp_path, monkeypatch
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(6):
+        (images / f"{i}.png").write_bytes(list_images(photographs).paths[i % 3].read_bytes())
+    for i in (3, 4, 5):  # the first ones are whole
+        (images / f"{i}.png").write_bytes(b"no picture")
+    run = tmp_path / "run"
+    shutil.copytree(clustered, run)
+
+    def worked(*_):
+        raise AssertionError("an image was embedded")
+
+    monkeypatch.setattr(Embedder, "embed", worked)
+    further = {"segment": [tmp_path / "out"], "embed": [tmp_path / "out"], "cluster": [[2]]}[verb]
+    with pytest.raises(TooManyBadImages, match="3 of 6 images"):
+        getattr(inference, verb)(run, images, *further, device="cpu", progress=False)
+    listed = (run / "clusters" if verb == "cluster" else tmp_path / "out") / "skipped.jsonl"
+    assert [json.loads(line)["name"] for line in listed.read_text().splitlines()] == ["3", "4", "5"]
+
+
 @pytest.mark.parametrize(("cells", "size"), [((5, 7), (33, 20)), ((1, 1), (4, 4)), ((6, 3), (6, 3)), ((8, 9), (5, 4))])
 def test_pixels_get_the_winner_of_upsampled_scores(cells, size):
     torch.manual_seed(0)

@@ -31,7 +31,7 @@ from selfseg.clustering import add_position, assign_pixels, embedder_hash, load_
 from selfseg.data.images import ImageCollection, SkipLog, resize_short_side
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, write_json
-from selfseg.inference import Images, collect, load, track_images
+from selfseg.inference import Images, collect, load, track_images, whole_images
 from selfseg.show.concepts import PICTURES, draw_segment, read_concepts, write_concepts_page
 from selfseg.show.pictures import fit_within, palette, write_image
 
@@ -112,7 +112,7 @@ def concepts(
     folder = run / "concepts"
     log = SkipLog(folder / "skipped.jsonl", len(collection), max_bad)
     search = Search(vectors, top, min_share)
-    for i, image in track_images(collection, range(len(collection)), log, "concepts", progress):
+    for i, image in track_images(collection, whole_images(collection, log), log, "concepts", progress):
         search.add(i, embed(_cut(image, resolution, crop)))
     if not search.images:
         raise EmptyCollection(f"none of the {len(collection)} images in {collection.root} could be read")

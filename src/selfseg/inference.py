@@ -24,7 +24,7 @@ from torch import Tensor
 
 from selfseg.clustering import Clusters, add_position, embedder_hash, load_clusters, save_clusters
 from selfseg.data.catalog import find_images
-from selfseg.data.images import ImageCollection, SkipLog, resize_short_side
+from selfseg.data.images import ImageCollection, SkipLog, resize_short_side, scan
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, storage_errors, write_atomically, write_json
 from selfseg.nn.embedder import Embedder
@@ -108,7 +108,7 @@ def embed(
 
     Raises:
         RunError: see `load`.
-        EmptyCollection: if there are no images.
+        EmptyCollection: if there are no images, or none can be read.
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
@@ -118,7 +118,8 @@ def embed(
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
     done = _read_journal(journal, out, fingerprint)
-    todo = [i for i in range(len(collection)) if not _is_done(done.get(collection.names[i]), collection.version(i))]
+    whole = whole_images(collection, log)
+    todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection.version(i))]
     with storage_errors(journal):
         out.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as lines:
@@ -232,7 +233,7 @@ def segment(
 
     Raises:
         RunError: if the run has no such clusters yet; see `load` too.
-        EmptyCollection: if there are no images.
+        EmptyCollection: if there are no images, or none can be read.
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
@@ -243,7 +244,7 @@ def segment(
     for kind in ("index", "overlay"):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    for i, image in track_images(collection, range(len(collection)), log, "segment", progress):
+    for i, image in track_images(collection, whole_images(collection, log), log, "segment", progress):
         ids = clusters.assign(embedder.embed(image), (image.shape[0], image.shape[1]))
         name = collection.names[i]
         write_image(out / "index" / f"{name}.png", ids)
@@ -254,6 +255,18 @@ def segment(
     ]
     write_json(out / "legend.json", {"k": clusters.k, "embedder": embedder_hash(run), "clusters": legend})
     return out
+
+
+def whole_images(collection: ImageCollection, log: SkipLog, indices: Sequence[int] | None = None) -> list[int]:
+    """Those of `indices` (None: all) that `scan` finds whole; damage inside of a file shows only when it is read.
+
+    Raises:
+        TooManyBadImages: at once, when all of the bad ones are in `log`; see `SkipLog`.
+        EmptyCollection: if none is left.
+    """
+    wanted = range(len(collection)) if indices is None else indices
+    scan(collection if indices is None else collection.subset(indices), log)
+    return [i for i in wanted if collection.names[i] not in log.skipped]
 
 
 def track_images(
@@ -326,7 +339,7 @@ def sample_pixels(
         chosen = np.sort(np.random.default_rng(seed).choice(len(collection), most_images, replace=False))
     per_image = max(1, math.ceil(points / len(chosen)))
     samples, owners = [], []
-    for i, image in track_images(collection, [int(i) for i in chosen], log, "cluster", progress):
+    for i, image in track_images(collection, whole_images(collection, log, chosen.tolist()), log, "cluster", progress):
         vectors = add_position(embedder.embed(image), position).flatten(1)  # (D, h w)
         count = min(per_image, vectors.shape[1])
         drawn = np.random.default_rng((seed, i)).choice(vectors.shape[1], count, replace=False)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from selfseg.data.images import list_images
-from selfseg.errors import ConfigError, RunError
+from selfseg.errors import BadImage, ConfigError, RunError
 from selfseg.masks.files import MaskFolder, MaskWriter, survey
 from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
 
@@ -64,6 +64,15 @@ def test_several_objects_come_back_as_they_were(count: int, photos: Path, tmp_pa
         writer.finish()
     np.testing.assert_array_equal(MaskFolder(tmp_path / "masks").get("photo2", 90, 120), ids - 1)
     assert note(tmp_path / "masks")["objects"] == 6 * count
+
+
+def test_a_mask_of_an_image_that_has_gone_is_not_kept(photos: Path, tmp_path: Path) -> None:
+    with MaskWriter(tmp_path / "masks", list_images(photos), HOW) as writer:
+        (photos / "photo2.jpg").unlink()
+        with pytest.raises(BadImage, match=r"photo2.jpg: missing \(removed while its mask was made\)"):
+            writer.write(2, soft(), clean(soft()))
+        assert writer.entries == {}
+    assert not list((tmp_path / "masks").rglob("photo2.png"))
 
 
 def test_rejected_images_have_a_map_and_a_reason_but_no_mask(photos: Path, tmp_path: Path) -> None:

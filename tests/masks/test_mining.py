@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,30 @@ def test_odd_images_are_used_or_skipped_with_the_reason(tmp_path: Path) -> None:
     assert [(entry["name"], entry["reason"]) for entry in values["rejected_images"]] == [("uniform", "empty")]
     assert {entry["name"] for entry in values["skipped_images"]} == {"cut", "words", "speck"}
     assert len((tmp_path / "masks" / "skipped.jsonl").read_text().splitlines()) == 3
+
+
+def test_an_image_that_is_removed_meanwhile_is_skipped_with_the_reason(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine_masks(photos, tmp_path / "masks", progress=False)
+    for path in photos.iterdir():
+        os.utime(path, (1, 1))  # all are to be made anew
+    made = 0
+
+    def find(image: np.ndarray, *how: Any) -> Any:
+        nonlocal made
+        if made == 2:
+            (photos / "photo2.jpg").unlink()
+        made += 1
+        return find_objects(image, *how)
+
+    find_objects = mining.find_objects
+    monkeypatch.setattr(mining, "find_objects", find)
+    mine_masks(photos, tmp_path / "masks", progress=False, max_bad=0.5)
+    values = note(tmp_path / "masks")
+    assert values["skipped_images"] == [{"name": "photo2", "reason": "missing"}]
+    assert values["kept"] + values["rejected"] == 5
+    assert not list((tmp_path / "masks").rglob("photo2.png"))  # not even the one of the earlier call
 
 
 def test_an_interrupted_call_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import draw_scene
+from masks import balls
+from masks.balls import ball, draw_balls
 from selfseg.data.images import list_images
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection, TooManyBadImages
@@ -25,50 +26,20 @@ from selfseg.masks.network import SaliencyNet, predict
 from selfseg.masks.pseudo import Job, bootstrap, confident_rows, cut, learn_from_masks, learn_from_priors, prepare, tidy
 from selfseg.masks.quality import MaskQuality
 
-TINY = NetworkConfig(
-    backbone="test_resnet",
-    size=48,
-    width=8,
-    batch_size=4,
-    lr=5e-3,
-    priors=("mbd", "contrast"),
-    rounds=2,
-    round_steps=30,
-    steps=30,
-    boundary_steps=30,
-)
-
-
-def ball(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene with nothing but a ball on the ground, (60, 80, 3) uint8, and where the ball is."""
-    random = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:60, :80]
-    inside = np.hypot(columns - random.integers(28, 52), rows - random.integers(22, 38)) < random.integers(12, 18)
-    image = np.where(inside[..., None], (210, 60, 40), (90, 130, 110)) + random.normal(0, 6, (60, 80, 3))
-    return np.clip(image, 0, 255).astype(np.uint8), inside
+TINY = replace(balls.TINY, priors=("mbd", "contrast"), rounds=2, boundary_steps=30)
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Several parts and checkpoints in trainings of a few images and steps."""
     monkeypatch.setattr(pseudo, "PART", 4)
     monkeypatch.setattr(learning, "_CHECKPOINT_EVERY", 10)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
-def balls(tmp_path: Path) -> Path:
-    """Ten images of balls; their masks are in "masks", beside."""
-    for kind in ("balls", "masks"):
-        (tmp_path / kind).mkdir()
-    for seed in range(10):
-        image, inside = ball(seed)
-        Image.fromarray(image).save(tmp_path / "balls" / f"{seed}.png")
-        Image.fromarray(inside.astype(np.uint8) * 255).save(tmp_path / "masks" / f"{seed}.png")
-    return tmp_path / "balls"
+def photos(tmp_path: Path) -> Path:
+    """Ten images of balls; their masks are in "photos-masks", beside."""
+    return draw_balls(tmp_path / "photos", range(10))
 
 
 def job(images: Path, work: Path, config: NetworkConfig = TINY) -> Job:
@@ -90,8 +61,8 @@ def same(first: Path, second: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_balls_are_found_without_labels_and_the_second_network_follows(balls: Path, tmp_path: Path) -> None:
-    work = job(balls, tmp_path / "work")
+def test_balls_are_found_without_labels_and_the_second_network_follows(photos: Path, tmp_path: Path) -> None:
+    work = job(photos, tmp_path / "work")
     first = learn_from_priors(work)
     assert iou(first, 48) > 0.7
     second = bootstrap(work)
@@ -108,13 +79,15 @@ def test_balls_are_found_without_labels_and_the_second_network_follows(balls: Pa
     assert not list(work.work.rglob("step_*"))
     assert len((work.work / "mbd_2" / "log.jsonl").read_text().splitlines()) == 3
     # Nothing but the weights is needed to have them again.
-    again = bootstrap(job(balls, tmp_path / "work"))
+    again = bootstrap(job(photos, tmp_path / "work"))
     assert all(torch.equal(a, b) for a, b in zip(second.parameters(), again.parameters(), strict=True))
 
 
-def test_stopped_anywhere_and_resumed_is_straight(balls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_anywhere_and_resumed_is_straight(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(TINY, boundary_steps=20)
-    straight, broken = job(balls, tmp_path / "straight", config), job(balls, tmp_path / "broken", config)
+    straight, broken = job(photos, tmp_path / "straight", config), job(photos, tmp_path / "broken", config)
     bootstrap(straight)
     save, write = finetuning.save_checkpoint, Squares.write
 
@@ -134,7 +107,7 @@ def test_stopped_anywhere_and_resumed_is_straight(balls: Path, tmp_path: Path, m
     deaths = 0
     while True:
         try:
-            bootstrap(job(balls, tmp_path / "broken", config))
+            bootstrap(job(photos, tmp_path / "broken", config))
             break
         except Killed:
             deaths += 1
@@ -143,8 +116,8 @@ def test_stopped_anywhere_and_resumed_is_straight(balls: Path, tmp_path: Path, m
         assert same(straight.work / name / "weights.safetensors", broken.work / name / "weights.safetensors"), name
 
 
-def test_the_moving_average_is_exact(balls: Path, tmp_path: Path) -> None:
-    work = job(balls, tmp_path / "work")
+def test_the_moving_average_is_exact(photos: Path, tmp_path: Path) -> None:
+    work = job(photos, tmp_path / "work")
     prepare(work, (), lambda _, image: {})
     images = work.squares("images")
     torch.manual_seed(0)
@@ -162,9 +135,9 @@ def test_the_moving_average_is_exact(balls: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(second[row], 0.7 * first[row].astype(float) + 0.3 * refined[1], atol=0.51)
 
 
-def test_a_boundary_network_overfits_given_masks(balls: Path, tmp_path: Path) -> None:
+def test_a_boundary_network_overfits_given_masks(photos: Path, tmp_path: Path) -> None:
     config = replace(TINY, boundary_steps=80)
-    network = learn_from_masks(job(balls, tmp_path / "work", config), MaskFolder(tmp_path / "masks"))
+    network = learn_from_masks(job(photos, tmp_path / "work", config), MaskFolder(tmp_path / "photos-masks"))
     quality = MaskQuality()
     for seed in range(10):
         image, inside = ball(seed)
@@ -185,7 +158,7 @@ def test_images_without_object_are_refused(tmp_path: Path) -> None:
         learn_from_priors(job(folder, tmp_path / "work"))
 
 
-def test_a_prior_without_labels_is_left_out(balls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prior_without_labels_is_left_out(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = pseudo.all_priors
 
     def priors(image: np.ndarray, which: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -193,24 +166,24 @@ def test_a_prior_without_labels_is_left_out(balls: Path, tmp_path: Path, monkeyp
         return {**maps, "contrast": maps["contrast"] * 0}
 
     monkeypatch.setattr(pseudo, "all_priors", priors)
-    work = job(balls, tmp_path / "work")
+    work = job(photos, tmp_path / "work")
     assert iou(learn_from_priors(work), 48) > 0.7
     assert not (work.work / "contrast_1").exists()
 
 
 def test_a_network_that_finds_nothing_teaches_nobody(
-    balls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pseudo, "sharpen", lambda values, image: values * 0)
-    work = job(balls, tmp_path / "work")
+    work = job(photos, tmp_path / "work")
     monkeypatch.setattr(pseudo, "learn_from_priors", lambda _: SaliencyNet("test_resnet", 8))
     with pytest.raises(EmptyCollection, match="finds an object in none of its 10 images"):
         bootstrap(work)
 
 
-def test_preparing_goes_on_and_keeps_its_images(balls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_goes_on_and_keeps_its_images(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(TINY, images=9)
-    work, seen = job(balls, tmp_path / "work", config), []
+    work, seen = job(photos, tmp_path / "work", config), []
 
     def make(name: str, image: np.ndarray) -> dict[str, np.ndarray]:
         seen.append(name)
@@ -222,8 +195,8 @@ def test_preparing_goes_on_and_keeps_its_images(balls: Path, tmp_path: Path, mon
         prepare(work, ("values",), make)
     assert work.squares("values").has(0)
     assert not work.squares("values").has(1)
-    Image.fromarray(ball(50)[0]).save(balls / "00.png")  # one that came since
-    work = job(balls, tmp_path / "work", config)
+    Image.fromarray(ball(50)[0]).save(photos / "00.png")  # one that came since
+    work = job(photos, tmp_path / "work", config)
     prepare(work, ("values",), make)
     chosen = list(json.loads((tmp_path / "work" / "images.json").read_text()))
     assert len(chosen) == 9
@@ -232,17 +205,17 @@ def test_preparing_goes_on_and_keeps_its_images(balls: Path, tmp_path: Path, mon
     images, values = work.squares("images"), work.squares("values")
     assert len(images) == len(values) == 9
     for row, name in enumerate(chosen):
-        expected = to_square(np.array(Image.open(balls / f"{name}.png")), 48)
+        expected = to_square(np.array(Image.open(photos / f"{name}.png")), 48)
         np.testing.assert_array_equal(images[row], expected)
         np.testing.assert_allclose(values[row], expected[..., 0].astype(float), atol=1)
 
 
-def test_unreadable_images_are_left_out_or_too_many(balls: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_or_too_many(photos: Path, tmp_path: Path) -> None:
     for name in ("0.png", "1.png", "2.png", "3.png"):  # a whole part
-        (balls / name).write_bytes(b"")
+        (photos / name).write_bytes(b"")
     with pytest.raises(TooManyBadImages):
-        prepare(job(balls, tmp_path / "strict"), (), lambda _, image: {})
-    work = replace(job(balls, tmp_path / "work"), max_bad=0.5)
+        prepare(job(photos, tmp_path / "strict"), (), lambda _, image: {})
+    work = replace(job(photos, tmp_path / "work"), max_bad=0.5)
     prepare(work, (), lambda _, image: {})
     assert len(work.squares("images")) == 6
     assert len(work.squares("images").parts[0]) == 0
@@ -294,8 +267,8 @@ def test_confident_rows_are_the_most_certain_usable_ones(tmp_path: Path) -> None
     assert confident_rows(squares, 0.01) == [0]
 
 
-def test_damaged_work_is_refused(balls: Path, tmp_path: Path) -> None:
-    work = job(balls, tmp_path / "work")
+def test_damaged_work_is_refused(photos: Path, tmp_path: Path) -> None:
+    work = job(photos, tmp_path / "work")
     prepare(work, (), lambda _, image: {})
     work.squares("images").path(1).write_bytes(b"no array")
     with pytest.raises(CheckpointError, match=r"part_0001.npy is damaged"):
@@ -306,14 +279,14 @@ def test_damaged_work_is_refused(balls: Path, tmp_path: Path) -> None:
         learn_from_priors(work)
 
 
-def test_initial_weights_reach_the_encoder(balls: Path, tmp_path: Path) -> None:
+def test_initial_weights_reach_the_encoder(photos: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     torch.manual_seed(7)
     state = SaliencyNet("test_resnet", 8).encoder.backbone.state_dict()
     save_file(state, tmp_path / "init.safetensors")
     started = pseudo._start(
-        job(balls, tmp_path / "work", replace(TINY, init=tmp_path / "init.safetensors")), SaliencyNet, "fused"
+        job(photos, tmp_path / "work", replace(TINY, init=tmp_path / "init.safetensors")), SaliencyNet, "fused"
     )
     assert all(torch.equal(state[key], value) for key, value in started.encoder.backbone.state_dict().items())
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from masks.balls import TINY, draw_balls
 from selfseg.cli import main
 from selfseg.data.images import list_images
 from selfseg.data.mask_files import MaskFolder
@@ -22,38 +23,13 @@ from selfseg.masks.learning import NetworkConfig
 from selfseg.masks.mining import mine_masks
 from selfseg.masks.sources import Training, check_training, describe
 
-TINY = NetworkConfig(
-    backbone="test_resnet",
-    size=48,
-    width=8,
-    batch_size=4,
-    lr=5e-3,
-    priors=("mbd",),
-    rounds=1,
-    round_steps=30,
-    steps=30,
-    boundary_steps=40,
-)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WORDS = (
     "--network.backbone test_resnet --network.size 48 --network.width 8 --network.batch-size 4 "
     "--network.lr 5e-3 --network.priors mbd --network.rounds 1 --network.round-steps 30 --network.steps 30 "
     "--network.boundary-steps 40 --device cpu"
 ).split()
-
-
-def draw(folder: Path, seeds: range, size: tuple[int, int] = (60, 80)) -> None:
-    """IMAGES with a ball each, and folder-masks beside."""
-    masks = folder.with_name(f"{folder.name}-masks")
-    for path in (folder, masks):
-        path.mkdir()
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    for seed in seeds:
-        random = np.random.default_rng(seed)
-        place = (size[1] * random.uniform(0.35, 0.65), size[0] * random.uniform(0.35, 0.65))
-        inside = np.hypot(columns - place[0], rows - place[1]) < size[0] * random.uniform(0.2, 0.3)
-        image = np.where(inside[..., None], (210, 60, 40), (90, 130, 110)) + random.normal(0, 6, (*size, 3))
-        Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(folder / f"{seed}.png")
-        Image.fromarray(inside).save(masks / f"{seed}.png")
 
 
 def overlap(found: Path, truth: Path, images: Path) -> float:
@@ -66,15 +42,9 @@ def overlap(found: Path, truth: Path, images: Path) -> float:
     return float(np.mean(values))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    draw(tmp_path / "photos", range(8))
-    return tmp_path / "photos"
+    return draw_balls(tmp_path / "photos", range(8))
 
 
 def test_one_command_mines_masks_by_a_network_and_the_next_one_reuses_it(
@@ -92,7 +62,7 @@ def test_one_command_mines_masks_by_a_network_and_the_next_one_reuses_it(
     assert not (work / "squares").exists()
     first = (work / "fused" / "weights.safetensors").stat().st_mtime_ns
 
-    draw(tmp_path / "more", range(20, 22), size=(90, 70))  # other sizes too
+    draw_balls(tmp_path / "more", range(20, 22), size=(90, 70))  # other sizes too
     for path in (tmp_path / "more").iterdir():
         path.rename(photos / path.name)
     for path in (tmp_path / "more-masks").iterdir():
@@ -127,7 +97,7 @@ def test_a_stopped_command_goes_on(photos: Path, tmp_path: Path, monkeypatch: py
 
 def test_mined_on_one_set_and_applied_to_another(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    draw(target, range(50, 52), size=(64, 64))
+    draw_balls(target, range(50, 52), size=(64, 64))
     training = Training(TINY, images=photos, device="cpu")
     mine_masks(target, tmp_path / "out", "network", training=training, progress=False)
     assert overlap(tmp_path / "out", tmp_path / "target-masks", target) > 0.7
@@ -145,7 +115,7 @@ def test_supervised_learns_from_the_images_that_have_masks(photos: Path, tmp_pat
     mine_masks(photos, tmp_path / "out", "supervised", training=training, progress=False)
     (work,) = (tmp_path / "out" / "networks").iterdir()
     assert list(json.loads((work / "images.json").read_text())) == ["1", "2", "3", "4"]
-    draw(tmp_path / "fresh", range(30, 33))
+    draw_balls(tmp_path / "fresh", range(30, 33))
     for path in (tmp_path / "fresh").iterdir():
         path.rename(photos / path.name)
     mine_masks(photos, tmp_path / "out", "supervised", training=training, progress=False)

@@ -47,6 +47,32 @@ def test_a_lost_run_is_bad(loss, name):
     assert levels(judge(log(loss)))[name] == "bad"
 
 
+@pytest.mark.parametrize(
+    ("found", "guess", "steps", "level"),
+    [
+        (0.013, 1 / 144, 400, "bad"),
+        (0.013, 1 / 144, 40, "warn"),  # too few steps to tell
+        (0.08, 1 / 144, 400, "ok"),
+        (0.52, 1 / 2, 400, "bad"),  # twice the guess would be everything
+        (0.6, 1 / 2, 400, "ok"),
+    ],
+)
+def test_pixels_that_find_their_object_no_better_than_a_guess(found, guess, steps, level):
+    verdicts = judge(log([4.0] * steps, found=found, found_guess=guess))
+    (verdict,) = [verdict for verdict in verdicts if verdict.name == "finding"]
+    assert verdict.level == level
+    assert f"{found:.1%}" in verdict.sentence
+    assert f"among {round(1 / guess)} " in verdict.sentence
+    assert bool(verdict.advice) == (level != "ok")
+    first_half = [{**line, "progress": line["progress"] / 2} for line in log([4.0] * 400, found=0.0, found_guess=guess)]
+    assert levels(judge(first_half))["finding"] == "warn"
+
+
+def test_finding_is_not_judged_without_its_guess():
+    assert "finding" not in levels(judge(log([4.0] * 300, found=0.9)))
+    assert "finding" not in levels(judge(log([4.0] * 300, found=1.0, found_guess=1.0)))
+
+
 @pytest.mark.parametrize(("entropy", "level"), [(0.1, "bad"), (0.5, "warn"), (0.8, "ok")])
 def test_collapsed_prototypes(entropy, level):
     assert levels(judge(log([4.0] * 10, prototype_entropy=entropy)))["prototypes"] == level

@@ -10,7 +10,7 @@ Every image here is (H, W, 3) RGB uint8; no function changes its argument.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -179,37 +179,48 @@ def jitter(image: Image, strength: tuple[float, float, float, float], rng: np.ra
     return image
 
 
-def change_appearance(
-    image: Image,
-    rng: np.random.Generator,
-    *,
-    strength: tuple[float, float, float, float],
-    jitter_probability: float,
-    gray_probability: float,
-    blur_probability: float,
-    blur_sigma: tuple[float, float],
-) -> Image:
+class Appearance(Protocol):
+    """The settings of `change_appearance`, which view plans have among their own."""
+
+    @property
+    def jitter(self) -> tuple[float, float, float, float]:
+        """Strengths, see the function `jitter`."""
+
+    @property
+    def jitter_probability(self) -> float:
+        """Of changing the colours."""
+
+    @property
+    def gray_probability(self) -> float:
+        """Of taking the colours away."""
+
+    @property
+    def blur_probability(self) -> float:
+        """Of blurring."""
+
+    @property
+    def blur_sigma(self) -> tuple[float, float]:
+        """Range of the blur's standard deviation in pixels, uniform."""
+
+
+def change_appearance(image: Image, settings: Appearance, rng: np.random.Generator) -> Image:
     """Colour jitter, gray and blur, each with its probability (SimCLR's order).
 
     Args:
         image: (H, W, 3) uint8.
+        settings: strengths and probabilities, as of a view plan.
         rng: four numbers are drawn, and what the jitter draws.
-        strength: of the jitter, see `jitter`.
-        jitter_probability: of changing the colours.
-        gray_probability: of taking the colours away.
-        blur_probability: of blurring.
-        blur_sigma: range of the blur's standard deviation in pixels, uniform.
 
     Returns:
         (H, W, 3) uint8; may be `image` itself.
     """
     with_jitter, with_gray, with_blur, sigma = rng.random(4)
-    if with_jitter < jitter_probability:
-        image = jitter(image, strength, rng)
-    if with_gray < gray_probability:
+    if with_jitter < settings.jitter_probability:
+        image = jitter(image, settings.jitter, rng)
+    if with_gray < settings.gray_probability:
         image = to_gray(image)
-    if with_blur < blur_probability:
-        low, high = blur_sigma
+    if with_blur < settings.blur_probability:
+        low, high = settings.blur_sigma
         image = blur(image, low + (high - low) * float(sigma))
     return image
 

@@ -11,28 +11,72 @@ Where ours differs
   it, where torchvision's always lies in the middle.
 - crops are resized by `resize_crop`, which comes near Pillow's antialiased bicubic, and blurred by a true Gaussian.
 
+The other plans of random crops share `CropPlan`, `draw_crop` and `cut_view`.
+
 Frames: boxes are (x0, y0, x1, y1) in whole pixels of the prepared image.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 from selfseg.data import augment
 from selfseg.data.regions import NoRegions
+from selfseg.data.settings import check_jitter, check_settings
 from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
 from selfseg.geometry import Box, crop_affine
 
+NO_IDS: Ids = np.zeros((0, 0), np.int32)
+"""The region ids of a plan without regions."""
 _ATTEMPTS = 10  # to fit a crop of random area and shape into the image, as torchvision's RandomResizedCrop
 
 
+class CropPlan:
+    """What plans of random resized crops share. Each is a frozen dataclass and says what its settings mean."""
+
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    short_side: int | None
+    longest: int | None
+    flip_probability: float
+    jitter: tuple[float, float, float, float]
+    jitter_probability: float
+    gray_probability: float
+    blur_sigma: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            counts=("size",),
+            lengths=("short_side", "longest"),
+            fractions=("flip_probability", "jitter_probability", "gray_probability"),
+            shares=("scale",),
+            ranges=("ratio", "blur_sigma"),
+        )
+        check_jitter(self.jitter)
+
+    def prepare(self, image: Image) -> Image:
+        """The source image of the views: reduced as configured, never enlarged and never cut, so that masks fit.
+
+        Args:
+            image: (H, W, 3) RGB uint8 of any size.
+
+        Returns:
+            (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
+        """
+        return reduce_image(image, self.short_side, self.longest)
+
+
 @dataclass(frozen=True)
-class OverlappingCrops:
+class OverlappingCrops(CropPlan):
     """Two random resized crops that overlap; no regions.
 
     A pair of numbers in `blur_probability` and `solarise_probability` is for the first and the second view.
@@ -85,16 +129,8 @@ class OverlappingCrops:
     solarise_threshold: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("size", "tries", "short_side", "longest"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ConfigError(f"scale must be (low, high) with 0 < low <= high <= 1, not {self.scale}")
-        for name in ("ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < math.inf:
-                raise ConfigError(f"{name} must be (low, high) with 0 < low <= high, not ({low}, {high})")
+        super().__post_init__()
+        check_settings(self, counts=("tries",))
         # A small first crop inside of a large second one, or a narrow one across a wide one.
         share = self.scale[0] / self.scale[1]
         most = min(share, math.sqrt(share * self.ratio[0] / self.ratio[1]))
@@ -103,14 +139,9 @@ class OverlappingCrops:
                 f"min_overlap must be above 0 and at most {most:.3g}, which two crops of this scale and ratio can "
                 f"always have in common, not {self.min_overlap}; for more, narrow scale {self.scale}"
             )
-        for name in ("flip_probability", "jitter_probability", "gray_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a fraction in [0, 1], not {getattr(self, name)}")
         for name in ("blur_probability", "solarise_probability"):
             if not all(0 <= value <= 1 for value in getattr(self, name)):
                 raise ConfigError(f"{name} is two fractions in [0, 1], one for each view, not {getattr(self, name)}")
-        if not (all(value >= 0 for value in self.jitter) and self.jitter[3] <= 0.5):
-            raise ConfigError(f"jitter must be at least 0, and its hue at most 0.5 of a turn, not {self.jitter}")
         if not 0 <= self.solarise_threshold <= 256:
             raise ConfigError(f"solarise_threshold is a level in [0, 256], not {self.solarise_threshold}")
 
@@ -118,17 +149,6 @@ class OverlappingCrops:
     def regions(self) -> NoRegions:
         """None: what two views share is told by their `to_image`."""
         return NoRegions()
-
-    def prepare(self, image: Image) -> Image:
-        """The source image of the views: reduced as configured, never enlarged.
-
-        Args:
-            image: (H, W, 3) RGB uint8 of any size.
-
-        Returns:
-            (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
-        """
-        return reduce_image(image, self.short_side, self.longest)
 
     def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
@@ -145,19 +165,10 @@ class OverlappingCrops:
         boxes = self.place((height, width), rng)
         flips = rng.random(2) < self.flip_probability
         first, second = (
-            self._view(image, box, bool(flip), which, rng)
+            cut_view(image, box, self.size, bool(flip), partial(self.change_appearance, which=which, rng=rng))
             for which, (box, flip) in enumerate(zip(boxes, flips, strict=True))
         )
         return first, second
-
-    def _view(self, image: Image, box: Box, flip: bool, which: int, rng: np.random.Generator) -> Crop:
-        x0, y0, x1, y1 = box
-        view = resize_crop(image[y0:y1, x0:x1], self.size, self.size)
-        if flip:
-            view = np.asarray(cv2.flip(view, 1), np.uint8)
-        view = self.change_appearance(view, which, rng)
-        affine = crop_affine(box, (image.shape[0], image.shape[1]), flip)
-        return Crop(view, affine, _NO_IDS, np.zeros(view.shape[:2], np.bool_))
 
     def place(self, image_size: tuple[int, int], rng: np.random.Generator) -> tuple[Box, Box]:
         """The two crops.
@@ -202,9 +213,6 @@ class OverlappingCrops:
         return view
 
 
-_NO_IDS: Ids = np.zeros((0, 0), np.int32)
-
-
 def draw_crop(
     image_size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> Box:
@@ -235,6 +243,29 @@ def draw_crop(
     across, down = rng.random(2).tolist()
     x0, y0 = int(across * (width - w + 1)), int(down * (height - h + 1))
     return x0, y0, x0 + w, y0 + h
+
+
+def cut_view(
+    image: Image, box: Box, size: int, flip: bool, change: Callable[[Image], Image] | None, regions: Ids = NO_IDS
+) -> Crop:
+    """A crop as a view: resized, mirrored if wanted, then changed in appearance; without noise.
+
+    Args:
+        image: (H, W, 3) RGB uint8, prepared.
+        box: inside of the image.
+        size: side of the view in pixels.
+        flip: whether it is mirrored left to right.
+        change: of its appearance, (size, size, 3) uint8 to the same; None = none.
+        regions: the view's ids, mirrored as it is.
+    """
+    x0, y0, x1, y1 = box
+    view = resize_crop(image[y0:y1, x0:x1], size, size)
+    if flip:
+        view = np.asarray(cv2.flip(view, 1), np.uint8)
+    if change is not None:
+        view = change(view)
+    affine = crop_affine(box, (image.shape[0], image.shape[1]), flip)
+    return Crop(view, affine, regions, np.zeros((size, size), np.bool_))
 
 
 def reduce_image(image: Image, short_side: int | None, longest: int | None) -> Image:

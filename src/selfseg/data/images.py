@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -206,11 +207,11 @@ class ImageCollection:
 
     def version(self, index: int) -> dict[str, int | str] | None:
         """What changes when image `index` does: {"bytes", "modified"}; None if it is gone."""
-        path = self.paths[index]
-        if not path.is_file():
+        try:
+            status = self.paths[index].stat()
+        except (OSError, ValueError):
             return None
-        status = path.stat()
-        return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+        return {"bytes": status.st_size, "modified": status.st_mtime_ns} if stat.S_ISREG(status.st_mode) else None
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of image `index` as `read` gives it, from its header; raises OSError if that can't be read."""

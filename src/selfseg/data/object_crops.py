@@ -16,20 +16,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
-import cv2
 import numpy as np
 
 from selfseg.data import augment
-from selfseg.data.crops import draw_crop, reduce_image, resize_crop
+from selfseg.data.crops import CropPlan, cut_view, draw_crop
 from selfseg.data.regions import ObjectMasks
+from selfseg.data.settings import check_settings, check_stride
 from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
-from selfseg.geometry import Box, crop_affine, sample_ids
+from selfseg.geometry import Box, sample_ids
 
 
 @dataclass(frozen=True)
-class ObjectCrops:
+class ObjectCrops(CropPlan):
     """Two random resized crops, each with object pixels; the regions are the objects.
 
     Attributes:
@@ -83,41 +84,13 @@ class ObjectCrops:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
 
     def __post_init__(self) -> None:
-        for name in ("size", "tries", "region_stride", "short_side", "longest"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
-        if self.size % self.region_stride:
-            raise ConfigError(
-                f"region_stride ({self.region_stride}) must divide size ({self.size}); "
-                f"use size {max(1, self.size // self.region_stride) * self.region_stride}"
-            )
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ConfigError(f"scale must be (low, high) with 0 < low <= high <= 1, not {self.scale}")
-        for name in ("ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < math.inf:
-                raise ConfigError(f"{name} must be (low, high) with 0 < low <= high, not ({low}, {high})")
+        super().__post_init__()
+        check_settings(self, counts=("tries", "region_stride"), fractions=("blur_probability",))
+        check_stride(self.size, self.region_stride)
         if not 0 <= self.min_share <= self.max_share <= 1:
             raise ConfigError(
                 f"need 0 <= min_share <= max_share <= 1, not min_share {self.min_share} and max_share {self.max_share}"
             )
-        for name in ("flip_probability", "jitter_probability", "gray_probability", "blur_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a fraction in [0, 1], not {getattr(self, name)}")
-        if not (all(value >= 0 for value in self.jitter) and self.jitter[3] <= 0.5):
-            raise ConfigError(f"jitter must be at least 0, and its hue at most 0.5 of a turn, not {self.jitter}")
-
-    def prepare(self, image: Image) -> Image:
-        """The source image of the views: reduced as configured, never enlarged and never cut, so that masks fit.
-
-        Args:
-            image: (H, W, 3) RGB uint8 of any size.
-
-        Returns:
-            (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
-        """
-        return reduce_image(image, self.short_side, self.longest)
 
     def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
@@ -142,24 +115,12 @@ class ObjectCrops:
         return first, second
 
     def _view(self, image: Image, regions: Ids, rng: np.random.Generator) -> Crop:
-        x0, y0, x1, y1 = box = self.place(regions, rng)
+        box = self.place(regions, rng)
         flip = bool(rng.random() < self.flip_probability)
-        view = resize_crop(image[y0:y1, x0:x1], self.size, self.size)
-        if flip:
-            view = np.asarray(cv2.flip(view, 1), np.uint8)
-        view = augment.change_appearance(
-            view,
-            rng,
-            strength=self.jitter,
-            jitter_probability=self.jitter_probability,
-            gray_probability=self.gray_probability,
-            blur_probability=self.blur_probability,
-            blur_sigma=self.blur_sigma,
-        )
         cells = self.size // self.region_stride
         ids = sample_ids(regions, box, (cells, cells), flip)
-        affine = crop_affine(box, (image.shape[0], image.shape[1]), flip)
-        return Crop(view, affine, ids, np.zeros(view.shape[:2], np.bool_))
+        change = partial(augment.change_appearance, settings=self, rng=rng)
+        return cut_view(image, box, self.size, flip, change, ids)
 
     def place(self, regions: Ids, rng: np.random.Generator) -> Box:
         """A crop that objects cover as much of as is asked for, or of those drawn the one that came nearest.

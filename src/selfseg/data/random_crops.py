@@ -15,22 +15,22 @@ of the prepared image.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 
-import cv2
 import numpy as np
 
 from selfseg.data import augment
-from selfseg.data.crops import draw_crop, reduce_image, resize_crop
+from selfseg.data.crops import CropPlan, cut_view, draw_crop
 from selfseg.data.regions import NoRegions
+from selfseg.data.settings import check_settings
 from selfseg.data.views import Crop, Ids, Image
 from selfseg.errors import ConfigError
-from selfseg.geometry import Box, crop_affine
+from selfseg.geometry import Box
 
 
 @dataclass(frozen=True)
-class _Crops:
+class _Crops(CropPlan):
     """What both plans have: the settings of a crop and of its appearance; their docstrings tell them."""
 
     size: int = 224
@@ -46,58 +46,18 @@ class _Crops:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
 
     def __post_init__(self) -> None:
-        for name in ("size", "short_side", "longest"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
-        _check_share("scale", self.scale)
-        for name in ("ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < math.inf:
-                raise ConfigError(f"{name} must be (low, high) with 0 < low <= high, not ({low}, {high})")
-        for name in ("flip_probability", "jitter_probability", "gray_probability", "blur_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a fraction in [0, 1], not {getattr(self, name)}")
-        if not (all(value >= 0 for value in self.jitter) and self.jitter[3] <= 0.5):
-            raise ConfigError(f"jitter must be at least 0, and its hue at most 0.5 of a turn, not {self.jitter}")
+        super().__post_init__()
+        check_settings(self, fractions=("blur_probability",))
 
     @property
     def regions(self) -> NoRegions:
         """None: what two views share is told by their `to_image`."""
         return NoRegions()
 
-    def prepare(self, image: Image) -> Image:
-        """The source image of the views: reduced as configured, never enlarged.
-
-        Args:
-            image: (H, W, 3) RGB uint8 of any size.
-
-        Returns:
-            (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
-        """
-        return reduce_image(image, self.short_side, self.longest)
-
     def _view(self, image: Image, box: Box, size: int, flip: bool, rng: np.random.Generator | None) -> Crop:
         """The box at size x size pixels, its appearance changed by `rng` if there is one."""
-        x0, y0, x1, y1 = box
-        view = resize_crop(image[y0:y1, x0:x1], size, size)
-        if flip:
-            view = np.asarray(cv2.flip(view, 1), np.uint8)
-        if rng is not None:
-            view = augment.change_appearance(
-                view,
-                rng,
-                strength=self.jitter,
-                jitter_probability=self.jitter_probability,
-                gray_probability=self.gray_probability,
-                blur_probability=self.blur_probability,
-                blur_sigma=self.blur_sigma,
-            )
-        affine = crop_affine(box, (image.shape[0], image.shape[1]), flip)
-        return Crop(view, affine, _NO_IDS, np.zeros(view.shape[:2], np.bool_))
-
-
-_NO_IDS: Ids = np.zeros((0, 0), np.int32)
+        change = None if rng is None else partial(augment.change_appearance, settings=self, rng=rng)
+        return cut_view(image, box, size, flip, change)
 
 
 @dataclass(frozen=True)
@@ -126,7 +86,7 @@ class RandomCrops(_Crops):
 
     Example:
         >>> plan = RandomCrops(size=32, small_views=1, small_size=16)
-        >>> crops = plan.make(np.zeros((60, 80, 3), np.uint8), _NO_IDS, np.random.default_rng(0))
+        >>> crops = plan.make(np.zeros((60, 80, 3), np.uint8), NO_IDS, np.random.default_rng(0))
         >>> [crop.image.shape for crop in crops]
         [(32, 32, 3), (32, 32, 3), (16, 16, 3)]
     """
@@ -143,7 +103,7 @@ class RandomCrops(_Crops):
                 f"views ({self.views}) and small_size ({self.small_size}) must be at least 1, small_views "
                 f"({self.small_views}) at least 0"
             )
-        _check_share("small_scale", self.small_scale)
+        check_settings(self, shares=("small_scale",))
 
     def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
         """The views of one image, a pure function of `rng`.
@@ -192,7 +152,7 @@ class NestedCrops(_Crops):
 
     Example:
         >>> plan = NestedCrops(size=32)
-        >>> first, second = plan.make(np.zeros((60, 80, 3), np.uint8), _NO_IDS, np.random.default_rng(0))
+        >>> first, second = plan.make(np.zeros((60, 80, 3), np.uint8), NO_IDS, np.random.default_rng(0))
         >>> first.image.shape, second.image.shape, bool((abs(second.to_image[:, :2]) <= first.to_image[:, :2]).all())
         ((32, 32, 3), (32, 32, 3), True)
     """
@@ -206,7 +166,7 @@ class NestedCrops(_Crops):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_share("inner_scale", self.inner_scale)
+        check_settings(self, shares=("inner_scale",))
 
     def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
@@ -229,8 +189,3 @@ class NestedCrops(_Crops):
         flip = bool(rng.random() < self.flip_probability)
         first = self._view(image, outer, self.size, False, None if self.plain_first else rng)
         return first, self._view(image, inner, self.size, flip, rng)
-
-
-def _check_share(name: str, scale: tuple[float, float]) -> None:
-    if not 0 < scale[0] <= scale[1] <= 1:
-        raise ConfigError(f"{name} must be (low, high) with 0 < low <= high <= 1, not {scale}")

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from selfseg.data import augment
 from selfseg.data.regions import AnyRegions, Pixels, RegionSource, Superpixels
+from selfseg.data.settings import check_jitter, check_settings, check_stride
 from selfseg.errors import ConfigError
 from selfseg.geometry import Box, crop_affine, sample_ids
 
@@ -140,39 +141,22 @@ class ContentCentredViews:
     region_stride: int = 1
 
     def __post_init__(self) -> None:
-        if self.views < 1 or self.size < 1:
-            raise ConfigError(f"views ({self.views}) and size ({self.size}) must be at least 1")
-        if self.region_stride < 1 or self.size % self.region_stride:
-            raise ConfigError(
-                f"region_stride ({self.region_stride}) must divide size ({self.size}); "
-                f"use size {max(1, self.size // max(1, self.region_stride)) * max(1, self.region_stride)}"
-            )
+        check_settings(
+            self,
+            counts=("views", "size"),
+            lengths=("short_side", "shortest", "longest"),
+            fractions=("protect", "jitter_probability", "gray_probability", "blur_probability", "flip_probability"),
+            ranges=("zoom", "blur_sigma"),
+        )
+        check_jitter(self.jitter)
+        check_stride(self.size, self.region_stride)
         if self.region_stride > 1 and isinstance(self.regions, Pixels):
             raise ConfigError(
                 f"region_stride {self.region_stride} looks at one pixel in {self.region_stride**2}, hardly ever at the "
                 "same one in all views; use region_stride 1, or Grid regions of some pixels"
             )
-        for name in ("short_side", "shortest", "longest"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1 pixel or None, not {value}")
         if not 0 <= self.mask_area < 1:
             raise ConfigError(f"mask_area is a fraction in [0, 1), not {self.mask_area}")
-        for name in (
-            "protect",
-            "jitter_probability",
-            "gray_probability",
-            "blur_probability",
-            "flip_probability",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a fraction in [0, 1], not {getattr(self, name)}")
-        for name in ("zoom", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ConfigError(f"{name} must be (low, high) with 0 < low <= high, not ({low}, {high})")
-        if min(self.jitter) < 0 or self.jitter[3] > 0.5:
-            raise ConfigError(f"jitter must be at least 0, and its hue at most 0.5 of a turn, not {self.jitter}")
 
     def prepare(self, image: Image) -> Image:
         """The source image of the views: cut to its central square and resized as configured.
@@ -321,15 +305,7 @@ class ContentCentredViews:
         Returns:
             (H, W, 3) uint8; may be `view` itself.
         """
-        return augment.change_appearance(
-            view,
-            rng,
-            strength=self.jitter,
-            jitter_probability=self.jitter_probability,
-            gray_probability=self.gray_probability,
-            blur_probability=self.blur_probability,
-            blur_sigma=self.blur_sigma,
-        )
+        return augment.change_appearance(view, self, rng)
 
 
 def content_map(image: Image) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
 from selfseg.evaluation.features import Extractor
 from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.references import is_reference, parse_reference
-from selfseg.evaluation.results import package_version, read_results, recipe_hash, result_name
+from selfseg.evaluation.results import package_version, recipe_hash, result_name
 from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source
 from selfseg.evaluation.sheet import OF_OBJECTS, EvaluationConfig, Protocol, Sheet
 from selfseg.files import mark_output, read_json, write_json
@@ -38,6 +38,7 @@ from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import fit_pca
 from selfseg.show.comparison import Drawing, Shown, write_comparison_page
 from selfseg.show.pictures import pca_picture, write_image
+from selfseg.show.results import read_results
 from selfseg.types import EvalResult
 
 BASELINES = "baselines"

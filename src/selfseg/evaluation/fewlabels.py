@@ -29,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -201,7 +201,7 @@ def finetune(
             for share in shares
             for contender in pair
         ]
-        results.append(curve.constant())
+        results.append(curve.constant(tally_of(curve.cell(pair[-1], shares[-1], 0))))
     kept = (folder or place) / "results"
     for result in results:
         write_json(kept / result_name(result), result.to_dict())
@@ -230,17 +230,15 @@ class _Curve:
         # Which results belong to one plot.
         held = (out / "finetune.json").read_bytes()
         self.key = hashlib.blake2b(held, digest_size=8).hexdigest()
-        self.tally = Tally()
 
     def result(self, contender: Contender, share: float, splits: int, recipe_hash: str) -> EvalResult:
         """Mean and deviation over the splits."""
         cells = [self.cell(contender, share, split) for split in range(splits)]
         confusions = [np.array(cell["confusion"], np.int64) for cell in cells]
-        self.tally = Tally(**cells[0]["tally"], labels=confusions[0].sum(1))
         images = subset_size(len(self.fit), share)
         return result_of(
             confusions,
-            self.tally,
+            tally_of(cells[0]),
             self.measured,
             protocol="finetune",
             protocol_version=VERSION,
@@ -261,15 +259,15 @@ class _Curve:
             labels=share,
         )
 
-    def constant(self) -> EvalResult:
-        """The most frequent class of the whole fit split; after the cells."""
+    def constant(self, tally: Tally) -> EvalResult:
+        """The most frequent class of the whole fit split, on the pixels that the cells' `tally` counted."""
         labels = np.zeros(len(self.fit.class_names), np.int64)
         for index in range(len(self.fit)):
             labels += np.bincount(self.fit.read_label(index).ravel(), minlength=VOID + 1)[: len(labels)]
-        winner, confusion = constant_confusion(labels, self.tally.labels)
+        winner, confusion = constant_confusion(labels, tally.labels)
         return result_of(
             [confusion],
-            self.tally,
+            tally,
             self.measured,
             protocol="constant",
             protocol_version=1,
@@ -319,6 +317,11 @@ class _Curve:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         read: dict[str, Any] = read_json(done)
         return read
+
+
+def tally_of(cell: Mapping[str, Any]) -> Tally:
+    """What a cell met in the measured split."""
+    return Tally(**cell["tally"], labels=np.array(cell["confusion"], np.int64).sum(1))
 
 
 def _groups(model: FineTunedEmbedder, scale: float) -> Iterator[dict[str, Any]]:

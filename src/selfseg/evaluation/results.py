@@ -18,7 +18,7 @@ from selfseg.data.catalog import LabelledImages
 from selfseg.evaluation.coco import DetectionResult
 from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.passes import Tally
-from selfseg.files import read_json
+from selfseg.show.results import read_results as read_results
 from selfseg.types import EvalResult
 
 
@@ -148,12 +148,6 @@ def result_name(result: EvalResult | DetectionResult) -> str:
         asked += [f"fit-{result.fit_split}" if result.fitted_elsewhere else ""]
     parts = [result.dataset, result.split, result.protocol, *asked, result.what]
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
-
-
-def read_results(run: Path | str) -> list[EvalResult]:
-    """What earlier evaluations left in RUN/results, by file name; without detections, which count no pixels."""
-    values = [read_json(path) for path in sorted((Path(run) / "results").glob("*.json"))]
-    return [EvalResult.from_dict(value) for value in values if value.get("protocol") != "detection"]
 
 
 def format_table(results: Iterable[EvalResult]) -> Table:

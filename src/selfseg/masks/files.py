@@ -29,7 +29,7 @@ from selfseg.data.mask_files import INDEX_FOLDER, NOTE
 from selfseg.data.mask_files import MaskFolder as MaskFolder
 from selfseg.data.mask_files import MaskSurvey as MaskSurvey
 from selfseg.data.mask_files import survey as survey
-from selfseg.errors import ConfigError
+from selfseg.errors import BadImage, ConfigError
 from selfseg.files import OUTPUT_MARKER, is_unclaimed, mark_output, sole_use, storage_errors, write_json
 from selfseg.masks.postprocess import Cleaned
 from selfseg.show.pictures import write_image
@@ -97,9 +97,15 @@ class MaskWriter:
             index: of the image in the collection.
             saliency: (H, W) float in [0, 1], of the image's size.
             cleaned: its objects, or why there are none.
+
+        Raises:
+            BadImage: "missing", if the image's file has gone since it was read; nothing is written then, for nothing
+                could tell later whether the mask is still the image's.
         """
         assert self._journal is not None, "use MaskWriter as a context manager"
-        name = self.images.names[index]
+        name, source = self.images.names[index], self.images.version(index)
+        if source is None:
+            raise BadImage(self.images.paths[index], "missing", "removed while its mask was made")
         write_image(self.soft(name), np.rint(saliency * 255).astype(np.uint8))
         if cleaned.reason:
             self.index(name).unlink(missing_ok=True)
@@ -113,7 +119,7 @@ class MaskWriter:
             "objects": cleaned.objects,
             "threshold": round(cleaned.threshold, 6),
             "made_by": self.made_by,
-            "source": self.images.version(index),
+            "source": source,
         }
         self.entries[name] = entry
         with storage_errors(self.out / "progress.jsonl"):

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.catalog import LabelledImages, open_labelled
-from selfseg.data.images import ImageCollection, SkipLog, read_image, scan
+from selfseg.data.images import ImageCollection, SkipLog, read_image
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.files import read_json
-from selfseg.inference import Images, collect, track_images
+from selfseg.inference import Images, collect, track_images, whole_images
 from selfseg.masks import hierarchy
 from selfseg.masks.files import SOFT_FOLDER, MaskWriter
 from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
@@ -88,13 +88,17 @@ def mine_masks(
     truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
-        scan(collection, log)  # so that a folder with too many bad images is refused at once, with all of them
-        missing = [i for i in writer.missing() if collection.names[i] not in log.skipped]
+        whole = set(whole_images(collection, log))
+        missing = [i for i in writer.missing() if i in whole]
         find: Find | None = None
         if missing and method in SOURCES:
             find = open_source(method, training, collection, writer.out, progress, max_bad)
         for i, image in track_images(collection, missing, log, "masks", progress):
-            writer.write(i, *find_objects(image, method, cleaning, find))
+            values, cleaned = find_objects(image, method, cleaning, find)
+            try:
+                writer.write(i, values, cleaned)
+            except BadImage as error:  # removed since it was read
+                log.add(collection.names[i], error.reason, error.detail)
         for name in log.skipped:
             writer.discard(name)
         scores = None if truth is None else _measure(writer, truth)

@@ -50,7 +50,7 @@ from selfseg.errors import BadImage, CheckpointError, EmptyCollection
 from selfseg.files import read_json, write_json
 from selfseg.inference import track_images
 from selfseg.masks.edges import sharpen
-from selfseg.masks.learning import PART, Crops, NetworkConfig, Squares, load_network, to_square, train_network
+from selfseg.masks.learning import PART, Crops, Loss, NetworkConfig, Squares, load_network, to_square, train_network
 from selfseg.masks.losses import boundary_loss, cross_entropy_loss, f_measure_loss
 from selfseg.masks.network import BoundaryNet, SaliencyNet, predict
 from selfseg.masks.postprocess import Cleaning, clean
@@ -89,6 +89,10 @@ class Job:
         """The prepared images or maps of a kind."""
         return Squares(self.work / "squares" / kind)
 
+    def weights(self, what: str) -> Path:
+        """The file that one of the trainings leaves."""
+        return self.work / what / "weights.safetensors"
+
     def seed(self, what: str) -> int:
         """A seed for one of the trainings."""
         return step_seed(self.config.seed, int.from_bytes(hashlib.blake2b(what.encode(), digest_size=4).digest()))
@@ -104,20 +108,19 @@ def learn_from_priors(job: Job) -> SaliencyNet:
         Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
         StorageError: if the disk is full.
     """
-    config, out = job.config, job.work / "fused"
+    config = job.config
     network = _start(job, SaliencyNet, "fused")
-    if not (out / "weights.safetensors").is_file():
+    if not job.weights("fused").is_file():
         prepare(job, config.priors, lambda _, image: {str(k): v for k, v in all_priors(image, config.priors).items()})
-        images = job.squares("images")
         refined = [found for prior in config.priors if (found := _refine(job, prior)) is not None]
         if not refined:
             raise EmptyCollection(
-                f"none of the {len(images)} images has a usable pseudo-label from {', '.join(config.priors)}: nothing "
-                "stands out, or nearly everything. Give photographs with an object, e.g. with --train-images"
+                f"none of the {len(job.squares('images'))} images has a usable pseudo-label from "
+                f"{', '.join(config.priors)}: nothing stands out, or nearly everything. Give photographs with an "
+                "object, e.g. with --train-images"
             )
-        crops = Crops(images, refined, _usable(refined), config.crop, job.seed("fused"), cut)
-        train_network(network, crops, prior_loss, config.steps, config, out, "all priors", job.progress)
-    load_network(network, out / "weights.safetensors")
+        _train(job, network, "fused", refined, _usable(refined), prior_loss, config.steps, "all priors")
+    load_network(network, job.weights("fused"))
     return network.eval()
 
 
@@ -127,9 +130,9 @@ def bootstrap(job: Job) -> BoundaryNet:
     Raises:
         EmptyCollection: if no prediction is a usable mask, and as `learn_from_priors`; its other errors too.
     """
-    config, out = job.config, job.work / "boundary"
+    config = job.config
     network = _start(job, BoundaryNet, "boundary")
-    if not (out / "weights.safetensors").is_file():
+    if not job.weights("boundary").is_file():
         teacher = learn_from_priors(job)
         prepare(job, (), lambda _, image: {})
         images, predicted = job.squares("images"), job.squares("predicted")
@@ -141,9 +144,8 @@ def bootstrap(job: Job) -> BoundaryNet:
                 f"{job.work / 'fused'}. Give photographs with an object, e.g. with --train-images"
             )
         network.encoder.load_state_dict(teacher.encoder.state_dict())
-        crops = Crops(images, [predicted], rows, config.crop, job.seed("boundary"), cut)
-        train_network(network, crops, mask_loss, config.boundary_steps, config, out, "boundary", job.progress)
-    load_network(network, out / "weights.safetensors")
+        _train(job, network, "boundary", [predicted], rows, mask_loss, config.boundary_steps, "boundary")
+    load_network(network, job.weights("boundary"))
     return network.eval()
 
 
@@ -160,18 +162,16 @@ def learn_from_masks(job: Job, masks: MaskFolder) -> BoundaryNet:
         Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
         StorageError: if the disk is full.
     """
-    config, out = job.config, job.work / "boundary"
     network = _start(job, BoundaryNet, "boundary")
-    if not (out / "weights.safetensors").is_file():
+    if not job.weights("boundary").is_file():
 
         def make(name: str, image: NDArray[np.uint8]) -> dict[str, Array]:
             return {"masks": (masks.get(name, *image.shape[:2]) >= 0).astype(np.float32)}
 
         prepare(job, ("masks",), make)
-        images, given = job.squares("images"), job.squares("masks")
-        crops = Crops(images, [given], range(len(images)), config.crop, job.seed("boundary"))
-        train_network(network, crops, mask_loss, config.boundary_steps, config, out, "boundary", job.progress)
-    load_network(network, out / "weights.safetensors")
+        given, steps = job.squares("masks"), job.config.boundary_steps
+        _train(job, network, "boundary", [given], range(len(given)), mask_loss, steps, "boundary", None)
+    load_network(network, job.weights("boundary"))
     return network.eval()
 
 
@@ -292,21 +292,36 @@ def _refine(job: Job, prior: str) -> Squares | None:
     done = max((number for number in range(1, config.rounds + 1) if stages[number].has(last)), default=0)
     network: SaliencyNet | None = None
     for number in range(done + 1, config.rounds + 1):
-        before, average, out = stages[number - 1], stages[number], job.work / f"{prior}_{number}"
+        before, average = stages[number - 1], stages[number]
         rows = _usable([before])
         if not rows:
             return None
         if network is None:
             network = _start(job, SaliencyNet, prior)
             if number > 1:
-                load_network(network, job.work / f"{prior}_{number - 1}" / "weights.safetensors")
-        crops = Crops(images, [before], rows, config.crop, job.seed(f"{prior}_{number}"), cut)
-        what = f"{prior} {number}/{config.rounds}"
-        train_network(network, crops, prior_loss, config.round_steps, config, out, what, job.progress)
+                load_network(network, job.weights(f"{prior}_{number - 1}"))
+        title = f"{prior} {number}/{config.rounds}"
+        _train(job, network, f"{prior}_{number}", [before], rows, prior_loss, config.round_steps, title)
         old = before if number > 1 else None
-        _average(network, images, old, average, config.momentum, f"refine {what}", job.progress)
+        _average(network, images, old, average, config.momentum, f"refine {title}", job.progress)
         before.remove()  # as all before it: a call that goes on begins with the newest that is whole
     return stages[-1] if _usable(stages[-1:]) else None
+
+
+def _train(
+    job: Job,
+    network: nn.Module,
+    what: str,
+    targets: Sequence[Squares],
+    rows: Sequence[int],
+    loss: Loss,
+    steps: int,
+    title: str,
+    label: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = cut,
+) -> None:
+    """Let a network learn rows of the targets, each made a label first, or go on with it; in WORK/`what`."""
+    crops = Crops(job.squares("images"), targets, rows, job.config.crop, job.seed(what), label)
+    train_network(network, crops, loss, steps, job.config, job.work / what, title, job.progress)
 
 
 def _average(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from selfseg.data.views import ViewPlan
@@ -72,7 +73,37 @@ class MomentumMethod(Method):
         return cast(Embedder, self.twin.student.embedder)
 
     def load_backbone(self, source: str) -> str:
-        """Into both networks; the momentum network's BatchNorm statistics would not follow the other's."""
-        sentence = super().load_backbone(source)
-        cast(Embedder, self.twin.teacher.embedder).backbone.load_state_dict(self.embedder.backbone.state_dict())
-        return sentence
+        """Into both networks."""
+        return load_both(self.embedder, cast(Embedder, self.twin.teacher.embedder), source)
+
+    def queries_and_keys(self, first: Tensor, second: Tensor, momentum: float) -> tuple[Any, Any]:
+        """The first view by the query network, then the second by the momentum network, which moves before it.
+
+        Args:
+            first: (B, 3, H, W) in [0, 1].
+            second: the same.
+            momentum: of the move; there is none in evaluation mode.
+
+        Returns:
+            What the networks return; the keys are without gradient.
+        """
+        queries = self.twin.student(first)
+        with torch.no_grad():
+            if self.training:
+                self.twin.update(momentum)
+            return queries, self.twin.teacher(second)
+
+
+def load_both(student: Embedder, teacher: Embedder, source: str) -> str:
+    """Initial weights into the backbones of a student and its teacher; returns a sentence on them.
+
+    The teacher's BatchNorm statistics would not follow the student's by themselves.
+
+    Args:
+        student: loads the weights, see `selfseg.nn.backbones.load_backbone`.
+        teacher: takes over the student's.
+        source: which weights.
+    """
+    sentence = load_backbone(student.backbone, source, student.config.backbone)
+    teacher.backbone.load_state_dict(student.backbone.state_dict())
+    return sentence

@@ -14,7 +14,7 @@ Letters: B images, S x S cells of the dense projection, C channels of the backbo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -132,11 +132,7 @@ class DenseCL(MomentumMethod):
     def forward(self, batch: Batch, progress: float) -> StepOutput:
         """Queries of the first crop, keys of the second; compare."""
         first, second = batch.views
-        queries = self.twin.student(first.image)
-        with torch.no_grad():
-            if self.training:
-                self.twin.update(self.config.momentum)
-            keys = cast(Projections, self.twin.teacher(second.image))
+        queries, keys = self.queries_and_keys(first.image, second.image, self.config.momentum)
         # In float32 under every precision, as all comparisons.
         with torch.autocast(first.image.device.type, enabled=False):
             return self.compare(queries, keys)

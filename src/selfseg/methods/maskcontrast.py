@@ -34,8 +34,7 @@ from torch import Tensor
 
 from selfseg.data.object_crops import ObjectCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method
-from selfseg.nn.backbones import load_backbone
+from selfseg.methods.base import Method, load_both
 from selfseg.nn.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.nn.queue import FeatureQueue
@@ -89,8 +88,9 @@ class MaskContrast(Method):
     """The method; `forward` and `compare` are algorithm 1.
 
     Logs: loss_contrast, loss_saliency, found (share of contrasted pixels that are nearest to their own object),
-    objects_per_image (keys), contrasted (share of the view's pixels), saliency_iou (of the predicted foreground with
-    the masks' in the view), queue_filled, effective_rank (of the batch's object vectors and the queue's).
+    found_guess (the share that a guess among the keys would find), objects_per_image (keys), contrasted (share of the
+    view's pixels), saliency_iou (of the predicted foreground with the masks' in the view), queue_filled, effective_rank
+    (of the batch's object vectors and the queue's).
     """
 
     Config: ClassVar[type[MaskContrastConfig]] = MaskContrastConfig
@@ -111,10 +111,8 @@ class MaskContrast(Method):
         return self.config.views
 
     def load_backbone(self, source: str) -> str:
-        """Into both networks; the momentum network's BatchNorm statistics would not follow the other's."""
-        sentence = load_backbone(self.embedder.backbone, source, self.config.embedder.backbone)
-        cast(Embedder, self.twin.teacher).backbone.load_state_dict(self.embedder.backbone.state_dict())
-        return sentence
+        """Into both networks."""
+        return load_both(self.embedder, cast(Embedder, self.twin.teacher), source)
 
     def forward(self, batch: Batch, progress: float) -> StepOutput:
         """Embed the first view by the query network, the second by the momentum network; compare."""
@@ -163,6 +161,7 @@ class MaskContrast(Method):
                 "loss_contrast": contrast,
                 "loss_saliency": balance,
                 "found": found.float().sum() / max(len(found), 1),
+                "found_guess": contrast.new_tensor(1 / max(len(candidates), 1)),
                 "objects_per_image": contrast.new_tensor(count / len(queries)),
                 "contrasted": (mine >= 0).float().mean(),
                 "saliency_iou": (predicted & foreground).sum() / either.clamp(min=1),

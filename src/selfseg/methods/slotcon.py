@@ -32,8 +32,7 @@ from torch import Tensor, nn
 from selfseg.data.crops import OverlappingCrops
 from selfseg.errors import ConfigError
 from selfseg.geometry import interpolation_matrices, overlap
-from selfseg.methods.base import Method
-from selfseg.nn.backbones import load_backbone
+from selfseg.methods.base import Method, load_both
 from selfseg.nn.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.nn.heads import VectorMLP
@@ -153,11 +152,8 @@ class SlotCon(Method):
         return self.config.views
 
     def load_backbone(self, source: str) -> str:
-        """Into both networks; the teacher's BatchNorm statistics would not follow the student's."""
-        student = self.student.embedder.backbone
-        sentence = load_backbone(student, source, self.config.embedder.backbone)
-        self.teacher.embedder.backbone.load_state_dict(student.state_dict())
-        return sentence
+        """Into both networks."""
+        return load_both(self.student.embedder, self.teacher.embedder, source)
 
     @torch.no_grad()
     def concept_vectors(self) -> Tensor:

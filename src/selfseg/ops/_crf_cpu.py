@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import from_numpy as tensor
 
+from selfseg.ops._crf_lattice import FIELD, HALF, LOW, D
 from selfseg.ops._slic_cpu import compiled
-
-D = 5  # x, y, red, green, blue
-FIELD, LOW = 12, 3  # bits of a packed coordinate, and of the remainder
-HALF = 1 << (FIELD - 1)
 
 
 def gaussian(values: Tensor, size: tuple[int, int], taps: NDArray[np.float64]) -> Tensor:

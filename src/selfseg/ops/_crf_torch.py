@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-D = 5
-FIELD, LOW = 12, 3  # bits of a packed coordinate, and of the remainder, as in `_crf_cpu`
+from selfseg.ops._crf_lattice import FIELD, HALF, LOW, D
 
 
 def gaussian(values: Tensor, size: tuple[int, int], taps: NDArray[np.float64]) -> Tensor:
@@ -84,6 +83,6 @@ def _simplices(points: Tensor) -> tuple[Tensor, Tensor]:
     share = ascending - torch.cat([torch.zeros_like(part[:, :1]), ascending[:, :-1]], 1)
     share[:, 0] += 1 - ascending[:, -1]
     corner = torch.arange(D + 1, device=rank.device)[:, None]
-    up = nearest[:, None, :D] - (rank[:, None, :D] > D - corner).long() + (1 << (FIELD - 1))  # (N, 6, 5)
+    up = nearest[:, None, :D] - (rank[:, None, :D] > D - corner).long() + HALF  # (N, 6, 5)
     shift = LOW + FIELD * torch.arange(D - 1, -1, -1, device=rank.device)
     return (up << shift).sum(2) + corner[:, 0], share

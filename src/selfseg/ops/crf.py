@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.errors import ConfigError
+from selfseg.ops._crf_lattice import HALF, D
 
 ALGORITHM_VERSION = 1
 """Raised whenever the same input and configuration would give other probabilities."""
@@ -45,8 +46,6 @@ ALGORITHM_VERSION = 1
 MOST_CLASSES = 512  # OpenCV's most channels
 
 _CUT = 4  # deviations at which the smoothness kernel ends; what is left out is below 4e-4 of its middle
-_D = 5  # dimensions of the appearance kernel
-_FIELD = 12  # bits of a lattice coordinate
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ def _points(image: Tensor, config: CRFConfig) -> Tensor:
     height, width, _ = image.shape
     y = (torch.arange(height, device=image.device) - 0.5 * height).expand(width, height).T
     x = (torch.arange(width, device=image.device) - 0.5 * width).expand(height, width)
-    features = torch.cat([torch.stack([x, y], 2), image.float() - 127.5], 2).reshape(-1, _D)
+    features = torch.cat([torch.stack([x, y], 2), image.float() - 127.5], 2).reshape(-1, D)
     return features * torch.from_numpy(_factors(config)).to(features)
 
 
@@ -247,20 +246,20 @@ def _factors(config: CRFConfig) -> NDArray[np.float64]:
 
     Adams et al., section 3.1: the lattice's own blur has a deviation of (D + 1) sqrt(2 / 3).
     """
-    i = np.arange(_D)
+    i = np.arange(D)
     deviations = np.array([config.appearance_xy] * 2 + [config.appearance_rgb] * 3)
-    factors: NDArray[np.float64] = (_D + 1) * math.sqrt(2 / 3) / np.sqrt((i + 1) * (i + 2)) / deviations
+    factors: NDArray[np.float64] = (D + 1) * math.sqrt(2 / 3) / np.sqrt((i + 1) * (i + 2)) / deviations
     return factors
 
 
 def _check_range(config: CRFConfig, height: int, width: int) -> None:
-    """Lattice coordinates must fit into `_FIELD` bits."""
+    """Lattice coordinates must fit into `FIELD` bits."""
     if config.appearance_weight == 0:
         return
     reach = np.array([width / 2, height / 2, 127.5, 127.5, 127.5]) * _factors(config)
-    farthest = max(sum(reach[i:]) + (i * reach[i - 1] if i else 0) for i in range(_D + 1)) / (_D + 1)
-    if farthest + 2 > 2 ** (_FIELD - 1):
+    farthest = max(sum(reach[i:]) + (i * reach[i - 1] if i else 0) for i in range(D + 1)) / (D + 1)
+    if farthest + 2 > HALF:
         raise ConfigError(
             f"appearance_xy={config.appearance_xy:g} and appearance_rgb={config.appearance_rgb:g} are too small for "
-            f"{width}x{height} pixels; {farthest / 2 ** (_FIELD - 1) * 1.01:.2g} times as large would do"
+            f"{width}x{height} pixels; {farthest / HALF * 1.01:.2g} times as large would do"
         )

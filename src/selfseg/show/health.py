@@ -7,6 +7,9 @@ What is judged, with the thresholds (they are rules of thumb, meant to catch a r
                  start: ok from 5 %; warn below; bad if it rose by more than 5 %. Judged once 10 % of training is over.
     guessing     loss against log K, the loss of a uniform guess: above 0.98 log K bad in the second half of training,
                  warn in the first half or before step 200; ok below
+    finding      share of object pixels whose nearest key is their own object's (MaskContrast) against that of a guess:
+                 bad in the second half of training, warn in the first half or before step 200, up to twice the guess,
+                 or with few keys up to a tenth of the way from the guess to 1; ok above
     prototypes   entropy of the prototypes' use as a fraction of log K: bad below 0.3 (collapse: few prototypes take
                  everything), warn below 0.6
     slots        active slots per view (SlotCon): bad below 1.5 (one takes everything), warn if more than half of the
@@ -86,7 +89,13 @@ def judge(
         >>> [verdict.level for verdict in judge(lines)]
         ['ok', 'ok']
     """
-    verdicts = [*_judge_loss(log), *_judge_prototypes(log), *_judge_slots(log), *_judge_speed(log)]
+    verdicts = [
+        *_judge_loss(log),
+        *_judge_finding(log),
+        *_judge_prototypes(log),
+        *_judge_slots(log),
+        *_judge_speed(log),
+    ]
     if embeddings:
         verdicts += _judge_embeddings(embeddings)
     for k, share in (shares or {}).items():
@@ -143,6 +152,32 @@ def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             sentence = f"A region's prototype is predicted better than by a guess among {k} (loss {share:.0%} of it)."
             verdicts.append(Verdict("guessing", "ok", sentence, share))
     return verdicts
+
+
+def _judge_finding(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    lines = [line for line in log if "found" in line and "found_guess" in line]
+    if not lines or float(lines[-1].get("progress", 1.0)) < 0.1:
+        return []
+    found = float(np.mean([line["found"] for line in lines[-max(1, len(lines) // 20) :]]))
+    guess = float(lines[-1]["found_guess"])
+    if guess >= 1:  # a single key is found by everybody
+        return []
+    shares = f"({found:.1%}, a guess among {round(1 / max(guess, 1e-9))} finds {guess:.1%})"
+    if found > min(2 * guess, guess + 0.1 * (1 - guess)):
+        return [
+            Verdict("finding", "ok", f"Pixels find their own object more often than a guess would {shares}.", found)
+        ]
+    steps = int(lines[-1]["step"])
+    early = steps < _FEWEST_STEPS
+    level: Level = "bad" if float(lines[-1].get("progress", 1.0)) > 0.5 and not early else "warn"
+    advice = (
+        f"{steps} steps are too few to tell: train for some hundred at least."
+        if early
+        else "Train longer, start from pretrained weights (--init imagenet) or change the learning rate; check that "
+        "the masks show objects."
+    )
+    sentence = f"Pixels find their own object hardly more often than a guess would {shares}."
+    return [Verdict("finding", level, sentence, found, advice)]
 
 
 def _judge_prototypes(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:

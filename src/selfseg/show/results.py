@@ -11,6 +11,12 @@ from selfseg.show.charts import Curve, points_chart
 from selfseg.types import EvalResult
 
 
+def read_results(run: Path | str) -> list[EvalResult]:
+    """What earlier evaluations left in RUN/results, by file name; without detections, which count no pixels."""
+    values = [read_json(path) for path in sorted((Path(run) / "results").glob("*.json"))]
+    return [EvalResult.from_dict(value) for value in values if value.get("protocol") != "detection"]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number: mIoU with its deviation over seeds, and accuracy, as fractions; `best` of its column."""
@@ -53,7 +59,7 @@ def compare_results(run: Path | str) -> list[Comparison]:
         ValueError: if a file is no JSON.
         TypeError, KeyError, AttributeError: if a file is no `EvalResult`.
     """
-    results = _read(run)
+    results = read_results(run)
     groups: dict[tuple[str, str, tuple[str, ...]], list[EvalResult]] = {}
     for result in results:
         groups.setdefault((result.dataset, result.split, result.class_names), []).append(result)
@@ -90,7 +96,7 @@ def few_label_curves(run: Path | str) -> list[FewLabels]:
     Raises:
         As `compare_results`.
     """
-    return curves_of(_read(run))
+    return curves_of(read_results(run))
 
 
 def curves_of(results: Sequence[EvalResult]) -> list[FewLabels]:
@@ -136,11 +142,6 @@ def _curve(what: str, results: Sequence[EvalResult]) -> Curve:
 def _one_each(results: Sequence[EvalResult]) -> list[EvalResult]:
     by_share = {result.labels or 0.0: result for result in results}
     return [by_share[share] for share in sorted(by_share)]
-
-
-def _read(run: Path | str) -> list[EvalResult]:
-    values = [read_json(path) for path in sorted((Path(run) / "results").glob("*.json"))]
-    return [EvalResult.from_dict(value) for value in values if value.get("protocol") != "detection"]
 
 
 def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder",)) -> Comparison:
