@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from timm import is_model
 
 from selfseg import discovery
 from selfseg.cli import main
 from selfseg.data.datasets import DATASETS
 from selfseg.evaluation import fewlabels, run, transfer
 from selfseg.evaluation.detection import DetectionConfig
+from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.sheet import EvaluationConfig
 from selfseg.masks import command as masks
 from selfseg.training import loop
@@ -74,7 +76,10 @@ def test_the_command_line_takes_it(command: str, called: Any) -> None:
         check_data(str(call.args[0 if call.verb == "masks" else 1]))
     else:
         source, data = call.args[:2]
-        assert source in OUTS | FILES, f"no command of the section makes {source}"
+        if is_reference(source):
+            assert is_model(parse_reference(source).backbone)
+        else:
+            assert source in OUTS | FILES, f"no command of the section makes {source}"
         check_labelled(data, call)
 
 
