@@ -30,7 +30,7 @@ def evaluate(
     features: bool = False,
     position: float = 0.0,
     crf: bool = False,
-    linear: Literal["adamw", "sgd"] = "adamw",
+    linear: Literal["adamw", "sgd", "lbfgs"] = "adamw",
     fit_data: Path | None = None,
     masks: Path | None = None,
     objects: Literal["paper", "reference"] = "paper",
@@ -57,7 +57,7 @@ def evaluate(
         features: also measure the decoder's features, before its last linear map.
         position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
         crf: also measure everything but objects with its probabilities refined by a CRF (much slower).
-        linear: how the linear layer is trained; sgd is the papers' schedule.
+        linear: how the linear layer is trained; sgd is the papers' schedule, lbfgs goes straight to the optimum.
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
         masks: folder of masks that say what objects are, instead of the saliency head.
         objects: how objects become vectors, as MaskContrast's paper says or as its reference implementation does.
@@ -68,7 +68,7 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from selfseg.evaluation.linear import LinearConfig, linear_sgd
+    from selfseg.evaluation.linear import LinearConfig, linear_lbfgs, linear_sgd
     from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
     from selfseg.evaluation.results import format_table
     from selfseg.evaluation.run import evaluate as measure
@@ -90,7 +90,7 @@ def evaluate(
             features=features,
             position=position,
             crf=CRFConfig() if crf else None,
-            linear=linear_sgd() if linear == "sgd" else LinearConfig(),
+            linear={"adamw": LinearConfig, "sgd": linear_sgd, "lbfgs": linear_lbfgs}[linear](),
             fit_data=fit_data,
             objects=replace(
                 ObjectsConfig() if objects == "paper" else reference_objects(),

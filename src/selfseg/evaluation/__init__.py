@@ -2,7 +2,7 @@
 
 from selfseg.evaluation.clusters import ClustersConfig
 from selfseg.evaluation.features import Extractor, embedder_extractor
-from selfseg.evaluation.linear import LinearConfig, linear_sgd
+from selfseg.evaluation.linear import LinearConfig, linear_lbfgs, linear_sgd
 from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
 from selfseg.evaluation.prototypes import PrototypesConfig
 from selfseg.evaluation.results import format_table, read_results
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "evaluate_extractors",
     "format_table",
+    "linear_lbfgs",
     "linear_sgd",
     "read_results",
     "reference_objects",
