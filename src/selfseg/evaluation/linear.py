@@ -172,12 +172,13 @@ class _Objective:
         """
         pixels = (self.pixels - self.mean).div_(self.deviation)
         covariance = torch.zeros(pixels.shape[1], pixels.shape[1], dtype=torch.float64)
-        for rows in pixels.split(_ROWS):
+        chunks = [pixels[start : start + _ROWS] for start in range(0, len(pixels), _ROWS)]
+        for rows in chunks:
             covariance += rows.T @ rows
         values, vectors = torch.linalg.eigh(covariance / len(pixels))
         # Directions in which pixels hardly differ hold rounding errors of float32; they are not blown up to size 1.
         to = vectors / values.clamp(min=1e-6 * max(float(values[-1]), 1e-30)).sqrt()
-        for rows in pixels.split(_ROWS):
+        for rows in chunks:
             rows.copy_(linear(rows, to.float().T))
         still = torch.zeros_like(self.mean), torch.ones_like(self.deviation)
         return _Objective(pixels, self.labels, *still, self.importance), to

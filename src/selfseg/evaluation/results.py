@@ -112,7 +112,7 @@ def result_of(
         matching=matching,
         k=k,
         resolution=resolution,
-        crop="none",
+        crop="none" if measured.crop is None else str(measured.crop),
         crf=crf,
         seeds=seeds,
         counts={
@@ -142,6 +142,7 @@ def result_name(result: EvalResult | DetectionResult) -> str:
     asked = []
     if isinstance(result, EvalResult):
         asked = [f"k{result.k}" if result.k is not None else ""]
+        asked += [f"crop{result.crop}" if result.crop != "none" else ""]
         asked += ["crf" if result.crf else ""]
         asked += [f"labels{result.labels:g}" if result.labels is not None else ""]
         asked += [f"{len(result.class_names)}classes" if result.options.get("classes") else ""]
@@ -174,6 +175,7 @@ def column_of(result: EvalResult) -> str:
     if result.labels is not None:
         return f"{result.protocol} {result.labels:g} %"
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+    name = f"{name}, crop {result.crop}" if result.crop != "none" else name
     name = f"{name} + CRF" if result.crf else name
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 

@@ -152,11 +152,12 @@ class Sheet:
                 for seed in config.seeds:
                     heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
             for seed in linear_seeds:
-                heads["linear", seed] = probe = fit_linear(
+                heads["linear", seed] = layer = fit_linear(
                     drawn.pixels, drawn.labels, classes, config.linear, seed, max(drawn.tally.images, 1)
                 )
-                probes.append(probe)
+                probes.append(layer)
             options["clusters"] = {**asdict(config.clusters), "points": len(drawn.cells), "spherical": spherical}
+            options["clusters"]["cells"] = drawn.cells_seen  # as many as points: all of them
             options["linear"] = {**asdict(config.linear), "pixels": len(drawn.pixels)}
             for figure in ("loss", "gradient", "steps") if probes else ():
                 options["linear"][f"first_{figure}"] = getattr(probes[0], figure)

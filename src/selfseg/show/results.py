@@ -201,6 +201,7 @@ def _column(result: EvalResult) -> str:
         return f"{result.protocol}, {result.labels:g} % of the labels"
     name = result.protocol if result.k is None else f"{result.protocol}, k = {result.k}"
     name = name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
+    name = f"{name}, {result.crop} px crop" if result.crop != "none" else name
     name = f"{name} + CRF" if result.crf else name
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 
