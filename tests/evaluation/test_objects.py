@@ -296,7 +296,7 @@ def test_a_run_is_measured_and_both_variants_are_told(salient, labelled, capsys)
     run = labelled.parent / "run"
     salient.save(run / "embedder")
     results = evaluate(run, labelled, ["objects", "retrieval"], seeds=2, device="cpu")
-    names = {path.name for path in (run / "results").iterdir()}
+    names = {path.name for path in (run / "results").glob("*.json")}
     assert names == {
         f"labelled-val-{rest}.json"
         for what in ("embedder", "colour-position")
@@ -334,7 +334,7 @@ def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
             linear=linear,
             objects=ObjectsConfig(threshold=1e9),
         )
-    assert [path.name for path in (run / "results").iterdir()] == ["labelled-val-linear-embedder.json"]
+    assert [path.name for path in (run / "results").glob("*.json")] == ["labelled-val-linear-embedder.json"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from selfseg.evaluation.features import Extractor, embedder_extractor
 from selfseg.evaluation.linear import LinearConfig, linear_lbfgs, linear_sgd
 from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
 from selfseg.evaluation.prototypes import PrototypesConfig
-from selfseg.evaluation.results import format_table, read_results
+from selfseg.evaluation.results import format_table, markdown_table, read_results
 from selfseg.evaluation.run import evaluate, evaluate_extractors
 from selfseg.evaluation.sheet import EvaluationConfig
 
@@ -22,6 +22,7 @@ __all__ = [
     "format_table",
     "linear_lbfgs",
     "linear_sgd",
+    "markdown_table",
     "read_results",
     "reference_objects",
 ]

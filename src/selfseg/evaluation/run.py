@@ -31,7 +31,7 @@ from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.prototypes import PrototypesConfig
 from selfseg.evaluation.references import is_reference, load_reference, of_reference, parse_reference
 from selfseg.evaluation.results import format_table as format_table
-from selfseg.evaluation.results import recipe_hash, result_name
+from selfseg.evaluation.results import recipe_hash, result_name, write_table
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, OF_OBJECTS, EvaluationConfig, Protocol, Sheet
 from selfseg.files import write_json
 from selfseg.inference import choose_device, load
@@ -69,8 +69,8 @@ def evaluate(
 
     Args:
         run: a run's folder, whose `embedder/` is measured and whose `results/` gets one JSON file per protocol, k and
-            thing measured; or `timm:NAME[:WEIGHTS]` (`selfseg.evaluation.references`), an embedder or any extractor,
-            and nothing is written but to `out`.
+            thing measured, and `table.md` of all that lie there; or `timm:NAME[:WEIGHTS]`
+            (`selfseg.evaluation.references`), an embedder or any extractor, and nothing is written but to `out`.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.catalog`.
         protocols: any of "clusters", "linear", "prototypes" (of a run or an extractor that has some), "objects" and
             "retrieval" (of an embedder with a saliency head, or with masks).
@@ -172,6 +172,8 @@ def evaluate(
             finder, fit, measured, objects, of_objects, k, config.seeds, baselines, side, made_by, progress
         )
         keep([result for result in made if not of_pixels or result.protocol != "constant"])
+    if where is not None:
+        write_table(where)
     return results
 
 

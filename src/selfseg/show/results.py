@@ -158,12 +158,14 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
     # A constant prediction has no protocol of its own: it stands in every column.
     measured = [result for result in results if result.protocol != "constant"] or list(results)
     measured.sort(key=lambda result: result.labels or 0.0)  # file names have 100 before 25
-    constants = {result.what: result for result in results if result.protocol == "constant"}
+    constants = [result for result in results if result.protocol == "constant"]
+    crops = {_column(result): result.crop for result in measured}
     columns = list(dict.fromkeys(_column(result) for result in measured))
     by_place = {(result.what, _column(result)): result for result in measured}
-    for what, result in constants.items():
+    for result in constants:
         for column in columns:
-            by_place.setdefault((what, column), result)
+            if crops[column] == result.crop:
+                by_place.setdefault((result.what, column), result)
     best = {
         column: max(result.metrics["miou"] for (_, other), result in by_place.items() if other == column)
         for column in columns
