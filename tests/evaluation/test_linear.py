@@ -107,6 +107,7 @@ def test_lbfgs_is_the_optimum(weight_decay, balanced, standardise):
     points, labels = correlated()
     points = points if standardise else (points - points.mean(0)) / points.std(0).clamp(min=1)
     config = replace(linear_lbfgs(), weight_decay=weight_decay, balanced=balanced, standardise=standardise)
+    config = replace(config, tolerance=1e-5)
     head = fit_linear(points, labels, 3, config)
     assert head.steps < 200
     # The same loss by autograd in float64, of the layer on standardised features.
@@ -140,7 +141,7 @@ def test_lbfgs_ends_where_there_is_no_optimum():
     # Classes that a line divides: the loss falls for ever. So it does with a class that never occurs.
     labels = torch.arange(60) % 2
     head = fit_linear(labels[:, None].float() * torch.ones(1, 3), labels, 4, linear_lbfgs())
-    assert head.loss < 1e-4
+    assert head.loss < 1e-3
     assert bool(torch.isfinite(head.weight).all())
     stopped = fit_linear(*correlated(2000), 3, replace(linear_lbfgs(), iterations=3))
     assert stopped.steps == 3

@@ -64,7 +64,7 @@ class LinearConfig:
     epochs: int = 60
     drop: int = 40
     images: int = 16
-    tolerance: float = 1e-5
+    tolerance: float = 1e-4
     iterations: int = 1000
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class LinearConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"the linear layer's {name} must be at least 1, not {getattr(self, name)}")
         if not self.tolerance > 0:
-            raise ConfigError(f"the linear layer's tolerance must be above 0, not {self.tolerance}; 1e-5 is usual")
+            raise ConfigError(f"the linear layer's tolerance must be above 0, not {self.tolerance}; 1e-4 is usual")
 
     @property
     def seeded(self) -> bool:

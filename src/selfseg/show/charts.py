@@ -247,8 +247,11 @@ def confusion_chart(
     letters = [min(len(name), _LONGEST) for name in (*names, *columns)] if named else [4]
     left = 34 + 7.2 * max(letters)
     top = 30 + (0.75 * 7.2 * max(letters[len(names) :] or letters) if named else 8)  # names lean by 45 degrees
-    lean = 0.72 * 7.2 * letters[-1] if named else 0  # the last one reaches out to the right
-    width, height = left + cell * len(columns) + max(8, lean - cell / 2), top + cell * len(names) + 6
+    right = left + cell * len(columns) + 8
+    if named:  # a long name reaches out over the last column
+        ends = (left + (j + 0.5) * cell + 0.75 * 7.2 * letters[len(names) + j] for j in range(len(columns)))
+        right = max(right, *ends)
+    width, height = right, top + cell * len(names) + 6
     parts = [
         f'<svg class="chart confusion" viewBox="0 0 {width:.0f} {height:.0f}" style="max-width: {width:.0f}px" '
         f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
