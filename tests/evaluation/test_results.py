@@ -69,4 +69,6 @@ def test_a_constant_stands_in_the_columns_of_its_crop_alone(tmp_path):
     # The file holds all that lies in the folder, and is no result itself.
     path = write_table(tmp_path / "results")
     assert path.read_text() == markdown_table(results)
+    for name, other in (("detection", '{"protocol": "detection"}'), ("list", "[]"), ("cut", '{"prot')):
+        (tmp_path / "results" / f"{name}.json").write_text(other)
     assert write_table(tmp_path / "results").read_text() == path.read_text()
