@@ -110,7 +110,7 @@ class LabelledImages:
         not measured.
 
         Args:
-            side: in px; 320 in IIC's, PiCIE's, SlotCon's and ViCE's tables of COCO-Stuff-27 and Cityscapes-27.
+            side: in px; 320 in PiCIE's, SlotCon's and ViCE's tables of COCO-Stuff-27 and Cityscapes-27.
 
         Raises:
             ConfigError: for a side below 8 px, or a split that is cropped already.

@@ -168,7 +168,7 @@ class _Objective:
     def whitened(self) -> tuple[_Objective, Tensor]:
         """The objective of pixels that are also decorrelated, in an array of their own, and the map (D, D) to them.
 
-        An embedding's dimensions are correlated; L-BFGS needs a thousand steps then and some dozens without it.
+        An embedding's dimensions are correlated; L-BFGS needs a thousand steps for that, and some dozens without.
         """
         pixels = (self.pixels - self.mean).div_(self.deviation)
         covariance = torch.zeros(pixels.shape[1], pixels.shape[1], dtype=torch.float64)
