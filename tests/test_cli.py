@@ -16,7 +16,14 @@ from conftest import draw_scene
 from selfseg import cli, errors
 from selfseg.cli import main, parse_recipe
 from selfseg.data.datasets import DATASETS
-from selfseg.evaluation import LinearConfig, ObjectsConfig, linear_sgd, reference_objects
+from selfseg.evaluation import (
+    ClustersConfig,
+    LinearConfig,
+    ObjectsConfig,
+    linear_lbfgs,
+    linear_sgd,
+    reference_objects,
+)
 from selfseg.files import read_json
 from selfseg.ops.crf import CRFConfig
 from selfseg.training.recipe import read_recipe, recipes
@@ -271,6 +278,9 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
         "features": False,
         "position": 0.0,
         "crf": None,
+        "crop": None,
+        "out": None,
+        "clusters": ClustersConfig(),
         "linear": LinearConfig(),
         "fit_data": None,
         "objects": ObjectsConfig(),
@@ -282,6 +292,9 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
     assert named["linear"] == linear_sgd()
     assert (named["features"], named["fit_data"], named["crf"]) == (True, Path("other"), CRFConfig())
     assert named["objects"] == replace(reference_objects(), classes=("cat", "dog"), neighbours=5)
+    assert main("evaluate run data --linear lbfgs --points all --crop 320".split()) == 0
+    named = seen.pop()[1]
+    assert (named["linear"], named["clusters"], named["crop"]) == (linear_lbfgs(), ClustersConfig(points="all"), 320)
     assert main(["evaluate", "run", "data"]) == 0
     assert seen[1][1]["k"] is None
     assert "fractions" in said(capsys)[0]

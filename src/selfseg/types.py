@@ -106,7 +106,7 @@ class EvalResult:
         matching: "hungarian", "majority" or "none".
         k: number of clusters or prototypes, or None.
         resolution: the short side that images were resized to, or "native".
-        crop: "none" or the crop's size.
+        crop: "none", or the side in px of the square that images and labels were cropped to.
         crf: whether a CRF refined the prediction.
         seeds: the seeds that the mean is over.
         counts: e.g. {"images": 101, "pixels": ..., "void": ...}.

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 import layouts
-from selfseg.data.catalog import Source, find_images, open_labelled, parse_source
-from selfseg.data.images import list_images
+from selfseg.data.catalog import LabelledImages, Source, centre_square, find_images, open_labelled, parse_source
+from selfseg.data.images import ImageCollection, list_images
 from selfseg.errors import ConfigError, DataError, EmptyCollection, LabelError
 
 
@@ -178,3 +178,45 @@ def test_label_maps_travel_to_workers(tmp_path: Path) -> None:
     packed = pickle.dumps(data)
     assert len(packed) < 10_000  # without the table of colours
     np.testing.assert_array_equal(pickle.loads(packed).read_label(0), expected)
+
+
+def test_a_crop_is_the_centre_of_image_and_label_resized_alike(labelled: Path) -> None:
+    whole = open_labelled(labelled, "val")
+    data = whole.cropped(60)
+    assert (data.crop, whole.crop, len(data)) == (60, None, len(whole))
+    for index in range(len(data)):
+        image, label = data.images.read(index), data.read_label(index)
+        assert (image.shape, image.dtype, label.shape, label.dtype) == ((60, 60, 3), np.uint8, (60, 60), np.uint8)
+        # 120x90 is 80x60, of which 10 columns go on either side. Pillow takes the pixel under the centre, too.
+        resized = Image.fromarray(whole.read_label(index)).resize((80, 60), Image.Resampling.NEAREST)
+        assert np.array_equal(label, np.asarray(resized)[:, 10:70])
+        # A new pixel covers 1.5 x 1.5 old ones, which are 3 x 3 halves.
+        halves = whole.images.read(index).repeat(2, 0).repeat(2, 1).reshape(60, 3, 80, 3, 3)
+        assert np.abs(image - halves.mean((1, 3))[:, 10:70]).max() <= 1
+    part = data.subset([2, 0])
+    assert np.array_equal(part.images.read(0), data.images.read(2))
+    assert np.array_equal(part.read_label(0), data.read_label(2))
+    assert part.images.names == ("scene8", "scene6")
+    assert data.images.size(0) == (60, 60)
+
+
+def test_a_crop_may_grow_and_upright_images_lose_above_and_below(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / "val" / kind).mkdir(parents=True)
+    label = np.arange(21, dtype=np.uint8)[:, None].repeat(10, 1)
+    Image.fromarray(label).save(tmp_path / "val" / "labels" / "a.png")
+    Image.fromarray(label[..., None].repeat(3, 2)).save(tmp_path / "val" / "images" / "a.png")
+    data = open_labelled(tmp_path, "val").cropped(20)
+    assert data.read_label(0)[:, 0].tolist() == [row // 2 for row in range(11, 31)]
+    assert data.images.read(0).shape == (20, 20, 3)
+    assert centre_square(label).shape == (10, 10)
+    assert centre_square(label)[0, 0] == 5
+    assert pickle.loads(pickle.dumps(data)).images.read(0).shape == (20, 20, 3)
+
+
+def test_crops_that_can_not_be() -> None:
+    whole = LabelledImages(Path(), "val", ImageCollection(Path(), ()), (), ("a",))
+    with pytest.raises(ConfigError, match="a crop of 7 px is too small"):
+        whole.cropped(7)
+    with pytest.raises(ConfigError, match="cropped to 320 px already"):
+        whole.cropped(320).cropped(320)

@@ -296,7 +296,7 @@ def test_a_run_is_measured_and_both_variants_are_told(salient, labelled, capsys)
     run = labelled.parent / "run"
     salient.save(run / "embedder")
     results = evaluate(run, labelled, ["objects", "retrieval"], seeds=2, device="cpu")
-    names = {path.name for path in (run / "results").iterdir()}
+    names = {path.name for path in (run / "results").glob("*.json")}
     assert names == {
         f"labelled-val-{rest}.json"
         for what in ("embedder", "colour-position")
@@ -334,7 +334,7 @@ def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
             linear=linear,
             objects=ObjectsConfig(threshold=1e9),
         )
-    assert [path.name for path in (run / "results").iterdir()] == ["labelled-val-linear-embedder.json"]
+    assert [path.name for path in (run / "results").glob("*.json")] == ["labelled-val-linear-embedder.json"]
 
 
 @pytest.mark.parametrize(
@@ -350,3 +350,20 @@ def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
 def test_settings_that_can_not_work_say_so(change, sentence):
     with pytest.raises(ConfigError, match=sentence):
         ObjectsConfig(**change)
+
+
+def test_masks_are_cropped_with_their_images(scenes):
+    root, masks = scenes
+    whole = open_labelled(root, "val")
+    table = collect_objects(mask_finder(colour, masks, crop=20), whole.cropped(20), ObjectsConfig(masks=masks))
+    assert table.tally.pixels + table.tally.void == 5 * 20 * 20
+    # Masks are exactly the objects' pixels, so after the same resize each holds its own class and nothing else.
+    for index, pixels in enumerate(table.pixels):
+        assert (pixels > 0).sum() == 1, index
+    labels = np.stack([whole.cropped(20).read_label(i) for i in range(5)])
+    assert table.background.tolist() == [int((labels == 0).sum()), 0, 0, 0, 0]
+    assert table.pixels.sum(0).tolist() == [0, *(int((labels == c).sum()) for c in (1, 2, 3, 4))]
+    results = evaluate(
+        Extractor("colour", colour), root, ["objects"], k=[3], seeds=1, objects=ObjectsConfig(masks=masks), crop=20
+    )
+    assert {result.crop for result in results} == {"20"}

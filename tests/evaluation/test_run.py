@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from selfseg.cli import main
 from selfseg.data.catalog import open_labelled
 from selfseg.errors import ConfigError, LabelError, RunError, TooManyBadImages
 from selfseg.evaluation import (
@@ -21,6 +23,7 @@ from selfseg.evaluation import (
     read_results,
 )
 from selfseg.evaluation.features import backbone_extractor, features_extractor
+from selfseg.evaluation.passes import sample
 from selfseg.evaluation.results import result_name
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.ops.crf import CRFConfig
@@ -189,7 +192,7 @@ def test_a_run_leaves_stable_files_with_baselines(tmp_path):
     assert not (run / "results").exists()
 
     results = evaluate(run, root, **{**settings, "k": [3, 4]})
-    names = sorted(path.name for path in (run / "results").iterdir())
+    names = sorted(path.name for path in (run / "results").glob("*.json"))
     expected = [
         f"stripes-val-clusters-k{k}-{what}.json" for k in (3, 4) for what in ("colour", "colour-position", "embedder")
     ]
@@ -201,7 +204,7 @@ def test_a_run_leaves_stable_files_with_baselines(tmp_path):
         assert len(result.recipe_hash) == (16 if result.what == "embedder" else 0)
     again = evaluate(run, root, **{**settings, "k": [3, 4]})
     assert again == results
-    assert sorted(path.name for path in (run / "results").iterdir()) == names
+    assert sorted(path.name for path in (run / "results").iterdir()) == sorted([*names, "table.md"])
 
     console = Console(width=200, file=io.StringIO())
     console.print(format_table(results))
@@ -341,3 +344,81 @@ def test_what_the_heads_share_is_measured_on_request(tmp_path):
     with torch.no_grad():
         again = torch.nn.functional.normalize(embedder.decoder.project(features[None]), dim=1)[0]
     assert torch.allclose(again, embedder.embed(image), atol=1e-5)
+
+
+def test_in_a_crop_every_protocol_measures_the_middle_alone(tmp_path):
+    root = draw(tmp_path / "stripes", size=(40, 56))
+    for split in ("train", "val"):  # what lies outside of the crop is of the fifth class, half of it
+        for path in (root / split / "labels").iterdir():
+            label = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            label[:, :8] = 4
+            cv2.imwrite(str(path), label)
+    ours = replace(PERFECT, prototypes=torch.eye(4))
+    kinds = {"k": [4], "seeds": 1, "linear": QUICK, "protocols": ["clusters", "linear", "prototypes"]}
+    results = evaluate(ours, root, **kinds, crop=40)
+    assert {r.protocol for r in results} == {"clusters", "linear", "prototypes", "constant"}
+    for result in results:
+        assert result.crop == "40"
+        assert result.options["absent_classes"][-1] == "never"
+        assert result.counts["void"] == 0  # the corner is outside
+        assert result.counts["pixels"] == 4 * 40 * 40
+        if result.what == "perfect":
+            assert result.metrics["miou"] == 1.0
+    constant = results[-1]
+    middles = [open_labelled(root, "val").read_label(i)[:, 8:48] for i in range(4)]
+    fit = np.concatenate([open_labelled(root, "train").read_label(i)[:, 8:48].ravel() for i in range(4)])
+    winner = np.bincount(fit).argmax()
+    assert constant.metrics["accuracy"] == pytest.approx(np.mean([(m == winner).mean() for m in middles]))
+    assert {r.resolution for r in results if r.what.startswith("colour")} == {40}
+    names = {result_name(result) for result in results}
+    assert "stripes-val-linear-crop40-perfect.json" in names
+    assert not names & {result_name(result) for result in evaluate(ours, root, **kinds)}
+    assert "linear, crop 40" in [str(column.header) for column in format_table(results).columns]
+
+
+def test_the_crop_is_what_the_network_sees(tmp_path):
+    root = draw(tmp_path / "stripes", images=2)
+    embedder = Embedder(EmbedderConfig(dim=4, output_stride=32, decoder="linear", resolution=128)).eval()
+    kinds = {"protocols": ["linear"], "seeds": 1, "linear": QUICK, "baselines": False, "crop": 64}
+    (result,) = evaluate(embedder, root, **kinds)
+    assert (result.crop, result.resolution) == ("64", 64)
+    (result,) = evaluate(embedder, root, **kinds, resolution=96)
+    assert (result.crop, result.resolution, result.counts["pixels"]) == ("64", 96, 2 * 64 * 64)
+
+
+def test_all_cells_of_the_fit_split(tmp_path, monkeypatch):
+    root = draw(tmp_path / "stripes")
+    few = Extractor("few", lambda image: one_hot(image[::4, ::4]), normalised=True)
+    cells = 4 * 10 * 14
+    found = {}
+    for points in ("all", 100):
+        kinds = {"protocols": ["clusters"], "k": [4], "seeds": 1, "baselines": False}
+        (found[points],) = evaluate(few, root, **kinds, clusters=ClustersConfig(points=points))
+    assert (found["all"].options["points"], found["all"].options["cells"]) == (cells, cells)
+    assert (found[100].options["points"], found[100].options["cells"]) == (100, cells)
+    data = open_labelled(root, "train")
+    drawn = sample(few, data, cells="all", pixels=0)
+    every = torch.cat([few.extract(data.images.read(i)).flatten(1).T for i in range(4)])
+    assert torch.equal(drawn.cells, every)
+    monkeypatch.setattr("selfseg.evaluation.passes._free_memory", lambda: 2 * 4 * 4 * cells - 1)
+    with pytest.raises(ConfigError, match=r"all 560 cells of 4 dimensions would take .* give a number of points"):
+        sample(few, data, cells="all", pixels=0)
+    monkeypatch.setattr("selfseg.evaluation.passes._free_memory", lambda: 2 * 4 * 4 * cells)
+    assert len(sample(few, data, cells="all", pixels=0).cells) == cells
+    for points in (0, "some"):
+        with pytest.raises(ConfigError, match=f'or "all", not points={points!r}'):
+            ClustersConfig(points=points)
+
+
+def test_the_command_takes_crop_points_and_optimizer(tmp_path, capsys):
+    root, run = draw(tmp_path / "stripes", images=2), tmp_path / "run"
+    torch.manual_seed(0)
+    Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=None)).save(run / "embedder")
+    options = ["--seeds", "2", "--crop", "40", "--points", "all", "--linear", "lbfgs", "-k", "3", "--no-baselines"]
+    assert main(["evaluate", str(run), str(root), *options]) == 0
+    clusters, probe = read_results(run)
+    assert (clusters.protocol, clusters.crop, clusters.seeds) == ("clusters", "40", (0, 1))
+    assert clusters.options["points"] == clusters.options["cells"]
+    assert (probe.protocol, probe.options["optimizer"], probe.seeds) == ("linear", "lbfgs", (0,))
+    assert probe.options["first_gradient"] < 1e-3
+    assert "k=3" in capsys.readouterr().out

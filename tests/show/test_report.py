@@ -111,6 +111,9 @@ def test_a_whole_run(run):
     assert {"learning", "pictures", "clusters", "curves", "results", "training", "skipped", "next"} <= page.ids
     assert {"panel-3", "panel-5", "tab-3", "tab-5"} <= page.ids
     words = " ".join(page.words)
+    assert "sky taken for sky: 100.0 %" in page.words
+    assert "Which class is taken for which" in page.words
+    assert words.count("taken for road") == 1  # of the embedder's one protocol alone
     for piece in ("my run", "small", "The loss has fallen", "0.750", "0.250", "0.100", "truncated", "selfseg segment"):
         assert piece in words
     assert words.index("0.750") < words.index("0.250")  # the embedder first

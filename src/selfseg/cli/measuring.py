@@ -21,16 +21,18 @@ def evaluate(
     protocols: tuple[Literal["clusters", "linear", "prototypes", "objects", "retrieval"], ...] = ("clusters", "linear"),
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
     seeds: int = 5,
+    points: int | Literal["all"] = 100_000,
     split: str = "val",
     fit_split: str = "train",
     resolution: int | None = None,
+    crop: int | None = None,
     baselines: bool = True,
     untrained: bool = False,
     backbone: bool = False,
     features: bool = False,
     position: float = 0.0,
     crf: bool = False,
-    linear: Literal["adamw", "sgd"] = "adamw",
+    linear: Literal["adamw", "sgd", "lbfgs"] = "adamw",
     fit_data: Path | None = None,
     masks: Path | None = None,
     objects: Literal["paper", "reference"] = "paper",
@@ -48,16 +50,18 @@ def evaluate(
             saliency head, or with --masks).
         k: numbers of clusters; the number of classes and 64 if not given.
         seeds: how many seeds k-means is run with.
+        points: how many embedding cells k-means is fitted on, or all of the split's.
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
         resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
+        crop: measure in a centre square of this many px, images and labels resized to it; 320 is the field's.
         baselines: also measure the trivial baselines.
         untrained: also measure the same network with random weights.
         backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
         features: also measure the decoder's features, before its last linear map.
         position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
         crf: also measure everything but objects with its probabilities refined by a CRF (much slower).
-        linear: how the linear layer is trained; sgd is the papers' schedule.
+        linear: how the linear layer is trained; sgd is the papers' schedule, lbfgs goes straight to the optimum.
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
         masks: folder of masks that say what objects are, instead of the saliency head.
         objects: how objects become vectors, as MaskContrast's paper says or as its reference implementation does.
@@ -68,7 +72,8 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from selfseg.evaluation.linear import LinearConfig, linear_sgd
+    from selfseg.evaluation.clusters import ClustersConfig
+    from selfseg.evaluation.linear import LinearConfig, linear_lbfgs, linear_sgd
     from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
     from selfseg.evaluation.results import format_table
     from selfseg.evaluation.run import evaluate as measure
@@ -84,13 +89,15 @@ def evaluate(
             split=split,
             fit_split=fit_split,
             resolution=resolution,
+            crop=crop,
             baselines=baselines,
             untrained=untrained,
             backbone=backbone,
             features=features,
             position=position,
             crf=CRFConfig() if crf else None,
-            linear=linear_sgd() if linear == "sgd" else LinearConfig(),
+            clusters=ClustersConfig(points=points),
+            linear={"adamw": LinearConfig, "sgd": linear_sgd, "lbfgs": linear_lbfgs}[linear](),
             fit_data=fit_data,
             objects=replace(
                 ObjectsConfig() if objects == "paper" else reference_objects(),

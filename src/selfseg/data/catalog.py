@@ -12,17 +12,20 @@ is needed to train.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.datasets import DATASETS, DataSet, Files
 from selfseg.data.datasets.base import Codes
 from selfseg.data.datasets.folders import splits_of
-from selfseg.data.images import ImageCollection, list_images
+from selfseg.data.decoding import MAX_PIXELS
+from selfseg.data.images import ImageCollection, list_images, resize_short_side
 from selfseg.data.labels import VOID as VOID
 from selfseg.data.labels import ColourMap, LabelMap, UnknownId, read_label_file
 from selfseg.data.labels import upright_size as upright_size
@@ -33,6 +36,45 @@ _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
 _FOLDER = DATASETS["folder"]
 
 
+def centre_square(image: NDArray[Any]) -> NDArray[Any]:
+    """The square in the middle, as large as the shorter side; of an odd rest the smaller half is left or above.
+
+    Args:
+        image: (H, W, 3) or (H, W).
+
+    Returns:
+        A contiguous copy, or the image itself where it is a square.
+
+    Example:
+        >>> centre_square(np.arange(5, dtype=np.uint8)[None].repeat(2, 0)).tolist()
+        [[1, 2], [1, 2]]
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+@dataclass(frozen=True)
+class CroppedImages(ImageCollection):
+    """Images as squares: the short side resized to `side` px (as `resize_short_side`), then the centre."""
+
+    side: int = 0
+
+    def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+        """Image `index` as (side, side, 3) uint8 RGB; raises BadImage as `read_image` does."""
+        return centre_square(resize_short_side(super().read(index, max_pixels), self.side))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(side, side)."""
+        return self.side, self.side
+
+    def subset(self, indices: Iterable[int]) -> CroppedImages:
+        """As of any collection; the images stay squares."""
+        kept = super().subset(indices)
+        return CroppedImages(kept.root, kept.paths, kept.names, self.side)
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """The images of one split with their labels.
@@ -40,11 +82,12 @@ class LabelledImages:
     Attributes:
         root: ROOT.
         split: e.g. "val".
-        images: the split's images.
+        images: the split's images; squares already if there is a `crop`.
         labels: one file per image.
         class_names: C names; label values are their indices.
         codes: what the values in the files mean; None: class indices.
         dataset: the name in the catalog; "" for a folder.
+        crop: side in px of the square that images and labels are read as, see `cropped`; None = as they are.
     """
 
     root: Path
@@ -54,9 +97,30 @@ class LabelledImages:
     class_names: tuple[str, ...]
     codes: Codes | None = None
     dataset: str = ""
+    crop: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def cropped(self, side: int) -> LabelledImages:
+        """The split as the field's centre crop: short side to `side` px, then the centre square.
+
+        Images are resized by area average (bilinear where they grow), labels to the same size by their nearest pixel,
+        so that whatever reads the split sees pairs of (side, side) that lie on each other. What the crop leaves out is
+        not measured.
+
+        Args:
+            side: in px; 320 in PiCIE's, SlotCon's and ViCE's tables of COCO-Stuff-27 and Cityscapes-27.
+
+        Raises:
+            ConfigError: for a side below 8 px, or a split that is cropped already.
+        """
+        if side < 8:
+            raise ConfigError(f"a crop of {side} px is too small to measure anything in; the field's is 320")
+        if self.crop is not None:
+            raise ConfigError(f"the split is cropped to {self.crop} px already; crop what open_labelled gives")
+        images = CroppedImages(self.images.root, self.images.paths, self.images.names, side)
+        return replace(self, images=images, crop=side)
 
     @property
     def name(self) -> str:
@@ -65,12 +129,7 @@ class LabelledImages:
 
     def subset(self, indices: Sequence[int]) -> LabelledImages:
         """Some of the images, in the given order, with their names in the whole."""
-        images = ImageCollection(
-            self.images.root,
-            tuple(self.images.paths[index] for index in indices),
-            tuple(self.images.names[index] for index in indices),
-        )
-        return replace(self, images=images, labels=tuple(self.labels[index] for index in indices))
+        return replace(self, images=self.images.subset(indices), labels=tuple(self.labels[index] for index in indices))
 
     def shares_images(self, other: LabelledImages) -> bool:
         """Whether an image is in both, as of VOC's trainval and val."""
@@ -80,7 +139,7 @@ class LabelledImages:
         """The label of image `index`.
 
         Returns:
-            (H, W) uint8 in the image's pixels: class indices below C, 255 = void.
+            (H, W) uint8 in the image's pixels, those of the crop if there is one: class indices below C, 255 = void.
 
         Raises:
             LabelError: if the label can't be read, is of another kind than the data set's, has another size than its
@@ -100,9 +159,10 @@ class LabelledImages:
                     f"has {width}x{height}; both must have the same size"
                 )
         try:
-            return codes.apply(values)
+            label = codes.apply(values)
         except UnknownId as error:
             raise LabelError(self._unknown(path, error.value)) from error
+        return label if self.crop is None else np.asarray(cropped_ids(label, self.crop), np.uint8)
 
     def _unknown(self, path: Path, value: int | tuple[int, ...]) -> str:
         if self.dataset:
@@ -113,6 +173,16 @@ class LabelledImages:
             f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to "
             f"{self.root / 'classes.txt'}"
         )
+
+
+def cropped_ids(ids: NDArray[Any], side: int) -> NDArray[Any]:
+    """A label or mask (H, W) of an integer type, resized and cropped as `CroppedImages` are; no value is mixed."""
+    height, width = ids.shape
+    scale = side / min(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))  # as `resize_short_side`
+    # NEAREST_EXACT takes the pixel that the new one's centre lies in, NEAREST one up to half a pixel off.
+    resized = ids if size == (width, height) else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return centre_square(np.asarray(resized))
 
 
 def check_same_classes(fit: LabelledImages, measured: LabelledImages) -> None:

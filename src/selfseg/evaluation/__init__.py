@@ -2,10 +2,10 @@
 
 from selfseg.evaluation.clusters import ClustersConfig
 from selfseg.evaluation.features import Extractor, embedder_extractor
-from selfseg.evaluation.linear import LinearConfig, linear_sgd
+from selfseg.evaluation.linear import LinearConfig, linear_lbfgs, linear_sgd
 from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
 from selfseg.evaluation.prototypes import PrototypesConfig
-from selfseg.evaluation.results import format_table, read_results
+from selfseg.evaluation.results import format_table, markdown_table, read_results
 from selfseg.evaluation.run import evaluate, evaluate_extractors
 from selfseg.evaluation.sheet import EvaluationConfig
 
@@ -20,7 +20,9 @@ __all__ = [
     "evaluate",
     "evaluate_extractors",
     "format_table",
+    "linear_lbfgs",
     "linear_sgd",
+    "markdown_table",
     "read_results",
     "reference_objects",
 ]

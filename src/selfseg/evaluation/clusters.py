@@ -34,8 +34,9 @@ class ClustersConfig:
     """How clusters are fitted and named.
 
     Attributes:
-        points: about how many embedding cells k-means is fitted on, from all images of the fit split. The same sample
-            for every k and seed; a seed changes k-means' own seeding.
+        points: about how many embedding cells k-means is fitted on, drawn from all images of the fit split alike, or
+            "all" of them. The same points for every k and seed; a seed changes k-means' own seeding. N cells of D
+            dimensions take 4 N D bytes, and k-means as much again: "all" is refused where that is not free.
         iterations: the most Lloyd iterations.
         tolerance: see `selfseg.ops.kmeans.kmeans`.
         spherical: cosine or Euclid; None = cosine if the embedding is normalised.
@@ -43,7 +44,7 @@ class ClustersConfig:
         maximise: what Hungarian matching maximises, the sum of "iou" or "pixels".
     """
 
-    points: int = 100_000
+    points: int | Literal["all"] = 100_000
     iterations: int = 100
     tolerance: float = 1e-4
     spherical: bool | None = None
@@ -51,8 +52,8 @@ class ClustersConfig:
     maximise: Literal["iou", "pixels"] = "iou"
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ConfigError(f"k-means needs at least 1 point, not points={self.points}")
+        if self.points != "all" and (not isinstance(self.points, int) or self.points < 1):
+            raise ConfigError(f'k-means needs at least 1 point, or "all", not points={self.points!r}')
         if self.matching not in (None, *MATCHINGS):
             raise ConfigError(f"matching must be one of {', '.join(MATCHINGS)}, not {self.matching!r}")
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.data.catalog import LabelledImages
+from selfseg.data.catalog import LabelledImages, cropped_ids
 from selfseg.data.images import resize_short_side
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadMask, ConfigError, DataError
@@ -151,13 +151,14 @@ def saliency_finder(embedder: Embedder, config: ObjectsConfig, resolution: int |
     return find
 
 
-def mask_finder(extract: Callable[[NDArray[np.uint8]], Tensor], folder: Path) -> Finder:
+def mask_finder(extract: Callable[[NDArray[np.uint8]], Tensor], folder: Path, crop: int | None = None) -> Finder:
     """The objects of a folder of masks, several per image.
 
     Args:
         extract: gives an image's embedding.
         folder: of masks as `selfseg.data.mask_files` reads them, or with one for each split. An image without a mask,
             or with an empty one, has no object.
+        crop: of the images, whose masks are resized and cropped in the same way (`LabelledImages.cropped`).
 
     Raises:
         DataError: if there is no such folder.
@@ -171,12 +172,14 @@ def mask_finder(extract: Callable[[NDArray[np.uint8]], Tensor], folder: Path) ->
         embedding = extract(image).cpu()
         height, width = image.shape[:2]
         try:
-            ids = masks.get(name, height, width)
+            ids = masks.get(name, height, width) if crop is None else cropped_ids(masks.read(name), crop)
         except BadMask as error:
             if error.reason not in ("missing", "empty"):
                 raise
             ids = np.full((height, width), -1, np.int32)
-        count = int(ids.max()) + 1
+        kept = np.unique(ids[ids >= 0])  # a crop may leave one out
+        ids = np.where(ids >= 0, np.searchsorted(kept, ids), -1)
+        count = len(kept)
         # The share of each cell that an object covers.
         inside = torch.from_numpy(ids)[None] == torch.arange(count)[:, None, None]  # (n, H, W)
         weight = F.adaptive_avg_pool2d(inside.float(), (embedding.shape[1], embedding.shape[2]))

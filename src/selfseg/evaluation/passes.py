@@ -8,8 +8,11 @@ protocol) before it takes the next.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +31,7 @@ from selfseg.ops.linear import linear
 Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""
 
-_MEMORY = 1 << 30  # bytes, at most, of drawn vectors of either kind
+_MEMORY = 1 << 30  # bytes, at most, of drawn vectors of either kind, unless all are asked for
 _MANY = 32  # outputs, from which on it pays to ask which of them can win at all
 _SCORES = 1 << 20  # scores at label resolution held at a time; 4 MB stay in a core's cache
 
@@ -95,18 +98,20 @@ class Samples:
         pixels: (M, D) float32, the embedding interpolated at labelled pixels; for the linear layer.
         labels: (M,) int64 of those pixels, in [0, C).
         tally: what was met.
+        cells_seen: how many cells the split's embeddings have in all.
     """
 
     cells: Tensor
     pixels: Tensor
     labels: Tensor
     tally: Tally
+    cells_seen: int = 0
 
 
 def sample(
     extractor: Extractor,
     data: LabelledImages,
-    cells: int,
+    cells: int | Literal["all"],
     pixels: int,
     seed: int = 0,
     progress: Progress | None = None,
@@ -116,29 +121,72 @@ def sample(
     Args:
         extractor: what to measure.
         data: the split.
-        cells: about how many embedding cells to draw in all; 0 = none.
+        cells: about how many embedding cells to draw in all; 0 = none, "all" = every one.
         pixels: about how many labelled pixels to draw in all; 0 = none.
         seed: the draw is a pure function of it and the image's place in the split.
         progress: called after each image.
 
     Returns:
         The samples; fewer than asked where images have fewer cells or labels, or where they would take more than
-        1 GiB (400,000 vectors of 671 dimensions still fit).
+        1 GiB (400,000 vectors of 671 dimensions still fit). That limit is not for "all".
+
+    Raises:
+        ConfigError: if "all" cells would take more memory than is free, which the first image tells.
     """
     tally = Tally(labels=np.zeros(len(data.class_names), np.int64))
     drawn_cells, drawn_pixels, drawn_labels = [], [], []
+    seen, free = 0, _free_memory() if cells == "all" else None
     for index, _, embedding, label in embeddings(extractor, data, tally, f"sample {extractor.name}", progress):
         generator = np.random.default_rng([seed, index])
         flat = embedding.flatten(1)  # (D, hw)
-        fit_in = _MEMORY // (4 * len(flat))
-        per_image = [-(-min(wanted, fit_in) // len(data)) for wanted in (cells, pixels)]
-        chosen = generator.choice(flat.shape[1], min(per_image[0], flat.shape[1]), replace=False)
-        drawn_cells.append(flat[:, torch.from_numpy(chosen).to(flat.device)].T.cpu())
+        seen += flat.shape[1]
+        per_image = [
+            flat.shape[1] if wanted == "all" else -(-min(wanted, _MEMORY // (4 * len(flat))) // len(data))
+            for wanted in (cells, pixels)
+        ]
+        if free is not None:
+            _check_room(round(seen / tally.images * len(data)), len(flat), free)
+        if cells == "all":
+            drawn_cells.append(flat.T.cpu())
+        else:
+            chosen = generator.choice(flat.shape[1], min(per_image[0], flat.shape[1]), replace=False)
+            drawn_cells.append(flat[:, torch.from_numpy(chosen).to(flat.device)].T.cpu())
         labelled = np.flatnonzero(label != VOID) if per_image[1] else np.zeros(0, np.int64)
         places = generator.choice(labelled, min(per_image[1], len(labelled)), replace=False)
         drawn_pixels.append(at_pixels(embedding, places, label.shape).cpu())
         drawn_labels.append(torch.from_numpy(label.reshape(-1)[places].astype(np.int64)))
-    return Samples(torch.cat(drawn_cells), torch.cat(drawn_pixels), torch.cat(drawn_labels), tally)
+    return Samples(torch.cat(drawn_cells), torch.cat(drawn_pixels), torch.cat(drawn_labels), tally, seen)
+
+
+def _check_room(cells: int, dim: int, free: int) -> None:
+    """Raise unless so many cells can be held twice: while they are joined, and as k-means centres its own."""
+    needed = 2 * 4 * cells * dim
+    if needed > free:
+        raise ConfigError(
+            f"all {cells:,} cells of {dim} dimensions would take {needed / 2**30:.1f} GiB (twice 4 bytes each) but "
+            f"{free / 2**30:.1f} GiB are free; give a number of points (100,000 is usual), or a lower resolution"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be taken without swapping; None where the system doesn't tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all that there is, e.g. of a Mac
+        except (AttributeError, OSError, ValueError):
+            return None
+    try:  # a container may have less than its machine
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        cached = next(
+            int(line.split()[1]) for line in (group / "memory.stat").open() if line.startswith("inactive_file")
+        )
+        return max(0, min(free, int((group / "memory.max").read_text()) - used + cached))
+    except (OSError, StopIteration, ValueError):
+        return free
 
 
 def count(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from selfseg.data.catalog import LabelledImages
 from selfseg.evaluation.coco import DetectionResult
 from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.passes import Tally
+from selfseg.files import read_json, write_text
 from selfseg.show.results import read_results as read_results
 from selfseg.types import EvalResult
 
@@ -112,7 +114,7 @@ def result_of(
         matching=matching,
         k=k,
         resolution=resolution,
-        crop="none",
+        crop="none" if measured.crop is None else str(measured.crop),
         crf=crf,
         seeds=seeds,
         counts={
@@ -142,12 +144,33 @@ def result_name(result: EvalResult | DetectionResult) -> str:
     asked = []
     if isinstance(result, EvalResult):
         asked = [f"k{result.k}" if result.k is not None else ""]
+        asked += [f"crop{result.crop}" if result.crop != "none" else ""]
         asked += ["crf" if result.crf else ""]
         asked += [f"labels{result.labels:g}" if result.labels is not None else ""]
         asked += [f"{len(result.class_names)}classes" if result.options.get("classes") else ""]
         asked += [f"fit-{result.fit_split}" if result.fitted_elsewhere else ""]
     parts = [result.dataset, result.split, result.protocol, *asked, result.what]
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
+
+
+TRIVIAL = ("most frequent class", "colour", "colour + position", "untrained")
+"""What baselines that learned nothing are called, see `selfseg.evaluation.baselines`."""
+
+
+def write_table(folder: Path) -> Path:
+    """Write FOLDER/table.md, the `markdown_table` of all results that lie in the folder, and return its path.
+
+    Other JSON files may lie there too, and are left out: an evaluation that is done must not fail for them.
+
+    Raises:
+        StorageError: if it can't be written.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            found.append(EvalResult.from_dict(read_json(path)))
+    write_text(folder / "table.md", markdown_table(found))
+    return folder / "table.md"
 
 
 def format_table(results: Iterable[EvalResult]) -> Table:
@@ -162,11 +185,74 @@ def format_table(results: Iterable[EvalResult]) -> Table:
     table.add_column("embedding")
     for column in columns:
         table.add_column(column, justify="right")
-    for what in dict.fromkeys(r.what for r in results):
-        row = {column_of(r): _cell(r) for r in results if r.what == what}
-        constant = next((_cell(r) for r in results if r.what == what and r.protocol == "constant"), "")
-        table.add_row(what, *(row.get(column, constant) for column in columns))
+    for row in _rows(results, columns):
+        table.add_row(*row)
     return table
+
+
+def _rows(results: Sequence[EvalResult], columns: Sequence[str]) -> list[list[str]]:
+    """For each thing measured its name and a cell per column; a constant stands in all columns of its crop."""
+    crops = {column_of(r): r.crop for r in results if r.protocol != "constant"}
+    rows = []
+    for what in dict.fromkeys(r.what for r in results):
+        own = {column_of(r): _cell(r) for r in results if r.what == what}
+        constant = {r.crop: _cell(r) for r in results if r.what == what and r.protocol == "constant"}
+        rows.append([what, *(own.get(column) or constant.get(crops.get(column, ""), "") for column in columns)])
+    return rows
+
+
+def markdown_table(results: Iterable[EvalResult]) -> str:
+    """Results as Markdown: for each split of a data set the table of `format_table`, and the IoU of each class.
+
+    Args:
+        results: any; those on other data, or of other classes, get tables of their own.
+
+    Returns:
+        Text that ends with a line break; "" without results. The tables of classes are of the embedder's rows, or of
+        all but the trivial baselines' where there is none; "-" is a class with neither truth nor prediction.
+
+    Example:
+        >>> markdown_table([])
+        ''
+    """
+    groups: dict[tuple[str, str, tuple[str, ...]], list[EvalResult]] = {}
+    for result in results:
+        groups.setdefault((result.dataset, result.split, result.class_names), []).append(result)
+    return "\n".join(_markdown_group(group) for group in groups.values())
+
+
+def _markdown_group(results: Sequence[EvalResult]) -> str:
+    first = results[0]
+    columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
+    lines = [f"## {first.dataset} {first.split}, {len(first.class_names)} classes", ""]
+    if columns:
+        lines += ["mIoU ± standard deviation over seeds / pixel accuracy, fractions.", ""]
+    else:
+        columns = list(dict.fromkeys(map(column_of, results)))
+    lines += _markdown_rows(["embedding", *columns], _rows(results, columns))
+    told = [r for r in results if r.what == "embedder"] or [r for r in results if r.what not in TRIVIAL]
+    if told:
+        alone = len({r.what for r in told}) == 1
+        heads = [column_of(r) if alone else f"{r.what}: {column_of(r)}" for r in told]
+        classes = [
+            [name, *("-" if r.class_iou[i] is None else f"{r.class_iou[i]:.3f}" for r in told)]
+            for i, name in enumerate(first.class_names)
+        ]
+        lines += ["", f"IoU of each class, {told[0].what}:" if alone else "IoU of each class:", ""]
+        lines += _markdown_rows(["class", *heads], classes)
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(cell: str) -> str:
+    """Without what would end a cell (a pipe), a row (a line break) or begin a tag."""
+    return re.sub(r"([|<])", r"\\\1", " ".join(cell.split()))
+
+
+def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+    return [line(head), f"|---|{'---:|' * (len(head) - 1)}", *map(line, rows)]
 
 
 def column_of(result: EvalResult) -> str:
@@ -174,6 +260,7 @@ def column_of(result: EvalResult) -> str:
     if result.labels is not None:
         return f"{result.protocol} {result.labels:g} %"
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+    name = f"{name}, crop {result.crop}" if result.crop != "none" else name
     name = f"{name} + CRF" if result.crf else name
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 

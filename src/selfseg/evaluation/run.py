@@ -31,7 +31,7 @@ from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.prototypes import PrototypesConfig
 from selfseg.evaluation.references import is_reference, load_reference, of_reference, parse_reference
 from selfseg.evaluation.results import format_table as format_table
-from selfseg.evaluation.results import recipe_hash, result_name
+from selfseg.evaluation.results import recipe_hash, result_name, write_table
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, OF_OBJECTS, EvaluationConfig, Protocol, Sheet
 from selfseg.files import write_json
 from selfseg.inference import choose_device, load
@@ -56,6 +56,7 @@ def evaluate(
     position: float = 0.0,
     device: str | None = None,
     fit_data: Path | str | None = None,
+    crop: int | None = None,
     clusters: ClustersConfig | None = None,
     linear: LinearConfig | None = None,
     prototypes: PrototypesConfig | None = None,
@@ -68,8 +69,8 @@ def evaluate(
 
     Args:
         run: a run's folder, whose `embedder/` is measured and whose `results/` gets one JSON file per protocol, k and
-            thing measured; or `timm:NAME[:WEIGHTS]` (`selfseg.evaluation.references`), an embedder or any extractor,
-            and nothing is written but to `out`.
+            thing measured, and `table.md` of all that lie there; or `timm:NAME[:WEIGHTS]`
+            (`selfseg.evaluation.references`), an embedder or any extractor, and nothing is written but to `out`.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.catalog`.
         protocols: any of "clusters", "linear", "prototypes" (of a run or an extractor that has some), "objects" and
             "retrieval" (of an embedder with a saliency head, or with masks).
@@ -77,7 +78,7 @@ def evaluate(
             as many as they are.
         seeds: how many (0, 1, ...), or which.
         resolution: short side in px that images are resized to; None = the embedder's own, native for baselines, and
-            320 for prototypes. Labels always keep their size.
+            320 for prototypes; with a crop its side. Labels keep their size, or the crop's.
         fit_split: the split that clusters and the linear layer are fitted on; not looked at for prototypes alone.
         split: the split that is measured.
         baselines: also measure raw colour, colour + position and the most frequent class.
@@ -89,6 +90,8 @@ def evaluate(
         device: "auto", "cpu", "cuda", ...; None = "auto" for a run, and where it is for an embedder.
         fit_data: another data set of the same classes, whose `fit_split` is learned from; what the linear layer then
             has is of the protocol "domain".
+        crop: measure in a centre square of this many px, as the field does at 320: images and labels of both splits are
+            resized to this short side and cropped (`selfseg.data.catalog.LabelledImages.cropped`).
         clusters: further options of the `clusters` protocol.
         linear: further options of the `linear` protocol.
         prototypes: further options of the `prototypes` protocol.
@@ -118,12 +121,13 @@ def evaluate(
         linear=linear or LinearConfig(),
         crf=crf,
     )
+    resolution = resolution or crop
     folder = None if is_reference(run) or not isinstance(run, str | Path) else Path(run)
     source = open_source(run, device)
     of_objects = [name for name in config.protocols if name in OF_OBJECTS]
     of_pixels = tuple(name for name in config.protocols if name not in OF_OBJECTS)
     others = tuple(name for name in of_pixels if name != "prototypes")
-    finder, side = _finder(source, objects or ObjectsConfig(), resolution) if of_objects else (None, "native")
+    finder, side = _finder(source, objects or ObjectsConfig(), resolution, crop) if of_objects else (None, "native")
     extractors: list[Extractor] = []
     if isinstance(source, Embedder):
         learned = None
@@ -147,6 +151,8 @@ def evaluate(
 
     measured = open_labelled(data, split)
     fit = open_labelled(fit_data or data, fit_split) if others or of_objects else measured
+    if crop is not None:
+        measured, fit = measured.cropped(crop), fit.cropped(crop)
     made_by = recipe_hash(folder) if folder else ""
     where = Path(out) if out is not None else None if folder is None else folder / "results"
     results: list[EvalResult] = []
@@ -166,6 +172,8 @@ def evaluate(
             finder, fit, measured, objects, of_objects, k, config.seeds, baselines, side, made_by, progress
         )
         keep([result for result in made if not of_pixels or result.protocol != "constant"])
+    if where is not None:
+        write_table(where)
     return results
 
 
@@ -224,14 +232,16 @@ def evaluate_extractors(
     return results
 
 
-def _finder(source: object, config: ObjectsConfig, resolution: int | None) -> tuple[Finder, int | str]:
+def _finder(
+    source: object, config: ObjectsConfig, resolution: int | None, crop: int | None
+) -> tuple[Finder, int | str]:
     """Where objects are found, and the resolution of the images for it."""
     if isinstance(source, Embedder):
         source = source if config.masks is None else embedder_extractor(source, resolution)
     if isinstance(source, Embedder):
         return saliency_finder(source, config, resolution), resolution or source.resolution or "native"
     if isinstance(source, Extractor) and config.masks is not None:
-        return mask_finder(source.extract, config.masks), source.resolution
+        return mask_finder(source.extract, config.masks, crop), source.resolution
     raise ConfigError("objects of an extractor without a saliency head need masks: ObjectsConfig(masks=FOLDER)")
 
 

@@ -17,7 +17,7 @@ from selfseg.evaluation.clusters import VERSION as CLUSTERS_VERSION
 from selfseg.evaluation.confusion import VOID
 from selfseg.evaluation.features import Extractor
 from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
-from selfseg.evaluation.linear import LinearConfig, fit_linear
+from selfseg.evaluation.linear import LinearConfig, LinearHead, fit_linear
 from selfseg.evaluation.passes import AffineHead, Progress, RefinedHead, Tally, count, predict, sample
 from selfseg.evaluation.prototypes import VERSION as PROTOTYPES_VERSION
 from selfseg.evaluation.prototypes import matching_for, prototype_head
@@ -40,7 +40,8 @@ class EvaluationConfig:
     Attributes:
         protocols: any of "clusters", "linear", "prototypes" (and, for `evaluate`, "objects", "retrieval").
         k: numbers of clusters; None = the number of classes, and 64.
-        seeds: k-means seeds that the mean is over; the linear layer takes the first three of them.
+        seeds: k-means seeds that the mean is over; the linear layer takes the first three of them, the first with
+            L-BFGS, which draws nothing.
         clusters: how clusters are fitted and named; prototypes are named by it too.
         linear: how the linear layer is trained.
         crf: also measure every protocol of pixels with its probabilities refined by this CRF; None = without alone.
@@ -129,10 +130,11 @@ class Sheet:
         config, classes = self.config, len(self.names)
         with_clusters, with_linear = "clusters" in self.protocols, "linear" in self.protocols
         heads: dict[tuple[int | Protocol, int], AffineHead] = {}  # by k or protocol, and seed
+        probes: list[LinearHead] = []
         if "prototypes" in self.protocols:  # what can't work fails before the passes
             heads["prototypes", 0] = prototype_head(self.extractor)
         ks: tuple[int, ...] = ()
-        linear_seeds = config.seeds[:LINEAR_SEEDS] if with_linear else ()
+        linear_seeds = config.seeds[: LINEAR_SEEDS if config.linear.seeded else 1] if with_linear else ()
         spherical = self.extractor.normalised if config.clusters.spherical is None else config.clusters.spherical
         options: dict[str, dict[str, Any]] = {"clusters": {}, "linear": {}}
         if with_clusters or with_linear:
@@ -150,11 +152,15 @@ class Sheet:
                 for seed in config.seeds:
                     heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
             for seed in linear_seeds:
-                heads["linear", seed] = fit_linear(
+                heads["linear", seed] = layer = fit_linear(
                     drawn.pixels, drawn.labels, classes, config.linear, seed, max(drawn.tally.images, 1)
                 )
+                probes.append(layer)
             options["clusters"] = {**asdict(config.clusters), "points": len(drawn.cells), "spherical": spherical}
+            options["clusters"]["cells"] = drawn.cells_seen  # as many as points: all of them
             options["linear"] = {**asdict(config.linear), "pixels": len(drawn.pixels)}
+            for figure in ("loss", "gradient", "steps") if probes else ():
+                options["linear"][f"first_{figure}"] = getattr(probes[0], figure)
             del drawn  # up to 1 GiB
         refined: list[RefinedHead] = []
         if config.crf is not None:

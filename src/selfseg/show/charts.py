@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: crisp at any size, in the page's own colours, without a plotting library in the page."""
+"""Charts as inline SVG: crisp at any size, in the page's own colours, without a plotting library in the page."""
 
 from __future__ import annotations
 
@@ -204,6 +204,130 @@ def points_chart(
     return "".join([*parts, "</svg>"])
 
 
+_NAMED = 40  # classes, up to which a confusion has names and figures
+_LONGEST = 18  # letters of a name that are shown
+_LEVELS = 25  # shades of a confusion without figures
+
+
+def confusion_chart(
+    confusion: Sequence[Sequence[float]], names: Sequence[str], title: str, columns: Sequence[str] | None = None
+) -> str:
+    """Which class was taken for which, as an SVG element: each row's shares of its sum, in percent.
+
+    Up to 40 classes have their names and figures, and a tooltip at each cell; of more every tenth is numbered.
+    Shares below half a percent are left blank, and so is a row without any pixel. The picture is as wide as it needs
+    to be (about 300 to 900 px) and shrinks with the page.
+
+    Args:
+        confusion: (C, K) counts, at least 0; rows = truth, columns = prediction.
+        names: C names of the rows.
+        title: what is shown.
+        columns: K names of the columns; the rows' if None.
+
+    Returns:
+        SVG, or an empty string without any class.
+
+    Raises:
+        ValueError: if names and confusion differ in size.
+
+    Example:
+        >>> confusion_chart([[3, 1], [0, 4]], ["sky", "road"], "val").count(">75<")
+        1
+    """
+    columns = names if columns is None else columns
+    if len(confusion) != len(names) or any(len(row) != len(columns) for row in confusion):
+        raise ValueError(
+            f"a confusion of {len(confusion)} rows can't have {len(names)} names and {len(columns)} columns"
+        )
+    if not names or not columns:
+        return ""
+    most = max(len(names), len(columns))
+    named = most <= _NAMED
+    cell = (44 if most <= 12 else 34 if most <= 22 else 23) if named else max(2.0, 720 / most)
+    letters = [min(len(name), _LONGEST) for name in (*names, *columns)] if named else [4]
+    left = 34 + 7.2 * max(letters)
+    top = 30 + (0.75 * 7.2 * max(letters[len(names) :] or letters) if named else 8)  # names lean by 45 degrees
+    right = left + cell * len(columns) + 8
+    if named:  # a long name reaches out over the last column
+        ends = (left + (j + 0.5) * cell + 0.75 * 7.2 * letters[len(names) + j] for j in range(len(columns)))
+        right = max(right, *ends)
+    width, height = right, top + cell * len(names) + 6
+    parts = [
+        f'<svg class="chart confusion" viewBox="0 0 {width:.0f} {height:.0f}" style="max-width: {width:.0f}px" '
+        f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        f'<text class="tick" x="{left + cell * len(columns) / 2:.1f}" y="12" text-anchor="middle">predicted</text>'
+        f'<text class="tick" transform="translate(12 {top + cell * len(names) / 2:.1f}) rotate(-90)" '
+        f'text-anchor="middle">truth</text>'
+        f'<rect class="frame" x="{left:.1f}" y="{top:.1f}" width="{cell * len(columns):.1f}" '
+        f'height="{cell * len(names):.1f}"/>'
+    ]
+    parts += _class_labels(names, columns, left, top, cell, named)
+    shares = [[value / (sum(row) or 1) for value in row] for row in confusion]
+    if named:
+        size = 12 if cell > 30 else 10
+        for i, row in enumerate(shares):
+            for j, share in enumerate(row):
+                if share < 0.005:
+                    continue
+                x, y = left + j * cell, top + i * cell
+                shown = f"{100 * share:.0f}"
+                parts.append(
+                    f"<g><title>{escape(names[i])} taken for {escape(columns[j])}: {100 * share:.1f} %</title>"
+                    f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" width="{cell}" height="{cell}" '
+                    f'fill-opacity="{share:.2f}"/><text class="value{" light" if share > 0.7 else ""}" '
+                    f'font-size="{size}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 0.36 * size:.1f}" '
+                    f'text-anchor="middle">{shown}</text></g>'
+                )
+        if columns is names:  # what should be full is marked, also where it is blank
+            parts += [
+                f'<rect class="frame" x="{left + i * cell:.1f}" y="{top + i * cell:.1f}" width="{cell}" '
+                f'height="{cell}"/>'
+                for i in range(len(names))
+            ]
+    else:  # one path for each shade: some 29,000 cells of 171 classes are too many elements
+        places: dict[int, list[str]] = {}
+        for i, row in enumerate(shares):
+            for j, share in enumerate(row):
+                if share >= 0.005:
+                    level = max(1, round(share * _LEVELS))
+                    places.setdefault(level, []).append(f"M{j} {i}h1v1h-1z")
+        parts.append(f'<g transform="translate({left:.1f} {top:.1f}) scale({cell:.4f})">')
+        for level, squares in sorted(places.items()):
+            parts.append(f'<path class="cell" fill-opacity="{level / _LEVELS:.2f}" d="{"".join(squares)}"/>')
+        parts.append("</g>")
+    return "".join([*parts, "</svg>"])
+
+
+def _class_labels(
+    names: Sequence[str], columns: Sequence[str], left: float, top: float, cell: float, named: bool
+) -> list[str]:
+    """The names, or the number of every tenth class, of a confusion's rows and columns."""
+    parts = []
+    for i, name in enumerate(names):
+        if named or i % 10 == 0:
+            text = _short(name) if named else str(i)
+            parts.append(
+                f'<text class="tick" x="{left - 7:.1f}" y="{top + (i + 0.5) * cell + 4:.1f}" text-anchor="end">'
+                f"{escape(text)}<title>{escape(name)}</title></text>"
+            )
+    for j, name in enumerate(columns):
+        if named:
+            place = f"translate({left + (j + 0.5) * cell:.1f} {top - 7:.1f}) rotate(-45)"
+            parts.append(
+                f'<text class="tick" transform="{place}">{escape(_short(name))}<title>{escape(name)}</title></text>'
+            )
+        elif j % 10 == 0:
+            parts.append(
+                f'<text class="tick" x="{left + (j + 0.5) * cell:.1f}" y="{top - 6:.1f}" text-anchor="middle">{j}'
+                f"<title>{escape(name)}</title></text>"
+            )
+    return parts
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
 _ALONE = """<style>
 svg { background: #fff; font-family: sans-serif; } .grid { stroke: #e4e1db; }
 .tick { fill: #6b6862; font-size: 11.5px; }
@@ -211,6 +335,7 @@ svg { background: #fff; font-family: sans-serif; } .grid { stroke: #e4e1db; }
 .dot { fill: #2f5fd0; stroke: #2f5fd0; stroke-width: 1.6; } .dot.other { fill: #fff; stroke: #6b6862; }
 .spread { fill: none; stroke: #2f5fd0; stroke-width: 1.4; } .spread.other { stroke: #6b6862; }
 .reference { stroke: #6b6862; stroke-width: 1.2; stroke-dasharray: 2 4; }
+.cell { fill: #2f5fd0; } .value { fill: #1d1c1a; } .value.light { fill: #fff; } .frame { fill: none; stroke: #e4e1db; }
 </style>"""
 
 

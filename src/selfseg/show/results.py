@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from selfseg.files import read_json
-from selfseg.show.charts import Curve, points_chart
+from selfseg.show.charts import Curve, confusion_chart, points_chart
 from selfseg.types import EvalResult
 
 
@@ -38,6 +40,7 @@ class Comparison:
         fine_print: one sentence per column on how it was measured.
         class_names: C names.
         class_rows: (what, column, C fractions or None) of the rows that are the run's own.
+        confusions: (column, and what where there are several, SVG, fine print) of the same rows.
     """
 
     title: str
@@ -46,6 +49,7 @@ class Comparison:
     fine_print: tuple[str, ...]
     class_names: tuple[str, ...]
     class_rows: tuple[tuple[str, str, tuple[float | None, ...]], ...]
+    confusions: tuple[tuple[str, Markup, str], ...] = ()
 
     def class_iou_of(self, column: str) -> list[tuple[str, tuple[float | None, ...]]]:
         """(what, C fractions or None) of the rows that have a result in a column."""
@@ -154,12 +158,14 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
     # A constant prediction has no protocol of its own: it stands in every column.
     measured = [result for result in results if result.protocol != "constant"] or list(results)
     measured.sort(key=lambda result: result.labels or 0.0)  # file names have 100 before 25
-    constants = {result.what: result for result in results if result.protocol == "constant"}
+    constants = [result for result in results if result.protocol == "constant"]
+    crops = {_column(result): result.crop for result in measured}
     columns = list(dict.fromkeys(_column(result) for result in measured))
     by_place = {(result.what, _column(result)): result for result in measured}
-    for what, result in constants.items():
+    for result in constants:
         for column in columns:
-            by_place.setdefault((what, column), result)
+            if crops[column] == result.crop:
+                by_place.setdefault((result.what, column), result)
     best = {
         column: max(result.metrics["miou"] for (_, other), result in by_place.items() if other == column)
         for column in columns
@@ -187,7 +193,22 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
         fine_print=tuple(dict.fromkeys(_fine_print(result) for result in measured)),
         class_names=first.class_names,
         class_rows=tuple((r.what, _column(r), r.class_iou) for r in measured if r.what in own),
+        confusions=tuple(_confusion(r, len(own) > 1) for r in measured if r.what in own),
     )
+
+
+def _confusion(result: EvalResult, several: bool) -> tuple[str, Markup, str]:
+    """The heading, the picture and what to know of it."""
+    heading = f"{result.what}, {_column(result)}" if several else _column(result)
+    title = f"{heading}: {result.dataset}, {result.split}"
+    notes = [f"Seed {result.seeds[0]}, the first of {len(result.seeds)}."] if len(result.seeds) > 1 else []
+    if left_out := result.counts.get("unassigned", 0):
+        notes.append(f"{left_out:,} pixels of clusters without a class are left out.")
+    missing = [name for name, row in zip(result.class_names, result.confusion, strict=True) if not sum(row)]
+    if missing:
+        notes.append(f"Without a pixel: {', '.join(missing)}.")
+    # Made by us of numbers and escaped names.
+    return heading, Markup(confusion_chart(result.confusion, result.class_names, title)), " ".join(notes)
 
 
 def _cell(result: EvalResult, best: float) -> Cell:
@@ -201,6 +222,7 @@ def _column(result: EvalResult) -> str:
         return f"{result.protocol}, {result.labels:g} % of the labels"
     name = result.protocol if result.k is None else f"{result.protocol}, k = {result.k}"
     name = name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
+    name = f"{name}, {result.crop} px crop" if result.crop != "none" else name
     name = f"{name} + CRF" if result.crf else name
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 
