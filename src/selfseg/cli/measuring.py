@@ -125,6 +125,7 @@ def compare(
     baselines: bool = True,
     untrained: bool = False,
     position: float = 0.0,
+    crop: int | None = None,
     count: int = 6,
     device: str = "auto",
 ) -> int:
@@ -145,6 +146,7 @@ def compare(
         baselines: also measure the trivial baselines.
         untrained: also measure the first run's network with random weights.
         position: above 0, also measure each with the pixel's place in the image appended at this weight.
+        crop: measure in a centre square of this many px, to which images and labels are resized.
         count: how many images of the measured split to show.
         device: auto, cpu or cuda.
     """
@@ -167,6 +169,7 @@ def compare(
             baselines=baselines,
             untrained=untrained,
             position=position,
+            crop=crop,
             count=count,
             device=device,
             progress=progress,

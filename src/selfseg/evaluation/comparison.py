@@ -1,6 +1,7 @@
 """Several runs under one protocol, and one page that shows them: nothing is trained.
 
     OUT/compare.html                 the table, and the same images as each of them sees them
+    OUT/compare.md                   the table alone
     OUT/rows/NAME/row.json           what the row was measured by, and its pictures; written last
     OUT/rows/NAME/results/           its results
     OUT/rows/NAME/pictures/          its embeddings and predictions of the shown images
@@ -30,10 +31,10 @@ from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
 from selfseg.evaluation.features import Extractor
 from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.references import is_reference, parse_reference
-from selfseg.evaluation.results import package_version, recipe_hash, result_name
+from selfseg.evaluation.results import markdown_table, package_version, recipe_hash, result_name
 from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source
 from selfseg.evaluation.sheet import OF_OBJECTS, EvaluationConfig, Protocol, Sheet
-from selfseg.files import mark_output, read_json, write_json
+from selfseg.files import mark_output, read_json, write_json, write_text
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import fit_pca
 from selfseg.show.comparison import Drawing, Shown, write_comparison_page
@@ -110,6 +111,7 @@ def compare(
     baselines: bool = True,
     untrained: bool = False,
     position: float = 0.0,
+    crop: int | None = None,
     count: int = 6,
     device: str = "auto",
     progress: Progress | None = None,
@@ -130,6 +132,7 @@ def compare(
         baselines: also measure raw colour, colour + position and the most frequent class.
         untrained: also measure the first run's network with random weights.
         position: above 0, also measure each with the pixel's place appended at this weight.
+        crop: measure in a centre square of this many px, see `selfseg.evaluate`.
         count: how many images of the measured split to show, evenly spread over it.
         device: "auto", "cpu", "cuda", ...
         progress: called after each image as (what, images done, images in all).
@@ -158,7 +161,7 @@ def compare(
             if wrong
             else f"count is {count}; give how many images to show, 1 or more"
         )
-    rows, out = parse_rows(runs), Path(out)
+    rows, out, resolution = parse_rows(runs), Path(out), resolution or crop
     measured = open_labelled(data, split)
     others = tuple(name for name in config.protocols if name != "prototypes")
     # What is missing fails before anything is measured.
@@ -171,6 +174,8 @@ def compare(
     if baselines and others:
         contestants.append(_Contestant(BASELINES, trivial_extractors(resolution), None, {}))
     fit = open_labelled(data, fit_split) if others else measured
+    if crop is not None:
+        measured, fit = measured.cropped(crop), fit.cropped(crop)
     mark_output(out)
     shown = _choose(measured, count)
     results: list[EvalResult] = []
@@ -181,6 +186,7 @@ def compare(
             "name": contestant.name,
             **contestant.identity,
             "resolution": resolution,
+            "crop": crop,
             "data": str(Path(data).resolve()) if Path(data).exists() else str(data),
             "splits": [fit.split, split],
             "shown": [image.name for image in shown],
@@ -193,6 +199,7 @@ def compare(
         results += read_results(folder)
         drawings += [Drawing(**drawing) for drawing in read_json(folder / "row.json")["drawings"]]
     sources = {row.name: row.source for row in rows}
+    write_text(out / "compare.md", markdown_table(results))
     page = write_comparison_page(out, sources, results, shown, drawings, measured.class_names)
     return page, results
 

@@ -20,6 +20,7 @@ from selfseg.evaluation.coco import DetectionResult
 from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.passes import Tally
 from selfseg.files import read_json, write_text
+from selfseg.show.results import column_of as column_of
 from selfseg.show.results import read_results as read_results
 from selfseg.types import EvalResult
 
@@ -253,16 +254,6 @@ def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[s
         return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
 
     return [line(head), f"|---|{'---:|' * (len(head) - 1)}", *map(line, rows)]
-
-
-def column_of(result: EvalResult) -> str:
-    """The name of a result's column in a table, e.g. "clusters k=64, majority"."""
-    if result.labels is not None:
-        return f"{result.protocol} {result.labels:g} %"
-    name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
-    name = f"{name}, crop {result.crop}" if result.crop != "none" else name
-    name = f"{name} + CRF" if result.crf else name
-    return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 
 
 def _cell(result: EvalResult) -> str:

@@ -35,7 +35,7 @@ class Comparison:
 
     Attributes:
         title: data set and split.
-        columns: protocols, e.g. "clusters k=27, hungarian".
+        columns: protocols, see `column_of`.
         rows: (what was measured, whether it is the run's embedder, a cell per column or None).
         fine_print: one sentence per column on how it was measured.
         class_names: C names.
@@ -159,9 +159,9 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
     measured = [result for result in results if result.protocol != "constant"] or list(results)
     measured.sort(key=lambda result: result.labels or 0.0)  # file names have 100 before 25
     constants = [result for result in results if result.protocol == "constant"]
-    crops = {_column(result): result.crop for result in measured}
-    columns = list(dict.fromkeys(_column(result) for result in measured))
-    by_place = {(result.what, _column(result)): result for result in measured}
+    crops = {column_of(result): result.crop for result in measured}
+    columns = list(dict.fromkeys(column_of(result) for result in measured))
+    by_place = {(result.what, column_of(result)): result for result in measured}
     for result in constants:
         for column in columns:
             if crops[column] == result.crop:
@@ -192,14 +192,14 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
         rows=tuple(rows),
         fine_print=tuple(dict.fromkeys(_fine_print(result) for result in measured)),
         class_names=first.class_names,
-        class_rows=tuple((r.what, _column(r), r.class_iou) for r in measured if r.what in own),
+        class_rows=tuple((r.what, column_of(r), r.class_iou) for r in measured if r.what in own),
         confusions=tuple(_confusion(r, len(own) > 1) for r in measured if r.what in own),
     )
 
 
 def _confusion(result: EvalResult, several: bool) -> tuple[str, Markup, str]:
     """The heading, the picture and what to know of it."""
-    heading = f"{result.what}, {_column(result)}" if several else _column(result)
+    heading = f"{result.what}, {column_of(result)}" if several else column_of(result)
     title = f"{heading}: {result.dataset}, {result.split}"
     notes = [f"Seed {result.seeds[0]}, the first of {len(result.seeds)}."] if len(result.seeds) > 1 else []
     if left_out := result.counts.get("unassigned", 0):
@@ -217,12 +217,12 @@ def _cell(result: EvalResult, best: float) -> Cell:
     return Cell(miou, spread, result.metrics.get("accuracy"), miou >= best)
 
 
-def _column(result: EvalResult) -> str:
+def column_of(result: EvalResult) -> str:
+    """The name of a result's column in a table, e.g. "clusters k=64, majority"."""
     if result.labels is not None:
         return f"{result.protocol}, {result.labels:g} % of the labels"
-    name = result.protocol if result.k is None else f"{result.protocol}, k = {result.k}"
-    name = name if result.matching in ("none", "") else f"{name}, {result.matching} matching"
-    name = f"{name}, {result.crop} px crop" if result.crop != "none" else name
+    name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+    name = f"{name}, crop {result.crop}" if result.crop != "none" else name
     name = f"{name} + CRF" if result.crf else name
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 
@@ -233,7 +233,7 @@ def _fine_print(result: EvalResult) -> str:
     fitted = f"fitted on {result.fit_split}" if result.fit_split != "none" else "nothing fitted"
     counts = ", ".join(f"{value:,} {name}" for name, value in result.counts.items())
     return (
-        f"{_column(result)}: {fitted}, measured on {result.split} at {resolution}, "
+        f"{column_of(result)}: {fitted}, measured on {result.split} at {resolution}, "
         f"crop {result.crop}, {'with' if result.crf else 'no'} CRF, {seeds}; {counts}; protocol version "
         f"{result.protocol_version}, selfseg {result.package_version}."
     )
