@@ -175,7 +175,7 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
         names,
         key=lambda what: (
             own.index(what) if what in own else len(own),
-            -max(r.metrics["miou"] for (w, _), r in by_place.items() if w == what),
+            -max((r.metrics["miou"] for (w, _), r in by_place.items() if w == what), default=0.0),
         ),
     )
     rows = []
