@@ -32,8 +32,9 @@ def runs(tmp_path):
 
 
 def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
-    page, results = compare(runs, labelled, tmp_path / "out", k=[4], seeds=2, count=2)
-    alone = evaluate(runs[1], labelled, k=[4], seeds=2)
+    options = {"k": [4], "seeds": 2, "protocols": ["clusters"]}
+    page, results = compare(runs, labelled, tmp_path / "out", count=2, **options)
+    alone = evaluate(runs[1], labelled, **options)
     for result in alone:
         what = {"embedder": "second"}.get(result.what, result.what)
         same = next(r for r in results if (r.what, r.protocol, r.k) == (what, result.protocol, result.k))
@@ -46,6 +47,7 @@ def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
         "most frequent class",
     }
     assert page == tmp_path / "out" / "compare.html"
+    assert (tmp_path / "out" / "compare.md").read_text("utf-8").count("| second |") == 1
 
 
 def test_a_row_is_measured_once_and_again_when_it_changes(runs, labelled, tmp_path, monkeypatch):
@@ -93,6 +95,8 @@ def test_prototypes_are_of_those_that_have_some(runs, labelled, tmp_path):
     _, results = compare(runs, labelled, tmp_path / "out", **options)
     found = {(result.what, result.protocol) for result in results}
     assert found == {("first", "linear"), ("first", "prototypes"), ("second", "linear")}
+    alone = evaluate(runs[0], labelled, protocols=["linear", "prototypes"], seeds=1, baselines=False)
+    assert [replace(result, what="first") for result in alone] == [r for r in results if r.what == "first"]
     with pytest.raises(ConfigError, match="second has no prototypes"):
         compare(runs, labelled, tmp_path / "out", **{**options, "protocols": ["prototypes"]})
 
@@ -133,6 +137,14 @@ def test_what_is_missing_fails_before_anything_is_measured(runs, labelled, tmp_p
     with pytest.raises(RunError, match="there is no run at"):
         compare([*runs, tmp_path / "third"], labelled, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_crop_is_part_of_what_is_measured(runs, labelled, tmp_path):
+    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1, "baselines": False}
+    _, whole = compare(runs[:1], labelled, tmp_path / "out", **options)
+    _, cropped = compare(runs[:1], labelled, tmp_path / "out", **options, crop=64)
+    assert (whole[0].crop, cropped[0].crop, cropped[0].resolution) == ("none", "64", 64)
+    assert cropped[0].counts["pixels"] + cropped[0].counts["void"] == 4 * 64 * 64
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_the_command(run, labelled, capsys):
     words = f"finetune {run} {labelled} --labels 20 100 --splits 1 --steps 1 --batch-size 2 --crop 40 --workers 0"
     assert main([*words.split(), "--device", "cpu"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "finetune 20 %" in said
+    assert "finetune, 20 %" in said
     assert f"selfseg report {run}" in said
     assert main(["finetune", "--help"]) == 0
     assert "--few-last-lr" in capsys.readouterr().out

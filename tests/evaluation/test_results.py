@@ -64,7 +64,7 @@ def test_a_constant_stands_in_the_columns_of_its_crop_alone(tmp_path):
     for index, one in enumerate(results):
         (tmp_path / "results" / f"{index}.json").write_text(json.dumps(one.to_dict()))
     (page,) = compare_results(tmp_path)
-    assert page.columns == ("linear", "linear, 320 px crop")
+    assert page.columns == ("linear", "linear, crop 320")
     assert {what: [cell.miou for cell in cells] for what, _, cells in page.rows}["most frequent class"] == [0.1, 0.3]
     # The file holds all that lies in the folder, and is no result itself.
     path = write_table(tmp_path / "results")
