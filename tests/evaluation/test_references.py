@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from selfseg.errors import CheckpointError, ConfigError
+from selfseg.evaluation.linear import LinearConfig
 from selfseg.evaluation.references import Reference, is_reference, load_reference, parse_reference
 from selfseg.evaluation.run import evaluate
 
@@ -81,7 +82,8 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_a_reference_is_evaluated_and_written_where_asked(labelled, tmp_path):
-    results = evaluate("timm:resnet10t:random", labelled, k=[4], seeds=1, out=tmp_path / "out")
+    quick = LinearConfig(pixels=2000, steps=60, batch=256)
+    results = evaluate("timm:resnet10t:random", labelled, k=[4], seeds=1, linear=quick, out=tmp_path / "out")
     own = [result for result in results if result.what == "resnet10t, random"]
     assert [result.protocol for result in own] == ["clusters", "linear"]
     assert all(result.options["weights"] == "random" for result in own)
