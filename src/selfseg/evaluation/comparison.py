@@ -33,7 +33,7 @@ from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.results import markdown_table, package_version, recipe_hash, result_name
 from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source
-from selfseg.evaluation.sheet import OF_OBJECTS, EvaluationConfig, Protocol, Sheet
+from selfseg.evaluation.sheet import OF_OBJECTS, VERSIONS, EvaluationConfig, Protocol, Sheet
 from selfseg.files import mark_output, read_json, write_json, write_text
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import fit_pca
@@ -192,6 +192,7 @@ def compare(
             "shown": [image.name for image in shown],
             "config": asdict(config),
             "version": package_version(),
+            "protocols": VERSIONS,
         }
         settings = json.loads(json.dumps(settings))
         if not _is_done(folder, settings):

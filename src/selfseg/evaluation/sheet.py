@@ -30,6 +30,11 @@ Protocol = Literal["clusters", "linear", "prototypes", "objects", "retrieval"]
 PROTOCOLS: tuple[Protocol, ...] = ("clusters", "linear", "prototypes", "objects", "retrieval")
 OF_OBJECTS = ("objects", "retrieval")  # a vector per object; the others have one per pixel
 DEFAULT_PROTOCOLS: tuple[Protocol, ...] = ("clusters", "linear")
+VERSIONS: dict[Protocol, int] = {
+    "clusters": CLUSTERS_VERSION,
+    "linear": LINEAR_VERSION,
+    "prototypes": PROTOTYPES_VERSION,
+}
 LINEAR_SEEDS = 3  # of a convex problem: further ones only repeat
 
 
