@@ -55,7 +55,7 @@ def test_help_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[s
     assert all(f" {verb} " in out for verb in cli._VERBS)
 
 
-@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "concepts", "evaluate", "masks", "report"])
+@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "concepts", "evaluate", "compare", "masks", "report"])
 def test_every_verb_has_help_and_refuses_what_it_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     assert f"selfseg {verb}" in said(capsys)[0]
@@ -298,6 +298,35 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
     assert main(["evaluate", "run", "data"]) == 0
     assert seen[1][1]["k"] is None
     assert "fractions" in said(capsys)[0]
+
+
+def test_the_words_of_compare_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.evaluation.comparison", "compare", (Path("out/compare.html"), []))
+    words = (
+        "compare vice=runs/a timm:resnet18:random camvid:/data --out out -k 11 64 --seeds 2 --untrained --linear lbfgs"
+    )
+    assert main(words.split()) == 0
+    ((positional, named),) = seen
+    assert positional == (("vice=runs/a", "timm:resnet18:random"), "camvid:/data", Path("out"))
+    assert callable(named.pop("progress"))
+    assert named == {
+        "protocols": ("clusters", "linear"),
+        "k": (11, 64),
+        "seeds": 2,
+        "split": "val",
+        "fit_split": "train",
+        "resolution": None,
+        "baselines": True,
+        "untrained": True,
+        "position": 0.0,
+        "crop": None,
+        "linear": linear_lbfgs(),
+        "count": 6,
+        "device": "auto",
+    }
+    assert "written: out/compare.html" in said(capsys)[0]
+    assert main("compare runs/a --out out".split()) == 2
+    assert "and the data last" in said(capsys)[1]
 
 
 def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def evaluate(
     from dataclasses import replace
 
     from selfseg.evaluation.clusters import ClustersConfig
-    from selfseg.evaluation.linear import LinearConfig, linear_lbfgs, linear_sgd
+    from selfseg.evaluation.linear import OPTIMIZERS
     from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
     from selfseg.evaluation.results import format_table
     from selfseg.evaluation.run import evaluate as measure
@@ -97,7 +97,7 @@ def evaluate(
             position=position,
             crf=CRFConfig() if crf else None,
             clusters=ClustersConfig(points=points),
-            linear={"adamw": LinearConfig, "sgd": linear_sgd, "lbfgs": linear_lbfgs}[linear](),
+            linear=OPTIMIZERS[linear](),
             fit_data=fit_data,
             objects=replace(
                 ObjectsConfig() if objects == "paper" else reference_objects(),
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def compare(
-    runs: Positional[tuple[str, ...]],
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN... DATA")],
     out: Path,
     protocols: tuple[Literal["clusters", "linear", "prototypes"], ...] = ("clusters", "linear"),
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
@@ -126,6 +126,7 @@ def compare(
     untrained: bool = False,
     position: float = 0.0,
     crop: int | None = None,
+    linear: Literal["adamw", "sgd", "lbfgs"] = "adamw",
     count: int = 6,
     device: str = "auto",
 ) -> int:
@@ -147,10 +148,12 @@ def compare(
         untrained: also measure the first run's network with random weights.
         position: above 0, also measure each with the pixel's place in the image appended at this weight.
         crop: measure in a centre square of this many px, to which images and labels are resized.
+        linear: how the linear layer is trained; sgd is the papers' schedule, lbfgs the optimum itself, and fast.
         count: how many images of the measured split to show.
         device: auto, cpu or cuda.
     """
     from selfseg.evaluation.comparison import compare as measure
+    from selfseg.evaluation.linear import OPTIMIZERS
     from selfseg.evaluation.results import format_table
 
     if len(runs) < 2:
@@ -170,6 +173,7 @@ def compare(
             untrained=untrained,
             position=position,
             crop=crop,
+            linear=OPTIMIZERS[linear](),
             count=count,
             device=device,
             progress=progress,

@@ -29,6 +29,7 @@ from selfseg.data.catalog import LabelledImages, open_labelled
 from selfseg.errors import BadImage, ConfigError, RunError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
 from selfseg.evaluation.features import Extractor
+from selfseg.evaluation.linear import LinearConfig
 from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.results import markdown_table, package_version, recipe_hash, result_name
@@ -112,6 +113,7 @@ def compare(
     untrained: bool = False,
     position: float = 0.0,
     crop: int | None = None,
+    linear: LinearConfig | None = None,
     count: int = 6,
     device: str = "auto",
     progress: Progress | None = None,
@@ -133,6 +135,7 @@ def compare(
         untrained: also measure the first run's network with random weights.
         position: above 0, also measure each with the pixel's place appended at this weight.
         crop: measure in a centre square of this many px, see `selfseg.evaluate`.
+        linear: further options of the `linear` protocol.
         count: how many images of the measured split to show, evenly spread over it.
         device: "auto", "cpu", "cuda", ...
         progress: called after each image as (what, images done, images in all).
@@ -153,6 +156,7 @@ def compare(
         protocols=tuple(protocols),
         k=None if k is None else tuple(k),
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        linear=linear or LinearConfig(),
     )
     wrong = [name for name in config.protocols if name in OF_OBJECTS]
     if wrong or count < 1:

@@ -12,6 +12,7 @@ The ViCE paper says one 1x1 layer, and so does this; the reference implementatio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,6 +98,14 @@ def linear_lbfgs() -> LinearConfig:
     Nothing is left to a schedule or a seed, so one fit serves. No paper's; the loss is the default's.
     """
     return LinearConfig(optimizer="lbfgs")
+
+
+OPTIMIZERS: dict[str, Callable[[], LinearConfig]] = {
+    "adamw": LinearConfig,
+    "sgd": linear_sgd,
+    "lbfgs": linear_lbfgs,
+}
+"""Settings by what the command line calls them."""
 
 
 @dataclass(frozen=True)
