@@ -50,7 +50,7 @@ def test_other_data_have_a_table_of_their_own_and_other_embedders_their_classes(
     text = markdown_table([result(dataset="a"), result("ours", dataset="b"), result("theirs", dataset="b"), CONSTANT])
     titles = ["## a val, 2 classes", "## b val, 2 classes", "## street val, 2 classes"]
     assert [line for line in text.splitlines() if line.startswith("#")] == titles
-    assert "| class | ours: linear | theirs: linear |" in text
+    assert "IoU of each class, linear:\n\n| class | ours | theirs |" in text
     assert text.rstrip().endswith("| most frequent class | 0.100 / 0.750 |")
 
 

@@ -232,16 +232,21 @@ def _markdown_group(results: Sequence[EvalResult]) -> str:
         columns = list(dict.fromkeys(map(column_of, results)))
     lines += _markdown_rows(["embedding", *columns], _rows(results, columns))
     told = [r for r in results if r.what == "embedder"] or [r for r in results if r.what not in TRIVIAL]
-    if told:
-        alone = len({r.what for r in told}) == 1
-        heads = [column_of(r) if alone else f"{r.what}: {column_of(r)}" for r in told]
-        classes = [
-            [name, *("-" if r.class_iou[i] is None else f"{r.class_iou[i]:.3f}" for r in told)]
-            for i, name in enumerate(first.class_names)
-        ]
-        lines += ["", f"IoU of each class, {told[0].what}:" if alone else "IoU of each class:", ""]
-        lines += _markdown_rows(["class", *heads], classes)
+    if len({r.what for r in told}) == 1:
+        lines += _markdown_classes(f"IoU of each class, {told[0].what}:", first, {column_of(r): r for r in told})
+    else:  # a table for each column: beside each other the things measured, which are what is compared
+        for column in dict.fromkeys(map(column_of, told)):
+            rows = {r.what: r for r in told if column_of(r) == column}
+            lines += _markdown_classes(f"IoU of each class, {column}:", first, rows)
     return "\n".join(lines) + "\n"
+
+
+def _markdown_classes(title: str, first: EvalResult, columns: Mapping[str, EvalResult]) -> list[str]:
+    rows = [
+        [name, *("-" if r.class_iou[i] is None else f"{r.class_iou[i]:.3f}" for r in columns.values())]
+        for i, name in enumerate(first.class_names)
+    ]
+    return ["", title, "", *_markdown_rows(["class", *columns], rows)]
 
 
 def _escaped(cell: str) -> str:
