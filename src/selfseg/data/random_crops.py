@@ -85,6 +85,7 @@ class RandomCrops(_Crops):
         ConfigError: if a value can't work.
 
     Example:
+        >>> from selfseg.data.crops import NO_IDS
         >>> plan = RandomCrops(size=32, small_views=1, small_size=16)
         >>> crops = plan.make(np.zeros((60, 80, 3), np.uint8), NO_IDS, np.random.default_rng(0))
         >>> [crop.image.shape for crop in crops]
@@ -151,6 +152,7 @@ class NestedCrops(_Crops):
         ConfigError: if a value can't work.
 
     Example:
+        >>> from selfseg.data.crops import NO_IDS
         >>> plan = NestedCrops(size=32)
         >>> first, second = plan.make(np.zeros((60, 80, 3), np.uint8), NO_IDS, np.random.default_rng(0))
         >>> first.image.shape, second.image.shape, bool((abs(second.to_image[:, :2]) <= first.to_image[:, :2]).all())
