@@ -47,7 +47,10 @@ def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
         "most frequent class",
     }
     assert page == tmp_path / "out" / "compare.html"
-    assert (tmp_path / "out" / "compare.md").read_text("utf-8").count("| second |") == 1
+    lines = (tmp_path / "out" / "compare.md").read_text("utf-8").splitlines()
+    rows = [line.split(" | ")[0] for line in lines if "±" in line and line.startswith("|")]
+    assert rows[:2] == ["| first", "| second"]
+    assert sorted(rows[2:]) == ["| colour", "| colour + position"]
 
 
 def test_a_row_is_measured_once_and_again_when_it_changes(runs, labelled, tmp_path, monkeypatch):
