@@ -143,6 +143,11 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
     return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"})
 
 
+def has_prototypes(run: Path | str) -> bool:
+    """Whether the run's method learned concepts itself."""
+    return (Path(run) / _PROTOTYPES).is_file()
+
+
 def load_prototypes(run: Path | str) -> Tensor:
     """The concepts that the run's method learned itself.
 

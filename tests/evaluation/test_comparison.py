@@ -163,9 +163,39 @@ def test_rows_have_names_of_their_own(tmp_path):
     assert [row.name for row in parse_rows(["a/x", "b/x", "c/y"])] == ["a/x", "b/x", "y"]
     (tmp_path / "lr=0.1").mkdir()
     assert [row.name for row in parse_rows([tmp_path / "lr=0.1"])] == ["lr=0.1"]  # a folder's name, not NAME=RUN
-    for wrong in (["n=a", "n=b"], [f"{BASELINES}=a"], [], ["a", "a"]):
-        with pytest.raises(ConfigError, match=r"names of their own|nothing to compare"):
+    assert parse_rows(["timm:resnet18:ck/epoch=9-step=1.ckpt"])[0].source == "timm:resnet18:ck/epoch=9-step=1.ckpt"
+    names = (BASELINES, "colour", "colour + position", "most frequent class", "embedder", "untrained")
+    for wrong in (["n=a", "n=b"], [], ["a", "a"], ["a", "a + position=b"], *([f"{name}=a"] for name in names)):
+        with pytest.raises(ConfigError, match=r"nothing else in the tables|nothing to compare"):
             parse_rows(wrong)
+
+
+def test_changed_data_or_damaged_rows_are_measured_again(runs, labelled, tmp_path):
+    import cv2
+
+    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1, "baselines": False}
+    out = tmp_path / "out"
+    _, before = compare(runs[:1], labelled, out, **options)
+    (file,) = (out / "rows" / "first" / "results").glob("*.json")
+    for damage in (file.unlink, lambda: file.write_text("{")):
+        damage()
+        assert compare(runs[:1], labelled, out, **options)[1] == before
+    next((out / "rows" / "first" / "pictures").glob("*.png")).unlink()
+    assert compare(runs[:1], labelled, out, **options)[1] == before
+    for path in (labelled / "val" / "labels").glob("*.png"):
+        label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(label == 255, 255, 3 - label).astype(np.uint8))
+    _, after = compare(runs[:1], labelled, out, **options)
+    assert after[0].confusion != before[0].confusion
+
+
+def test_columns_are_in_the_order_that_was_asked_for(runs, labelled, tmp_path):
+    options = {"protocols": ["clusters", "prototypes"], "k": [3, 11], "seeds": 1, "count": 1, "baselines": False}
+    _, results = compare(runs[:1], labelled, tmp_path / "out", **options)
+    assert [(r.protocol, r.k) for r in results] == [("clusters", 3), ("clusters", 11), ("prototypes", 4)]
+    drawings = read_json(tmp_path / "out" / "rows" / "first" / "row.json")["drawings"]
+    kinds = [drawing["kind"] for drawing in drawings]
+    assert len(kinds) == len(set(kinds)) == 4  # one embedding, though prototypes have another resolution
 
 
 def test_names_as_files_stay_different():

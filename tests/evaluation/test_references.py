@@ -7,9 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from selfseg.errors import CheckpointError, ConfigError
+from selfseg.evaluation.baselines import untrained_extractor
+from selfseg.evaluation.features import backbone_extractor
 from selfseg.evaluation.linear import LinearConfig
 from selfseg.evaluation.references import Reference, is_reference, load_reference, parse_reference
 from selfseg.evaluation.run import evaluate
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 
 @pytest.mark.parametrize(
@@ -37,9 +40,8 @@ def test_a_file_gives_the_networks_own_features(tmp_path):
     save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
     embedder = load_reference(Reference("resnet10t", str(tmp_path / "theirs.safetensors")))
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    cfg = theirs.default_cfg
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
-    pixels = (pixels - torch.tensor(cfg["mean"]).view(1, 3, 1, 1)) / torch.tensor(cfg["std"]).view(1, 3, 1, 1)
+    pixels = (pixels - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
     dilated = timm.create_model("resnet10t", pretrained=False, output_stride=16).eval()
     dilated.load_state_dict(theirs.state_dict())
     with torch.no_grad():
@@ -61,6 +63,10 @@ def test_the_colours_are_those_that_timm_says():
     embedder = load_reference(Reference("vit_tiny_patch16_224", "random"))
     assert embedder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert embedder.stride == 16
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    # Further rows of the same network see the same colours.
+    assert torch.equal(backbone_extractor(embedder).extract(image), embedder.embed(image))
+    assert torch.equal(untrained_extractor(embedder, seed=0).extract(image), embedder.embed(image))
 
 
 def test_a_network_without_dilation_keeps_its_stride():

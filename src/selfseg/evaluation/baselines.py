@@ -41,6 +41,7 @@ def untrained_extractor(embedder: Embedder, resolution: int | None = None, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Embedder(embedder.config).eval().to(embedder.mean.device)
+    fresh.mean, fresh.std = embedder.mean, embedder.std  # a reference may have colours of its own
     made = embedder_extractor(fresh, resolution, name="untrained")
     return Extractor(made.name, made.extract, made.normalised, made.resolution, trivial=True)
 

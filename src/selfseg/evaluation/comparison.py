@@ -6,8 +6,8 @@
     OUT/rows/NAME/results/           its results
     OUT/rows/NAME/pictures/          its embeddings and predictions of the shown images
 
-A row that is there, of the same weights, data and settings, is not measured again: the same command goes on with a
-stopped one, and another run can be added to a page.
+A row that is there, of the same weights, files of data and settings, is not measured again: the same command goes on
+with a stopped one, and one that names another run besides adds that run.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfseg.clustering import load_prototypes
+from selfseg.clustering import has_prototypes, load_prototypes
 from selfseg.data.catalog import LabelledImages, open_labelled
-from selfseg.errors import BadImage, ConfigError, RunError
+from selfseg.data.images import ImageCollection
+from selfseg.errors import BadImage, ConfigError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
-from selfseg.evaluation.features import Extractor
+from selfseg.evaluation.features import Extractor, positioned_name
 from selfseg.evaluation.linear import LinearConfig
 from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.references import is_reference, parse_reference
-from selfseg.evaluation.results import markdown_table, package_version, recipe_hash, result_name
+from selfseg.evaluation.results import TRIVIAL, markdown_table, package_version, recipe_hash, result_name
 from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source
 from selfseg.evaluation.sheet import OF_OBJECTS, VERSIONS, EvaluationConfig, Protocol, Sheet
-from selfseg.files import mark_output, read_json, write_json, write_text
+from selfseg.files import mark_output, read_json, sole_use, write_json, write_text
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import fit_pca
 from selfseg.show.comparison import Drawing, Shown, write_comparison_page
 from selfseg.show.pictures import pca_picture, write_image
-from selfseg.show.results import read_results
 from selfseg.types import EvalResult
 
 BASELINES = "baselines"
@@ -64,7 +64,7 @@ def parse_rows(sources: Sequence[Path | str]) -> tuple[Row, ...]:
     """Sources, each SOURCE or NAME=SOURCE; one without a name gets its folder's, with parents where needed.
 
     Raises:
-        ConfigError: for none, or two of one name.
+        ConfigError: for none, two of one name, or one that stands for something else in tables.
 
     Example:
         >>> [row.name for row in parse_rows(["a/vice", "b/vice", "slots=c/slotcon", "timm:resnet18:random"])]
@@ -73,7 +73,8 @@ def parse_rows(sources: Sequence[Path | str]) -> tuple[Row, ...]:
     given: list[tuple[str, str]] = []
     for source in map(str, sources):
         name, equals, rest = source.partition("=")
-        given.append((name, rest) if equals and not Path(source).exists() else ("", source))
+        named = equals and not is_reference(source) and not Path(source).exists()
+        given.append((name, rest) if named else ("", source))
     rows = [Row(name or _own_name(source, 1), source) for name, source in given]
     for depth in range(2, 10):
         twice = {name for name, count in Counter(row.name for row in rows).items() if count > 1}
@@ -82,11 +83,11 @@ def parse_rows(sources: Sequence[Path | str]) -> tuple[Row, ...]:
             for row, (name, _) in zip(rows, given, strict=True)
         ]
     names = [row.name for row in rows]
-    taken = {BASELINES, UNTRAINED}
+    taken = {BASELINES, UNTRAINED, "embedder", *TRIVIAL, *(positioned_name(name) for name in names)}
     wrong = sorted({name for name in names if names.count(name) > 1 or name in taken or not name})
     if wrong or not rows:
         raise ConfigError(
-            f"rows need names of their own, not {', '.join(map(repr, wrong))}; write NAME=RUN"
+            f"rows need names that nothing else in the tables has, not {', '.join(map(repr, wrong))}; write NAME=RUN"
             if wrong
             else "nothing to compare; give at least one run, or timm:NAME"
         )
@@ -145,7 +146,7 @@ def compare(
 
     Raises:
         ConfigError: for options that can't work, or two rows of one name.
-        RunError: if a run holds no embedder. All are opened before any is measured.
+        RunError: if a run holds no embedder, or another process writes to OUT. All are opened before any is measured.
         DataError: see `selfseg.evaluate`.
         StorageError: if the disk is full.
 
@@ -181,7 +182,24 @@ def compare(
     if crop is not None:
         measured, fit = measured.cropped(crop), fit.cropped(crop)
     mark_output(out)
+    with sole_use(out):
+        return _fill(out, rows, contestants, fit, measured, config, resolution, count, progress)
+
+
+def _fill(
+    out: Path,
+    rows: Sequence[Row],
+    contestants: Sequence[_Contestant],
+    fit: LabelledImages,
+    measured: LabelledImages,
+    config: EvaluationConfig,
+    resolution: int | None,
+    count: int,
+    progress: Progress | None,
+) -> tuple[Path, list[EvalResult]]:
+    """Measure the rows that are not there yet, and write the page."""
     shown = _choose(measured, count)
+    data = [_data_digest(fit), _data_digest(measured)]
     results: list[EvalResult] = []
     drawings: list[Drawing] = []
     for contestant in contestants:
@@ -190,19 +208,21 @@ def compare(
             "name": contestant.name,
             **contestant.identity,
             "resolution": resolution,
-            "crop": crop,
-            "data": str(Path(data).resolve()) if Path(data).exists() else str(data),
-            "splits": [fit.split, split],
+            "crop": measured.crop,
+            "data": data,
+            "splits": [fit.split, measured.split],
+            "classes": list(measured.class_names),
             "shown": [image.name for image in shown],
             "config": asdict(config),
             "version": package_version(),
             "protocols": VERSIONS,
         }
         settings = json.loads(json.dumps(settings))
-        if not _is_done(folder, settings):
+        if not _is_done(out, folder, settings):
             _measure(contestant, fit, measured, config, shown, folder, settings, progress)
-        results += read_results(folder)
-        drawings += [Drawing(**drawing) for drawing in read_json(folder / "row.json")["drawings"]]
+        row = read_json(folder / "row.json")
+        results += [EvalResult.from_dict(read_json(folder / "results" / name)) for name in row["results"]]
+        drawings += [Drawing(**drawing) for drawing in row["drawings"]]
     sources = {row.name: row.source for row in rows}
     write_text(out / "compare.md", markdown_table(results))
     page = write_comparison_page(out, sources, results, shown, drawings, measured.class_names)
@@ -236,11 +256,8 @@ def _contestant(
     others = tuple(name for name in config.protocols if name != "prototypes")
     reference = parse_reference(row.source) if is_reference(row.source) else None
     learned = None
-    if "prototypes" in config.protocols and reference is None:
-        try:
-            learned = load_prototypes(row.source)
-        except RunError:  # its method has none
-            learned = None
+    if "prototypes" in config.protocols and reference is None and has_prototypes(row.source):
+        learned = load_prototypes(row.source)
     if learned is None and not others:
         raise ConfigError(f"{row.source} has no prototypes; leave it out, or add another protocol")
     extractors = [
@@ -251,17 +268,19 @@ def _contestant(
         )
         for extractor in embedder_extractors(embedder, others, resolution, position, learned)
     ]
-    identity = {"weights": _digest(embedder), "prototypes": learned is not None, "position": position}
+    digests = [_digest(asdict(embedder.config), embedder.state_dict())]
+    if learned is not None:
+        digests.append(_digest({}, {"prototypes": learned}))
+    identity = {"weights": digests, "position": position}
     made_by = "" if reference else recipe_hash(Path(row.source))
     return _Contestant(row.name, tuple(extractors), embedder, identity, made_by)
 
 
-def _digest(embedder: Embedder) -> str:
-    """Of what an embedder is and has learned."""
-    digest = hashlib.blake2b(json.dumps(asdict(embedder.config), sort_keys=True).encode(), digest_size=16)
-    for key, value in embedder.state_dict().items():
+def _digest(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for key, value in tensors.items():
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -281,11 +300,25 @@ def _choose(measured: LabelledImages, count: int) -> list[Shown]:
     return [chosen[index] for index in sorted(chosen)]
 
 
-def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
+def _is_done(out: Path, folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a row was measured by these settings, and all that was written of it is still there and readable."""
     try:
-        return bool(read_json(folder / "row.json")["settings"] == settings)
+        row = read_json(folder / "row.json")
+        for name in row["results"]:
+            EvalResult.from_dict(read_json(folder / "results" / name))
+        pictures = [out / file for drawing in row["drawings"] for file in drawing["files"]]
+        return bool(row["settings"] == settings) and all(path.is_file() for path in pictures)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _data_digest(data: LabelledImages) -> str:
+    """Of the names, sizes and times of a split's images and labels."""
+    digest = hashlib.blake2b(str(data.root.resolve()).encode(), digest_size=16)
+    labels = ImageCollection(data.root, data.labels)
+    for i, name in enumerate(data.images.names):
+        digest.update(f"{name} {data.images.version(i)} {labels.version(i)}\n".encode())
+    return digest.hexdigest()
 
 
 def _measure(
@@ -311,7 +344,9 @@ def _measure(
     )
 
     def draw(sheet: Sheet) -> None:
-        drawings.extend(_draw(sheet, shown, folder))
+        # A row with prototypes may have two extractors, of two resolutions: one picture of the embedding will do.
+        done = {(drawing.what, drawing.kind) for drawing in drawings}
+        drawings.extend(each for each in _draw(sheet, shown, folder) if (each.what, each.kind) not in done)
 
     results = evaluate_extractors(
         contestant.extractors,
@@ -325,7 +360,8 @@ def _measure(
     )
     for result in results:
         write_json(folder / "results" / result_name(result), result.to_dict())
-    write_json(folder / "row.json", {"settings": settings, "drawings": [asdict(drawing) for drawing in drawings]})
+    row = {"settings": settings, "results": [result_name(result) for result in results]}
+    write_json(folder / "row.json", {**row, "drawings": [asdict(drawing) for drawing in drawings]})
 
 
 def _draw(sheet: Sheet, shown: Sequence[Shown], folder: Path) -> list[Drawing]:

@@ -83,6 +83,7 @@ def backbone_extractor(embedder: Embedder, resolution: int | None = None) -> Ext
         .to(embedder.mean.device)
     )
     bare.backbone = embedder.backbone
+    bare.mean, bare.std = embedder.mean, embedder.std
     return embedder_extractor(bare, resolution, name="backbone")
 
 
@@ -107,11 +108,16 @@ def positioned(extractor: Extractor, weight: float) -> Extractor:
     """An extractor of unit vectors with the pixel's place in the image appended, see `add_position`."""
     return replace(
         extractor,
-        name=f"{extractor.name} + position",
+        name=positioned_name(extractor.name),
         extract=lambda image: add_position(extractor.extract(image), weight),
         normalised=True,
         options={**extractor.options, "position": weight},
     )
+
+
+def positioned_name(name: str) -> str:
+    """What results call `positioned` of an extractor."""
+    return f"{name} + position"
 
 
 def colour(image: NDArray[np.uint8]) -> Tensor:

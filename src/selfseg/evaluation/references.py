@@ -4,9 +4,9 @@
     timm:NAME:random       with random weights
     timm:NAME:FILE         with those of a local file, as `selfseg.nn.backbones.load_backbone` reads them
 
-What is measured is the last stage, normalised to unit length as every embedding is, of images whose colours are
-centred and scaled as timm says for the network. A CNN's last stage has a stride of 16 (dilated; 32 where timm can't),
-a ViT's that of its patches.
+What is measured is the last stage, normalised to unit length as every embedding is. Colours are centred and scaled as
+timm says for its weights; for a file's by ImageNet's mean and deviation, as those of torchvision, MoCo, SwAV and DINO
+want it. A CNN's last stage has a stride of 16 (dilated; 32 where timm can't), a ViT's that of its patches.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def load_reference(reference: Reference, seed: int = 0) -> Embedder:
         source = "imagenet" if reference.weights == "timm" else Path(reference.weights).expanduser()
         load_backbone(embedder.backbone, source, reference.backbone)
     known = timm.models.get_pretrained_cfg(reference.backbone)
-    if known is not None:
+    if known is not None and reference.weights in ("timm", "random"):
         embedder.mean.copy_(torch.tensor(known.mean).view(1, 3, 1, 1))
         embedder.std.copy_(torch.tensor(known.std).view(1, 3, 1, 1))
     return embedder
@@ -93,7 +93,8 @@ def load_reference(reference: Reference, seed: int = 0) -> Embedder:
 
 def of_reference(extractor: Extractor, reference: Reference) -> Extractor:
     """An extractor of `load_reference`'s embedder under the reference's name, with a record of what it is."""
-    name = extractor.name.replace("embedder", reference.name, 1)
+    further = "" if extractor.name.startswith("embedder") else f"{reference.name}: "
+    name = further + extractor.name.replace("embedder", reference.name, 1)
     return replace(extractor, name=name, options={**extractor.options, **asdict(reference)})
 
 

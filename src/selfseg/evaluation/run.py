@@ -136,14 +136,14 @@ def evaluate(
                 raise ConfigError("an embedder alone has no prototypes; give the run's folder, or leave them out")
             learned = load_prototypes(folder)
         extractors += embedder_extractors(source, others, resolution, position, learned, prototypes)
-        if is_reference(run):
-            extractors = [of_reference(extractor, parse_reference(str(run))) for extractor in extractors]
         if backbone and others:
             extractors.append(replace(backbone_extractor(source, resolution), protocols=others))
         if features and others:
             extractors.append(replace(features_extractor(source, resolution), protocols=others))
         if untrained and others:
             extractors.append(untrained_extractor(source, resolution))
+        if is_reference(run):
+            extractors = [of_reference(extractor, parse_reference(str(run))) for extractor in extractors]
     else:
         extractors.append(source)
     if baselines and others:
