@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,19 +33,30 @@ def trivial_extractors(resolution: int | None = None) -> tuple[Extractor, ...]:
 
 
 def untrained_extractor(embedder: Embedder, resolution: int | None = None, seed: int = 0) -> Extractor:
-    """A network like `embedder`, on its device, with random weights that depend on `seed` alone.
+    """`untrained_like` an embedder, as what is measured.
 
     Args:
         embedder: says the architecture.
         resolution: short side in px that images are resized to instead of the embedder's own.
         seed: of the weights.
     """
+    made = embedder_extractor(untrained_like(embedder, seed), resolution, name="untrained")
+    return replace(made, trivial=True)
+
+
+def untrained_like(embedder: Embedder, seed: int = 0) -> Embedder:
+    """A network like `embedder`, on its device, with random weights that depend on `seed` alone.
+
+    Args:
+        embedder: says the architecture, and how colours are centred and scaled.
+        seed: of the weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Embedder(embedder.config).eval().to(embedder.mean.device)
-    fresh.mean, fresh.std = embedder.mean, embedder.std  # a reference may have colours of its own
-    made = embedder_extractor(fresh, resolution, name="untrained")
-    return Extractor(made.name, made.extract, made.normalised, made.resolution, trivial=True)
+    fresh.mean.copy_(embedder.mean)
+    fresh.std.copy_(embedder.std)
+    return fresh
 
 
 def constant_confusion(fit_labels: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:

@@ -28,8 +28,8 @@ from selfseg.clustering import has_prototypes, load_prototypes
 from selfseg.data.catalog import LabelledImages, open_labelled
 from selfseg.data.images import ImageCollection
 from selfseg.errors import BadImage, ConfigError
-from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
-from selfseg.evaluation.features import Extractor, positioned_name
+from selfseg.evaluation.baselines import trivial_extractors, untrained_like
+from selfseg.evaluation.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.linear import LinearConfig
 from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.references import is_reference, parse_reference
@@ -37,6 +37,7 @@ from selfseg.evaluation.results import TRIVIAL, markdown_table, package_version,
 from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source
 from selfseg.evaluation.sheet import OF_OBJECTS, VERSIONS, EvaluationConfig, Protocol, Sheet
 from selfseg.files import mark_output, read_json, sole_use, write_json, write_text
+from selfseg.inference import choose_device
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import fit_pca
 from selfseg.show.comparison import Drawing, Shown, write_comparison_page
@@ -166,16 +167,17 @@ def compare(
             if wrong
             else f"count is {count}; give how many images to show, 1 or more"
         )
-    rows, out, resolution = parse_rows(runs), Path(out), resolution or crop
+    rows, out, resolution, where = parse_rows(runs), Path(out), resolution or crop, choose_device(device)
     measured = open_labelled(data, split)
     others = tuple(name for name in config.protocols if name != "prototypes")
     # What is missing fails before anything is measured.
-    contestants = [_contestant(row, config, resolution, position, device) for row in rows]
+    contestants = [_contestant(row, config, resolution, position) for row in rows]
     if untrained and others:
         like = contestants[0].embedder
         assert like is not None  # only baselines have none
-        extractor = replace(untrained_extractor(like, resolution), name=UNTRAINED)
-        contestants.append(_Contestant(UNTRAINED, (extractor,), like, {"network": asdict(like.config)}))
+        fresh = untrained_like(like)
+        extractor = replace(embedder_extractor(fresh, resolution, name=UNTRAINED), trivial=True)
+        contestants.append(_Contestant(UNTRAINED, (extractor,), fresh, {"network": asdict(like.config)}))
     if baselines and others:
         contestants.append(_Contestant(BASELINES, trivial_extractors(resolution), None, {}))
     fit = open_labelled(data, fit_split) if others else measured
@@ -183,7 +185,7 @@ def compare(
         measured, fit = measured.cropped(crop), fit.cropped(crop)
     mark_output(out)
     with sole_use(out):
-        return _fill(out, rows, contestants, fit, measured, config, resolution, count, progress)
+        return _fill(out, rows, contestants, fit, measured, config, resolution, count, where, progress)
 
 
 def _fill(
@@ -195,6 +197,7 @@ def _fill(
     config: EvaluationConfig,
     resolution: int | None,
     count: int,
+    device: torch.device,
     progress: Progress | None,
 ) -> tuple[Path, list[EvalResult]]:
     """Measure the rows that are not there yet, and write the page."""
@@ -219,7 +222,11 @@ def _fill(
         }
         settings = json.loads(json.dumps(settings))
         if not _is_done(out, folder, settings):
+            if contestant.embedder is not None:  # one at a time: together they may not fit on a GPU
+                contestant.embedder.to(device)
             _measure(contestant, fit, measured, config, shown, folder, settings, progress)
+            if contestant.embedder is not None:
+                contestant.embedder.to("cpu")
         row = read_json(folder / "row.json")
         results += [EvalResult.from_dict(read_json(folder / "results" / name)) for name in row["results"]]
         drawings += [Drawing(**drawing) for drawing in row["drawings"]]
@@ -248,10 +255,8 @@ class _Contestant:
     recipe_hash: str = ""
 
 
-def _contestant(
-    row: Row, config: EvaluationConfig, resolution: int | None, position: float, device: str
-) -> _Contestant:
-    embedder = open_source(row.source, device)
+def _contestant(row: Row, config: EvaluationConfig, resolution: int | None, position: float) -> _Contestant:
+    embedder = open_source(row.source, "cpu")
     assert isinstance(embedder, Embedder)
     others = tuple(name for name in config.protocols if name != "prototypes")
     reference = parse_reference(row.source) if is_reference(row.source) else None
