@@ -21,7 +21,8 @@ def picie_small(images: Path, out: Path) -> Recipe[PiCIEConfig]:
     scratch the paper's softmax without a temperature hardly tells clusters apart; here it has one of 0.2, and the
     embedding is centred and aligned.
 
-    Paper: none (this size is ours). Ours: not run yet. Command: selfseg train picie_small IMAGES --out RUN
+    Paper: none (this size is ours). Ours: 1,000 steps on 367 frames of CamVid, linear .310 mIoU on val, where random
+    weights have .267; never tuned (docs/numbers.md). Command: selfseg train picie_small IMAGES --out RUN
     """
     return Recipe(
         name="picie_small",

@@ -16,7 +16,8 @@ def swav_small(images: Path, out: Path) -> Recipe[SwAVConfig]:
     ResNet-18 at a stride of 16, two crops of 128 px and four of 64, 64 prototypes, a queue of 1,024, sharper
     assignments (epsilon 0.03, as `vice_small`), milder colours, AdamW instead of LARS.
 
-    Paper: none (this size is ours). Ours: not run yet. Command: selfseg train swav_small IMAGES --out RUN
+    Paper: none (this size is ours). Ours: 1,000 steps on 367 frames of CamVid, linear .294 mIoU on val, where random
+    weights have .235; never tuned (docs/numbers.md). Command: selfseg train swav_small IMAGES --out RUN
     """
     return Recipe(
         name="swav_small",
