@@ -43,6 +43,15 @@ def test_a_markdown_table_has_means_deviations_and_classes():
         "|---|---:|---:|\n"
         "| sky | 1.000 | 0.500 |\n"
         "| a\\|b \\<c> | - | - |\n"
+        "\n"
+        "How it was measured:\n"
+        "\n"
+        "- linear: fitted on train, measured on val at native size, crop none, no CRF, 3 seeds; ; protocol version 1, "
+        "selfseg .\n"
+        "- clusters k=2, hungarian: fitted on train, measured on val at native size, crop none, no CRF, 1 seed; ; "
+        "protocol version 1, selfseg .\n"
+        "- linear: fitted on train, measured on val at native size, crop none, no CRF, 1 seed; ; protocol version 1, "
+        "selfseg .\n"
     )
 
 

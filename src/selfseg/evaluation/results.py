@@ -21,6 +21,7 @@ from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.passes import Tally
 from selfseg.files import read_json, write_text
 from selfseg.show.results import column_of as column_of
+from selfseg.show.results import fine_print
 from selfseg.show.results import read_results as read_results
 from selfseg.types import EvalResult
 
@@ -210,7 +211,8 @@ def markdown_table(results: Iterable[EvalResult]) -> str:
 
     Returns:
         Text that ends with a line break; "" without results. The tables of classes are of the embedder's rows, or of
-        all but the trivial baselines' where there is none; "-" is a class with neither truth nor prediction.
+        all but the trivial baselines' where there is none; "-" is a class with neither truth nor prediction. Below
+        stands how each column was measured.
 
     Example:
         >>> markdown_table([])
@@ -238,6 +240,9 @@ def _markdown_group(results: Sequence[EvalResult]) -> str:
         for column in dict.fromkeys(map(column_of, told)):
             rows = {r.what: r for r in told if column_of(r) == column}
             lines += _markdown_classes(f"IoU of each class, {column}:", first, rows)
+    how = dict.fromkeys(fine_print(r) for r in results if r.protocol != "constant")
+    if how:  # more than one line of a column: its rows can't be compared as they stand
+        lines += ["", "How it was measured:", "", *(f"- {_escaped(line)}" for line in how)]
     return "\n".join(lines) + "\n"
 
 

@@ -190,7 +190,7 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
         title=f"{first.dataset}, {first.split}",
         columns=tuple(columns),
         rows=tuple(rows),
-        fine_print=tuple(dict.fromkeys(_fine_print(result) for result in measured)),
+        fine_print=tuple(dict.fromkeys(map(fine_print, measured))),
         class_names=first.class_names,
         class_rows=tuple((r.what, column_of(r), r.class_iou) for r in measured if r.what in own),
         confusions=tuple(_confusion(r, len(own) > 1) for r in measured if r.what in own),
@@ -227,10 +227,12 @@ def column_of(result: EvalResult) -> str:
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 
 
-def _fine_print(result: EvalResult) -> str:
+def fine_print(result: EvalResult) -> str:
+    """How a number was measured, as a sentence that begins with its column."""
     seeds = f"{len(result.seeds)} seeds" if len(result.seeds) != 1 else "1 seed"
     resolution = "native size" if result.resolution == "native" else f"short side {result.resolution} px"
     fitted = f"fitted on {result.fit_split}" if result.fit_split != "none" else "nothing fitted"
+    fitted += f" by {result.options['optimizer']}" if "optimizer" in result.options else ""
     counts = ", ".join(f"{value:,} {name}" for name, value in result.counts.items())
     return (
         f"{column_of(result)}: {fitted}, measured on {result.split} at {resolution}, "
