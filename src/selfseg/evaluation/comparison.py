@@ -350,8 +350,8 @@ def _measure(
 
     def draw(sheet: Sheet) -> None:
         # A row with prototypes may have two extractors, of two resolutions: one picture of the embedding will do.
-        done = {(drawing.what, drawing.kind) for drawing in drawings}
-        drawings.extend(each for each in _draw(sheet, shown, folder) if (each.what, each.kind) not in done)
+        drawn = any(drawing.what == sheet.extractor.name for drawing in drawings)
+        drawings.extend(_draw(sheet, shown, folder, embedding=not drawn))
 
     results = evaluate_extractors(
         contestant.extractors,
@@ -369,23 +369,26 @@ def _measure(
     write_json(folder / "row.json", {**row, "drawings": [asdict(drawing) for drawing in drawings]})
 
 
-def _draw(sheet: Sheet, shown: Sequence[Shown], folder: Path) -> list[Drawing]:
-    """The embedding of the shown images, by principal components of its own, and every classifier's prediction."""
+def _draw(sheet: Sheet, shown: Sequence[Shown], folder: Path, embedding: bool) -> list[Drawing]:
+    """Every classifier's prediction of the shown images and, if asked for, the embedding's principal components."""
     name = sheet.extractor.name
     embeddings = [sheet.extractor.extract(image.image).cpu() for image in shown]
-    vectors = torch.cat([embedding.flatten(1).T for embedding in embeddings])
-    basis = fit_pca(vectors[:: max(1, len(vectors) // 50_000)], n=min(3, vectors.shape[1]))
-    files: dict[str, list[str]] = {"embedding": [], **{column: [] for column in sheet.classifiers}}
-    for image, embedding in zip(shown, embeddings, strict=True):
-        size = (image.label.shape[0], image.label.shape[1])
-        pictures = {"embedding": pca_picture(embedding, basis, size)}
-        for column, classifier in sheet.classifiers.items():
-            pictures[column] = classifier.predict(embedding, size)
-        for kind, picture in pictures.items():
-            path = folder / "pictures" / f"{file_name(name)}-{file_name(kind)}-{image.index}.png"
+    sizes = [(image.label.shape[0], image.label.shape[1]) for image in shown]
+    pictures = {
+        kind: [classifier.predict(values, size) for values, size in zip(embeddings, sizes, strict=True)]
+        for kind, classifier in sheet.classifiers.items()
+    }
+    if embedding:
+        vectors = torch.cat([values.flatten(1).T for values in embeddings])
+        basis = fit_pca(vectors[:: max(1, len(vectors) // 50_000)], n=min(3, vectors.shape[1]))
+        pictures["embedding"] = [pca_picture(v, basis, size) for v, size in zip(embeddings, sizes, strict=True)]
+    drawings = []
+    for kind, drawn in pictures.items():
+        paths = [folder / "pictures" / f"{file_name(name)}-{file_name(kind)}-{image.index}.png" for image in shown]
+        for path, picture in zip(paths, drawn, strict=True):
             write_image(path, picture)
-            files[kind].append(path.relative_to(folder.parents[1]).as_posix())
-    return [Drawing(name, kind, tuple(paths)) for kind, paths in files.items()]
+        drawings.append(Drawing(name, kind, tuple(path.relative_to(folder.parents[1]).as_posix() for path in paths)))
+    return drawings
 
 
 def file_name(name: str) -> str:

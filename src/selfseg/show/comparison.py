@@ -79,7 +79,7 @@ def write_comparison_page(
     Args:
         out: the page's folder.
         sources: of each row that is compared, in order, where it is from.
-        results: of all rows and baselines, on one split.
+        results: of all rows and baselines, at least one, all on one split.
         shown: the images.
         drawings: what each makes of them.
         class_names: C names.
@@ -105,12 +105,12 @@ def write_comparison_page(
                 drawn = [colour_classes(picture, colours) if classes else picture for picture in pictures]
                 lines.append((drawing.what, _figures(drawn, shown, drawing.what)))
         panels.append(_Panel(kind, classes, tuple(lines)))
-    counts = results[0].counts if results else {}
+    comparison = comparison_of(results, list(sources))
     context: dict[str, Any] = {
-        "title": f"{results[0].dataset}, {results[0].split}" if results else "nothing measured",
-        "comparison": comparison_of(results, list(sources)),
+        "title": comparison.title,
+        "comparison": comparison,
         "sources": sources,
-        "images": counts.get("images", 0),
+        "images": results[0].counts["images"],
         "panels": panels,
         "count": len(shown),
         "classes": [(name, hex_colour(colour)) for name, colour in zip(class_names, colours, strict=True)],
