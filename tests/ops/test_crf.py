@@ -110,7 +110,7 @@ def test_compiled_kernels_and_torch_operations_agree(shape, classes):
     torch.testing.assert_close(found, by_torch(logits, image, CRFConfig()), atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_finds_the_same():
     logits, image = case(3, 5, 100, 120)
     found = refine_logits(logits.cuda(), image)

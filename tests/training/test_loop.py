@@ -14,6 +14,8 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -91,6 +93,65 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(
     assert_same_state(tmp_path / "straight", tmp_path / "stopped")
     losses = [[line["loss"] for line in read_log(tmp_path / name)] for name in ("straight", "stopped")]
     assert losses[0] == losses[1]
+
+
+def test_the_loss_scale_of_half_precision_goes_on_where_it_was(
+    photos: Path, tmp_path: Path, stop_after: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def make_fabric(recipe: Any) -> Fabric:
+        """Fabric itself refuses 16-mixed on a CPU. The scale overflows at once, and then grows with every other step."""
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=2)
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+        fabric.launch()
+        return fabric
+
+    monkeypatch.setattr(loop, "_make_fabric", make_fabric)
+    settings = {"precision": "16-mixed", "steps": 16, "optimizer": OptimizerConfig(name="adamw", base_lr=0.01)}
+    train(vice(photos, tmp_path / "straight", **settings), progress=False)
+    stop_after(11)
+    with pytest.raises(Interrupted):
+        train(vice(photos, tmp_path / "stopped", **settings), progress=False)
+    shutil.copytree(tmp_path / "stopped", tmp_path / "old")
+    train(vice(photos, tmp_path / "stopped", **settings), progress=False)
+    assert_same_state(tmp_path / "straight", tmp_path / "stopped")
+    scalers = [load_newest(tmp_path / name / "checkpoints").meta["scaler"] for name in ("straight", "stopped")]
+    assert scalers[0] == scalers[1]
+    assert 0 < scalers[0]["scale"] < 2.0**24
+    # A checkpoint of a version that did not keep it.
+    meta = next((tmp_path / "old" / "checkpoints").glob("step_*/state.json"))
+    values = json.loads(meta.read_text())
+    del values["meta"]["scaler"]
+    meta.write_text(json.dumps(values))
+    sizes = {name: (meta.parent / name).stat().st_size for name in ("state.safetensors", "state.json")}
+    (meta.parent / "COMPLETE").write_text(json.dumps(sizes))
+    train(vice(photos, tmp_path / "old", **settings), progress=False)
+    assert "did not keep the loss scale" in " ".join(capfd.readouterr().err.split())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_on_a_gpu_stopped_and_resumed_equals_straight(
+    photos: Path, tmp_path: Path, stop_after: Any, precision: Any
+) -> None:
+    settings = {"precision": precision, "accelerator": "cuda", "devices": 1, "steps": 20}
+    settings["optimizer"] = OptimizerConfig(name="adamw", base_lr=0.01)
+    train(vice(photos, tmp_path / "straight", **settings), progress=False)
+    stop_after(9)
+    with pytest.raises(Interrupted):
+        train(vice(photos, tmp_path / "stopped", **settings), progress=False)
+    train(vice(photos, tmp_path / "stopped", **settings), progress=False)
+    straight, stopped = (load_newest(tmp_path / name / "checkpoints") for name in ("straight", "stopped"))
+    assert straight.meta["scaler"] == stopped.meta["scaler"]
+    assert straight.model.keys() == stopped.model.keys()
+    # Sums on a GPU are added up in any order: not to the bit, but near.
+    for key, value in straight.model.items():
+        torch.testing.assert_close(stopped.model[key], value, rtol=0.05, atol=0.02, msg=key)
+
+
+def test_half_precision_needs_a_gpu(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="16-mixed needs a GPU"):
+        train(vice(photos, tmp_path / "run", precision="16-mixed", accelerator="cpu"), progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

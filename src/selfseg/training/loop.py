@@ -97,6 +97,8 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         _say(fabric, f"initial weights: {method.load_backbone(recipe.init)}")
     wrapped, optimizer = fabric.setup(_TrainingStep(method), optimizer)
     method = wrapped.module.method
+    if checkpoint is not None:
+        _restore_scaler(fabric, checkpoint)
     step = checkpoint.step if checkpoint is not None else 0
     saved = checkpoint.step if checkpoint is not None else None
 
@@ -107,6 +109,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 record_images(images, run)
                 if step != saved:
                     meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
+                    meta["scaler"] = fabric.strategy.precision.state_dict()  # empty but for "16-mixed"
                     state = method.state_dict()
                     save_checkpoint(run / "checkpoints", step, state, optimizer.optimizer, meta, recipe.keep)
                 method.embedder.save(run / "embedder")
@@ -231,6 +234,8 @@ def _make_fabric(recipe: Recipe[Any]) -> Fabric:
         raise ConfigError(
             f"--devices {devices} on cuda, but this machine has {gpus} CUDA devices; give fewer, or --accelerator cpu"
         )
+    if accelerator == "cpu" and recipe.precision == "16-mixed":
+        raise ConfigError("--precision 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
     strategy: Strategy | str = "auto"
     if devices * recipe.nodes > 1:
         # Buffers are the same everywhere already: statistics are synchronised and the queue takes everybody's regions.
@@ -304,6 +309,19 @@ def _restore(
             "exactly; restore them or give another --out"
         )
     checkpoint.restore(method, optimizer)
+
+
+def _restore_scaler(fabric: Fabric, checkpoint: Checkpoint) -> None:
+    """Go on with the loss scale of "16-mixed" where it was, and with how long it has been right."""
+    state = checkpoint.meta.get("scaler")
+    if state is None and fabric.strategy.precision.state_dict():
+        _say(
+            fabric,
+            f"the checkpoint of step {checkpoint.step} is of an older selfseg, which did not keep the loss scale of "
+            "16-mixed: it starts anew, so that this run may differ from an uninterrupted one",
+        )
+    elif state:
+        fabric.strategy.precision.load_state_dict(state)
 
 
 def _names_hash(images: ImageCollection) -> str:
