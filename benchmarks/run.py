@@ -3,8 +3,8 @@
     python benchmarks/run.py            # all
     python benchmarks/run.py views slic # some
 
-Every module beside this one that defines `main` is a benchmark and writes its own JSON to benchmarks/results/. A
-benchmark that fails does not stop the others.
+Every module beside this one that defines `main` is a benchmark and writes its own JSON to benchmarks/results/, but
+`gpu` and `gpu_bundle`, which are called by themselves. A benchmark that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+NOT_HERE = ("run", "gpu", "gpu_bundle")  # a card is needed for one, and the other measures nothing
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -27,7 +28,7 @@ def find_benchmarks() -> dict[str, Path]:
     found = {}
     for path in sorted(HERE.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if path != Path(__file__).resolve() and any(
+        if path.stem not in NOT_HERE and any(
             isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body
         ):
             found[path.stem] = path
