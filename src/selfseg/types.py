@@ -6,7 +6,7 @@ clusters, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,13 +75,43 @@ class Batch:
         return Batch(tuple(view.pin_memory() for view in self.views), self.index.pin_memory(), self.skipped)
 
 
+class LazyLogs(Mapping[str, Tensor]):
+    """Logs of which some are worked out when they are looked at: most steps' logs are never written.
+
+    Args:
+        ready: scalars; they are detached here.
+        later: functions that give one each. What they use must not change with the next step: no parameter, no queue.
+
+    Example:
+        >>> logs = LazyLogs({"loss": torch.tensor(2.0)}, rank=lambda: torch.tensor(3.0))
+        >>> dict(logs)
+        {'loss': tensor(2.), 'rank': tensor(3.)}
+    """
+
+    def __init__(self, ready: Mapping[str, Tensor], **later: Callable[[], Tensor]) -> None:
+        self._ready = {name: value.detach() for name, value in ready.items()}
+        self._later = later
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._ready and name in self._later:
+            with torch.no_grad():
+                self._ready[name] = self._later[name]().detach()
+        return self._ready[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._ready, *self._later]))
+
+    def __len__(self) -> int:
+        return len(self._ready.keys() | self._later.keys())
+
+
 @dataclass(frozen=True)
 class StepOutput:
     """What one training step returns.
 
     Attributes:
         loss: scalar with gradient.
-        logs: detached scalars; the names are documented by each method.
+        logs: detached scalars; the names are documented by each method. `LazyLogs` for those that cost time.
     """
 
     loss: Tensor

@@ -1,5 +1,6 @@
 """What the trainer and the other verbs may expect of every method. A new method only enters `tiny.RECIPES`."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ def test_a_step_is_a_function_of_state_batch_and_progress(method: Method, photos
     first = method(batch, 0.3).loss.item()
     method.load_state_dict(state)
     assert method(batch, 0.3).loss.item() == first
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_is_that_on_a_cpu(method: Method, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    batch = batch_for(method, photos)
+    other = copy.deepcopy(method).cuda()
+    mine, theirs = method(batch, 0.5), other(batch.to("cuda"), 0.5)
+    for output in (mine, theirs):
+        output.loss.backward()
+    torch.testing.assert_close(theirs.loss.detach().cpu(), mine.loss.detach(), rtol=1e-3, atol=1e-4)
+    for name, value in mine.logs.items():
+        torch.testing.assert_close(theirs.logs[name].cpu(), value, rtol=0.02, atol=0.02, msg=name)
+    norms = [
+        torch.nn.utils.get_total_norm([p.grad.cpu() for p in one.parameters() if p.grad is not None])
+        for one in (method, other)
+    ]
+    torch.testing.assert_close(norms[1], norms[0], rtol=0.02, atol=0)
 
 
 def test_a_step_in_eval_mode_changes_nothing(method: Method, photos: Path) -> None:

@@ -29,7 +29,7 @@ from selfseg.nn.heads import ProjectionMLP
 from selfseg.nn.queue import FeatureQueue
 from selfseg.nn.twin import Twin
 from selfseg.ops.losses import effective_rank, info_nce
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,12 @@ class DenseCL(MomentumMethod):
                 "found_cells": found_cells.float().mean(),
                 "matched_cells": taken.float().mean(),
                 "queue_filled": self.image_queue.filled / self.image_queue.size,
-                "effective_rank": effective_rank(cells.flatten(0, 1)),
             }
-        return StepOutput((1 - config.dense_weight) * loss_image + config.dense_weight * loss_dense, logs)
+        projections = cells.detach().flatten(0, 1)
+        return StepOutput(
+            (1 - config.dense_weight) * loss_image + config.dense_weight * loss_dense,
+            LazyLogs(logs, effective_rank=lambda: effective_rank(projections)),
+        )
 
 
 def _most_alike(first: Tensor, second: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from selfseg.nn.distributed import sum_with_gradient
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.ops.losses import effective_rank, usage_entropy
 from selfseg.ops.mutual_information import displaced_joint, mutual_information
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 
 def _views() -> NestedCrops:
@@ -141,7 +141,7 @@ class IIC(Method):
                 "prototype_entropy": usage_entropy(one.transpose(0, 1).flatten(1).T),
                 "assignment_entropy": torch.special.entr(one).sum(1).mean() / math.log(one.shape[1]),
                 "agreement": (chosen & seen[:, 0]).sum() / seen.sum().clamp(min=1),
-                "effective_rank": effective_rank(first.transpose(0, 1).flatten(1).T),
             }
         # The joint distribution is everybody's, and so the loss is the same in all processes.
-        return StepOutput(torch.stack(terms).mean(), {name: value.detach() for name, value in logs.items()})
+        vectors = first.detach().transpose(0, 1).flatten(1).T
+        return StepOutput(torch.stack(terms).mean(), LazyLogs(logs, effective_rank=lambda: effective_rank(vectors)))

@@ -41,7 +41,7 @@ from selfseg.nn.queue import FeatureQueue
 from selfseg.nn.twin import Twin
 from selfseg.ops.losses import balanced_bce, effective_rank
 from selfseg.ops.pixel_contrast import balanced_object_weight, contrast_pixels, object_vectors
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,8 @@ class MaskContrast(Method):
                 "contrasted": (mine >= 0).float().mean(),
                 "saliency_iou": (predicted & foreground).sum() / either.clamp(min=1),
                 "queue_filled": self.queue.filled / max(self.queue.size, 1),
-                "effective_rank": effective_rank(candidates),
             }
-        return StepOutput(loss, {name: value.detach() for name, value in logs.items()})
+        return StepOutput(loss, LazyLogs(logs, effective_rank=lambda: effective_rank(candidates)))
 
     def _average(self, each: Tensor, mine: Tensor, count: int) -> Tensor:
         """The mean of the pixels' losses over all processes, weighted as configured; 0 with gradient for no pixel."""

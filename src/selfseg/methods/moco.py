@@ -32,7 +32,7 @@ from selfseg.nn.heads import ProjectionMLP
 from selfseg.nn.queue import FeatureQueue
 from selfseg.nn.twin import Twin
 from selfseg.ops.losses import effective_rank, info_nce
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class MoCo(MomentumMethod):
         logs = {
             "found": found.float().mean(),
             "queue_filled": self.queue.filled / self.queue.size,
-            "effective_rank": effective_rank(queries.detach()),
         }
         # Every process has as many images, so the mean of their means is the mean of all.
-        return StepOutput(each.mean(), logs)
+        vectors = queries.detach()
+        return StepOutput(each.mean(), LazyLogs(logs, effective_rank=lambda: effective_rank(vectors)))

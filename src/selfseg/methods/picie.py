@@ -36,7 +36,7 @@ from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.nn.queue import FeatureQueue
 from selfseg.ops.kmeans import kmeans
 from selfseg.ops.losses import effective_rank, usage_entropy
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 _ITERATIONS = 20  # of k-means; more move few cells, and the centres are only good until the next time
 
@@ -159,11 +159,11 @@ class PiCIE(Method):
                 "prototype_entropy": usage_entropy(usage),
                 "assignment_entropy": torch.special.entr(probability).sum(1).mean() / math.log(cosines.shape[2]),
                 "agreement": (nearest[0] == nearest[1]).float().mean(),
-                "effective_rank": effective_rank(cells[0]),
                 "queue_filled": cast(FeatureQueue, self.queues[0]).filled / self.config.queue,
             }
         # Every process has as many cells, so the mean of their means is the mean of all.
-        return StepOutput(within + cross, logs)
+        first = cells[0].detach()
+        return StepOutput(within + cross, LazyLogs(logs, effective_rank=lambda: effective_rank(first)))
 
     def _losses(self, cells: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
         """Within and cross losses of cells (2, N, D) and centres (2, K, D): softmax of minus the cosine distance."""

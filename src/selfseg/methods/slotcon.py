@@ -38,7 +38,7 @@ from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.nn.heads import VectorMLP
 from selfseg.nn.twin import Twin
 from selfseg.ops.losses import effective_rank, usage_entropy
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 _EPSILON = 1e-6  # of the attention, so that a prototype without any pixel has a mean
 
@@ -211,10 +211,11 @@ class SlotCon(Method):
             loss = loss + config.image_weight * image_loss
         with torch.no_grad():
             logs = {"loss_group": group_loss, "loss_slots": slot_loss, "loss_image": image_loss}
-            logs |= self._logs(student[0], mine, theirs, aligned, targets)
+            logs |= self._logs(mine, theirs, aligned, targets)
             if self.training:
                 self._move_centre(theirs)
-        return StepOutput(loss, {name: value.detach() for name, value in logs.items()})
+        projections = student[0].detach().flatten(0, 2)
+        return StepOutput(loss, LazyLogs(logs, effective_rank=lambda: effective_rank(F.normalize(projections, dim=1))))
 
     def _group(self, projections: Tensor, prototypes: Tensor) -> _Groups:
         """Assign cells to prototypes and pool them (eq. 4 and 5); projections (B, h, w, D)."""
@@ -278,7 +279,6 @@ class SlotCon(Method):
 
     def _logs(
         self,
-        projections: Tensor,
         student: list[_Groups],
         teacher: list[_Groups],
         aligned: list[Tensor],
@@ -294,7 +294,6 @@ class SlotCon(Method):
             "centre_norm": self.centre.norm(),
             "prototype_entropy": usage_entropy(assignment),
             "assignment_entropy": torch.special.entr(assignment).sum(1).mean() / log_k,
-            "effective_rank": effective_rank(F.normalize(projections.flatten(0, 2), dim=1)),
             "agreement": (aligned[0].max(3).indices == targets[1].max(3).indices).float().mean(),
         }
 

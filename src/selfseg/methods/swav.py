@@ -33,7 +33,7 @@ from selfseg.nn.heads import ProjectionMLP
 from selfseg.nn.queue import FeatureQueue
 from selfseg.ops.losses import effective_rank, swapped_prediction, usage_entropy
 from selfseg.ops.sinkhorn import sinkhorn
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ class SwAV(Method):
             assignments.append(assignment)
             if self.training:
                 queue.push(gathered)
-        return StepOutput(torch.stack(terms).mean(), self._logs(scores.detach(), assignments[0], vectors.detach()))
+        return StepOutput(
+            torch.stack(terms).mean(), self._logs(scores.detach(), assignments[0], vectors.detach().flatten(0, 1))
+        )
 
     @torch.no_grad()
     def _assign(self, rows: Tensor, queue: FeatureQueue, progress: float) -> Tensor:
@@ -157,18 +159,18 @@ class SwAV(Method):
         return sinkhorn(scores, self.config.epsilon, self.config.sinkhorn_iterations)[: len(rows)]
 
     @torch.no_grad()
-    def _logs(self, scores: Tensor, assignment: Tensor, vectors: Tensor) -> dict[str, Tensor]:
+    def _logs(self, scores: Tensor, assignment: Tensor, vectors: Tensor) -> LazyLogs:
         choice = scores.max(2).indices  # (V, B)
         log_k = scores.new_tensor(math.log(scores.shape[2]))
         queue = cast(FeatureQueue, self.queues[0])
-        return {
+        logs = {
             "loss_uniform": log_k,
             "prototype_entropy": usage_entropy(torch.softmax(scores / self.config.temperature, dim=2).flatten(0, 1)),
             "assignment_entropy": torch.special.entr(assignment).sum(1).mean() / log_k,
-            "effective_rank": effective_rank(vectors.flatten(0, 1)),
             "agreement": (choice[1] == choice[0]).float().mean(),
             "queue_filled": queue.filled / max(queue.size, 1),
         }
+        return LazyLogs(logs, effective_rank=lambda: effective_rank(vectors))
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:

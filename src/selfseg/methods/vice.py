@@ -35,7 +35,7 @@ from selfseg.nn.queue import FeatureQueue
 from selfseg.ops.losses import effective_rank, swapped_prediction, usage_entropy
 from selfseg.ops.pool_regions import CommonRegions, common_regions, pool_regions
 from selfseg.ops.sinkhorn import sinkhorn
-from selfseg.types import Batch, StepOutput
+from selfseg.types import Batch, LazyLogs, StepOutput
 
 
 @dataclass(frozen=True)
@@ -203,21 +203,21 @@ class ViCE(Method):
         return world_size() / (filled * per_image[regions.image])
 
     @torch.no_grad()
-    def _logs(self, scores: Tensor, assignment: Tensor, vectors: Tensor, images: int) -> dict[str, Tensor]:
+    def _logs(self, scores: Tensor, assignment: Tensor, vectors: Tensor, images: int) -> LazyLogs:
         choice = scores.max(2).indices  # (V, I)
         count = choice.shape[1]
         log_k = torch.log(torch.tensor(float(scores.shape[2]), device=scores.device))
         prediction = torch.softmax(scores[-1] / self.config.temperature, dim=1)
         per_region = torch.special.entr(assignment).sum(1).mean() / log_k if count else log_k.new_zeros(())
-        return {
+        logs = {
             "loss_uniform": log_k,
             "prototype_entropy": usage_entropy(prediction),
             "assignment_entropy": per_region,
-            "effective_rank": effective_rank(vectors[0]),
             "agreement": (choice[1:] == choice[:1]).float().mean() if count else log_k.new_zeros(()),
             "regions_per_image": log_k.new_tensor(count / max(images, 1)),
             "queue_filled": self.queue.filled / max(self.queue.size, 1),
         }
+        return LazyLogs(logs, effective_rank=lambda: effective_rank(vectors[0]))
 
     @torch.no_grad()
     def concept_vectors(self) -> Tensor:
