@@ -138,7 +138,7 @@ def _orchestrate(options: argparse.Namespace) -> int:
 
 
 def _work_apart(
-    part: str, images: Path, rows: Path, seconds: float, keep: Callable[[], None], tiny: bool
+    part: str, images: Path, rows: Path, seconds: float, keep: Callable[[], None], tiny: bool, grace: float = 10.0
 ) -> tuple[str, str]:
     """The part in a process of its own; the JSON follows its rows. Its status, and its error if it had one."""
     words = [sys.executable, str(Path(__file__).resolve()), "--worker", part, str(images), str(rows), str(seconds)]
@@ -155,9 +155,9 @@ def _work_apart(
                 if rows.stat().st_size != size:
                     size = rows.stat().st_size
                     keep()
-                if time.monotonic() > deadline + 10:  # it was told the deadline and should have stopped by itself
+                if time.monotonic() > deadline + grace:  # it was told the deadline and should have stopped by itself
                     _end(process)
-                    return f"stopped after {seconds + 10:.0f} s", _tail(errors)
+                    return f"stopped after {seconds + grace:.0f} s", _tail(errors)
         finally:
             if process.poll() is None:
                 _end(process)
@@ -263,6 +263,10 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
+    """The commit of this folder, or the one that the bundle was made of."""
+    for note in (REPOSITORY / "COMMIT", REPOSITORY / "build" / "gpu-bundle" / "COMMIT"):
+        if note.is_file():
+            return note.read_text(encoding="utf-8").strip()
     git = shutil.which("git")
     if git is None:
         return ""

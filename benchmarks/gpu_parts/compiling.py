@@ -10,7 +10,7 @@ import torch
 
 from gpu_parts import material
 from gpu_parts.harness import Job, difference, seconds_of
-from gpu_parts.operations import loss_inputs
+from gpu_parts.operations import Loss, loss_inputs
 from selfseg.types import Batch, StepOutput
 
 TITLE = "torch.compile"
@@ -21,10 +21,10 @@ def run(job: Job) -> None:
     # A tiny run only traces: inductor would compile C++ for a minute.
     backend = "aot_eager" if job.tiny else "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.work / "inductor"))
-    for name, function in list(loss_inputs(job).items())[-1 if job.tiny else 0 :]:
+    for name, loss in list(loss_inputs(job).items())[-1 if job.tiny else 0 :]:
         if job.enough(2 if job.tiny else 20, f"compiled: {name}"):
             with job.attempt(f"compiled: {name}"):
-                _compare(job, name, function, backend)
+                _compare(job, name, loss, backend)
     for name in ("vice_small",) if job.tiny else ("vice_small", "slotcon_small"):
         for whole in (False,) if job.tiny else (False, True):
             what = f"compiled {'step' if whole else 'network'} of {name}"
@@ -33,20 +33,27 @@ def run(job: Job) -> None:
                     _step(job, name, whole, backend, what)
 
 
-def _compare(job: Job, name: str, function: Callable[..., Any], backend: str) -> None:
+def _compare(job: Job, name: str, loss: Loss, backend: str) -> None:
     torch._dynamo.reset()
-    compiled = torch.compile(function, backend=backend)
-    eager, _ = seconds_of(function, job.device, 2 if job.tiny else 7, 1, most=4)
-    first, second = function(), compiled()
-    seconds, _ = seconds_of(compiled, job.device, 2 if job.tiny else 7, 1, most=4)
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(loss.parts()[1], backend=backend)
+    repeats = 2 if job.tiny else 7
+    eager, _ = seconds_of(loss, job.device, repeats, 1, most=4)
+    seconds, _ = seconds_of(lambda: loss(compiled), job.device, repeats, 1, most=4)
     job.note(
         f"compiled: {name}",
         value=eager / seconds,
         unit="x as fast",
         eager_ms=1e3 * eager,
         compiled_ms=1e3 * seconds,
-        result=difference(first, second, 1e-3)["verdict"],
+        result=difference(loss(), loss(compiled), 1e-3)["verdict"],
+        **_graphs(),
     )
+
+
+def _graphs() -> dict[str, int]:
+    counters = torch._dynamo.utils.counters
+    return {"graphs": counters["stats"].get("unique_graphs", 0), "breaks": sum(counters["graph_break"].values())}
 
 
 def _step(job: Job, name: str, whole: bool, backend: str, what: str) -> None:
@@ -91,6 +98,5 @@ def _step(job: Job, name: str, whole: bool, backend: str, what: str) -> None:
         gib=f"{memory:.2f} and {less:.2f}",
         loss=f"{losses[0]:.5f} and {losses[1]:.5f}",
         images=count,
-        graphs=torch._dynamo.utils.counters["stats"].get("unique_graphs"),
-        breaks=sum(torch._dynamo.utils.counters["graph_break"].values()),
+        **_graphs(),
     )

@@ -132,57 +132,58 @@ def _losses(job: Job) -> None:
                 job.duration(f"{name}, forward and backward", seconds, gib=memory)
 
 
-def loss_inputs(job: Job) -> dict[str, Callable[[], list[Tensor]]]:
+def loss_inputs(job: Job) -> dict[str, Loss]:
     """By name: a call that gives a loss and its gradient, from dense embeddings on.
 
     ViCE's at the paper's sizes for one of 32 GPUs: 4 images in 5 views of 256 and of 512 px, 128 dimensions and
     prototypes. SlotCon's at the paper's 64 images of a GPU, and 512. MaskContrast's at 8 images of 224 px.
     """
     tiny = job.tiny
-    found: dict[str, Callable[[], list[Tensor]]] = {}
+    found: dict[str, Loss] = {}
     for name, side, superpixel in (("low", 256, 10), ("high", 512, 20)):
         size, images = (32, 2) if tiny else (side, 4)
-        found[f"ViCE's loss, {name} resolution ({images} x 5 x {size}x{size})"] = _Later(
+        found[f"ViCE's loss, {name} resolution ({images} x 5 x {size}x{size})"] = Loss(
             lambda size=size, images=images, superpixel=superpixel: _vice(job.device, images, size, superpixel)
         )
     for images in (4,) if tiny else (64, 512):
-        found[f"SlotCon's loss, {images} images"] = _Later(lambda images=images: _slotcon(job.device, images))
+        found[f"SlotCon's loss, {images} images"] = Loss(lambda images=images: _slotcon(job.device, images))
     for queue in (128,) if tiny else (128, 4096):
         size = 32 if tiny else 224
-        found[f"MaskContrast's loss, 8 x {size}x{size}, {queue} keys"] = _Later(
+        found[f"MaskContrast's loss, 8 x {size}x{size}, {queue} keys"] = Loss(
             lambda queue=queue, size=size: _maskcontrast(job.device, queue, size)
         )
     return found
 
 
-class _Later:
-    """A call whose inputs are made when it is first made: together they would fill the card."""
+class Loss:
+    """A loss and what it is of; calling it gives the loss and the lengths of its gradients.
 
-    def __init__(self, make: Callable[[], Callable[[], list[Tensor]]]) -> None:
+    The inputs are made when they are first needed: those of all losses together would fill the card.
+    """
+
+    def __init__(self, make: Callable[[], tuple[list[Tensor], Callable[[], Tensor]]]) -> None:
         self.make = make
-        self.made: Callable[[], list[Tensor]] | None = None
+        self.made: tuple[list[Tensor], Callable[[], Tensor]] | None = None
 
-    def __call__(self) -> list[Tensor]:
+    def parts(self) -> tuple[list[Tensor], Callable[[], Tensor]]:
+        """The inputs and the function of them."""
         if self.made is None:
             self.made = self.make()
-        return self.made()
+        return self.made
 
-
-def _with_gradient(inputs: list[Tensor], loss_of: Callable[[], Tensor]) -> Callable[[], list[Tensor]]:
-    def call() -> list[Tensor]:
+    def __call__(self, function: Callable[[], Tensor] | None = None) -> list[Tensor]:
+        inputs, loss_of = self.parts()
         for each in inputs:
             each.grad = None
-        loss = loss_of()
+        loss = (function or loss_of)()
         loss.backward()
-        return [loss.detach()]
-
-    return call
+        return [loss.detach(), *(each.grad.norm() for each in inputs if each.grad is not None)]
 
 
 _HEADLESS: dict[str, Any] = {"backbone": "resnet10t", "output_stride": 32, "decoder": "linear"}  # none of it runs
 
 
-def _vice(device: torch.device, images: int, size: int, superpixel: int) -> Callable[[], list[Tensor]]:
+def _vice(device: torch.device, images: int, size: int, superpixel: int) -> tuple[list[Tensor], Callable[[], Tensor]]:
     generator = random_state(0)
     embedding = torch.randn(5 * images, 128, size, size, generator=generator).to(device)
     embedding = embedding.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -204,10 +205,10 @@ def _vice(device: torch.device, images: int, size: int, superpixel: int) -> Call
         )
     ).to(device)
     rows = common_regions(regions)
-    return _with_gradient([embedding], lambda: method.compare(method.pool(embedding, rows), rows, images, 1.0).loss)
+    return [embedding], lambda: method.compare(method.pool(embedding, rows), rows, images, 1.0).loss
 
 
-def _slotcon(device: torch.device, images: int) -> Callable[[], list[Tensor]]:
+def _slotcon(device: torch.device, images: int) -> tuple[list[Tensor], Callable[[], Tensor]]:
     generator = random_state(0)
     method = SlotCon(SlotConConfig(embedder=EmbedderConfig(dim=256, **_HEADLESS), prototypes=256)).to(device)
     student = [torch.randn(images, 7, 7, 256, generator=generator).to(device).requires_grad_() for _ in range(2)]
@@ -215,10 +216,10 @@ def _slotcon(device: torch.device, images: int) -> Callable[[], list[Tensor]]:
     scale = 0.6 + 0.3 * torch.rand(2, images, 2, generator=generator)
     shift = (torch.rand(2, images, 2, generator=generator) - 0.5) * 0.4
     first, second = torch.cat([torch.diag_embed(scale), shift[..., None]], dim=3).to(device)
-    return _with_gradient(student, lambda: method.compare(student, teacher, (first, second)).loss)
+    return student, lambda: method.compare(student, teacher, (first, second)).loss
 
 
-def _maskcontrast(device: torch.device, queue: int, size: int) -> Callable[[], list[Tensor]]:
+def _maskcontrast(device: torch.device, queue: int, size: int) -> tuple[list[Tensor], Callable[[], Tensor]]:
     generator = random_state(0)
     config = MaskContrastConfig(embedder=EmbedderConfig(dim=32, saliency=True, **_HEADLESS), queue=queue)
     method = MaskContrast(config).to(device)
@@ -232,7 +233,7 @@ def _maskcontrast(device: torch.device, queue: int, size: int) -> Callable[[], l
     mask = torch.full((8, size, size), -1)
     mask[:, size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = 0
     mask = mask.to(device)
-    return _with_gradient([query, saliency], lambda: method.compare(query, saliency, key, mask, mask).loss)
+    return [query, saliency], lambda: method.compare(query, saliency, key, mask, mask).loss
 
 
 def _crf(job: Job) -> None:

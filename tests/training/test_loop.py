@@ -99,7 +99,7 @@ def test_the_loss_scale_of_half_precision_goes_on_where_it_was(
     photos: Path, tmp_path: Path, stop_after: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def make_fabric(recipe: Any) -> Fabric:
-        """Fabric itself refuses 16-mixed on a CPU. The scale overflows at once, and then grows with every other step."""
+        """Fabric refuses 16-mixed on a CPU. The scale overflows at once, and then grows with every other step."""
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=2)
         fabric = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
         fabric.launch()
