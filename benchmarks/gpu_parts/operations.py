@@ -146,7 +146,9 @@ def loss_inputs(job: Job) -> dict[str, Loss]:
             lambda size=size, images=images, superpixel=superpixel: _vice(job.device, images, size, superpixel)
         )
     for images in (4,) if tiny else (64, 512):
-        found[f"SlotCon's loss, {images} images"] = Loss(lambda images=images: _slotcon(job.device, images))
+        found[f"SlotCon's loss, {images} images"] = Loss(
+            lambda images=images: _slotcon(job.device, images, 64 if tiny else 4096)
+        )
     for queue in (128,) if tiny else (128, 4096):
         size = 32 if tiny else 224
         found[f"MaskContrast's loss, 8 x {size}x{size}, {queue} keys"] = Loss(
@@ -208,9 +210,11 @@ def _vice(device: torch.device, images: int, size: int, superpixel: int) -> tupl
     return [embedding], lambda: method.compare(method.pool(embedding, rows), rows, images, 1.0).loss
 
 
-def _slotcon(device: torch.device, images: int) -> tuple[list[Tensor], Callable[[], Tensor]]:
+def _slotcon(device: torch.device, images: int, hidden: int) -> tuple[list[Tensor], Callable[[], Tensor]]:
     generator = random_state(0)
-    method = SlotCon(SlotConConfig(embedder=EmbedderConfig(dim=256, **_HEADLESS), prototypes=256)).to(device)
+    method = SlotCon(
+        SlotConConfig(embedder=EmbedderConfig(dim=256, **_HEADLESS), prototypes=256, predictor_hidden=hidden)
+    ).to(device)
     student = [torch.randn(images, 7, 7, 256, generator=generator).to(device).requires_grad_() for _ in range(2)]
     teacher = [torch.randn(images, 7, 7, 256, generator=generator).to(device) for _ in range(2)]
     scale = 0.6 + 0.3 * torch.rand(2, images, 2, generator=generator)
