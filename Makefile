@@ -9,10 +9,10 @@ WORKERS ?= 2
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench gpu-bundle clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install everything into .venv (PYTHON=python3.12 chooses the interpreter)
 
@@ -37,6 +37,9 @@ check: $(STAMP)  ## lint, format, types
 
 bench: $(STAMP)  ## every benchmark, one after the other, into benchmarks/results/
 	$(BIN)/python benchmarks/run.py
+
+gpu-bundle: $(STAMP)  ## what benchmarks/gpu.py needs on a machine without a network, into build/ (DATA=folder of images)
+	$(BIN)/python benchmarks/gpu_bundle.py $(if $(DATA),--data "$(DATA)")
 
 clean:  ## remove the environment, builds and caches (never runs/)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

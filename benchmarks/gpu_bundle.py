@@ -37,7 +37,7 @@ THERE = (
 """What the machine has; nothing of it is carried."""
 
 PYTHON = "3.12"
-PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in range(17, 40)) + ("manylinux2014_x86_64",)
+PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(17, 40)))
 MOST_MIB = 60.0
 LINE = "python3 -m pip install --no-index --find-links {wheels} selfseg && python3 benchmarks/gpu.py"
 ENVIRONMENT = {
