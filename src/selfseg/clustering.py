@@ -23,6 +23,7 @@ from torch import Tensor
 from selfseg.errors import ConfigError, RunError
 from selfseg.files import read_json, write_atomically, write_json
 from selfseg.ops.linear import linear
+from selfseg.ops.resized_argmax import resized_argmax
 
 _Taps = tuple[Tensor, Tensor]
 _PROTOTYPES = "embedder/prototypes.safetensors"
@@ -214,6 +215,8 @@ def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -
     """
     h, w = embedding.shape[1:]
     k = centroids.shape[0]
+    if embedding.is_cuda:  # the cleverness below asks for numbers that a GPU would be waited for
+        return _assign_densely(embedding, centroids, size)
     (top, weight_y), columns = _linear_taps(size[0], h), _linear_taps(size[1], w)
     result = np.empty(size, np.uint8 if k <= 256 else np.uint16)
     # Bands of cells that bound both the scores (cells * K) and the pixels held at a time.
@@ -227,6 +230,16 @@ def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -
         band = _assign_band(scores.reshape(-1, w, k), (top[y] - first, weight_y[y]), columns)
         result[int(y[0]) : int(y[-1]) + 1] = band.numpy()
     return result
+
+
+def _assign_densely(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+    """`assign_pixels` by resizing all scores, on the embedding's device."""
+    h, w = embedding.shape[1:]
+    cells = F.normalize(embedding.float().flatten(1).T, dim=1)
+    best = resized_argmax(linear(cells, centroids.to(cells)).reshape(h, w, -1), size)
+    if len(centroids) <= 256:
+        return best.to(torch.uint8).cpu().numpy()
+    return best.to(torch.int32).cpu().numpy().astype(np.uint16)  # torch has no uint16 to speak of
 
 
 def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:

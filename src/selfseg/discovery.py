@@ -31,9 +31,10 @@ from selfseg.clustering import add_position, assign_pixels, embedder_hash, load_
 from selfseg.data.images import ImageCollection, SkipLog, resize_short_side
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, write_json
-from selfseg.inference import Images, collect, load, track_images, whole_images
+from selfseg.inference import Images, collect, load, whole_images
 from selfseg.show.concepts import PICTURES, draw_segment, read_concepts, write_concepts_page
 from selfseg.show.pictures import fit_within, palette, write_image
+from selfseg.streaming import track_images
 
 _BUDGET = 100_000_000  # pixels of all pictures: a page of about 30 MB
 _LARGEST, _SMALLEST = 224, 96  # longer side of a picture, in pixels

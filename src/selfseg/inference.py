@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from selfseg.clustering import Clusters, add_position, embedder_hash, load_clusters, save_clusters
 from selfseg.data.catalog import find_images
-from selfseg.data.images import ImageCollection, SkipLog, resize_short_side, scan
-from selfseg.errors import BadImage, ConfigError, EmptyCollection, RunError
+from selfseg.data.images import ImageCollection, SkipLog, scan
+from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, storage_errors, write_atomically, write_json
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.kmeans import kmeans
 from selfseg.show.pictures import hex_colour, overlay, palette, write_image
+from selfseg.streaming import WriteBehind, embed_images
 
 Images = str | Path | Sequence[Path] | ImageCollection
 
@@ -123,11 +121,19 @@ def embed(
     with storage_errors(journal):
         out.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as lines:
-            for i, image in track_images(collection, todo, log, "embed", progress):
-                entry = _embed_one(embedder, image, out, collection.names[i], collection.version(i))
-                done[collection.names[i]] = entry
+
+            def finished(entry: dict[str, Any]) -> None:
+                done[entry["name"]] = entry
                 lines.write(json.dumps({**entry, "embedder": fingerprint}) + "\n")
                 lines.flush()
+
+            with WriteBehind(finished) as writer:
+                for i, image, embedding, resized in embed_images(embedder, collection, todo, log, "embed", progress):
+                    sizes = (image.shape[0], image.shape[1]), resized
+                    # The file's own type already on the device: half as much to copy.
+                    values = embedding.half().cpu().numpy()
+                    name, version = collection.names[i], collection.version(i)
+                    writer.call(_write_embedding, embedder, values, sizes, out, name, version)
     index = {
         "embedder": fingerprint,
         "dim": embedder.dim,
@@ -191,7 +197,6 @@ def cluster(
     samples, owners = sample_pixels(embedder, collection, seed, points, position, log, progress)
     if max(counts) > len(samples):
         raise ConfigError(f"k = {max(counts)} is more than the {len(samples)} points that the images give; lower k")
-    samples = samples.to(choose_device(device))
     return tuple(
         _cluster_once(
             Path(run),
@@ -244,11 +249,17 @@ def segment(
     for kind in ("index", "overlay"):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    for i, image in track_images(collection, whole_images(collection, log), log, "segment", progress):
-        ids = clusters.assign(embedder.embed(image), (image.shape[0], image.shape[1]))
-        name = collection.names[i]
+
+    def write(name: str, image: NDArray[np.uint8], ids: NDArray[Any]) -> None:
         write_image(out / "index" / f"{name}.png", ids)
         write_image(out / "overlay" / f"{name}.jpg", overlay(image, ids, colours))
+
+    whole = whole_images(collection, log)
+    writer: WriteBehind[None] = WriteBehind()
+    with writer:
+        for i, image, embedding, _ in embed_images(embedder, collection, whole, log, "segment", progress):
+            ids = clusters.assign(embedding, (image.shape[0], image.shape[1]))
+            writer.call(write, collection.names[i], image, ids)
     legend = [
         {"cluster": c, "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(colours, clusters.share, strict=True))
@@ -267,40 +278,6 @@ def whole_images(collection: ImageCollection, log: SkipLog, indices: Sequence[in
     wanted = range(len(collection)) if indices is None else indices
     scan(collection if indices is None else collection.subset(indices), log)
     return [i for i in wanted if collection.names[i] not in log.skipped]
-
-
-def track_images(
-    collection: ImageCollection,
-    indices: Sequence[int],
-    log: SkipLog,
-    what: str,
-    progress: bool = True,
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Read images ahead in threads and yield them in order; those that can't be read go to `log`.
-
-    Yields:
-        (index, image): image (H, W, 3) uint8 RGB.
-
-    Raises:
-        TooManyBadImages: see `SkipLog`.
-    """
-    ahead = 4
-    with ThreadPoolExecutor(2) as pool:
-        pending: dict[int, Future[NDArray[np.uint8]]] = {}
-        console = Console(stderr=True)
-        shown = track(range(len(indices)), what, console=console, disable=not (progress and console.is_terminal))
-        for position in shown:
-            for later in range(position, min(position + ahead, len(indices))):
-                if later not in pending:
-                    pending[later] = pool.submit(collection.read, indices[later])
-            try:
-                image = pending[position].result()
-            except BadImage as error:
-                log.add(collection.names[indices[position]], error.reason, error.detail)
-                continue
-            finally:
-                del pending[position]
-            yield indices[position], image
 
 
 def collect(images: Images) -> ImageCollection:
@@ -327,8 +304,8 @@ def sample_pixels(
     """Embeddings of pixels drawn from a collection; a pure function of (seed, image index).
 
     Returns:
-        (N, D) float32 on the CPU, (N, D + 4) with a `position` above 0 (`add_position`), and (N,) int64: the image that
-        each is of. N is at most about `points`, less where images have fewer cells.
+        (N, D) float32 on the embedder's device, (N, D + 4) with a `position` above 0 (`add_position`), and (N,) int64
+        on the CPU: the image that each is of. N is at most about `points`, less where images have fewer cells.
 
     Raises:
         EmptyCollection: if no image could be read.
@@ -339,11 +316,13 @@ def sample_pixels(
         chosen = np.sort(np.random.default_rng(seed).choice(len(collection), most_images, replace=False))
     per_image = max(1, math.ceil(points / len(chosen)))
     samples, owners = [], []
-    for i, image in track_images(collection, whole_images(collection, log, chosen.tolist()), log, "cluster", progress):
-        vectors = add_position(embedder.embed(image), position).flatten(1)  # (D, h w)
+    whole = whole_images(collection, log, chosen.tolist())
+    for i, _, embedding, _ in embed_images(embedder, collection, whole, log, "cluster", progress):
+        vectors = add_position(embedding, position).flatten(1)  # (D, h w)
         count = min(per_image, vectors.shape[1])
         drawn = np.random.default_rng((seed, i)).choice(vectors.shape[1], count, replace=False)
-        samples.append(vectors[:, torch.from_numpy(np.sort(drawn))].T.contiguous())
+        places = torch.from_numpy(np.sort(drawn)).to(vectors.device)
+        samples.append(vectors[:, places].T.contiguous())
         owners.append(torch.full((count,), i))
     if not samples:
         raise EmptyCollection(f"none of the {len(chosen)} images in {collection.root} could be read")
@@ -391,11 +370,15 @@ def _cluster_once(
     return save_clusters(run, clusters)
 
 
-def _embed_one(
-    embedder: Embedder, image: NDArray[np.uint8], out: Path, name: str, version: dict[str, int | str] | None
+def _write_embedding(
+    embedder: Embedder,
+    values: NDArray[np.float16],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    out: Path,
+    name: str,
+    version: dict[str, int | str] | None,
 ) -> dict[str, Any]:
-    """Write one image's embedding; what index.json says about it."""
-    values = embedder.embed(image).numpy().astype(np.float16)
+    """Write an embedding (D, h, w); what index.json says about it. Sizes (H, W) of the image and as it was embedded."""
     target = out / f"{name}.npy"
 
     def write(temporary: Path) -> None:
@@ -404,12 +387,11 @@ def _embed_one(
         file.flush()
 
     write_atomically(target, write)
-    resized = image if embedder.resolution is None else resize_short_side(image, embedder.resolution)
     return {
         "name": name,
         "file": target.relative_to(out).as_posix(),
-        "image_size": list(image.shape[:2]),
-        "resized_size": list(resized.shape[:2]),
+        "image_size": list(sizes[0]),
+        "resized_size": list(sizes[1]),
         "embedding_size": list(values.shape[1:]),
         "stride": embedder.stride,
         # The cells are stretched over the whole image, as in training: the frames coincide.

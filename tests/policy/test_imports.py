@@ -13,7 +13,7 @@ _WORDS = {"errors", "types", "files", "identity"}
 _PURE = _WORDS | {"geometry", "ops"}
 _DATA = _PURE | {"nn", "data"}
 _JOBS = {"checkpoint", "running"}
-_USE = _DATA | {"clustering", "evaluation", "inference", "show"}
+_USE = _DATA | {"clustering", "evaluation", "inference", "show", "streaming"}
 _EVERYTHING = _USE | {"methods", "training", "discovery", "checking", "masks", "exporting", "diagnosis", "cli"}
 
 # What each room (a folder or file right below the package) may import besides itself.
@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "clustering": _USE,
     "evaluation": _USE | _JOBS,
     "inference": _USE,
+    "streaming": _DATA,
     "show": _USE,
     "discovery": _USE,
     "checking": _USE,

@@ -27,6 +27,8 @@ from selfseg.evaluation.confusion import VOID, cross_counts
 from selfseg.evaluation.features import Extractor
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig, refine_logits
 from selfseg.ops.linear import linear
+from selfseg.ops.resized_argmax import resized_argmax, resized_rows_argmax
+from selfseg.streaming import map_ahead
 
 Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""
@@ -251,14 +253,21 @@ def readable(
         LabelError: as `LabelledImages.read_label`.
     """
     skips = SkipLog(None, len(data))
-    for index in range(len(data)):
+
+    def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | BadImage:
         try:
             image = data.images.read(index)
         except BadImage as error:
-            skips.add(data.images.names[index], error.reason, error.detail)
+            return error
+        return image, data.read_label(index)
+
+    pairs = map_ahead(read, len(data), 2, lambda pair: 1 if isinstance(pair, BadImage) else pair[0].size // 3)
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, BadImage):
+            skips.add(data.images.names[index], pair.reason, pair.detail)
             tally.skipped += 1
             continue
-        label = data.read_label(index)
+        image, label = pair
         present = np.bincount(label.reshape(-1), minlength=VOID + 1)
         tally.images += 1
         tally.pixels += int(present[:VOID].sum())
@@ -312,18 +321,19 @@ def predict(embedding: Tensor, head: AffineHead, size: tuple[int, ...]) -> Tenso
             result[start : start + rows] = linear(cells[start : start + rows], weight, bias).max(1).indices
         return result.reshape(height, width)
     scores = linear(cells, weight, bias).reshape(h, w, outputs)
-    y = ((torch.arange(height, device=embedding.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
-    top = y.floor().long()
-    if outputs <= _MANY:
-        return _resized_winner(scores, top, y - top, width)
+    # To ask which can win makes a GPU wait, and there the work that it saves costs less.
+    if outputs <= _MANY or embedding.is_cuda:
+        return resized_argmax(scores, (height, width))
     # With many outputs most can't win between two rows of cells; the rest is few.
+    y = ((torch.arange(height) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    top = y.floor().long()
     result = torch.empty(height, width, dtype=torch.int64, device=embedding.device)
     for row in range(h):
         part = top == row
         between = scores[row : row + 2]
         possible = _possible(between)
         first = torch.zeros_like(top[part])
-        result[part] = possible[_resized_winner(between[..., possible], first, (y - top)[part], width)]
+        result[part] = possible[resized_rows_argmax(between[..., possible], first, (y - top)[part], width)]
     return result
 
 
@@ -353,21 +363,3 @@ def _possible(scores: Tensor) -> Tensor:
     if len(best) > 1:
         best, worst = torch.maximum(best[:-1], best[1:]), torch.minimum(worst[:-1], worst[1:])
     return torch.nonzero((best >= worst.amax(1, keepdim=True)).any(0)).flatten()
-
-
-def _resized_winner(scores: Tensor, top: Tensor, share: Tensor, width: int) -> Tensor:
-    """The largest of n scores (h, w, n) at each pixel of rows that lie `share` below the rows `top` of cells.
-
-    Rows first, then columns, in bands: equal to one bilinear resize, but never H x W x n scores at a time.
-    """
-    h, outputs = len(scores), scores.shape[2]
-    bottom, share = (top + 1).clamp(max=h - 1), share.to(scores)[:, None, None]
-    result = torch.empty(len(top), width, dtype=torch.int64, device=scores.device)
-    rows = max(1, _SCORES // (outputs * width))
-    for start in range(0, len(top), rows):
-        part = slice(start, start + rows)
-        band = torch.lerp(scores[top[part]], scores[bottom[part]], share[part])  # (rows, w, n)
-        wide = band[None].permute(0, 3, 1, 2)  # channels last in memory, which is fast
-        wide = F.interpolate(wide, (len(band), width), mode="bilinear", align_corners=False)
-        result[part] = wide[0].max(0).indices
-    return result

@@ -15,7 +15,7 @@ from selfseg.data.images import ImageCollection, SkipLog, read_image
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.files import read_json
-from selfseg.inference import Images, collect, track_images, whole_images
+from selfseg.inference import Images, collect, whole_images
 from selfseg.masks import hierarchy
 from selfseg.masks.files import SOFT_FOLDER, MaskWriter
 from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
@@ -24,6 +24,7 @@ from selfseg.masks.quality import MaskScores, measure_maps
 from selfseg.masks.sources import SOURCES, Find, Source, Training, check_training, describe, open_source
 from selfseg.ops.slic import ALGORITHM_VERSION
 from selfseg.show.masks import MaskCard, mask_card, write_masks_page
+from selfseg.streaming import map_images, usable_cores
 
 Method = Literal[Prior, "hierarchy", Source]
 """A saliency prior, several objects by `selfseg.masks.hierarchy`, or one of `selfseg.masks.sources`."""
@@ -93,8 +94,18 @@ def mine_masks(
         find: Find | None = None
         if missing and method in SOURCES:
             find = open_source(method, training, collection, writer.out, progress, max_bad)
-        for i, image in track_images(collection, missing, log, "masks", progress):
-            values, cleaned = find_objects(image, method, cleaning, find)
+        # A network is one for all threads and takes its own; the priors are each image's own business.
+        threads = usable_cores() if find is None else 1
+        found = map_images(
+            collection,
+            missing,
+            lambda image: find_objects(image, method, cleaning, find),
+            log,
+            "masks",
+            progress,
+            threads,
+        )
+        for i, (values, cleaned) in found:
             try:
                 writer.write(i, values, cleaned)
             except BadImage as error:  # removed since it was read

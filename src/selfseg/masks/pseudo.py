@@ -48,7 +48,6 @@ from selfseg.data.images import ImageCollection, SkipLog
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadImage, CheckpointError, EmptyCollection
 from selfseg.files import read_json, write_json
-from selfseg.inference import track_images
 from selfseg.masks.edges import sharpen
 from selfseg.masks.learning import PART, Crops, Loss, NetworkConfig, Squares, load_network, to_square, train_network
 from selfseg.masks.losses import boundary_loss, cross_entropy_loss, f_measure_loss
@@ -58,6 +57,7 @@ from selfseg.masks.priors import all_priors
 from selfseg.masks.scene import Array
 from selfseg.nn.backbones import load_backbone
 from selfseg.running import step_seed
+from selfseg.streaming import track_images
 
 _CUT = Cleaning()  # how maps become pseudo-labels
 Network = TypeVar("Network", SaliencyNet, BoundaryNet)

@@ -220,8 +220,19 @@ class Embedder(nn.Module):
         """
         return self._on(self.saliency, image).float().sigmoid()
 
-    def _on(self, function: Callable[[Tensor], Tensor], image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
-        """What a function of a batch gives for one image, in eval mode; on the CPU, without the batch."""
+    def prepare(self, image: NDArray[np.uint8] | str | Path | Any) -> NDArray[np.uint8]:
+        """One image as `embed` looks at it.
+
+        Args:
+            image: as of `embed`.
+
+        Returns:
+            (H, W, 3) uint8 RGB, its short side `resolution`.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8.
+        """
         # Here because the network itself must not need the readers.
         from selfseg.data.images import read_image, resize_short_side
 
@@ -235,11 +246,37 @@ class Embedder(nn.Module):
             raise ConfigError(f"an image must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
         if self.resolution is not None:
             pixels = resize_short_side(pixels, self.resolution)
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+        return np.ascontiguousarray(pixels)
+
+    @torch.no_grad()
+    def embed_prepared(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Embed images that `prepare` gave, in one pass.
+
+        Args:
+            images: B of them, (H, W, 3) uint8 RGB of one size.
+
+        Returns:
+            (B, D, h, w) float32 on the embedder's device, unit length over D. On a GPU it may still be at work.
+        """
+        return self._evaluate(self, images)
+
+    def _on(self, function: Callable[[Tensor], Tensor], image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """What a function of a batch gives for one image, in eval mode; on the CPU, without the batch."""
+        return self._evaluate(function, [self.prepare(image)])[0].cpu()
+
+    def _evaluate(self, function: Callable[[Tensor], Tensor], images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """What a function of a batch in [0, 1] gives for prepared images, in eval mode."""
+        if len(images) == 1:
+            batch = torch.from_numpy(images[0]).permute(2, 0, 1)[None]
+        else:
+            batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        if self.mean.is_cuda:
+            batch = batch.pin_memory()  # so that the copy need not be waited for
+        batch = batch.to(self.mean.device, non_blocking=True)
         training = self.training
         self.eval()
         try:
-            return function(tensor.to(self.mean.device).float() / 255)[0].cpu()
+            return function(batch.float() / 255)
         finally:
             self.train(training)
 

@@ -28,7 +28,7 @@ from selfseg.data.catalog import find_images
 from selfseg.data.images import ImageCollection, SkipLog, list_images
 from selfseg.errors import DataError, RunError, SelfsegError
 from selfseg.files import read_json, write_text
-from selfseg.inference import collect, load, track_images
+from selfseg.inference import collect, load
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.pca import PcaBasis
 from selfseg.show.charts import line_chart
@@ -48,6 +48,7 @@ from selfseg.show.pictures import (
 )
 from selfseg.show.results import Comparison, compare_results, few_label_curves
 from selfseg.show.what_it_sees import Figure, figure, read_plan, region_figures, stored_figures, view_figures
+from selfseg.streaming import track_images
 
 _BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
 _THUMBNAIL = 200  # longer side in pixels
