@@ -1,9 +1,14 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from scipy.cluster.vq import kmeans2
 from sklearn.cluster import KMeans
 
+from ahead_of_time import SHARED, shared_memory
 from selfseg.errors import ConfigError
 from selfseg.ops.kmeans import affine_scores, assign, kmeans
 
@@ -123,3 +128,78 @@ def test_a_sample_without_enough_distinct_points_is_not_used(monkeypatch):
     points = torch.zeros(3000, 2)
     points[:7] = torch.arange(14.0).view(7, 2) + 1
     assert kmeans(points, 8, spherical=False).inertia < 1e-6
+
+
+INTERPRETED = """
+import torch
+from selfseg.ops import _kmeans_cuda as cuda
+
+cuda.HALF = torch.float16  # the interpreter can't multiply bfloat16
+cuda._PART = 64  # so that a cluster has several parts
+generator = torch.Generator().manual_seed(0)
+for n, d, k in [(1, 3, 2), (130, 3, 2), (300, 16, 7), (257, 64, 65), (129, 132, 9), (70, 300, 20)]:
+    points = torch.randn(n, d, generator=generator)
+    weight = torch.randn(k, d, generator=generator)
+    bias = -0.5 * weight.square().sum(1)
+    if k > 5:
+        weight[5], bias[5] = weight[2], bias[2]  # of equal ones the first
+    best, index = cuda.nearest(points, weight, bias)
+    scores = points.double() @ weight.double().T + bias.double()
+    assert not (index == 5).any() or k <= 5
+    expected = scores.max(1).indices
+    assert torch.equal(index, torch.where(expected == 5, 2, expected) if k > 5 else expected)
+    torch.testing.assert_close(best.double(), scores.amax(1), rtol=1e-5, atol=1e-5)
+    count = torch.bincount(index, minlength=k)
+    expected = torch.zeros(k, d, dtype=torch.float64).index_add_(0, index, points.double())
+    torch.testing.assert_close(cuda.sums(points, index, count), expected, rtol=1e-5, atol=1e-5)
+"""
+
+
+def _numpy_is_too_new_for_the_interpreter() -> bool:
+    """Triton 3.6's interpreter takes an array of one number for a number, which numpy does no more since 2.5."""
+    triton = pytest.importorskip("triton")
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    return version < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.5.0"
+
+
+def test_the_triton_kernels_find_the_same_in_the_interpreter():
+    if _numpy_is_too_new_for_the_interpreter():
+        pytest.skip("this numpy is too new for this Triton's interpreter")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", INTERPRETED], check=True, env=environment)
+
+
+@pytest.mark.parametrize(("dimensions", "tile"), [(128, (128, 128, 128, True)), (300, (64, 64, 64, False))])
+def test_the_triton_kernels_compile_for_an_h100(dimensions, tile):
+    pytest.importorskip("triton")
+    from selfseg.ops import _kmeans_cuda as cuda
+
+    points, centroids, depth, whole = tile
+    types = {"points": "*fp32", "high": "*bf16", "low": "*bf16", "bias": "*fp32", "best": "*fp32", "index": "*i64"}
+    types |= dict.fromkeys("ndkp", "i32")
+    constants = {"TILE": points, "CENTROIDS": centroids, "DEPTH": depth, "WHOLE": whole}
+    taken = shared_memory(cuda._nearest, types, constants, 90, num_warps=8 if points == 128 else 4, num_stages=2)
+    assert taken <= SHARED[90]
+    if whole:
+        types = {"points": "*fp32", "order": "*i64", "begin": "*i64", "end": "*i64", "parts": "*fp32", "d": "i32"}
+        shared_memory(cuda._sum_parts, types, {"ROWS": 32, "DEPTH": 128}, 90)
+        types = {"parts": "*fp32", "first": "*i64", "total": "*fp64", "d": "i32"}
+        shared_memory(cuda._join_parts, types, {"DEPTH": 128}, 90)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dimensions", [8, 64, 128, 132, 300])
+@pytest.mark.parametrize("spherical", [True, False])
+def test_a_gpu_finds_the_same_clusters_twice(dimensions, spherical):
+    points = blobs(20_000, dimensions, 40)
+    options = {"iterations": 4, "tolerance": 0.0, "spherical": spherical, "initial": points[:50]}
+    cpu = kmeans(points, 50, **options)
+    gpu, again = (kmeans(points.cuda(), 50, **options) for _ in range(2))
+    assert torch.equal(gpu.centroids, again.centroids)
+    assert torch.equal(gpu.assignment, again.assignment)
+    assert (gpu.assignment.cpu() == cpu.assignment).float().mean() > 0.999
+    torch.testing.assert_close(gpu.centroids.cpu(), cpu.centroids, rtol=1e-2, atol=1e-2)
+    assert gpu.inertia == pytest.approx(cpu.inertia, rel=1e-4)
+    assert kmeans(points.cuda(), 50, seed=3, spherical=spherical).inertia == pytest.approx(
+        kmeans(points, 50, seed=3, spherical=spherical).inertia, rel=0.02
+    )

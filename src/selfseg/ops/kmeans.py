@@ -9,6 +9,7 @@ and Modha, "Concept decompositions for large sparse text data using clustering",
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from selfseg.errors import ConfigError
 from selfseg.ops.linear import linear
 
-_CHUNK = 1 << 20  # scores held at a time: 4 MB, so that they stay in a core's cache
+_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 28}  # values held at a time: 4 MB stay in a core's cache, 1 GB on a card
 _SAMPLE = 1 << 17  # points that seeding and first iterations look at, or this many per cluster:
 _SAMPLE_PER_CLUSTER = 256
 
@@ -144,7 +145,9 @@ def kmeans(
     if distinct < k:
         raise ConfigError(f"k={k} clusters can't be made of {distinct} distinct points (of {len(points)}); lower k")
 
-    square = float(points.square().sum(dtype=torch.float64))  # sum of |x|^2
+    square = float(
+        _squares(points).sum(dtype=torch.float64) if points.is_cuda else points.square().sum(dtype=torch.float64)
+    )
     scatter = square / len(points) - float(points.mean(0).square().sum())
     if initial is None:
         generator = np.random.default_rng(seed)
@@ -185,9 +188,13 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, spherical: bool, 
 
 def _nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The best score (N,) and its centroid (N,), without ever holding N x k scores."""
+    if points.is_cuda and _has_triton():
+        from selfseg.ops import _kmeans_cuda
+
+        return _kmeans_cuda.nearest(points, weight, bias)
     best = points.new_empty(len(points))
     index = torch.empty(len(points), dtype=torch.int64, device=points.device)
-    rows = max(1, _CHUNK // len(weight))
+    rows = max(1, _held(points) // len(weight))
     for start in range(0, len(points), rows):
         chunk = slice(start, start + rows)
         # max(1) and not argmax(1): the same answer, five times as fast on a CPU.
@@ -201,11 +208,15 @@ def _means(points: Tensor, assignment: Tensor, best: Tensor, k: int) -> Tensor:
     empty = (count == 0).nonzero().flatten()
     if len(empty):
         # Farthest by distance: for Euclid |x|^2 - 2 best; on the sphere |x|^2 = 1 and the same order.
-        far = (points.square().sum(1) - 2 * best).topk(len(empty)).indices
+        far = (_squares(points) - 2 * best).topk(len(empty)).indices
         assignment = assignment.index_put((far,), empty)
         count = torch.bincount(assignment, minlength=k)
+    if points.is_cuda and _has_triton():
+        from selfseg.ops import _kmeans_cuda
+
+        return (_kmeans_cuda.sums(points, assignment, count) / count.clamp(min=1)[:, None]).float()
     total = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
-    rows = max(1, _CHUNK // max(k, points.shape[1]))
+    rows = max(1, _held(points) // max(k, points.shape[1]))
     for start in range(0, len(points), rows):
         chunk = slice(start, start + rows)
         if points.is_cuda:  # index_add on a GPU adds in any order; a product of matrices does not
@@ -221,18 +232,36 @@ def _means(points: Tensor, assignment: Tensor, best: Tensor, k: int) -> Tensor:
 def _seed(points: Tensor, k: int, generator: np.random.Generator) -> Tensor:
     """Greedy k-means++: each next centroid is the best of a few points drawn by squared distance; (k, D)."""
     trials = 2 + int(math.log(k))
-    square = points.square().sum(1)
-    chosen = [int(generator.integers(len(points)))]
-    distance = _distance(points, square, points[chosen])[:, 0]  # (N,) to the nearest centroid
-    while len(chosen) < k:
+    square = _squares(points)
+    # All draws at once, and choices that stay tensors: a GPU is never waited for.
+    chosen = torch.full((k,), int(generator.integers(len(points))), device=points.device)
+    shares = torch.from_numpy(generator.random((k - 1, trials))).to(points.device)
+    distance = _distance(points, square, points[chosen[:1]])[:, 0]  # (N,) to the nearest centroid
+    for number, drawn in enumerate(shares, start=1):
         cumulative = distance.double().cumsum(0)
-        draws = torch.from_numpy(generator.random(trials)).to(cumulative) * cumulative[-1]
-        candidates = torch.searchsorted(cumulative, draws, right=True).clamp(max=len(points) - 1)
+        candidates = torch.searchsorted(cumulative, drawn * cumulative[-1], right=True).clamp(max=len(points) - 1)
         shortened = torch.minimum(distance[:, None], _distance(points, square, points[candidates]))
-        winner = int(shortened.sum(0).min(0).indices)
-        chosen.append(int(candidates[winner]))
-        distance = shortened[:, winner].contiguous()
+        winner = shortened.sum(0).min(0).indices[None]
+        chosen[number] = candidates[winner][0]
+        distance = shortened.index_select(1, winner)[:, 0].contiguous()
     return points[chosen].clone()
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _held(points: Tensor) -> int:
+    """How many values of a temporary are held at a time."""
+    return _CHUNK.get(points.device.type, 1 << 20)
+
+
+def _squares(points: Tensor) -> Tensor:
+    """|x|^2 of each point (N,); on a GPU, whose memory the points may half fill, without a temporary of their size."""
+    if not points.is_cuda:
+        return points.square().sum(1)
+    parts = torch.split(points, max(1, _held(points) // points.shape[1]))
+    return torch.cat([part.square().sum(1) for part in parts])
 
 
 def _distance(points: Tensor, square: Tensor, centroids: Tensor) -> Tensor:
@@ -253,7 +282,7 @@ def _fingerprint(points: Tensor) -> Tensor:
     factors = np.random.default_rng(0).integers(1, 2**62, points.shape[1], dtype=np.int64) | 1
     weights = torch.from_numpy(factors).to(points.device)
     result = torch.empty(len(points), dtype=torch.int64, device=points.device)
-    rows = max(1, _CHUNK // points.shape[1])
+    rows = max(1, _held(points) // points.shape[1])
     for start in range(0, len(points), rows):
         bits = (points[start : start + rows] + 0.0).view(torch.int32).long()  # + 0.0: -0.0 is 0.0
         bits = bits * 0x9E3779B97F4A7C1 ^ (bits >> 7)
