@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from ahead_of_time import shared_memory
 from selfseg.errors import ConfigError
 from selfseg.ops import superpixel_quality as quality
 from selfseg.ops.slic import slic, slic_batched, smallest_piece
@@ -153,22 +154,48 @@ def test_the_triton_kernel_finds_the_same_regions_in_the_interpreter() -> None:
     code = (
         "import torch\n"
         "from selfseg.ops import _slic_cuda, slic\n"
-        "images = torch.rand(2, 3, 20, 31)\n"
-        "expected = slic.slic_batched(images, 8)\n"
-        "slic._assign = _slic_cuda.assign\n"
-        "assert torch.equal(slic.slic_batched(images, 8), expected)\n"
+        "torch.manual_seed(0)\n"
+        "cases = [((2, 20, 31), 8, True), ((5, 9, 40), 5, True), ((1, 1, 1), 20, True), ((3, 33, 17), 9, False)]\n"
+        "batches = [torch.rand(b, 3, h, w) for (b, h, w), _, _ in cases]\n"
+        "expected = [slic.slic_batched(x, size, connectivity=joined) for x, (_, size, joined) in zip(batches, cases)]\n"
+        "slic._by_triton = lambda device: True\n"
+        "_slic_cuda.PART = 2\n"
+        "for x, (_, size, joined), wanted in zip(batches, cases, expected):\n"
+        "    assert torch.equal(slic.slic_batched(x, size, connectivity=joined), wanted)\n"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_gpu_finds_the_same_regions() -> None:
-    images = np.stack([picture(120, 160, seed) for seed in range(3)])
+def test_the_triton_kernels_compile_for_an_h100() -> None:
+    pytest.importorskip("triton")
+    from selfseg.ops import _slic_cuda as cuda
+
+    lab, words = (
+        {"lab": "*i16", "labels": "*i32"},
+        "height width rows columns shift lines first_y step_y count each plane",
+    )
+    sizes = dict.fromkeys(words.split(), "i32")
+    block, exact = {"BLOCK": cuda._BLOCK}, {"enable_fp_fusion": False}
+    tables = {"images": "*u8", "light": "*i32", "root": "*i32"}
+    shared_memory(cuda._to_lab, {**tables, **lab, **sizes}, block, 90, **exact)
+    centres = {"centres": "*fp32", "cell_x": "*i32", "cell_y": "*i32", "weight": "*fp32"}
+    shared_memory(cuda._assign, {**centres, **lab, **sizes}, block, 90, **exact)
+    shared_memory(cuda._add_up, {"totals": "*i64", **lab, **sizes}, block, 90, **exact)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [5, 10, 24])
+@pytest.mark.parametrize("shape", [(1, 120, 160), (40, 90, 121), (3, 375, 500), (2, 1, 7)])
+def test_the_gpu_finds_the_same_regions(shape: tuple[int, int, int], size: int) -> None:
+    count, height, width = shape
+    images = np.stack([picture(height, width, seed) for seed in range(count)])
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    regions = slic_batched(batch.cuda(), 10).cpu().numpy()
-    same = [(slic(image, 10) == found).mean() for image, found in zip(images, regions, strict=True)]
-    assert min(same) > 0.999
+    for connectivity in (True, False):
+        regions = slic_batched(batch.cuda(), size, connectivity=connectivity)
+        assert regions.is_cuda
+        for image, found in zip(images, regions.cpu().numpy(), strict=True):
+            np.testing.assert_array_equal(found, slic(image, size, connectivity=connectivity))
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -205,11 +207,12 @@ def slic_batched(
 ) -> Tensor:
     """Superpixels of a batch on its device: the regions that `slic` finds, bit for bit on a CPU.
 
-    Colours, centres and assignments are computed on the device, by a Triton kernel on CUDA if triton is installed and
+    Colours, centres and assignments are computed on the device, by Triton kernels on CUDA if triton is installed and
     by torch operations otherwise. Connectivity is enforced on the CPU, by the kernel of `slic` in as many threads as
-    torch uses: labels and colours travel to the host (10 bytes a pixel), and ids back.
+    there are cores: labels and colours travel to the host (8 bytes a pixel), and ids back, while the device is at work
+    on the next images.
 
-    The CUDA path has not been run on a GPU yet. Its integer sums don't depend on order, and its kernel is compiled
+    The CUDA path has not been run on a GPU yet. Its integer sums don't depend on order, and its kernels are compiled
     without fused multiply-add, so that no other regions are expected there either. On a CPU, `slic` is far quicker.
 
     Args:
@@ -232,28 +235,67 @@ def slic_batched(
     """
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ConfigError(f"images must be (B, 3, H, W) float in [0, 1], not {images.dtype} {tuple(images.shape)}")
-    batch, _, height, width = images.shape
+    height, width = images.shape[2:]
     check_parameters(size, ruler, iterations)
     _check_shape(size, height, width)
     device = images.device
-    lab = _to_lab(images)  # (B, 3, H, W) int32
-    pixels = lab.float() * (1 / 64)
     rows, columns, shift, cells_y, cells_x = _grid(height, width, size, width)
     cell_y, cell_x = torch.from_numpy(cells_y).to(device), torch.from_numpy(cells_x).to(device)
     weight = float(np.float32(ruler / size))
-    centres = torch.zeros(batch, rows * columns, 5, device=device)
-    labels = (cell_y[:, None] * columns + cell_x[shift : shift + width]).expand(batch, -1, -1)
-    _update(labels, lab, weight, centres, 0, 1)
-    assign = _assign
-    if device.type == "cuda" and importlib.util.find_spec("triton"):
+    grid = _Grid(rows, columns, shift, cell_y, cell_x, weight)
+    smallest = smallest_piece(size, height, width)
+    if _by_triton(device):
         from selfseg.ops import _slic_cuda
 
-        assign = _slic_cuda.assign
+        tables = [torch.from_numpy(table).to(device) for table in _tables()]
+        with _slic_cuda.Finisher(device, rows * columns, smallest, connectivity) as finisher:
+            for part in torch.split((images * 255).round_().clamp_(0, 255).to(torch.uint8), _slic_cuda.PART):
+                lab = _slic_cuda.to_lab(part, *tables)
+                labels = _iterate(lab, lab, grid, size, iterations, _slic_cuda.assign, _slic_cuda.add_up)
+                finisher.add(labels, lab)
+            return finisher.result()
+    lab = _to_lab(images)  # (B, 3, H, W) int32
+    labels = _iterate(lab, lab.float() * (1 / 64), grid, size, iterations, _assign, _add_up)
+    return _finish(labels, lab, rows * columns, smallest, connectivity).to(device)
+
+
+def _by_triton(device: torch.device) -> bool:
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+class _Grid(NamedTuple):
+    """The grid of cells: see `_grid`; weight is ruler / size."""
+
+    rows: int
+    columns: int
+    shift: int
+    cell_y: Tensor
+    cell_x: Tensor
+    weight: float
+
+
+def _iterate(
+    lab: Tensor,
+    pixels: Tensor,
+    grid: _Grid,
+    size: int,
+    iterations: int,
+    assign: Callable[..., Tensor],
+    add_up: Callable[..., Tensor],
+) -> Tensor:
+    """Rounds of assignment and update; lab (B, 3, H, W) whole numbers, pixels what `assign` takes of it."""
+    batch, width, count = len(lab), lab.shape[3], grid.rows * grid.columns
+    centres = torch.zeros(batch, count, 5, device=lab.device)
+    # The grid itself is the first assignment: centres start at the mean colour of their cells.
+    cells = grid.cell_y[:, None] * grid.columns + grid.cell_x[grid.shift : grid.shift + width]
+    _move(add_up(cells.expand(batch, -1, -1), lab, count, 0, 1), grid.weight, centres)
+
+    def nearest(first: int, step: int) -> Tensor:
+        return assign(pixels, centres, grid.cell_x, grid.cell_y, grid.columns, grid.shift, grid.weight, first, step)
+
     for first, step in _rows(size, iterations):
-        labels = assign(pixels, centres, cell_x, cell_y, columns, shift, weight, first, step)
-        _update(labels, lab, weight, centres, first, step)
-    labels = assign(pixels, centres, cell_x, cell_y, columns, shift, weight, 0, 1)
-    return _finish(labels, lab, rows * columns, smallest_piece(size, height, width), connectivity).to(device)
+        _move(add_up(nearest(first, step), lab, count, first, step), grid.weight, centres)
+    return nearest(0, 1)
 
 
 def _to_lab(images: Tensor) -> Tensor:
@@ -302,10 +344,9 @@ def _assign(
     return labels
 
 
-def _update(labels: Tensor, lab: Tensor, weight: float, centres: Tensor, first_y: int, step_y: int) -> None:
-    """Move each centre to the mean of its pixels in every `step_y`-th row; one without any stays."""
-    batch, count, _ = centres.shape
-    _, _, height, width = lab.shape
+def _add_up(labels: Tensor, lab: Tensor, count: int, first_y: int, step_y: int) -> Tensor:
+    """Pixels of each centre, and the sums of their L, a, b, x and 2 y + step_y - 1 - 2 first_y: (6, B, count) int64."""
+    batch, _, height, width = lab.shape
     device = lab.device
     index = (labels + torch.arange(batch, device=device)[:, None, None] * count).reshape(-1)
 
@@ -313,12 +354,24 @@ def _update(labels: Tensor, lab: Tensor, weight: float, centres: Tensor, first_y
         sums = torch.zeros(batch * count, dtype=torch.int64, device=device)
         return sums.index_add_(0, index, values.expand(labels.shape).reshape(-1).long()).view(batch, count)
 
-    area = total(torch.ones((), dtype=torch.int64, device=device))
-    divisor = area.clamp(min=1).double()
-    means = [(total(lab[:, c, first_y::step_y]) / (64 * divisor)).float() for c in range(3)]
-    means.append((total(torch.arange(width, device=device)) / divisor).float() * weight)
     down = 2 * torch.arange(first_y, height, step_y, device=device)[:, None] + (step_y - 1 - 2 * first_y)
-    means.append((total(down) / (2 * divisor)).float() * weight)
+    return torch.stack(
+        [
+            total(torch.ones((), dtype=torch.int64, device=device)),
+            *(total(lab[:, c, first_y::step_y]) for c in range(3)),
+            total(torch.arange(width, device=device)),
+            total(down),
+        ]
+    )
+
+
+def _move(totals: Tensor, weight: float, centres: Tensor) -> None:
+    """Move each centre (B, count, 5) to the mean of its pixels, by their sums (6, B, count); one without any stays."""
+    area = totals[0]
+    divisor = area.clamp(min=1).double()
+    means = [(totals[1 + c] / (64 * divisor)).float() for c in range(3)]
+    means.append((totals[4] / divisor).float() * weight)
+    means.append((totals[5] / (2 * divisor)).float() * weight)
     torch.where((area > 0)[..., None], torch.stack(means, -1), centres, out=centres)
 
 
