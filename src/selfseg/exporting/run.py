@@ -153,7 +153,7 @@ def _write_backbone(path: Path, format: str, target: Target, about: Mapping[str,
             # Through memory: on a full disk torch raises a RuntimeError, which could not be told from a mistake.
             buffer = io.BytesIO()
             torch.save(content, buffer)
-            with buffer.getbuffer() as view:  # given back also after an error: Python 3.12.1 crashes when it collects one
+            with buffer.getbuffer() as view:  # given back after an error too: Python 3.12.1 crashes on collecting one
                 temporary.write_bytes(view)
             read = read_weights(temporary)
         _compare(path, target.last_stage(read, image), target.expected(image))
