@@ -23,16 +23,17 @@ from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.swav import SwAVConfig
 from selfseg.methods.vice import ViCEConfig
 from selfseg.nn.embedder import EmbedderConfig
+from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig, Recipe
 from selfseg.types import Batch
 
-PLAIN = EmbedderConfig(output_stride=32, decoder="none", resolution=64)
+PLAIN = EmbedderConfig(backbone="test_resnet", output_stride=32, decoder="none", resolution=64)
 """What image-level methods train: the backbone alone."""
 
 
 def vice(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
     config = ViCEConfig(
-        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
+        embedder=EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8, resolution=64, centred=True),
         views=ContentCentredViews(
             views=2, size=32, short_side=48, centre_square=False, regions=Superpixels(8), region_stride=4
         ),
@@ -46,7 +47,9 @@ def vice(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
 
 def slotcon(images: Path, out: Path, **changes: Any) -> Recipe[SlotConConfig]:
     config = SlotConConfig(
-        embedder=EmbedderConfig(output_stride=16, decoder="projector", hidden=12, dim=8, resolution=64),
+        embedder=EmbedderConfig(
+            backbone="test_resnet", output_stride=16, decoder="projector", hidden=12, dim=8, resolution=64
+        ),
         views=OverlappingCrops(size=64),
         prototypes=6,
         predictor_hidden=12,
@@ -57,7 +60,9 @@ def slotcon(images: Path, out: Path, **changes: Any) -> Recipe[SlotConConfig]:
 def maskcontrast(images: Path, out: Path, **changes: Any) -> Recipe[MaskContrastConfig]:
     """The masks lie beside the images, as the fixture `photos` puts them."""
     config = MaskContrastConfig(
-        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True, saliency=True),
+        embedder=EmbedderConfig(
+            backbone="test_resnet", output_stride=32, dim=8, resolution=64, centred=True, saliency=True
+        ),
         views=ObjectCrops(regions=ObjectMasks(masks_of(images)), size=64, region_stride=4, scale=(0.5, 1.0)),
         queue=6,
         momentum=0.9,
@@ -92,7 +97,7 @@ def swav(images: Path, out: Path, **changes: Any) -> Recipe[SwAVConfig]:
 
 def iic(images: Path, out: Path, **changes: Any) -> Recipe[IICConfig]:
     config = IICConfig(
-        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
+        embedder=EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8, resolution=64, centred=True),
         views=NestedCrops(size=64, scale=(0.5, 1.0), inner_scale=(0.5, 1.0), plain_first=True),
         clusters=4,
         overclusters=6,
@@ -104,7 +109,7 @@ def iic(images: Path, out: Path, **changes: Any) -> Recipe[IICConfig]:
 
 def picie(images: Path, out: Path, **changes: Any) -> Recipe[PiCIEConfig]:
     config = PiCIEConfig(
-        embedder=EmbedderConfig(output_stride=32, dim=8, resolution=64, centred=True),
+        embedder=EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8, resolution=64, centred=True),
         views=NestedCrops(size=64),
         prototypes=4,
         overclusters=6,
@@ -134,6 +139,15 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
 }
 
 
+TWO_PROCESSES: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "batch_size": 4,
+    "optimizer": OptimizerConfig(name="lars", base_lr=0.05),
+}
+"""Settings of a run that one process and two are compared on."""
+
+
 def _recipe(method: Any, images: Path, out: Path, changes: dict[str, Any]) -> Recipe[Any]:
     recipe: Recipe[Any] = Recipe(
         images=images,
@@ -148,6 +162,12 @@ def _recipe(method: Any, images: Path, out: Path, changes: dict[str, Any]) -> Re
         max_bad=0.2,
     )
     return replace(recipe, **changes)
+
+
+def train_tiny(method: str, images: Path, out: Path, settings: dict[str, Any]) -> None:
+    """Train a method's tiny run, alone in its process with one thread."""
+    torch.set_num_threads(1)
+    train(RECIPES[method](images, out, **settings), progress=False)
 
 
 def losses_of(method: Method, batch: Batch, steps: int) -> list[float]:

@@ -17,21 +17,20 @@ from selfseg.checkpoint import load_newest
 from selfseg.data.shards import WINDOW
 from selfseg.nn.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
 from selfseg.training.log import read_log
-from tiny import RECIPES
+from tiny import RECIPES, TWO_PROCESSES, train_tiny
 
 pytestmark = pytest.mark.distributed
 
+# Both processes are started here and train one method after the other: a start takes longer than a tiny run.
 _TRAIN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tiny import RECIPES
-from selfseg import OptimizerConfig, train
+from tiny import RECIPES, TWO_PROCESSES, train_tiny
 
 if __name__ == "__main__":
-    recipe = RECIPES[sys.argv[5]](Path(sys.argv[2]), Path(sys.argv[3]), devices=int(sys.argv[4]), accelerator="cpu",
-                                  batch_size=4, optimizer=OptimizerConfig(name="lars", base_lr=0.05))
-    train(recipe, progress=False)
+    for method in RECIPES:
+        train_tiny(method, Path(sys.argv[2]), Path(sys.argv[3]) / method, {**TWO_PROCESSES, "devices": 2})
 """
 
 _COLLECTIVES = """
@@ -223,24 +222,34 @@ def test_two_processes_agree_with_one(script: str) -> None:
     assert [worker.returncode for worker in workers] == [0, 0], messages
 
 
-@pytest.mark.parametrize("method", RECIPES)
-def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path, method: str) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(_TRAIN)
-    tests = str(Path(__file__).parents[1])
-    for devices in ("1", "2"):
-        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
-        words = [sys.executable, str(script), tests, str(photos), str(tmp_path / devices), devices, method]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (load_newest(tmp_path / devices / "checkpoints") for devices in ("1", "2"))
-    assert one is not None
-    assert two is not None
-    assert one.model.keys() == two.model.keys()
-    for key, value in one.model.items():
-        torch.testing.assert_close(value, two.model[key], atol=2e-3, rtol=2e-3, msg=lambda m, k=key: f"{k}: {m}")
-    losses = [[line["loss"] for line in read_log(tmp_path / devices)] for devices in ("1", "2")]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_TRAIN)
+    words = [
+        sys.executable,
+        str(tmp_path / "script.py"),
+        str(Path(__file__).parents[1]),
+        str(photos),
+        str(tmp_path / "2"),
+    ]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port(), "NODE_RANK": "0"}
+    pair = [
+        subprocess.Popen(words, env={**environment, "LOCAL_RANK": str(i)}, stderr=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    for method in RECIPES:
+        train_tiny(method, photos, tmp_path / "1" / method, TWO_PROCESSES)
+    messages = [process.communicate()[1] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], messages
+    for method in RECIPES:
+        one, two = (load_newest(tmp_path / devices / method / "checkpoints") for devices in ("1", "2"))
+        assert one is not None, method
+        assert two is not None, method
+        assert one.model.keys() == two.model.keys(), method
+        for key, value in one.model.items():
+            told = f"{method}, {key}: "
+            torch.testing.assert_close(value, two.model[key], atol=2e-3, rtol=2e-3, msg=lambda m, t=told: t + m)
+        losses = [[line["loss"] for line in read_log(tmp_path / devices / method)] for devices in ("1", "2")]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-3), method
 
 
 _SHARDS = """

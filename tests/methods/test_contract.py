@@ -122,7 +122,7 @@ def test_without_a_decoder_the_last_stage_decides_the_dimension(recipe: Recipe[A
     embedder = replace(recipe.method.embedder, decoder="none", output_stride=32, dim=8, centred=False)
     method = replace(recipe, method=replace(recipe.method, embedder=embedder)).build_method().train()
     assert torch.isfinite(method(batch_for(method, photos), 0.5).loss)
-    assert method.embedder.dim == 512
+    assert method.embedder.dim == method.embedder.backbone.feature_info.channels()[-1]
 
 
 def test_concepts_are_unit_vectors_of_the_embedding(method: Method) -> None:
