@@ -40,8 +40,8 @@ PARTS = {
     "equality": 60,
     "superpixels": 35,
     "operations": 50,
-    "resuming": 70,
-    "training": 110,
+    "resuming": 100,
+    "training": 100,
     "verbs": 50,
     "compiling": 45,
     "camvid": 480,  # whatever is left

@@ -22,30 +22,36 @@ FEW_TESTS = ("tests/ops/test_crf.py",)  # in a tiny run: all it can show is that
 
 
 def run(job: Job) -> None:
-    """Pytest -m gpu, then each precision with a stop in the middle."""
-    with job.attempt("pytest -m gpu"):
-        _tests(job)
+    """Each precision with a stop in the middle, then pytest -m gpu with the time that is left."""
     for precision in ("bf16-mixed",) if job.tiny else ("bf16-mixed", "16-mixed", "32-true"):
         for deterministic in (True,) if job.tiny else (False, True):
             what = f"{precision}{', deterministic operations' if deterministic else ''}: resumed and straight"
             if job.enough(4 if job.tiny else 8, what):
                 with job.attempt(what):
                     _resume(job, precision, deterministic, what)
+    with job.attempt("pytest -m gpu"):
+        _tests(job)
 
 
 def _tests(job: Job) -> None:
     words = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
-    words += ["--collect-only", *FEW_TESTS] if job.tiny else ["tests"]
+    words += ["--collect-only", *FEW_TESTS] if job.tiny else ["-n", "4", "tests"]
     path = os.pathsep.join(filter(None, [str(job.repository / "src"), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        words,
-        cwd=job.repository,
-        env={**os.environ, **({"PYTHONPATH": path} if (job.repository / "src").is_dir() else {})},
-        capture_output=True,
-        text=True,
-        timeout=max(10.0, job.left()),
-        check=False,
-    )
+    seconds = max(10.0, job.left() - 5)
+    try:
+        done = subprocess.run(
+            words,
+            cwd=job.repository,
+            env={**os.environ, **({"PYTHONPATH": path} if (job.repository / "src").is_dir() else {})},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        seen = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+        job.note("pytest -m gpu", verdict=f"stopped after {seconds:.0f} s", output=seen[-20_000:])
+        return
     last = next((line for line in reversed(done.stdout.splitlines()) if re.search(r"\d+ |no tests", line)), "")
     job.note(
         "pytest -m gpu",

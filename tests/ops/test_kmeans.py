@@ -188,8 +188,7 @@ def test_the_triton_kernels_compile_for_an_h100(dimensions, tile):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dimensions", [8, 64, 128, 132, 300])
-@pytest.mark.parametrize("spherical", [True, False])
+@pytest.mark.parametrize(("dimensions", "spherical"), [(8, True), (128, True), (132, False), (300, False)])
 def test_a_gpu_finds_the_same_clusters_twice(dimensions, spherical):
     points = blobs(20_000, dimensions, 40)
     options = {"iterations": 4, "tolerance": 0.0, "spherical": spherical, "initial": points[:50]}
