@@ -80,7 +80,8 @@ def make(data: Path, out: Path, images: int) -> None:
     for needed in ("camvid/train/images", "camvid/val/images", "camvid/classes.txt", "imagenet1000/train"):
         if not (data / needed).exists():
             raise BundleError(
-                f"{data / needed} is missing; give the folder that holds camvid/ and imagenet1000/: --data"
+                f"{data / needed} is missing; give the folder that holds camvid/ and imagenet1000/: "
+                "--data FOLDER, or make gpu-bundle DATA=FOLDER"
             )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".gpu-bundle-", dir=out.parent) as temporary:
@@ -90,9 +91,7 @@ def make(data: Path, out: Path, images: int) -> None:
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(REPOSITORY))
         collect(own_requirements(), lambda requirement: _download(requirement, wheels))
         copy_images(data, made / "images", images)
-        for name in ("benchmarks", "tests"):
-            shutil.copytree(REPOSITORY / name, made / name, ignore=shutil.ignore_patterns("results", "__pycache__"))
-        shutil.copy(REPOSITORY / "pyproject.toml", made / "pyproject.toml")
+        copy_code(REPOSITORY, made)
         (made / "COMMIT").write_text(_commit() + "\n", encoding="utf-8")
         line = LINE.format(wheels="wheels")
         (made / "README.txt").write_text(
@@ -168,6 +167,13 @@ def _constraints() -> dict[str, str]:
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     return {str(canonicalize_name(name)): pin.strip() for name, pin in pairs}
+
+
+def copy_code(repository: Path, out: Path) -> None:
+    """Benchmarks and tests, without results and without the tests of the repository itself, which read docs/."""
+    for name, without in (("benchmarks", "results"), ("tests", "policy")):
+        shutil.copytree(repository / name, out / name, ignore=shutil.ignore_patterns(without, "__pycache__"))
+    shutil.copy(repository / "pyproject.toml", out / "pyproject.toml")
 
 
 def copy_images(data: Path, out: Path, count: int) -> None:

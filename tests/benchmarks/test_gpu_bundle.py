@@ -94,3 +94,13 @@ def test_images_are_drawn_evenly_with_their_labels(bundle: ModuleType, tmp_path:
     assert [name for name in names if "train/labels" in name] == [f"camvid/train/labels/{n}.png" for n in (0, 4, 8)]
     assert [name for name in names if "val/images" in name] == ["camvid/val/images/0.jpg"]
     assert [name for name in names if name.startswith("photographs")] == [f"photographs/{n}.jpg" for n in (0, 1, 2)]
+
+
+def test_what_is_carried_of_the_repository_needs_nothing_else_of_it(bundle: ModuleType, tmp_path: Path) -> None:
+    bundle.copy_code(BENCHMARKS.parent, tmp_path / "out")
+    assert (tmp_path / "out" / "pyproject.toml").is_file()
+    assert (tmp_path / "out" / "benchmarks" / "gpu.py").is_file()
+    assert not (tmp_path / "out" / "benchmarks" / "results").exists()
+    tests = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out" / "tests").rglob("*.py")}
+    assert {"tests/conftest.py", "tests/tiny.py", "tests/ops/test_slic.py"} <= tests
+    assert not [name for name in tests if "/policy/" in name]  # they read docs/, which stays behind
