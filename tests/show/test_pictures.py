@@ -21,6 +21,20 @@ def test_palette_is_distinct_and_stable():
     assert len(np.unique(pictures.palette(256), axis=0)) == 256
 
 
+@pytest.mark.parametrize(("kind", "lowest", "k"), [("u1", 0, 256), ("u2", 0, 300), ("i4", -1, 9)])
+def test_every_kind_of_ids_is_drawn_the_same_and_bands_leave_no_trace(kind, lowest, k):
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (1100, 1000, 3), np.uint8)
+    ids = generator.integers(lowest, k, (11, 10)).repeat(100, 0).repeat(100, 1).astype(kind)
+    drawn = pictures.overlay(image, ids)
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    expected = cv2.addWeighted(image, 0.3, gray, 0.7, 0)
+    expected = cv2.addWeighted(pictures.palette(300)[np.maximum(ids, 0)], 0.6, expected, 0.4, 0)
+    expected = np.where((ids < 0)[..., None], image, expected)
+    edge = cv2.dilate(pictures.borders(ids).astype(np.uint8), np.ones((2, 2), np.uint8))[..., None] > 0
+    np.testing.assert_array_equal(drawn, np.where(edge, (expected * 0.5 + 127.5).astype(np.uint8), expected))
+
+
 def test_overlay_shows_the_photograph_the_colours_and_the_borders():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     ids = np.zeros((40, 50), np.int32)

@@ -30,6 +30,7 @@ Ids = NDArray[Any]
 
 _NONE = (58, 60, 66)  # pixels without a region
 _FRAME = (255, 214, 10)
+_LIGHTER = (np.arange(256) * 0.5 + 0.5 * 255).astype(np.uint8)  # half of white over each value
 _FADED = (226, 228, 232)  # background where there is a foreground
 
 
@@ -130,22 +131,35 @@ def overlay(image: Picture, ids: Ids, colours: Picture | None = None, strength: 
         raise ConfigError(f"ids of size {ids.shape} don't fit an image of size {image.shape[:2]}")
     if colours is None:
         colours = palette(int(ids.max(initial=0)) + 1)
-    result = image.copy()
-    rows = max(1, (1 << 20) // image.shape[1])  # bands: a large image's float copies would take hundreds of MB
-    # The photograph's gray under the colour: its own hues would shift the legend's.
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    width = max(1, round(min(image.shape[:2]) / 400))
+    edge = borders(ids).view(np.uint8)
+    edge = cv2.dilate(edge, np.ones((width, width), np.uint8)) if width > 1 else edge
+    negative = ids.dtype.kind == "i" and int(ids.min(initial=0)) < 0
+    result = np.empty_like(image)
+    # By OpenCV, which lets other threads run meanwhile and is ten times as fast as numpy by masks; in bands, because
+    # several threads draw and a large image's copies would take hundreds of MB each.
+    rows = max(1, (1 << 20) // image.shape[1])
     for start in range(0, image.shape[0], rows):
         band = slice(start, start + rows)
-        known = ids[band] >= 0
-        tint = colours[np.where(known, ids[band], 0)]
-        under = cv2.addWeighted(image[band], 0.3, cv2.cvtColor(gray[band], cv2.COLOR_GRAY2RGB), 0.7, 0)
-        mixed = cv2.addWeighted(tint, strength, under, 1 - strength, 0)
-        result[band][known] = mixed[known]
-    width = max(1, round(min(image.shape[:2]) / 400))
-    edge = borders(ids).astype(np.uint8)
-    edge = cv2.dilate(edge, np.ones((width, width), np.uint8)) if width > 1 else edge
-    result[edge > 0] = (result[edge > 0] * 0.5 + 0.5 * 255).astype(np.uint8)
+        # The photograph's gray under the colour: its own hues would shift the legend's.
+        gray = cv2.cvtColor(cv2.cvtColor(image[band], cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        under = cv2.addWeighted(image[band], 0.3, gray, 0.7, 0)
+        mixed = cv2.addWeighted(_painted(ids[band], colours), strength, under, 1 - strength, 0)
+        if negative:
+            cv2.copyTo(image[band], (ids[band] < 0).astype(np.uint8), mixed)
+        cv2.copyTo(cv2.LUT(mixed, _LIGHTER), edge[band], mixed)
+        result[band] = mixed
     return result
+
+
+def _painted(ids: Ids, colours: Picture) -> Picture:
+    """Each id's colour, (H, W, 3); that of 0 for negative ones."""
+    if ids.dtype == np.uint8:
+        table = np.zeros((1, 256, 3), np.uint8)
+        table[0, : len(colours)] = colours[:256]
+        return np.asarray(cv2.LUT(cv2.cvtColor(ids, cv2.COLOR_GRAY2RGB), table), np.uint8)
+    painted: Picture = colours.take(ids if ids.dtype.kind == "u" else np.maximum(ids, 0), axis=0)
+    return painted
 
 
 def outlines(image: Picture, ids: Ids, colour: tuple[int, int, int] = _FRAME) -> Picture:
