@@ -229,3 +229,23 @@ def test_what_a_search_keeps_does_not_grow_with_the_images():
         assert all(v.untyped_storage().nbytes() == v.numel() * v.element_size() for v in kept)
         sizes.append(len(kept))
     assert sizes[5:] == [12] * 35
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_segments():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(20, 8, generator=generator)
+    found = {}
+    for device in ("cpu", "cuda"):
+        found[device] = Search(vectors.to(device), top=3, min_share=0.05)
+    for image in range(4):
+        coarse = torch.randn(1, 8, 3, 4, generator=generator)
+        embedding = F.normalize(F.interpolate(coarse, (12, 16), mode="bilinear")[0], dim=0)
+        for device, search in found.items():
+            search.add(image, embedding.to(device))
+    for concept in range(20):
+        best = [search.best(concept) for search in found.values()]
+        assert [one.order for one in best[0]] == [one.order for one in best[1]]
+        for cpu, gpu in zip(*best, strict=True):
+            assert gpu.cosine == pytest.approx(cpu.cosine, abs=1e-5)
+            torch.testing.assert_close(gpu.vector, cpu.vector, rtol=0, atol=1e-5)

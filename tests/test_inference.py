@@ -1,5 +1,7 @@
+import errno
 import json
 import math
+import os
 import shutil
 
 import cv2
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from selfseg import inference
 from selfseg.clustering import add_position, assign_pixels, available_clusters, load_clusters
 from selfseg.data.images import list_images
-from selfseg.errors import ConfigError, RunError, TooManyBadImages
+from selfseg.errors import ConfigError, RunError, StorageError, TooManyBadImages
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 from selfseg.show.pictures import palette
 
@@ -87,6 +89,51 @@ def test_an_interrupted_embed_goes_on(run, photographs, tmp_path):
     assert (after[0], after[2]) == (before[0], before[2])
     assert np.load(files[1]).shape[0] == 8
     assert len(json.loads((tmp_path / "index.json").read_text())["images"]) == 3
+
+
+def test_a_full_disk_leaves_whole_files_and_what_is_missing_is_made_later(
+    clustered, photographs, tmp_path, monkeypatch
+):
+    replace, full = os.replace, True
+
+    def until_full(source, target):
+        if full and str(target).endswith(("photo.1.npy", "photo.1.jpg")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", until_full)
+    for verb, kind in ((inference.embed, "npy"), (inference.segment, "jpg")):
+        out = tmp_path / kind
+        with pytest.raises(StorageError, match="no space left"):
+            verb(clustered, photographs, out, device="cpu", progress=False)
+        assert not list(out.rglob(".tmp-*"))
+        assert not list(out.rglob(f"photo.1.{kind}"))
+        assert not (out / "index.json").exists()
+    done = [json.loads(line)["name"] for line in (tmp_path / "npy" / "progress.jsonl").read_text().splitlines()]
+    assert "photo.1" not in done
+    full = False
+    inference.embed(clustered, photographs, tmp_path / "npy", device="cpu", progress=False)
+    done = [json.loads(line)["name"] for line in (tmp_path / "npy" / "progress.jsonl").read_text().splitlines()]
+    assert sorted(set(done)) == sorted(list_images(photographs).names)
+
+
+@pytest.mark.gpu
+def test_a_gpu_writes_what_a_cpu_writes(clustered, photographs, tmp_path):
+    """TF32 rounds a product's factors to 10 bits, so that a convolution's output is some thousandths off."""
+    both = {}
+    for device in ("cpu", "cuda"):
+        inference.embed(clustered, photographs, tmp_path / device, device=device, progress=False)
+        inference.segment(clustered, photographs, tmp_path / f"{device}_segments", k=3, device=device, progress=False)
+        own = tmp_path / f"{device}_run"
+        shutil.copytree(clustered, own)
+        inference.cluster(own, photographs, k=(3,), points=500, device=device, progress=False)
+        both[device] = load_clusters(own, 3)
+    for name in list_images(photographs).names:
+        embedded = [np.load(tmp_path / device / f"{name}.npy").astype(np.float32) for device in both]
+        np.testing.assert_allclose(*embedded, atol=1e-2)
+        ids = [cv2.imread(str(tmp_path / f"{device}_segments" / "index" / f"{name}.png"), -1) for device in both]
+        assert np.mean(ids[0] != ids[1]) < 0.02
+    assert both["cuda"].info["inertia"] == pytest.approx(both["cpu"].info["inertia"], rel=0.1)
 
 
 def test_another_embedder_embeds_anew(run, photographs, tmp_path):

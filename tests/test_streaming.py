@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from selfseg import streaming
 from selfseg.data.images import ImageCollection, SkipLog, list_images
 from selfseg.errors import TooManyBadImages
 from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.streaming import WriteBehind, embed_images, map_ahead, map_images, track_images
+from selfseg.streaming import WriteBehind, embed_images, embed_together, map_ahead, map_images, track_images
 
 SIZES = ((40, 60), (60, 40), (40, 60), (33, 77), (40, 60), (60, 40), (40, 60), (96, 32))
 
@@ -49,8 +50,8 @@ def test_images_come_in_order_and_what_is_broken_is_listed(folder: ImageCollecti
 
 
 def test_a_function_of_images_comes_in_order_too(folder: ImageCollection) -> None:
-    def slow_at_first(image: NDArray[np.uint8]) -> int:
-        time.sleep(0.05 if image[0, 0, 0] == 0 else 0)
+    def slow_at_first(i: int, image: NDArray[np.uint8]) -> int:
+        time.sleep(0.05 if i == 0 else 0)
         return int(image[0, 0, 0])
 
     log = SkipLog(None, len(folder), limit=0.2)
@@ -62,7 +63,7 @@ def test_embedding_a_stream_is_embedding_each(folder: ImageCollection, embedder:
     log = SkipLog(None, len(folder), limit=0.2)
     for one in embed_images(embedder, folder, range(len(folder)), log, "embed", progress=False):
         assert torch.equal(one.embedding, embedder.embed(folder.read(one.number)))
-        assert min(one.resized) == 48
+        assert min(one.seen.shape[:2]) == 48
 
 
 def test_batches_of_one_shape_give_the_same_in_the_same_order(folder: ImageCollection, embedder: Embedder) -> None:
@@ -73,18 +74,20 @@ def test_batches_of_one_shape_give_the_same_in_the_same_order(folder: ImageColle
         return embedder.embed_prepared(images)
 
     images = [folder.read(i) for i in range(len(folder)) if i != 4]
-    prepared = [(i, streaming._Prepared(image, embedder.prepare(image))) for i, image in enumerate(images)]
-    whole = list(streaming._in_batches(embed, iter(prepared), window=100, most=3))
-    assert [one.number for one in whole] == list(range(8))
+
+    def together(window: int, pixels: int = 1) -> list[tuple[NDArray[np.uint8], torch.Tensor]]:
+        shapes.clear()
+        return list(embed_together(embed, iter(images), embedder.prepare, lambda _: pixels, True, window, most=3))
+
+    whole = together(window=100)
     assert max(count for count, _ in shapes) == 3
     assert len(shapes) < 8
-    for one, image in zip(whole, images, strict=True):
-        assert one.image is image
-        torch.testing.assert_close(one.embedding, embedder.embed(image), rtol=0, atol=1e-5)
-    shapes.clear()
-    narrow = list(streaming._in_batches(embed, iter(prepared), window=1, most=3))
-    assert [one.number for one in narrow] == list(range(8))
-    assert {count for count, _ in shapes} == {1}
+    for (image, embedding), expected in zip(whole, images, strict=True):
+        assert image is expected
+        torch.testing.assert_close(embedding, embedder.embed(image), rtol=0, atol=1e-5)
+    for narrow in (together(window=1), together(window=100, pixels=streaming._WINDOW_PIXELS + 1)):
+        assert [image is expected for (image, _), expected in zip(narrow, images, strict=True)] == [True] * 8
+        assert {count for count, _ in shapes} == {1}
 
 
 def test_a_batch_that_does_not_fit_is_halved(embedder: Embedder) -> None:
@@ -97,8 +100,8 @@ def test_a_batch_that_does_not_fit_is_halved(embedder: Embedder) -> None:
         return embedder.embed_prepared(images)
 
     image = np.zeros((48, 48, 3), np.uint8)
-    prepared = ((i, streaming._Prepared(image, image)) for i in range(5))
-    assert [one.number for one in streaming._in_batches(embed, prepared, window=9, most=5)] == [0, 1, 2, 3, 4]
+    found = embed_together(embed, iter(range(5)), lambda _: image, lambda _: 1, batched=True, window=9, most=5)
+    assert [number for number, _ in found] == [0, 1, 2, 3, 4]
     assert tried == [5, 2, 3, 1, 2]
 
 
@@ -109,17 +112,21 @@ def test_little_is_read_ahead_and_large_images_less() -> None:
         started.append(number)
         return number
 
-    results = map_ahead(read, 100, 2, lambda _: 1)
-    next(results)
-    time.sleep(0.05)
-    assert len(started) <= 9
-    results.close()  # type: ignore[attr-defined]
+    def most_ahead(pixels: int) -> int:
+        started.clear()
+        with closing(map_ahead(read, 100, 4, lambda _: pixels)) as results:
+            for _ in range(20):
+                next(results)
+            time.sleep(0.02)
+            return len(started) - 20
+
+    assert most_ahead(pixels=1) <= 16
+    assert most_ahead(pixels=streaming._PIXELS) <= 4
+    assert most_ahead(pixels=10 * streaming._PIXELS) <= 2
     started.clear()
-    results = map_ahead(read, 100, 2, lambda _: streaming._PIXELS_AHEAD // 2)
-    for _ in range(20):
+    with closing(map_ahead(read, 100, 4, lambda _: 1)) as results:  # nothing is known of the first
         next(results)
-    time.sleep(0.05)
-    assert len(started) <= 23
+        assert len(started) <= 4
 
 
 def test_who_leaves_a_stream_early_leaves_no_thread(folder: ImageCollection) -> None:
@@ -137,6 +144,46 @@ def test_who_leaves_a_stream_early_leaves_no_thread(folder: ImageCollection) -> 
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_an_error_of_the_network_stops_the_readers(
+    folder: ImageCollection, embedder: Embedder, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(images: object) -> torch.Tensor:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(embedder, "embed_prepared", fail)
+    together = streaming.embed_together
+    monkeypatch.setattr(streaming, "embed_together", lambda *given, **_: together(*given, batched=batched))
+    before = threading.active_count()
+    stream = embed_images(embedder, folder, range(len(folder)), SkipLog(None, 9, limit=1.0), "embed", progress=False)
+    with pytest.raises(RuntimeError, match="no") as kept:  # and with it what its frames hold
+        next(stream)
+    assert kept.value.__traceback__ is not None
+    assert threading.active_count() == before
+
+
+def test_little_is_held_that_waits_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "usable_cores", lambda: 8)
+    monkeypatch.setattr(streaming, "_BYTES_BEHIND", 50)
+    lock, held, most = threading.Lock(), 0, 0
+
+    def write(values: NDArray[np.uint8]) -> None:
+        nonlocal held
+        time.sleep(0.002)
+        with lock:
+            held -= values.nbytes
+
+    writer: WriteBehind[None] = WriteBehind()
+    with writer:
+        for _ in range(20):
+            with lock:
+                held += 60
+                most = max(most, held)
+            writer.call(write, np.zeros(60, np.uint8))
+    assert most <= 4 * 50 + 60
+    assert held == 0
 
 
 def test_what_is_written_behind_is_finished_in_order() -> None:

@@ -17,7 +17,9 @@ from __future__ import annotations
 import copy
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.clustering import add_position, assign_pixels, embedder_hash, load_clusters, load_prototypes
-from selfseg.data.images import ImageCollection, SkipLog, resize_short_side
+from selfseg.data.images import SkipLog, resize_short_side
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.files import mark_output, write_json
 from selfseg.inference import Images, collect, load, whole_images
 from selfseg.show.concepts import PICTURES, draw_segment, read_concepts, write_concepts_page
 from selfseg.show.pictures import fit_within, palette, write_image
-from selfseg.streaming import track_images
+from selfseg.streaming import Embedded, WriteBehind, embed_images
 
 _BUDGET = 100_000_000  # pixels of all pictures: a page of about 30 MB
 _LARGEST, _SMALLEST = 224, 96  # longer side of a picture, in pixels
@@ -106,15 +108,19 @@ def concepts(
     whole = copy.copy(embedder)  # shares the weights; images are resized here, so that pictures show what it saw
     whole.resolution = None
 
-    def embed(image: NDArray[np.uint8]) -> Tensor:
-        return add_position(whole.embed(image), position)
-
     collection = collect(images)
     folder = run / "concepts"
     log = SkipLog(folder / "skipped.jsonl", len(collection), max_bad)
-    search = Search(vectors, top, min_share)
-    for i, image in track_images(collection, whole_images(collection, log), log, "concepts", progress):
-        search.add(i, embed(_cut(image, resolution, crop)))
+    search = Search(vectors.to(embedder.mean.device), top, min_share)
+
+    def embeddings(indices: Sequence[int], log: SkipLog, what: str) -> Generator[Embedded, None, None]:
+        cut = partial(_cut, resolution=resolution, crop=crop)
+        with closing(embed_images(whole, collection, indices, log, what, progress, cut)) as found:
+            for one in found:
+                yield one._replace(embedding=add_position(one.embedding, position))
+
+    for one in embeddings(whole_images(collection, log), log, "concepts"):
+        search.add(one.number, one.embedding)
     if not search.images:
         raise EmptyCollection(f"none of the {len(collection)} images in {collection.root} could be read")
 
@@ -124,7 +130,7 @@ def concepts(
     mark_output(pictures)
     for old in pictures.glob("*.webp"):
         old.unlink()
-    drawn = _draw(search, embed, collection, (resolution, crop), pictures, progress)
+    drawn = _draw(search, embeddings, pictures)
     values = {
         "source": "prototypes" if k is None else "clusters",
         "k": len(vectors),
@@ -182,7 +188,7 @@ class Search:
     """The best segments of each concept, and counts. Its size does not depend on how many images it has seen.
 
     Args:
-        vectors: (K, D) float, the concepts; a cell belongs to the nearest by cosine.
+        vectors: (K, D) float, the concepts; a cell belongs to the nearest by cosine. Embeddings are on their device.
         top: how many segments of each are kept.
         min_share: smaller segments are ranked after all larger ones.
 
@@ -213,9 +219,13 @@ class Search:
         found, place, count = torch.unique(
             (cells @ self.vectors.T).max(1).indices, return_inverse=True, return_counts=True
         )
-        sums = torch.zeros(len(found), cells.shape[1]).index_add_(0, place, cells)
+        if cells.is_cuda:  # where adding up by index has no order
+            sums = F.one_hot(place, len(found)).to(cells).T @ cells
+        else:
+            sums = torch.zeros(len(found), cells.shape[1]).index_add_(0, place, cells)
         means = F.normalize(sums, dim=1)
         cosines = (means * self.vectors[found]).sum(1)
+        found, count, means, cosines = found.cpu(), count.cpu(), means.cpu(), cosines.cpu()
         shares = count / len(cells)
         self.images += 1
         self._cells[found] += count
@@ -286,11 +296,8 @@ def _cut(image: NDArray[np.uint8], resolution: int | None, crop: int | None) -> 
 
 def _draw(
     search: Search,
-    embed: Callable[[NDArray[np.uint8]], Tensor],
-    collection: ImageCollection,
-    frame: tuple[int | None, int | None],
+    embeddings: Callable[[Sequence[int], SkipLog, str], Iterable[Embedded]],
     folder: Path,
-    progress: bool,
 ) -> dict[tuple[int, int], dict[str, Any]]:
     """Write the pictures of the best segments, each image read and embedded once.
 
@@ -305,13 +312,24 @@ def _draw(
     longest = int(min(_LARGEST, max(_SMALLEST, math.sqrt(_BUDGET / (0.75 * number)))))
     colours = palette(len(search.vectors))
     log = SkipLog(None, len(wanted), limit=1.0)
-    result = {}
-    for i, image in track_images(collection, sorted(wanted), log, "pictures", progress):
-        seen = _cut(image, *frame)
-        embedding, picture = embed(seen), fit_within(seen, longest)
-        ids = assign_pixels(embedding, search.vectors, (picture.shape[0], picture.shape[1]))
-        for concept, rank in wanted[i]:
-            name = f"{concept:04}-{rank:02}.webp"
-            write_image(folder / name, draw_segment(picture, ids == concept, colours[concept]), quality=78)
-            result[concept, rank] = {"file": name, "width": picture.shape[1], "height": picture.shape[0]}
+    result: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def write(places: Sequence[tuple[int, int]], picture: NDArray[np.uint8], ids: NDArray[Any]) -> None:
+        for concept, rank in places:
+            drawn = draw_segment(picture, ids == concept, colours[concept])
+            write_image(folder / _picture_name(concept, rank), drawn, quality=78)
+
+    writer: WriteBehind[None] = WriteBehind()
+    with writer:
+        for one in embeddings(sorted(wanted), log, "pictures"):
+            picture = fit_within(one.seen, longest)
+            ids = assign_pixels(one.embedding, search.vectors, (picture.shape[0], picture.shape[1]))
+            writer.call(write, wanted[one.number], picture, ids)
+            for concept, rank in wanted[one.number]:
+                file, size = _picture_name(concept, rank), picture.shape
+                result[concept, rank] = {"file": file, "width": size[1], "height": size[0]}
     return result
+
+
+def _picture_name(concept: int, rank: int) -> str:
+    return f"{concept:04}-{rank:02}.webp"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from selfseg.files import mark_output, storage_errors, write_atomically, write_j
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.kmeans import kmeans
 from selfseg.show.pictures import hex_colour, overlay, palette, write_image
-from selfseg.streaming import WriteBehind, embed_images
+from selfseg.streaming import WriteBehind, embed_images, to_device, usable_cores
 
 Images = str | Path | Sequence[Path] | ImageCollection
 
@@ -128,8 +129,8 @@ def embed(
                 lines.flush()
 
             with WriteBehind(finished) as writer:
-                for i, image, embedding, resized in embed_images(embedder, collection, todo, log, "embed", progress):
-                    sizes = (image.shape[0], image.shape[1]), resized
+                for i, image, seen, embedding in embed_images(embedder, collection, todo, log, "embed", progress):
+                    sizes = (image.shape[0], image.shape[1]), (seen.shape[0], seen.shape[1])
                     # The file's own type already on the device: half as much to copy.
                     values = embedding.half().cpu().numpy()
                     name, version = collection.names[i], collection.version(i)
@@ -244,6 +245,7 @@ def segment(
     """
     embedder = load(run, device)
     clusters = load_clusters(run, k)
+    clusters = replace(clusters, centroids=clusters.centroids.to(embedder.mean.device))  # once, not for each image
     collection, out = collect(images), Path(out)
     colours = palette(clusters.k)
     for kind in ("index", "overlay"):
@@ -257,7 +259,7 @@ def segment(
     whole = whole_images(collection, log)
     writer: WriteBehind[None] = WriteBehind()
     with writer:
-        for i, image, embedding, _ in embed_images(embedder, collection, whole, log, "segment", progress):
+        for i, image, _, embedding in embed_images(embedder, collection, whole, log, "segment", progress):
             ids = clusters.assign(embedding, (image.shape[0], image.shape[1]))
             writer.call(write, collection.names[i], image, ids)
     legend = [
@@ -317,12 +319,12 @@ def sample_pixels(
     per_image = max(1, math.ceil(points / len(chosen)))
     samples, owners = [], []
     whole = whole_images(collection, log, chosen.tolist())
-    for i, _, embedding, _ in embed_images(embedder, collection, whole, log, "cluster", progress):
+    readers = max(2, usable_cores())  # nothing is written meanwhile
+    for i, _, _, embedding in embed_images(embedder, collection, whole, log, "cluster", progress, threads=readers):
         vectors = add_position(embedding, position).flatten(1)  # (D, h w)
         count = min(per_image, vectors.shape[1])
         drawn = np.random.default_rng((seed, i)).choice(vectors.shape[1], count, replace=False)
-        places = torch.from_numpy(np.sort(drawn)).to(vectors.device)
-        samples.append(vectors[:, places].T.contiguous())
+        samples.append(vectors[:, to_device(np.sort(drawn), vectors.device)].T.contiguous())
         owners.append(torch.full((count,), i))
     if not samples:
         raise EmptyCollection(f"none of the {len(chosen)} images in {collection.root} could be read")

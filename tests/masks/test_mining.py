@@ -132,6 +132,20 @@ def test_an_interrupted_call_goes_on(photos: Path, tmp_path: Path, monkeypatch: 
     assert note(tmp_path / "masks")["count"] == 6
 
 
+@pytest.mark.parametrize("method", ["mean", "hierarchy"])
+def test_the_number_of_threads_changes_nothing(
+    method: Method, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for threads in (1, 4):
+        monkeypatch.setattr(mining, "usable_cores", lambda threads=threads: threads)
+        out = tmp_path / str(threads)
+        mine_masks(photos, out, method, progress=False)
+        written.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*.png")})
+    assert len(written[0]) > 6
+    assert written[0] == written[1]
+
+
 def test_nothing_usable_is_an_error_that_shows_the_page(tmp_path: Path) -> None:
     for i in range(3):
         box(tmp_path / "photos" / f"{i}.png", colour=(90, 90, 90))

@@ -99,10 +99,25 @@ class MaskWriter:
             cleaned: its objects, or why there are none.
 
         Raises:
+            BadImage: see `write_files`.
+        """
+        self.record(self.write_files(index, saliency, cleaned))
+
+    def write_files(self, index: int, saliency: NDArray[np.floating], cleaned: Cleaned) -> dict[str, Any]:
+        """The first part of `write`, which several threads may do at once.
+
+        Args:
+            index: of the image in the collection.
+            saliency: (H, W) float in [0, 1], of the image's size.
+            cleaned: its objects, or why there are none.
+
+        Returns:
+            What `record` takes.
+
+        Raises:
             BadImage: "missing", if the image's file has gone since it was read; nothing is written then, for nothing
                 could tell later whether the mask is still the image's.
         """
-        assert self._journal is not None, "use MaskWriter as a context manager"
         name, source = self.images.names[index], self.images.version(index)
         if source is None:
             raise BadImage(self.images.paths[index], "missing", "removed while its mask was made")
@@ -112,7 +127,7 @@ class MaskWriter:
         else:
             # 255 would be read as void.
             write_image(self.index(name), cleaned.ids.astype(np.uint8 if cleaned.objects < 255 else np.uint16))
-        entry = {
+        return {
             "name": name,
             "reason": cleaned.reason,
             "share": round(cleaned.share, 6),
@@ -121,7 +136,11 @@ class MaskWriter:
             "made_by": self.made_by,
             "source": source,
         }
-        self.entries[name] = entry
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """The second part of `write`: from now on the image is done."""
+        assert self._journal is not None, "use MaskWriter as a context manager"
+        self.entries[entry["name"]] = entry
         with storage_errors(self.out / "progress.jsonl"):
             self._journal.write(json.dumps(entry) + "\n")
             self._journal.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,7 +16,7 @@ from selfseg.data.images import ImageCollection, SkipLog, read_image
 from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.files import read_json
-from selfseg.inference import Images, collect, whole_images
+from selfseg.inference import Images, choose_device, collect, whole_images
 from selfseg.masks import hierarchy
 from selfseg.masks.files import SOFT_FOLDER, MaskWriter
 from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
@@ -94,22 +95,15 @@ def mine_masks(
         find: Find | None = None
         if missing and method in SOURCES:
             find = open_source(method, training, collection, writer.out, progress, max_bad)
-        # A network is one for all threads and takes its own; the priors are each image's own business.
-        threads = usable_cores() if find is None else 1
-        found = map_images(
-            collection,
-            missing,
-            lambda image: find_objects(image, method, cleaning, find),
-            log,
-            "masks",
-            progress,
-            threads,
-        )
-        for i, (values, cleaned) in found:
-            try:
-                writer.write(i, values, cleaned)
-            except BadImage as error:  # removed since it was read
-                log.add(collection.names[i], error.reason, error.detail)
+
+        def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
+            return writer.write_files(i, *find_objects(image, method, cleaning, find))
+
+        # On a CPU a network takes all cores itself; the priors, the CRF after a network, and the files take one each.
+        threads = usable_cores() if find is None or choose_device(training.device).type == "cuda" else 1
+        with closing(map_images(collection, missing, make, log, "masks", progress, threads)) as made:
+            for _, entry in made:
+                writer.record(entry)
         for name in log.skipped:
             writer.discard(name)
         scores = None if truth is None else _measure(writer, truth)

@@ -33,6 +33,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -46,7 +47,7 @@ from torch import Tensor, nn
 
 from selfseg.data.images import ImageCollection, SkipLog
 from selfseg.data.mask_files import MaskFolder
-from selfseg.errors import BadImage, CheckpointError, EmptyCollection
+from selfseg.errors import CheckpointError, EmptyCollection
 from selfseg.files import read_json, write_json
 from selfseg.masks.edges import sharpen
 from selfseg.masks.learning import PART, Crops, Loss, NetworkConfig, Squares, load_network, to_square, train_network
@@ -57,7 +58,7 @@ from selfseg.masks.priors import all_priors
 from selfseg.masks.scene import Array
 from selfseg.nn.backbones import load_backbone
 from selfseg.running import step_seed
-from selfseg.streaming import track_images
+from selfseg.streaming import map_images
 
 _CUT = Cleaning()  # how maps become pseudo-labels
 Network = TypeVar("Network", SaliencyNet, BoundaryNet)
@@ -230,7 +231,8 @@ def prepare(job: Job, kinds: Sequence[str], make: Callable[[str, NDArray[np.uint
     Args:
         job: whose.
         kinds: names of the maps.
-        make: from an image's name and pixels to its maps, (H, W) in [0, 1], by kind; may raise BadImage.
+        make: from an image's name and pixels to its maps, (H, W) in [0, 1], by kind; may raise BadImage. Called in
+            several threads at once.
 
     Raises:
         TooManyBadImages: if too many can't be read.
@@ -254,17 +256,17 @@ def prepare(job: Job, kinds: Sequence[str], make: Callable[[str, NDArray[np.uint
                 square.write(part, np.stack(rows[name]) if rows[name] else np.zeros(shape, np.uint8))
                 rows[name] = []
 
+    def make_squares(i: int, image: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+        maps = make(images.names[i], image)
+        made = {name: np.rint(255 * np.clip(to_square(maps[name], size), 0, 1)).astype(np.uint8) for name in kinds}
+        return {"images": to_square(image, size), **made}
+
     log = SkipLog(job.work / "skipped.jsonl", len(images), job.max_bad)
-    for i, image in track_images(images, indices, log, "prepare", job.progress):
-        flush(i // PART)
-        try:
-            maps = make(images.names[i], image)
-        except BadImage as error:
-            log.add(images.names[i], error.reason, error.detail)
-            continue
-        rows["images"].append(to_square(image, size))
-        for name in kinds:
-            rows[name].append(np.rint(255 * np.clip(to_square(maps[name], size), 0, 1)).astype(np.uint8))
+    with closing(map_images(images, indices, make_squares, log, "prepare", job.progress)) as found:
+        for i, made in found:
+            flush(i // PART)
+            for name in names:
+                rows[name].append(made[name])
     flush(count)
     write_json(marker, list(kinds))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ from selfseg.masks.pseudo import Job, bootstrap, learn_from_masks, learn_from_pr
 from selfseg.masks.scene import Array
 
 Find = Callable[[NDArray[np.uint8]], Array]
-"""(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]."""
+"""(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]; several threads may call it."""
 
 Learned = Literal["network", "bootstrapped", "supervised"]
 Source = Literal[Learned, vit.Foreground]
@@ -145,9 +146,13 @@ def open_source(
         network = learn_from_masks(job, masks)
     tidy(job)
 
+    alone = threading.Lock()
+
     def find(image: NDArray[np.uint8]) -> Array:
-        square = to_square(image, config.size)
-        return to_image(predict(network, torch.from_numpy(square[None]))[0].numpy(), image)
+        square = torch.from_numpy(to_square(image, config.size)[None])
+        with alone:
+            values = predict(network, square)[0].numpy()
+        return to_image(values, image)
 
     return find
 

@@ -18,6 +18,7 @@ Letters in shapes: P patches in a grid of h x w, N tokens (P and some before the
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -74,6 +75,7 @@ class TransformerForeground:
         network = _make(name)
         load_backbone(network, weights, name)
         self.network = network.to(self.device).eval()
+        self._alone = threading.Lock()
         self.patch: tuple[int, int] = network.patch_embed.patch_size
         statistics = cast(Any, network).pretrained_cfg
         self.mean, self.std = (
@@ -89,7 +91,8 @@ class TransformerForeground:
         Returns:
             (H, W) float32 in [0, 1]; from 0.5 on a pixel is rather of an object.
         """
-        queries, keys, grid = self._last_block(image)
+        with self._alone:  # one thread's hook would see another one's image
+            queries, keys, grid = self._last_block(image)
         before = cast(Any, self.network).num_prefix_tokens
         if self.kind == "attention":
             weights = torch.einsum("md,mnd->mn", queries[:, 0], keys) / math.sqrt(keys.shape[2])

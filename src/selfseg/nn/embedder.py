@@ -266,13 +266,16 @@ class Embedder(nn.Module):
 
     def _evaluate(self, function: Callable[[Tensor], Tensor], images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """What a function of a batch in [0, 1] gives for prepared images, in eval mode."""
-        if len(images) == 1:
-            batch = torch.from_numpy(images[0]).permute(2, 0, 1)[None]
-        else:
-            batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         if self.mean.is_cuda:
-            batch = batch.pin_memory()  # so that the copy need not be waited for
-        batch = batch.to(self.mean.device, non_blocking=True)
+            pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+            np.stack(images, out=pinned.numpy())
+            # From pinned memory: it is not waited for.
+            batch = pinned.to(self.mean.device, non_blocking=True).permute(0, 3, 1, 2)
+        elif len(images) == 1:
+            # Its first stride is 3 and not 3 H W, which convolutions notice: the last bits are not a larger batch's.
+            batch = torch.from_numpy(images[0]).permute(2, 0, 1)[None].to(self.mean.device)
+        else:
+            batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.mean.device)
         training = self.training
         self.eval()
         try:

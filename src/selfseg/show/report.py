@@ -48,7 +48,7 @@ from selfseg.show.pictures import (
 )
 from selfseg.show.results import Comparison, compare_results, few_label_curves
 from selfseg.show.what_it_sees import Figure, figure, read_plan, region_figures, stored_figures, view_figures
-from selfseg.streaming import track_images
+from selfseg.streaming import embed_images
 
 _BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
 _THUMBNAIL = 200  # longer side in pixels
@@ -261,10 +261,10 @@ def _read_samples(
         _Sample(
             collection.names[i],
             fit_within(image, longest),
-            embedder.embed(image),
-            embedder.foreground(image) if embedder.saliency_head is not None else None,
+            embedding.cpu(),
+            embedder.foreground(seen) if embedder.saliency_head is not None else None,
         )
-        for i, image in track_images(collection, chosen, log, "pictures", progress)
+        for i, image, seen, embedding in embed_images(embedder, collection, chosen, log, "pictures", progress)
     ]
     if log.skipped:
         notes.append(f"{len(log.skipped)} of the chosen images could not be read: {', '.join(log.skipped)}.")
@@ -303,8 +303,8 @@ def _panels(
     if places:
         gallery = ImageCollection(Path("."), tuple(places.values()), tuple(places))
         log = SkipLog(None, len(gallery), limit=1.0)
-        for i, image in track_images(gallery, range(len(gallery)), log, "clusters", progress):
-            thumbnails[gallery.names[i]] = (fit_within(image, _THUMBNAIL), embedder.embed(image).half())
+        for i, image, _, embedding in embed_images(embedder, gallery, range(len(gallery)), log, "clusters", progress):
+            thumbnails[gallery.names[i]] = (fit_within(image, _THUMBNAIL), embedding.half().cpu())
     shown: dict[tuple[int, int], list[Figure]] = {}
     segments: dict[tuple[int, str], NDArray[Any]] = {}
     for clusters, c, name in wanted:
