@@ -31,7 +31,7 @@ from selfseg.errors import BadImage, ConfigError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_like
 from selfseg.evaluation.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.linear import LinearConfig
-from selfseg.evaluation.passes import Progress
+from selfseg.evaluation.reading import Progress
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.results import TRIVIAL, markdown_table, package_version, recipe_hash, result_name
 from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source

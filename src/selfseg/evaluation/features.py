@@ -7,7 +7,7 @@ spans the image, so that a bilinear resize (align_corners=False) takes one to th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,22 @@ Extract = Callable[[NDArray[np.uint8]], Tensor]
 
 
 @dataclass(frozen=True)
+class Batched:
+    """An extractor in two steps: what is each image's own, and what images of one size can share.
+
+    Attributes:
+        prepare: (H, W, 3) uint8 RGB to the same at the size that it is looked at; called in several threads at once.
+        extract: B prepared images of one size to (B, D, h, w) float32 on `device`.
+        device: where that happens. On a GPU images are extracted together, on a CPU one by one, and then it gives what
+            `Extractor.extract` gives, to the bit.
+    """
+
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    extract: Callable[[Sequence[NDArray[np.uint8]]], Tensor]
+    device: torch.device
+
+
+@dataclass(frozen=True)
 class Extractor:
     """A feature extractor and what is known about it.
 
@@ -39,6 +55,7 @@ class Extractor:
             protocol leaves it out.
         protocols: what it is measured by, of the protocols that are asked for; None = all that it can be.
         options: settings of its own, recorded with each result.
+        batched: how a pass over many images may extract them; None = one by one, by `extract`.
     """
 
     name: str
@@ -49,6 +66,7 @@ class Extractor:
     prototypes: Tensor | None = field(default=None, repr=False, compare=False)
     protocols: tuple[str, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    batched: Batched | None = field(default=None, repr=False, compare=False)
 
 
 def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: str = "embedder") -> Extractor:
@@ -67,6 +85,7 @@ def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: 
         extract=embedder.embed,
         normalised=embedder.normalised,
         resolution=embedder.resolution or "native",
+        batched=Batched(embedder.prepare, embedder.embed_prepared, embedder.mean.device),
     )
 
 
@@ -106,12 +125,19 @@ def features_extractor(embedder: Embedder, resolution: int | None = None) -> Ext
 
 def positioned(extractor: Extractor, weight: float) -> Extractor:
     """An extractor of unit vectors with the pixel's place in the image appended, see `add_position`."""
+    batched = extractor.batched
+    if batched is not None:
+        extract = batched.extract
+        batched = replace(
+            batched, extract=lambda images: torch.stack([add_position(one, weight) for one in extract(images)])
+        )
     return replace(
         extractor,
         name=positioned_name(extractor.name),
         extract=lambda image: add_position(extractor.extract(image), weight),
         normalised=True,
         options={**extractor.options, "position": weight},
+        batched=batched,
     )
 
 

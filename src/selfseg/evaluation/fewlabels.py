@@ -42,7 +42,7 @@ from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.confusion import metrics_of
 from selfseg.evaluation.contenders import Contender, FineTunedEmbedder, contenders
 from selfseg.evaluation.finetuning import claim_folder, weights_hash
-from selfseg.evaluation.passes import Tally
+from selfseg.evaluation.reading import Tally
 from selfseg.evaluation.results import recipe_hash, result_name, result_of
 from selfseg.evaluation.segmentation import SegmentationConfig, count_segmenter, open_splits, train_segmenter
 from selfseg.files import mark_output, read_json, sole_use, write_json, write_text

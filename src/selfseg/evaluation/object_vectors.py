@@ -29,7 +29,7 @@ from selfseg.data.mask_files import MaskFolder
 from selfseg.errors import BadMask, ConfigError, DataError
 from selfseg.evaluation.confusion import cross_counts
 from selfseg.evaluation.features import colour_and_position
-from selfseg.evaluation.passes import Progress, Tally, readable
+from selfseg.evaluation.reading import Progress, Tally, readable
 from selfseg.nn.embedder import Embedder
 
 PLACE = "colour + position"
@@ -207,7 +207,7 @@ def collect_objects(
         what: the embedding's name.
 
     Raises:
-        DataError: as `selfseg.evaluation.passes.readable`; BadMask if a mask can't be used.
+        DataError: as `selfseg.evaluation.reading.readable`; BadMask if a mask can't be used.
     """
     classes = len(data.class_names)
     tally = Tally(labels=np.zeros(classes, np.int64))

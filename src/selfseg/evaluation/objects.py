@@ -30,7 +30,7 @@ from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.clusters import Matching
 from selfseg.evaluation.confusion import map_clusters, metrics_of
 from selfseg.evaluation.object_vectors import PLACE, Finder, ObjectsConfig, ObjectTable, collect_objects
-from selfseg.evaluation.passes import Progress
+from selfseg.evaluation.reading import Progress
 from selfseg.evaluation.results import result_of, split_name, summary
 from selfseg.ops.kmeans import assign, kmeans
 from selfseg.ops.matching import match_hungarian, match_majority

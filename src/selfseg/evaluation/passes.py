@@ -9,8 +9,8 @@ protocol) before it takes the next.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,17 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.data.catalog import LabelledImages
-from selfseg.data.images import SkipLog
-from selfseg.errors import BadImage, ConfigError, RunError
+from selfseg.errors import ConfigError, LabelError
 from selfseg.evaluation.confusion import VOID, cross_counts
 from selfseg.evaluation.features import Extractor
+from selfseg.evaluation.reading import Progress, Tally, embeddings
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig, refine_logits
 from selfseg.ops.linear import linear
 from selfseg.ops.resized_argmax import resized_argmax, resized_rows_argmax
-from selfseg.streaming import map_ahead
-
-Progress = Callable[[str, int, int], None]
-"""Called after each image as (what is being done, images done, images in all)."""
+from selfseg.streaming import to_device
 
 _MEMORY = 1 << 30  # bytes, at most, of drawn vectors of either kind, unless all are asked for
 _MANY = 32  # outputs, from which on it pays to ask which of them can win at all
@@ -52,6 +49,15 @@ class AffineHead:
     weight: Tensor
     bias: Tensor
 
+    @property
+    def outputs(self) -> int:
+        """How many."""
+        return len(self.weight)
+
+    def to(self, device: torch.device) -> AffineHead:
+        """The same on a device."""
+        return AffineHead(self.weight.to(device), self.bias.to(device))
+
 
 @dataclass(frozen=True)
 class RefinedHead:
@@ -71,24 +77,14 @@ class RefinedHead:
         if len(self.head.weight) > MOST_CLASSES:
             raise ConfigError(f"a CRF takes at most {MOST_CLASSES} clusters or prototypes, not {len(self.head.weight)}")
 
+    @property
+    def outputs(self) -> int:
+        """How many."""
+        return self.head.outputs
 
-@dataclass
-class Tally:
-    """What a pass met.
-
-    Attributes:
-        images: images read.
-        pixels: labelled pixels.
-        void: pixels left out.
-        skipped: images that could not be read.
-        labels: (C,) labelled pixels of each class.
-    """
-
-    images: int = 0
-    pixels: int = 0
-    void: int = 0
-    skipped: int = 0
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    def to(self, device: torch.device) -> RefinedHead:
+        """The same on a device."""
+        return replace(self, head=self.head.to(device))
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,9 @@ class Samples:
     """Vectors drawn from a split.
 
     Attributes:
-        cells: (N, D) float32, embedding cells drawn without looking at labels; for k-means.
-        pixels: (M, D) float32, the embedding interpolated at labelled pixels; for the linear layer.
+        cells: (N, D) float32, embedding cells drawn without looking at labels; for k-means. On the embeddings' device,
+            all of them ("all") on the CPU.
+        pixels: (M, D) float32 on the CPU, the embedding interpolated at labelled pixels; for the linear layer.
         labels: (M,) int64 of those pixels, in [0, C).
         tally: what was met.
         cells_seen: how many cells the split's embeddings have in all.
@@ -152,12 +149,12 @@ def sample(
             drawn_cells.append(flat.T.cpu())
         else:
             chosen = generator.choice(flat.shape[1], min(per_image[0], flat.shape[1]), replace=False)
-            drawn_cells.append(flat[:, torch.from_numpy(chosen).to(flat.device)].T.cpu())
+            drawn_cells.append(flat[:, to_device(chosen, flat.device)].T)
         labelled = np.flatnonzero(label != VOID) if per_image[1] else np.zeros(0, np.int64)
         places = generator.choice(labelled, min(per_image[1], len(labelled)), replace=False)
-        drawn_pixels.append(at_pixels(embedding, places, label.shape).cpu())
+        drawn_pixels.append(at_pixels(embedding, places, label.shape))
         drawn_labels.append(torch.from_numpy(label.reshape(-1)[places].astype(np.int64)))
-    return Samples(torch.cat(drawn_cells), torch.cat(drawn_pixels), torch.cat(drawn_labels), tally, seen)
+    return Samples(torch.cat(drawn_cells), torch.cat(drawn_pixels).cpu(), torch.cat(drawn_labels), tally, seen)
 
 
 def _check_room(cells: int, dim: int, free: int) -> None:
@@ -214,68 +211,51 @@ def count(
     """
     classes = len(data.class_names)
     tally = Tally(labels=np.zeros(classes, np.int64))
-    plain = [head.head if isinstance(head, RefinedHead) else head for head in heads]
-    totals = [np.zeros((len(head.weight), classes), np.int64) for head in plain]
+    counters = [_Counter(classes, head.outputs) for head in heads]
     for _, image, embedding, label in embeddings(extractor, data, tally, f"measure {extractor.name}", progress):
-        for total, head in zip(totals, heads, strict=True):
+        heads = [head.to(embedding.device) for head in heads]  # moves them once
+        for counter, head in zip(counters, heads, strict=True):
             if isinstance(head, RefinedHead):
                 output = predict_refined(embedding, head, image)
             else:
                 output = predict(embedding, head, label.shape)
-            total += cross_counts(label, output.cpu().numpy(), classes, len(total))[0].T
-    return totals, tally
+            counter.add(label, output)
+    return [counter.counts() for counter in counters], tally
 
 
-def embeddings(
-    extractor: Extractor, data: LabelledImages, tally: Tally, what: str, progress: Progress | None
-) -> Iterator[tuple[int, NDArray[np.uint8], Tensor, NDArray[np.uint8]]]:
-    """Each readable image's index, pixels (H, W, 3), embedding (D, h, w) and label (H, W), counted in `tally`.
+class _Counter:
+    """Adds up how often each of n outputs meets each of C labels."""
 
-    Raises:
-        TooManyBadImages, LabelError: as `readable`.
-        RunError: for an embedding that is not finite.
-    """
-    for index, image, label in readable(data, tally, what, progress):
-        embedding = extractor.extract(image)
-        if not bool(torch.isfinite(embedding).all()):
-            name = data.images.names[index]
-            raise RunError(f"{extractor.name} gives values that are not finite for {name}; its weights are damaged")
-        yield index, image, embedding, label
+    def __init__(self, classes: int, outputs: int) -> None:
+        self.classes, self.outputs = classes, outputs
+        self.total = np.zeros((outputs, classes), np.int64)
+        self.table: Tensor | None = None  # of a GPU, which is waited for only at the end
 
+    def add(self, label: NDArray[np.uint8], output: Tensor) -> None:
+        """Count an image: both (H, W), labels in [0, C) or 255 = void."""
+        if output.is_cuda:
+            self._add_there(label, output)
+        else:
+            self.total += cross_counts(label, output.numpy(), self.classes, self.outputs)[0].T
 
-def readable(
-    data: LabelledImages, tally: Tally, what: str, progress: Progress | None
-) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Each readable image's index, pixels (H, W, 3) and label (H, W), counted in `tally`.
+    def _add_there(self, label: NDArray[np.uint8], output: Tensor) -> None:
+        """`add` on the output's device: a table (256 * n,) with a row for each value of a label."""
+        if self.table is None:
+            self.table = torch.zeros((VOID + 1) * self.outputs, dtype=torch.int64, device=output.device)
+        place = to_device(label, output.device).long().mul_(self.outputs).add_(output).flatten()
+        self.table.scatter_add_(0, place, self.table.new_ones(1).expand(len(place)))
 
-    Raises:
-        TooManyBadImages: if more than 5 % of the images can't be read.
-        LabelError: as `LabelledImages.read_label`.
-    """
-    skips = SkipLog(None, len(data))
-
-    def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | BadImage:
-        try:
-            image = data.images.read(index)
-        except BadImage as error:
-            return error
-        return image, data.read_label(index)
-
-    pairs = map_ahead(read, len(data), 2, lambda pair: 1 if isinstance(pair, BadImage) else pair[0].size // 3)
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, BadImage):
-            skips.add(data.images.names[index], pair.reason, pair.detail)
-            tally.skipped += 1
-            continue
-        image, label = pair
-        present = np.bincount(label.reshape(-1), minlength=VOID + 1)
-        tally.images += 1
-        tally.pixels += int(present[:VOID].sum())
-        tally.void += int(present[VOID])
-        tally.labels += present[: len(tally.labels)]
-        yield index, image, label
-        if progress is not None:
-            progress(what, index + 1, len(data))
+    def counts(self) -> NDArray[np.int64]:
+        """(n, C); raises LabelError if a label was neither a class nor void."""
+        if self.table is None:
+            return self.total
+        table = self.table.reshape(VOID + 1, self.outputs).cpu().numpy()
+        outside = np.flatnonzero(table[self.classes : VOID].any(1))
+        if len(outside):
+            wrong = self.classes + int(outside[0])
+            raise LabelError(f"label {wrong} is outside of the classes 0..{self.classes - 1}, and is not 255 (void)")
+        total: NDArray[np.int64] = self.total + table[: self.classes].T
+        return total
 
 
 def at_pixels(embedding: Tensor, places: NDArray[np.int64], size: tuple[int, ...]) -> Tensor:
@@ -290,10 +270,12 @@ def at_pixels(embedding: Tensor, places: NDArray[np.int64], size: tuple[int, ...
         (M, D); the values that resizing the whole embedding to (H, W) would have there.
     """
     height, width = size
+    if len(places) == 0:
+        return embedding.new_zeros(0, len(embedding))
     y, x = np.divmod(places, width)
     # Pixel centres in [-1, 1], align_corners=False; a clamped border is what F.interpolate does.
     grid = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], 1).astype(np.float32)
-    where = torch.from_numpy(grid)[None, None].to(embedding.device)  # (1, 1, M, 2)
+    where = to_device(grid, embedding.device)[None, None]  # (1, 1, M, 2)
     values = F.grid_sample(embedding[None], where, mode="bilinear", padding_mode="border", align_corners=False)
     return values[0, :, 0].T
 

@@ -18,7 +18,7 @@ from selfseg import identity
 from selfseg.data.catalog import LabelledImages
 from selfseg.evaluation.coco import DetectionResult
 from selfseg.evaluation.confusion import Metrics, mean_class_iou, metrics_of
-from selfseg.evaluation.passes import Tally
+from selfseg.evaluation.reading import Tally
 from selfseg.files import read_json, write_text
 from selfseg.show.results import column_of as column_of
 from selfseg.show.results import fine_print

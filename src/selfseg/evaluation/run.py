@@ -27,8 +27,8 @@ from selfseg.evaluation.features import (
 from selfseg.evaluation.linear import LinearConfig
 from selfseg.evaluation.object_vectors import Finder, ObjectsConfig, mask_finder, saliency_finder
 from selfseg.evaluation.objects import evaluate_objects
-from selfseg.evaluation.passes import Progress
 from selfseg.evaluation.prototypes import PrototypesConfig
+from selfseg.evaluation.reading import Progress
 from selfseg.evaluation.references import is_reference, load_reference, of_reference, parse_reference
 from selfseg.evaluation.results import format_table as format_table
 from selfseg.evaluation.results import recipe_hash, result_name, write_table

@@ -26,7 +26,8 @@ from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.errors import ConfigError
 from selfseg.evaluation.features import Extractor
 from selfseg.evaluation.finetuning import FineTuningConfig, fine_tune
-from selfseg.evaluation.passes import AffineHead, Progress, Tally, count
+from selfseg.evaluation.passes import AffineHead, count
+from selfseg.evaluation.reading import Progress, Tally
 from selfseg.types import IMAGENET_MEAN
 
 Image = NDArray[np.uint8]
@@ -222,7 +223,7 @@ def count_segmenter(
         The confusion (C, C) int64, rows = truth, and what was met.
 
     Raises:
-        DataError: as `selfseg.evaluation.passes.embeddings`.
+        DataError: as `selfseg.evaluation.reading.embeddings`.
     """
     device = next(model.parameters()).device
 

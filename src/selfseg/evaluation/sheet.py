@@ -18,9 +18,10 @@ from selfseg.evaluation.confusion import VOID
 from selfseg.evaluation.features import Extractor
 from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
 from selfseg.evaluation.linear import LinearConfig, LinearHead, fit_linear
-from selfseg.evaluation.passes import AffineHead, Progress, RefinedHead, Tally, count, predict, sample
+from selfseg.evaluation.passes import AffineHead, RefinedHead, count, predict, sample
 from selfseg.evaluation.prototypes import VERSION as PROTOTYPES_VERSION
 from selfseg.evaluation.prototypes import matching_for, prototype_head
+from selfseg.evaluation.reading import Progress, Tally
 from selfseg.evaluation.results import column_of, result_of, split_name, summary
 from selfseg.ops.crf import ALGORITHM_VERSION as CRF_VERSION
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig
