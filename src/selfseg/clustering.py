@@ -24,6 +24,7 @@ from selfseg.errors import ConfigError, RunError
 from selfseg.files import read_json, write_atomically, write_json
 from selfseg.ops.linear import linear
 from selfseg.ops.resized_argmax import resized_argmax
+from selfseg.streaming import Fetched
 
 _Taps = tuple[Tensor, Tensor]
 _PROTOTYPES = "embedder/prototypes.safetensors"
@@ -66,7 +67,11 @@ class Clusters:
         Returns:
             (H, W), uint8 if K <= 256, else uint16.
         """
-        return assign_pixels(add_position(embedding, self.position), self.centroids, size)
+        return self.assign_later(embedding, size).numpy()
+
+    def assign_later(self, embedding: Tensor, size: tuple[int, int]) -> Fetched:
+        """As `assign`, without waiting for a GPU."""
+        return _assign(add_position(embedding, self.position), self.centroids, size)
 
 
 def add_position(embedding: Tensor, weight: float) -> Tensor:
@@ -213,10 +218,19 @@ def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -
         >>> assign_pixels(embedding, torch.eye(2), (1, 6)).tolist()
         [[0, 0, 0, 1, 1, 1]]
     """
+    return _assign(embedding, centroids, size).numpy()
+
+
+def _assign(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> Fetched:
+    if embedding.is_cuda:  # the cleverness on a CPU asks for numbers that a GPU would be waited for
+        return _assign_densely(embedding, centroids, size)
+    return Fetched(torch.from_numpy(_assign_cleverly(embedding, centroids, size)))
+
+
+def _assign_cleverly(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+    """`assign_pixels` on a CPU."""
     h, w = embedding.shape[1:]
     k = centroids.shape[0]
-    if embedding.is_cuda:  # the cleverness below asks for numbers that a GPU would be waited for
-        return _assign_densely(embedding, centroids, size)
     (top, weight_y), columns = _linear_taps(size[0], h), _linear_taps(size[1], w)
     result = np.empty(size, np.uint8 if k <= 256 else np.uint16)
     # Bands of cells that bound both the scores (cells * K) and the pixels held at a time.
@@ -232,14 +246,14 @@ def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -
     return result
 
 
-def _assign_densely(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+def _assign_densely(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> Fetched:
     """`assign_pixels` by resizing all scores, on the embedding's device."""
     h, w = embedding.shape[1:]
     cells = F.normalize(embedding.float().flatten(1).T, dim=1)
     best = resized_argmax(linear(cells, centroids.to(cells)).reshape(h, w, -1), size)
     if len(centroids) <= 256:
-        return best.to(torch.uint8).cpu().numpy()
-    return best.to(torch.int32).cpu().numpy().astype(np.uint16)  # torch has no uint16 to speak of
+        return Fetched(best.to(torch.uint8))
+    return Fetched(best.to(torch.int32), np.uint16)  # torch has no uint16 to speak of
 
 
 def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:

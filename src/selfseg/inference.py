@@ -28,7 +28,7 @@ from selfseg.files import mark_output, storage_errors, write_atomically, write_j
 from selfseg.nn.embedder import Embedder
 from selfseg.ops.kmeans import kmeans
 from selfseg.show.pictures import hex_colour, overlay, palette, write_image
-from selfseg.streaming import WriteBehind, embed_images, to_device, usable_cores
+from selfseg.streaming import Fetched, WriteBehind, embed_images, to_device, usable_cores
 
 Images = str | Path | Sequence[Path] | ImageCollection
 
@@ -132,7 +132,7 @@ def embed(
                 for i, image, seen, embedding in embed_images(embedder, collection, todo, log, "embed", progress):
                     sizes = (image.shape[0], image.shape[1]), (seen.shape[0], seen.shape[1])
                     # The file's own type already on the device: half as much to copy.
-                    values = embedding.half().cpu().numpy()
+                    values = Fetched(embedding.half())
                     name, version = collection.names[i], collection.version(i)
                     writer.call(_write_embedding, embedder, values, sizes, out, name, version)
     index = {
@@ -252,7 +252,8 @@ def segment(
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
 
-    def write(name: str, image: NDArray[np.uint8], ids: NDArray[Any]) -> None:
+    def write(name: str, image: NDArray[np.uint8], found: Fetched) -> None:
+        ids = found.numpy()
         write_image(out / "index" / f"{name}.png", ids)
         write_image(out / "overlay" / f"{name}.jpg", overlay(image, ids, colours))
 
@@ -260,8 +261,8 @@ def segment(
     writer: WriteBehind[None] = WriteBehind()
     with writer:
         for i, image, _, embedding in embed_images(embedder, collection, whole, log, "segment", progress):
-            ids = clusters.assign(embedding, (image.shape[0], image.shape[1]))
-            writer.call(write, collection.names[i], image, ids)
+            found = clusters.assign_later(embedding, (image.shape[0], image.shape[1]))
+            writer.call(write, collection.names[i], image, found)
     legend = [
         {"cluster": c, "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(colours, clusters.share, strict=True))
@@ -374,14 +375,14 @@ def _cluster_once(
 
 def _write_embedding(
     embedder: Embedder,
-    values: NDArray[np.float16],
+    found: Fetched,
     sizes: tuple[tuple[int, int], tuple[int, int]],
     out: Path,
     name: str,
     version: dict[str, int | str] | None,
 ) -> dict[str, Any]:
     """Write an embedding (D, h, w); what index.json says about it. Sizes (H, W) of the image and as it was embedded."""
-    target = out / f"{name}.npy"
+    target, values = out / f"{name}.npy", found.numpy()
 
     def write(temporary: Path) -> None:
         file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=values.shape)

@@ -315,6 +315,39 @@ def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+class Fetched:
+    """A tensor on its way to the CPU: who asks for its values waits for a GPU, and not who sends for them.
+
+    Args:
+        values: on any device.
+        kind: of the numpy array; the tensor's if None.
+
+    Attributes:
+        nbytes: on the way.
+
+    Example:
+        >>> Fetched(torch.arange(3)).numpy().tolist()
+        [0, 1, 2]
+    """
+
+    def __init__(self, values: Tensor, kind: type[np.generic] | None = None) -> None:
+        self._kind, self._arrived = kind, None
+        if values.is_cuda:
+            stream = torch.cuda.current_stream(values.device)
+            values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # waits asleep
+            self._arrived.record(stream)
+        self._values = values
+        self.nbytes = values.nbytes
+
+    def numpy(self) -> NDArray[Any]:
+        """The values; any thread may ask."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        array: NDArray[Any] = self._values.numpy()
+        return array if self._kind is None else array.astype(self._kind, copy=False)
+
+
 def _track(
     collection: ImageCollection,
     indices: Sequence[int],
@@ -379,7 +412,7 @@ class WriteBehind(Generic[T]):
 
     def call(self, function: Callable[..., T], *arguments: Any) -> None:
         """Let a thread call the function; waits while too many are behind."""
-        size = sum(one.nbytes for one in arguments if isinstance(one, np.ndarray))
+        size = sum(one.nbytes for one in arguments if isinstance(one, np.ndarray | Fetched))
         most = self._threads * _BYTES_BEHIND
         while self._pending and (
             len(self._pending) >= 2 * self._threads or self._bytes + size > most or self._pending[0][0].done()
