@@ -123,7 +123,7 @@ def test_lbfgs_is_the_optimum(weight_decay, balanced, standardise):
     assert head.loss == pytest.approx(value.item(), abs=2e-5)
     (value + weight_decay / 2 * weight.square().sum()).backward()
     assert max(float(weight.grad.abs().max()), float(bias.grad.abs().max())) < 2e-4
-    assert head.gradient < 1e-4
+    assert head.gradient < 2e-4  # float32 stalls between 4e-5 and 1.1e-4, depending on torch and the BLAS
 
 
 def test_lbfgs_is_below_what_adamw_reaches_and_has_no_seed():

@@ -359,8 +359,8 @@ def _deep_colour(image: Image.Image, data: bytes, kind: str) -> bool:
 def _decode_deep(data: bytes, kind: str) -> NDArray[np.uint8]:
     if kind == "PNG":  # without the text and colour chunks, of which OpenCV's reader may complain on the terminal
         data = data[:8] + b"".join(chunk for _, chunk in _png_chunks(data))
-    logging: Any = cv2.utils.logging
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # before OpenCV 4.13
+    level = logging.setLogLevel(0)  # silent
     try:
         pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
