@@ -28,6 +28,10 @@ def _harness(gpu: ModuleType) -> ModuleType:
 
 # torch.compile looks at the gradient of every tensor that it meets, also where there can be none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
+# What torch 2.11 says of its own: its compiler instantiates functions, its profiler has one cycle. And of Python 3.13.0.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events:UserWarning")
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_every_part_runs_on_a_cpu(gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tiny.json"
     assert gpu.main(["--tiny", "--out", str(out)]) == 0, out.with_suffix(".md").read_text()

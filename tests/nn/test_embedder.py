@@ -13,6 +13,12 @@ from selfseg.nn.decoders import move_cells
 from selfseg.nn.embedder import Embedder, EmbedderConfig
 
 
+def _needs(config: EmbedderConfig) -> None:
+    """Skip where the package of a decoder is not installed."""
+    if config.decoder == "deeplabv3plus":
+        pytest.importorskip("segmentation_models_pytorch")
+
+
 @pytest.mark.parametrize(
     ("config", "stride"),
     [
@@ -26,6 +32,7 @@ from selfseg.nn.embedder import Embedder, EmbedderConfig
     ],
 )
 def test_every_kind_gives_unit_vectors_at_its_stride(config: EmbedderConfig, stride: int) -> None:
+    _needs(config)
     embedder = Embedder(config).eval()
     embedding = embedder(torch.rand(1, 3, 64, 96))
     assert embedder.stride == stride
@@ -44,6 +51,7 @@ def test_saved_and_loaded_embedders_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize("decoder", ["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "none"])
 def test_a_saliency_head_stands_beside_every_decoder_and_is_kept(tmp_path: Path, decoder: Any) -> None:
     config = EmbedderConfig(output_stride=16, decoder=decoder, hidden=24, dim=8, centred=True, saliency=True)
+    _needs(config)
     embedder = Embedder(config).eval()
     image = torch.rand(2, 3, 64, 96)
     embedding, saliency = embedder.raw_and_saliency(image)

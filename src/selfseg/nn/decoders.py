@@ -192,12 +192,12 @@ class DeepLabV3Plus(Decoder):
 
     def __init__(self, channels: Sequence[int], dim: int, output_stride: int) -> None:
         super().__init__()
+        if output_stride == 32:
+            raise ConfigError("the decoder deeplabv3plus needs output_stride 8 or 16, not 32")
         try:
             from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
         except ImportError as error:
             raise MissingExtra("the decoder deeplabv3plus", "segmentation_models_pytorch", "smp") from error
-        if output_stride == 32:
-            raise ConfigError("the decoder deeplabv3plus needs output_stride 8 or 16, not 32")
         self.decoder = DeepLabV3PlusDecoder(
             encoder_channels=[3, *channels],
             encoder_depth=len(channels),
