@@ -28,7 +28,7 @@ def _harness(gpu: ModuleType) -> ModuleType:
 
 # torch.compile looks at the gradient of every tensor that it meets, also where there can be none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
-# What torch 2.11 says of its own: its compiler instantiates functions, its profiler has one cycle. And of Python 3.13.0.
+# What torch 2.11 says of itself: its compiler instantiates functions, its profiler has one cycle; and of Python 3.13.0.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Warning. Profiler clears events:UserWarning")
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
