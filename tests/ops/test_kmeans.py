@@ -8,7 +8,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from sklearn.cluster import KMeans
 
-from ahead_of_time import SHARED, shared_memory
+from ahead_of_time import SHARED, compile_for
 from selfseg.errors import ConfigError
 from selfseg.ops.kmeans import affine_scores, assign, kmeans
 
@@ -132,12 +132,15 @@ def test_a_sample_without_enough_distinct_points_is_not_used(monkeypatch):
 
 INTERPRETED = """
 import torch
+from selfseg.ops import _group_sums_cuda, kmeans
 from selfseg.ops import _kmeans_cuda as cuda
 
 cuda.HALF = torch.float16  # the interpreter can't multiply bfloat16
-cuda._PART = 64  # so that a cluster has several parts
+_group_sums_cuda._PART = 64  # so that a group has several parts
 generator = torch.Generator().manual_seed(0)
-for n, d, k in [(1, 3, 2), (130, 3, 2), (300, 16, 7), (257, 64, 65), (129, 132, 9), (70, 300, 20)]:
+small = [(1, 3, 2, 90), (130, 3, 2, 90), (300, 16, 7, 90), (257, 64, 65, 80)]
+for n, d, k, card in [*small, (129, 132, 9, 90), (129, 128, 300, 89), (70, 200, 20, 90)]:
+    cuda._shared_memory = lambda device: {90: 232_448, 80: 166_912, 89: 101_376}[card]
     points = torch.randn(n, d, generator=generator)
     weight = torch.randn(k, d, generator=generator)
     bias = -0.5 * weight.square().sum(1)
@@ -149,9 +152,23 @@ for n, d, k in [(1, 3, 2), (130, 3, 2), (300, 16, 7), (257, 64, 65), (129, 132, 
     expected = scores.max(1).indices
     assert torch.equal(index, torch.where(expected == 5, 2, expected) if k > 5 else expected)
     torch.testing.assert_close(best.double(), scores.amax(1), rtol=1e-5, atol=1e-5)
-    count = torch.bincount(index, minlength=k)
-    expected = torch.zeros(k, d, dtype=torch.float64).index_add_(0, index, points.double())
-    torch.testing.assert_close(cuda.sums(points, index, count), expected, rtol=1e-5, atol=1e-5)
+    group = torch.where(torch.rand(n, generator=generator) < 0.2, -1, index)
+    wanted = group >= 0
+    count = torch.bincount(group[wanted], minlength=k)
+    expected = torch.zeros(k, d, dtype=torch.float64).index_add_(0, group[wanted], points[wanted].double())
+    torch.testing.assert_close(_group_sums_cuda.group_sums(points, group, count), expected, rtol=1e-5, atol=1e-5)
+    candidates, square = weight[:6], points.square().sum(1)
+    distance = kmeans._distance(points, square, weight[-1:])[:, 0]
+    distances = torch.minimum(distance[:, None], kmeans._distance(points, square, candidates))
+    shorter, winner = cuda.shorten(points, square, candidates, distance)
+    torch.testing.assert_close(distances[:, winner[0]].sum(), distances.sum(0).min(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shorter, distances[:, winner[0]], rtol=1e-4, atol=1e-4)
+
+points = torch.cat([torch.randn(200, 5, generator=generator) + 9 * i for i in range(4)])
+expected = kmeans.kmeans(points, 4, spherical=False)
+kmeans.by_triton = lambda device: True
+found = kmeans.kmeans(points, 4, spherical=False)
+torch.testing.assert_close(found.centroids, expected.centroids, rtol=1e-4, atol=1e-4)
 """
 
 
@@ -169,22 +186,48 @@ def test_the_triton_kernels_find_the_same_in_the_interpreter():
     subprocess.run([sys.executable, "-c", INTERPRETED], check=True, env=environment)
 
 
-@pytest.mark.parametrize(("dimensions", "tile"), [(128, (128, 128, 128, True)), (300, (64, 64, 64, False))])
-def test_the_triton_kernels_compile_for_an_h100(dimensions, tile):
+@pytest.mark.parametrize("dimensions", [128, 132, 200])
+def test_the_kernel_of_the_nearest_fits_an_h100(dimensions):
     pytest.importorskip("triton")
     from selfseg.ops import _kmeans_cuda as cuda
 
-    points, centroids, depth, whole = tile
+    cut = cuda.plan(dimensions, SHARED[90])
     types = {"points": "*fp32", "high": "*bf16", "low": "*bf16", "bias": "*fp32", "best": "*fp32", "index": "*i64"}
-    types |= dict.fromkeys("ndkp", "i32")
-    constants = {"TILE": points, "CENTROIDS": centroids, "DEPTH": depth, "WHOLE": whole}
-    taken = shared_memory(cuda._nearest, types, constants, 90, num_warps=8 if points == 128 else 4, num_stages=2)
-    assert taken <= SHARED[90]
-    if whole:
-        types = {"points": "*fp32", "order": "*i64", "begin": "*i64", "end": "*i64", "parts": "*fp32", "d": "i32"}
-        shared_memory(cuda._sum_parts, types, {"ROWS": 32, "DEPTH": 128}, 90)
-        types = {"parts": "*fp32", "first": "*i64", "total": "*fp64", "d": "i32"}
-        shared_memory(cuda._join_parts, types, {"DEPTH": 128}, 90)
+    types |= {"n": "i32", "d": "i32" if dimensions % 16 else "i32%16", "k": "i32%16", "p": "i32%16"}
+    constants = {"TILE": 128, "CENTROIDS": cut.centroids, "DEPTH": cut.depth, "TAIL": cut.tail, "WHOLE": cut.whole}
+    taken = compile_for(cuda._nearest, types, constants, 90, num_warps=8, num_stages=cut.stages)
+    assert taken.shared <= SHARED[90]
+    assert taken.stack == 0
+
+
+def test_the_kernels_of_the_seeding_and_the_sums_fit_an_h100():
+    pytest.importorskip("triton")
+    from selfseg.ops import _group_sums_cuda as sums
+    from selfseg.ops import _kmeans_cuda as cuda
+
+    arrays = ("points", "square", "candidates", "candidate_square", "distance", "shortened", "sums")
+    types = dict.fromkeys(arrays, "*fp32") | dict.fromkeys(("n", "d", "t", "programs"), "i32")
+    tile = {"TILE": 128, "DEPTH": 32, "CANDIDATES": 16}
+    assert compile_for(cuda._shorten, types, tile, 90, num_warps=4, num_stages=3).stack == 0
+    types = {"rows": "*fp32", "order": "*i64", "begin": "*i64", "end": "*i64", "parts": "*fp32", "d": "i32"}
+    assert compile_for(sums._sum_parts, types, {"ROWS": 32, "DEPTH": 128}, 90).stack == 0
+    types = {"parts": "*fp32", "first": "*i64", "total": "*fp64", "d": "i32"}
+    assert compile_for(sums._join_parts, types, {"DEPTH": 128}, 90).stack == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dimensions", [3, 64, 128, 132, 200, 384])
+@pytest.mark.parametrize("spherical", [True, False])
+def test_a_gpu_finds_the_same_nearest_centroids_but_for_ties(dimensions, spherical):
+    points = blobs(10_001, dimensions, 40)
+    centroids = points[:300] + 0.1
+    centroids[7] = centroids[3]
+    expected, found = (assign(points.to(d), centroids.to(d), spherical).cpu() for d in ("cpu", "cuda"))
+    weight, bias = affine_scores(centroids.double(), spherical)
+    scores = (torch.nn.functional.normalize(points.double(), dim=1) if spherical else points.double()) @ weight.T + bias
+    two = scores.gather(1, torch.stack([expected, found], 1))
+    assert ((two[:, 0] - two[:, 1]).abs() < 1e-4 * scores.abs().amax(1).clamp(min=1)).all()
+    assert not (found == 7).any()
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ahead_of_time import shared_memory
+from ahead_of_time import compile_for
 from selfseg.errors import ConfigError
 from selfseg.ops import superpixel_quality as quality
 from selfseg.ops.slic import slic, slic_batched, smallest_piece
@@ -178,10 +178,10 @@ def test_the_triton_kernels_compile_for_an_h100() -> None:
     sizes = dict.fromkeys(words.split(), "i32")
     block, exact = {"BLOCK": cuda._BLOCK}, {"enable_fp_fusion": False}
     tables = {"images": "*u8", "light": "*i32", "root": "*i32"}
-    shared_memory(cuda._to_lab, {**tables, **lab, **sizes}, block, 90, **exact)
+    compile_for(cuda._to_lab, {**tables, **lab, **sizes}, block, 90, **exact)
     centres = {"centres": "*fp32", "cell_x": "*i32", "cell_y": "*i32", "weight": "*fp32"}
-    shared_memory(cuda._assign, {**centres, **lab, **sizes}, block, 90, **exact)
-    shared_memory(cuda._add_up, {"totals": "*i64", **lab, **sizes}, block, 90, **exact)
+    compile_for(cuda._assign, {**centres, **lab, **sizes}, block, 90, **exact)
+    compile_for(cuda._add_up, {"totals": "*i64", **lab, **sizes}, block, 90, **exact)
 
 
 @pytest.mark.gpu

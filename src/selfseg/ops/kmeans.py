@@ -9,7 +9,6 @@ and Modha, "Concept decompositions for large sparse text data using clustering",
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfseg.errors import ConfigError
+from selfseg.ops._triton import by_triton
 from selfseg.ops.linear import linear
 
 _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 28}  # values held at a time: 4 MB stay in a core's cache, 1 GB on a card
@@ -133,8 +133,9 @@ def kmeans(
     if k > len(points):
         raise ConfigError(f"k={k} clusters can't be made of {len(points)} points; lower k or give more points")
     points = points.detach().float()
-    if not bool(torch.isfinite(points).all()):
-        bad = int((~torch.isfinite(points)).any(1).sum())
+    finite = torch.cat([torch.isfinite(part).all(1) for part in _parts(points)])
+    if not bool(finite.all()):
+        bad = int((~finite).sum())
         raise ConfigError(f"{bad} of {len(points)} points are not finite; k-means can't place them")
     if initial is not None and initial.shape != (k, points.shape[1]):
         raise ConfigError(f"initial centroids have shape {tuple(initial.shape)}, not {(k, points.shape[1])}")
@@ -145,9 +146,8 @@ def kmeans(
     if distinct < k:
         raise ConfigError(f"k={k} clusters can't be made of {distinct} distinct points (of {len(points)}); lower k")
 
-    square = float(
-        _squares(points).sum(dtype=torch.float64) if points.is_cuda else points.square().sum(dtype=torch.float64)
-    )
+    squares = _squares(points) if points.is_cuda else points.square()
+    square = float(squares.sum(dtype=torch.float64))
     scatter = square / len(points) - float(points.mean(0).square().sum())
     if initial is None:
         generator = np.random.default_rng(seed)
@@ -188,7 +188,7 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, spherical: bool, 
 
 def _nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The best score (N,) and its centroid (N,), without ever holding N x k scores."""
-    if points.is_cuda and _has_triton():
+    if by_triton(points.device):
         from selfseg.ops import _kmeans_cuda
 
         return _kmeans_cuda.nearest(points, weight, bias)
@@ -211,10 +211,10 @@ def _means(points: Tensor, assignment: Tensor, best: Tensor, k: int) -> Tensor:
         far = (_squares(points) - 2 * best).topk(len(empty)).indices
         assignment = assignment.index_put((far,), empty)
         count = torch.bincount(assignment, minlength=k)
-    if points.is_cuda and _has_triton():
-        from selfseg.ops import _kmeans_cuda
+    if by_triton(points.device):
+        from selfseg.ops._group_sums_cuda import group_sums
 
-        return (_kmeans_cuda.sums(points, assignment, count) / count.clamp(min=1)[:, None]).float()
+        return (group_sums(points, assignment, count) / count.clamp(min=1)[:, None]).float()
     total = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
     rows = max(1, _held(points) // max(k, points.shape[1]))
     for start in range(0, len(points), rows):
@@ -238,17 +238,32 @@ def _seed(points: Tensor, k: int, generator: np.random.Generator) -> Tensor:
     shares = torch.from_numpy(generator.random((k - 1, trials))).to(points.device)
     distance = _distance(points, square, points[chosen[:1]])[:, 0]  # (N,) to the nearest centroid
     for number, drawn in enumerate(shares, start=1):
-        cumulative = distance.double().cumsum(0)
-        candidates = torch.searchsorted(cumulative, drawn * cumulative[-1], right=True).clamp(max=len(points) - 1)
-        shortened = torch.minimum(distance[:, None], _distance(points, square, points[candidates]))
-        winner = shortened.sum(0).min(0).indices[None]
+        cumulative = _cumulative(distance)
+        place = (drawn * cumulative[-1]).to(cumulative.dtype)
+        candidates = torch.searchsorted(cumulative, place, right=True).clamp(max=len(points) - 1)
+        distance, winner = _shorten(points, square, points[candidates], distance)
         chosen[number] = candidates[winner][0]
-        distance = shortened.index_select(1, winner)[:, 0].contiguous()
     return points[chosen].clone()
 
 
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _cumulative(distance: Tensor) -> Tensor:
+    """Running sums (N,) to draw from."""
+    if not distance.is_cuda:
+        return distance.double().cumsum(0)
+    # A GPU adds up in any order, which changes the last bits; not those of whole numbers.
+    unit = distance.max().double().clamp(min=1e-30) / (2.0**62 / len(distance))
+    return (distance.double() / unit).long().cumsum(0)
+
+
+def _shorten(points: Tensor, square: Tensor, candidates: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (N,) with the best of the candidates (T, D) among the centroids, and its number (1,)."""
+    if by_triton(points.device):
+        from selfseg.ops import _kmeans_cuda
+
+        return _kmeans_cuda.shorten(points, square, candidates, distance)
+    shortened = torch.minimum(distance[:, None], _distance(points, square, candidates))
+    winner = shortened.sum(0).min(0).indices[None]
+    return shortened.index_select(1, winner)[:, 0].contiguous(), winner
 
 
 def _held(points: Tensor) -> int:
@@ -260,8 +275,12 @@ def _squares(points: Tensor) -> Tensor:
     """|x|^2 of each point (N,); on a GPU, whose memory the points may half fill, without a temporary of their size."""
     if not points.is_cuda:
         return points.square().sum(1)
-    parts = torch.split(points, max(1, _held(points) // points.shape[1]))
-    return torch.cat([part.square().sum(1) for part in parts])
+    return torch.cat([part.square().sum(1) for part in _parts(points)])
+
+
+def _parts(points: Tensor) -> tuple[Tensor, ...]:
+    """The points in pieces of which a temporary may be held."""
+    return torch.split(points, max(1, _held(points) // max(1, points.shape[1])))
 
 
 def _distance(points: Tensor, square: Tensor, centroids: Tensor) -> Tensor:
