@@ -156,9 +156,10 @@ def test_the_triton_kernel_finds_the_same_regions_in_the_interpreter() -> None:
         "from selfseg.ops import _slic_cuda, slic\n"
         "torch.manual_seed(0)\n"
         "cases = [((2, 20, 31), 8, True), ((5, 9, 40), 5, True), ((1, 1, 1), 20, True), ((3, 33, 17), 9, False)]\n"
+        "cases += [((1, 1, 50), 7, True), ((1, 50, 1), 9, False), ((1, 30, 26), 10**9, True)]\n"
         "batches = [torch.rand(b, 3, h, w) for (b, h, w), _, _ in cases]\n"
         "expected = [slic.slic_batched(x, size, connectivity=joined) for x, (_, size, joined) in zip(batches, cases)]\n"
-        "slic._by_triton = lambda device: True\n"
+        "slic.by_triton = lambda device: True\n"
         "_slic_cuda.PART = 2\n"
         "for x, (_, size, joined), wanted in zip(batches, cases, expected):\n"
         "    assert torch.equal(slic.slic_batched(x, size, connectivity=joined), wanted)\n"
@@ -171,17 +172,14 @@ def test_the_triton_kernels_compile_for_an_h100() -> None:
     pytest.importorskip("triton")
     from selfseg.ops import _slic_cuda as cuda
 
-    lab, words = (
-        {"lab": "*i16", "labels": "*i32"},
-        "height width rows columns shift lines first_y step_y count each plane",
-    )
-    sizes = dict.fromkeys(words.split(), "i32")
-    block, exact = {"BLOCK": cuda._BLOCK}, {"enable_fp_fusion": False}
-    tables = {"images": "*u8", "light": "*i32", "root": "*i32"}
-    compile_for(cuda._to_lab, {**tables, **lab, **sizes}, block, 90, **exact)
-    centres = {"centres": "*fp32", "cell_x": "*i32", "cell_y": "*i32", "weight": "*fp32"}
-    compile_for(cuda._assign, {**centres, **lab, **sizes}, block, 90, **exact)
-    compile_for(cuda._add_up, {"totals": "*i64", **lab, **sizes}, block, 90, **exact)
+    types = {"images": "*u8", "lab": "*i16"}
+    types |= dict.fromkeys(("light", "root", "labels", "cell_x", "cell_y", "edge_x", "edge_y"), "*i32")
+    types |= dict.fromkeys(("centres", "weight"), "*fp32")
+    sizes = ("height", "width", "rows", "columns", "shift", "lines", "first_y", "step_y", "plane")
+    types |= dict.fromkeys(sizes, "i32")
+    for kernel in (cuda._to_lab, cuda._assign, cuda._move):
+        taken = compile_for(kernel, types, {"BLOCK": cuda._BLOCK}, 90, enable_fp_fusion=False)
+        assert taken.stack == 0
 
 
 @pytest.mark.gpu

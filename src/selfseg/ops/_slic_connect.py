@@ -235,6 +235,23 @@ def connect(labels: NDArray[np.int32], sums: NDArray[np.int32], smallest: int, o
     return regions
 
 
+@compiled("void(i2[:,:,::1], i4[:,:,::1])")
+def running_sums(lab: NDArray[np.int16], sums: NDArray[np.int32]) -> None:
+    """Sums (H, W + 1, 3) along each row of colours (3, H, W), as `selfseg.ops._slic_cpu.to_lab` fills them."""
+    height, width = lab.shape[1:]
+    for y in range(height):
+        row, light, a, b = sums[y], lab[0, y], lab[1, y], lab[2, y]
+        total_l = total_a = total_b = np.int32(0)
+        row[0, 0] = row[0, 1] = row[0, 2] = 0
+        for x in range(width):
+            total_l += light[x]
+            total_a += a[x]
+            total_b += b[x]
+            row[x + 1, 0] = total_l
+            row[x + 1, 1] = total_a
+            row[x + 1, 2] = total_b
+
+
 @compiled("i8(i4[:,::1], i8, i4[:,::1])")
 def densify(labels: NDArray[np.int32], centres: int, out: NDArray[np.int32]) -> int:
     """Renumber labels densely in raster order; returns how many there are."""

@@ -4,24 +4,31 @@ Import only where `triton` is installed. The kernels have been checked in Triton
 they find the same regions to the bit, and compiled for sm_80 and sm_90; they have not been run on a GPU yet, and their
 block size is not tuned.
 
-The GPU turns colours to CIELAB, finds each pixel's centre and adds up what moves the centres: whole numbers, which are
-exact in any order. What follows, joining pieces, goes from run to run and is the CPU's: images travel to it in parts of
-`PART`, and while its threads are at work on one part the GPU is with the next.
+The GPU turns colours to CIELAB, finds each pixel's centre and moves the centres. A centre looks for its pixels itself,
+in the 3 x 3 cells where they may be, since pixels that add to their centres would wait for each other; sums are whole
+numbers, which are exact in any order. What follows, joining pieces, goes from run to run and is the CPU's: images
+travel to it in parts of `PART`, and while its threads are at work on one part the GPU is with the next.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.ops import _slic_connect
+
+if TYPE_CHECKING:
+    from selfseg.ops.slic import _Grid
 
 _BLOCK = 256
 PART = 16
@@ -72,7 +79,7 @@ def _assign(  # type: ignore[no-untyped-def]
     lines,
     first_y,
     step_y,
-    weight,  # (1,) float32: as an argument, a Python float could arrive rounded otherwise
+    weight,  # () float32: as an argument, a Python float could arrive rounded otherwise
     BLOCK: tl.constexpr,
 ):
     image = tl.program_id(1).to(tl.int64)
@@ -111,34 +118,64 @@ def _assign(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _add_up(  # type: ignore[no-untyped-def]
+def _move(  # type: ignore[no-untyped-def]
+    centres,  # (B, rows * columns, 5) float32, changed
     lab,  # (B, 3, H, W) int16
     labels,  # (B, lines, W) int32
-    totals,  # (6, B, count) int64, added to
+    edge_x,  # (columns + 1,) int32
+    edge_y,  # (rows + 1,) int32
     height,
     width,
-    count,
-    each,  # B * count
+    rows,
+    columns,
     lines,
     first_y,
     step_y,
+    weight,  # () float32
     BLOCK: tl.constexpr,
 ):
+    centre = tl.program_id(0)
     image = tl.program_id(1).to(tl.int64)
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < lines * width
-    x = at % width
-    line = at // width
+    row = centre // columns
+    column = centre % columns
+    left = tl.load(edge_x + tl.maximum(column - 1, 0))
+    across = tl.load(edge_x + tl.minimum(column + 2, columns)) - left
+    # Lines are the rows that were looked at; these are the first one of the three rows of cells, and the one after.
+    top = (tl.maximum(tl.load(edge_y + tl.maximum(row - 1, 0)) - first_y, 0) + step_y - 1) // step_y
+    bottom = (tl.maximum(tl.load(edge_y + tl.minimum(row + 2, rows)) - first_y, 0) + step_y - 1) // step_y
     plane = height * width
-    pixel = lab + image * 3 * plane + (first_y + line * step_y) * width + x
-    label = tl.load(labels + image * lines * width + at, mask=inside, other=0)
-    place = totals + image * count + label
-    tl.atomic_add(place, tl.full((BLOCK,), 1, tl.int64), mask=inside, sem="relaxed")
-    for channel in tl.static_range(3):
-        value = tl.load(pixel + channel * plane, mask=inside, other=0).to(tl.int64)
-        tl.atomic_add(place + (channel + 1) * each, value, mask=inside, sem="relaxed")
-    tl.atomic_add(place + 4 * each, x.to(tl.int64), mask=inside, sem="relaxed")
-    tl.atomic_add(place + 5 * each, (2 * line * step_y + step_y - 1).to(tl.int64), mask=inside, sem="relaxed")
+    pixels = lab + image * 3 * plane
+    of_image = labels + image * lines * width
+    area = tl.zeros((BLOCK,), tl.int64)
+    total_l = tl.zeros((BLOCK,), tl.int64)
+    total_a = tl.zeros((BLOCK,), tl.int64)
+    total_b = tl.zeros((BLOCK,), tl.int64)
+    total_x = tl.zeros((BLOCK,), tl.int64)
+    total_y = tl.zeros((BLOCK,), tl.int64)
+    count = (bottom - top) * across
+    for start in range(0, count, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        line = top + at // across
+        x = left + at % across
+        mine = tl.load(of_image + line * width + x, mask=at < count, other=-1) == centre
+        pixel = pixels + (first_y + line * step_y) * width + x
+        area += mine.to(tl.int64)
+        total_l += tl.load(pixel, mask=mine, other=0).to(tl.int64)
+        total_a += tl.load(pixel + plane, mask=mine, other=0).to(tl.int64)
+        total_b += tl.load(pixel + 2 * plane, mask=mine, other=0).to(tl.int64)
+        total_x += tl.where(mine, x, 0).to(tl.int64)
+        total_y += tl.where(mine, 2 * line * step_y + step_y - 1, 0).to(tl.int64)  # twice the way to a line's middle
+    pixels_of_it = tl.sum(area, axis=0)
+    divisor = tl.maximum(pixels_of_it, 1).to(tl.float64)
+    scale = tl.load(weight)
+    place = centres + (image * rows * columns + centre) * 5
+    any_pixel = pixels_of_it > 0  # else it stays
+    tl.store(place, (tl.sum(total_l, axis=0).to(tl.float64) / (divisor * 64.0)).to(tl.float32), mask=any_pixel)
+    tl.store(place + 1, (tl.sum(total_a, axis=0).to(tl.float64) / (divisor * 64.0)).to(tl.float32), mask=any_pixel)
+    tl.store(place + 2, (tl.sum(total_b, axis=0).to(tl.float64) / (divisor * 64.0)).to(tl.float32), mask=any_pixel)
+    tl.store(place + 3, (tl.sum(total_x, axis=0).to(tl.float64) / divisor).to(tl.float32) * scale, mask=any_pixel)
+    mean_y = (tl.sum(total_y, axis=0).to(tl.float64) / (divisor * 2.0)).to(tl.float32)
+    tl.store(place + 4, mean_y * scale, mask=any_pixel)
 
 
 def to_lab(images: Tensor, light: Tensor, root: Tensor) -> Tensor:
@@ -160,27 +197,13 @@ def to_lab(images: Tensor, light: Tensor, root: Tensor) -> Tensor:
     return lab
 
 
-def assign(
-    lab: Tensor,
-    centres: Tensor,
-    cell_x: Tensor,
-    cell_y: Tensor,
-    columns: int,
-    shift: int,
-    weight: float,
-    first_y: int,
-    step_y: int,
-) -> Tensor:
-    """The nearest of the 3 x 3 centres around each pixel's cell; arguments as of `selfseg.ops.slic._assign`.
+def assign(lab: Tensor, centres: Tensor, grid: _Grid, first_y: int, step_y: int) -> Tensor:
+    """The nearest of the 3 x 3 centres around each pixel's cell, as `selfseg.ops.slic._assign`.
 
     Args:
         lab: (B, 3, H, W) int16, of `to_lab`.
         centres: (B, rows * columns, 5) float32.
-        cell_x: (W + 2 shift,) int32.
-        cell_y: (H,) int32.
-        columns: of the grid.
-        shift: in pixels.
-        weight: ruler / size.
+        grid: of the images.
         first_y: the first row that is looked at.
         step_y: rows from one to the next.
 
@@ -195,45 +218,71 @@ def assign(
     _assign[(triton.cdiv(lines * width, _BLOCK), batch)](
         lab,
         centres,
-        cell_x,
-        cell_y,
+        grid.cell_x,
+        grid.cell_y,
         labels,
         height,
         width,
-        centres.shape[1] // columns,
-        columns,
-        shift,
+        grid.rows,
+        grid.columns,
+        grid.shift,
         lines,
         first_y,
         step_y,
-        torch.full((1,), weight, dtype=torch.float32, device=lab.device),
+        grid.weight,
         BLOCK=_BLOCK,
         **_EXACT,
     )
     return labels
 
 
-def add_up(labels: Tensor, lab: Tensor, count: int, first_y: int, step_y: int) -> Tensor:
-    """Pixels of each centre, and the sums of their L, a, b, x and (2 y), in every `step_y`-th row.
+def move(centres: Tensor, labels: Tensor, lab: Tensor, grid: _Grid, first_y: int, step_y: int) -> None:
+    """Move each centre to the mean of its pixels in every `step_y`-th row; one without any stays.
 
     Args:
-        labels: (B, lines, W) int32.
+        centres: (B, rows * columns, 5) float32, changed.
+        labels: (B, lines, W) int32, each that of a centre whose cell is the pixel's or touches it.
         lab: (B, 3, H, W) int16.
-        count: centres of an image.
+        grid: of the images.
         first_y: the first row.
-        step_y: rows from one to the next; the last sum is of 2 y + step_y - 1 - 2 first_y.
-
-    Returns:
-        (6, B, count) int64.
+        step_y: rows from one to the next.
     """
     batch, _, height, width = lab.shape
-    lines = labels.shape[1]
-    totals = torch.zeros(6, batch, count, dtype=torch.int64, device=lab.device)
-    if lines:
-        grid = (triton.cdiv(lines * width, _BLOCK), batch)
-        sizes = (height, width, count, batch * count, lines, first_y, step_y)
-        _add_up[grid](lab, labels.contiguous(), totals, *sizes, BLOCK=_BLOCK, **_EXACT)
-    return totals
+    _move[(grid.rows * grid.columns, batch)](
+        centres,
+        lab,
+        labels.contiguous(),
+        grid.edge_x,
+        grid.edge_y,
+        height,
+        width,
+        grid.rows,
+        grid.columns,
+        labels.shape[1],
+        first_y,
+        step_y,
+        grid.weight,
+        BLOCK=_BLOCK,
+        **_EXACT,
+    )
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Kept, since its threads keep their memory."""
+    return ThreadPoolExecutor(max(1, min(2 * PART, os.cpu_count() or 1)), thread_name_prefix="slic")
+
+
+_kept = threading.local()
+
+
+def _room(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """This thread's labels (H, W) and running sums (H, W + 1, 3), unfilled: fresh memory would cost a millisecond."""
+    if getattr(_kept, "shape", None) != (height, width):
+        _kept.arrays = np.empty((height, width), np.int32), np.empty((height, width + 1, 3), np.int32)
+        _kept.shape = (height, width)
+    arrays: tuple[NDArray[np.int32], NDArray[np.int32]] = _kept.arrays
+    return arrays
 
 
 class Finisher:
@@ -249,7 +298,6 @@ class Finisher:
     def __init__(self, device: torch.device, centres: int, smallest: int, connectivity: bool) -> None:
         self.device, self.centres = device, centres
         self.smallest, self.connectivity = smallest, connectivity
-        self.pool = ThreadPoolExecutor(max(1, min(2 * PART, os.cpu_count() or 1)))
         self.waiting: list[tuple[list[Future[None]], Tensor]] = []
         self.done: list[Tensor] = []
 
@@ -257,7 +305,9 @@ class Finisher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        for futures, _out in self.waiting:  # only after an error
+            for future in futures:
+                future.cancel()
 
     def add(self, labels: Tensor, lab: Tensor) -> None:
         """Take over labels (B, H, W) int32 and colours (B, 3, H, W) int16 of a part; returns at once."""
@@ -266,26 +316,27 @@ class Finisher:
         batch, height, width = labels.shape
         short = labels.to(torch.int16) if self.centres < 2**15 else labels
         label = self._fetch(short).numpy()
-        colour = self._fetch(lab.permute(0, 2, 3, 1).contiguous()).numpy() if self.connectivity else None
+        colour = self._fetch(lab).numpy() if self.connectivity else None
         copied = None
         if self.device.type == "cuda":
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record()
+            # Blocking: a thread that waits leaves its core to the others instead of looking at the event all the time.
+            copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream(self.device))
         out = torch.empty((batch, height, width), dtype=torch.int32, pin_memory=self.device.type == "cuda")
         found = out.numpy()
 
         def one(index: int) -> None:
             if copied is not None:
                 copied.synchronize()
-            mine = np.ascontiguousarray(label[index], np.int32)
+            mine, sums = _room(height, width)
+            mine[...] = label[index]
             if colour is None:
                 _slic_connect.densify(mine, self.centres, found[index])
                 return
-            sums = np.zeros((height, width + 1, 3), np.int32)
-            np.cumsum(colour[index], axis=1, dtype=np.int32, out=sums[:, 1:])
+            _slic_connect.running_sums(colour[index], sums)
             _slic_connect.connect(mine, sums, self.smallest, found[index])
 
-        self.waiting.append(([self.pool.submit(one, index) for index in range(batch)], out))
+        self.waiting.append(([_pool().submit(one, index) for index in range(batch)], out))
 
     def result(self) -> Tensor:
         """All parts' ids, (B, H, W) int64 on the device."""

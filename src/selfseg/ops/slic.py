@@ -22,7 +22,6 @@ one grid step. Deviations from the paper, and why:
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.errors import ConfigError
+from selfseg.ops._triton import by_triton
 
 ALGORITHM_VERSION = 1
 """Raised whenever the same image and parameters would give other regions; part of the region cache's key."""
@@ -239,39 +239,54 @@ def slic_batched(
     check_parameters(size, ruler, iterations)
     _check_shape(size, height, width)
     device = images.device
-    rows, columns, shift, cells_y, cells_x = _grid(height, width, size, width)
-    cell_y, cell_x = torch.from_numpy(cells_y).to(device), torch.from_numpy(cells_x).to(device)
-    weight = float(np.float32(ruler / size))
-    grid = _Grid(rows, columns, shift, cell_y, cell_x, weight)
-    smallest = smallest_piece(size, height, width)
-    if _by_triton(device):
+    grid = _grid_on(device, height, width, size, ruler)
+    centres, smallest = grid.rows * grid.columns, smallest_piece(size, height, width)
+    if by_triton(device):
         from selfseg.ops import _slic_cuda
 
         tables = [torch.from_numpy(table).to(device) for table in _tables()]
-        with _slic_cuda.Finisher(device, rows * columns, smallest, connectivity) as finisher:
-            for part in torch.split((images * 255).round_().clamp_(0, 255).to(torch.uint8), _slic_cuda.PART):
-                lab = _slic_cuda.to_lab(part, *tables)
-                labels = _iterate(lab, lab, grid, size, iterations, _slic_cuda.assign, _slic_cuda.add_up)
+        with _slic_cuda.Finisher(device, centres, smallest, connectivity) as finisher:
+            for part in torch.split(images, _slic_cuda.PART):
+                lab = _slic_cuda.to_lab((part * 255).round_().clamp_(0, 255).to(torch.uint8), *tables)
+                labels = _iterate(lab, lab, grid, size, iterations, _slic_cuda.assign, _slic_cuda.move)
                 finisher.add(labels, lab)
             return finisher.result()
     lab = _to_lab(images)  # (B, 3, H, W) int32
-    labels = _iterate(lab, lab.float() * (1 / 64), grid, size, iterations, _assign, _add_up)
-    return _finish(labels, lab, rows * columns, smallest, connectivity).to(device)
-
-
-def _by_triton(device: torch.device) -> bool:
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    labels = _iterate(lab, lab.float() * (1 / 64), grid, size, iterations, _assign, _move)
+    return _finish(labels, lab, centres, smallest, connectivity).to(device)
 
 
 class _Grid(NamedTuple):
-    """The grid of cells: see `_grid`; weight is ruler / size."""
+    """The grid of cells on a device, as of `_grid`.
+
+    Attributes:
+        rows: of cells.
+        columns: of cells.
+        shift: from a pixel to its candidates in pixels.
+        cell_y: (H,) int32.
+        cell_x: (W + 2 shift,) int32.
+        edge_y: (rows + 1,) int32, where each row of cells begins, and the height.
+        edge_x: (columns + 1,) int32, where each column begins, and the width.
+        weight: () float32, ruler / size.
+    """
 
     rows: int
     columns: int
     shift: int
     cell_y: Tensor
     cell_x: Tensor
-    weight: float
+    edge_y: Tensor
+    edge_x: Tensor
+    weight: Tensor
+
+
+def _grid_on(device: torch.device, height: int, width: int, size: int, ruler: float) -> _Grid:
+    rows, columns, shift, cell_y, cell_x = _grid(height, width, size, width)
+    edge_y = np.searchsorted(cell_y, np.arange(rows + 1)).astype(np.int32)
+    edge_x = np.searchsorted(cell_x[shift : shift + width], np.arange(columns + 1)).astype(np.int32)
+    y, x, y_edge, x_edge = (torch.from_numpy(array).to(device) for array in (cell_y, cell_x, edge_y, edge_x))
+    weight = torch.tensor(ruler / size, dtype=torch.float32, device=device)
+    return _Grid(rows, columns, shift, y, x, y_edge, x_edge, weight)
 
 
 def _iterate(
@@ -280,22 +295,18 @@ def _iterate(
     grid: _Grid,
     size: int,
     iterations: int,
-    assign: Callable[..., Tensor],
-    add_up: Callable[..., Tensor],
+    assign: Callable[[Tensor, Tensor, _Grid, int, int], Tensor],
+    move: Callable[[Tensor, Tensor, Tensor, _Grid, int, int], None],
 ) -> Tensor:
     """Rounds of assignment and update; lab (B, 3, H, W) whole numbers, pixels what `assign` takes of it."""
-    batch, width, count = len(lab), lab.shape[3], grid.rows * grid.columns
-    centres = torch.zeros(batch, count, 5, device=lab.device)
+    batch, width = len(lab), lab.shape[3]
+    centres = torch.zeros(batch, grid.rows * grid.columns, 5, device=lab.device)
     # The grid itself is the first assignment: centres start at the mean colour of their cells.
     cells = grid.cell_y[:, None] * grid.columns + grid.cell_x[grid.shift : grid.shift + width]
-    _move(add_up(cells.expand(batch, -1, -1), lab, count, 0, 1), grid.weight, centres)
-
-    def nearest(first: int, step: int) -> Tensor:
-        return assign(pixels, centres, grid.cell_x, grid.cell_y, grid.columns, grid.shift, grid.weight, first, step)
-
+    move(centres, cells.expand(batch, -1, -1), lab, grid, 0, 1)
     for first, step in _rows(size, iterations):
-        _move(add_up(nearest(first, step), lab, count, first, step), grid.weight, centres)
-    return nearest(0, 1)
+        move(centres, assign(pixels, centres, grid, first, step), lab, grid, first, step)
+    return assign(pixels, centres, grid, 0, 1)
 
 
 def _to_lab(images: Tensor) -> Tensor:
@@ -307,31 +318,21 @@ def _to_lab(images: Tensor) -> Tensor:
     return torch.stack(lab, 1).int()
 
 
-def _assign(
-    pixels: Tensor,
-    centres: Tensor,
-    cell_x: Tensor,
-    cell_y: Tensor,
-    columns: int,
-    shift: int,
-    weight: float,
-    first_y: int,
-    step_y: int,
-) -> Tensor:
+def _assign(pixels: Tensor, centres: Tensor, grid: _Grid, first_y: int, step_y: int) -> Tensor:
     """The nearest centre of the pixels in every `step_y`-th row: (B, lines, W) int32. Operations in `slic`'s order."""
     batch, _, height, width = pixels.shape
     device = pixels.device
     pixels = pixels[:, :, first_y::step_y]
     lines = pixels.shape[2]
-    across = torch.arange(width, dtype=torch.float32, device=device) * weight
-    down = torch.arange(first_y, height, step_y, dtype=torch.float32, device=device)[:, None] * weight
+    across = torch.arange(width, dtype=torch.float32, device=device) * grid.weight
+    down = torch.arange(first_y, height, step_y, dtype=torch.float32, device=device)[:, None] * grid.weight
     best = torch.full((batch, lines, width), 1e30, device=device)
     labels = torch.zeros((batch, lines, width), dtype=torch.int32, device=device)
     for near in (-1, 0, 1):
-        row = cell_y[first_y::step_y, None] + near
-        valid = (row >= 0) & (row < centres.shape[1] // columns)
+        row = grid.cell_y[first_y::step_y, None] + near
+        valid = (row >= 0) & (row < grid.rows)
         for side in (0, 1, 2):
-            identity = row.clamp(0, centres.shape[1] // columns - 1) * columns + cell_x[side * shift :][:width]
+            identity = row.clamp(0, grid.rows - 1) * grid.columns + grid.cell_x[side * grid.shift :][:width]
             centre = centres[:, identity.reshape(-1).long()].view(batch, lines, width, 5)
             distance = (pixels[:, 0] - centre[..., 0]) ** 2
             for channel in (1, 2):
@@ -365,13 +366,14 @@ def _add_up(labels: Tensor, lab: Tensor, count: int, first_y: int, step_y: int) 
     )
 
 
-def _move(totals: Tensor, weight: float, centres: Tensor) -> None:
-    """Move each centre (B, count, 5) to the mean of its pixels, by their sums (6, B, count); one without any stays."""
+def _move(centres: Tensor, labels: Tensor, lab: Tensor, grid: _Grid, first_y: int, step_y: int) -> None:
+    """Move each centre (B, count, 5) to the mean of its pixels; one without any stays."""
+    totals = _add_up(labels, lab, centres.shape[1], first_y, step_y)
     area = totals[0]
     divisor = area.clamp(min=1).double()
     means = [(totals[1 + c] / (64 * divisor)).float() for c in range(3)]
-    means.append((totals[4] / divisor).float() * weight)
-    means.append((totals[5] / (2 * divisor)).float() * weight)
+    means.append((totals[4] / divisor).float() * grid.weight)
+    means.append((totals[5] / (2 * divisor)).float() * grid.weight)
     torch.where((area > 0)[..., None], torch.stack(means, -1), centres, out=centres)
 
 
@@ -380,7 +382,7 @@ def _finish(labels: Tensor, lab: Tensor, centres: int, smallest: int, connectivi
     from selfseg.ops import _slic_connect
 
     label = labels.int().cpu().contiguous().numpy()
-    colour = lab.to(torch.int16).permute(0, 2, 3, 1).cpu().numpy()  # |a|, |b| < 128 * 64
+    colour = lab.to(torch.int16).cpu().numpy()  # |a|, |b| < 128 * 64
     batch, height, width = label.shape
     out = np.empty((batch, height, width), np.int32)
 
@@ -388,8 +390,8 @@ def _finish(labels: Tensor, lab: Tensor, centres: int, smallest: int, connectivi
         if not connectivity:
             _slic_connect.densify(label[index], centres, out[index])
             return
-        sums = np.zeros((height, width + 1, 3), np.int32)
-        np.cumsum(colour[index], axis=1, dtype=np.int32, out=sums[:, 1:])
+        sums = np.empty((height, width + 1, 3), np.int32)
+        _slic_connect.running_sums(colour[index], sums)
         _slic_connect.connect(label[index], sums, smallest, out[index])
 
     with ThreadPoolExecutor(max(1, min(batch, torch.get_num_threads()))) as pool:
