@@ -1,4 +1,4 @@
-"""Triton kernels compiled for a card that is not here: ptxas comes with the package, and needs none."""
+"""Triton kernels without a GPU: compiled for one, as ptxas comes with the package, or interpreted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
 
 SHARED = {80: 166_912, 90: 232_448}
 """Bytes of shared memory that a block may have, by architecture."""
@@ -24,6 +27,13 @@ class Taken(NamedTuple):
     shared: int
     registers: int
     stack: int
+
+
+def numpy_is_too_new_for_the_interpreter() -> bool:
+    """Triton 3.6's interpreter takes an array of one number for a number, which numpy does no more since 2.4."""
+    triton = pytest.importorskip("triton")
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    return version < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.4.0"
 
 
 def compile_for(kernel: Any, types: dict[str, str], constants: dict[str, Any], arch: int, **options: Any) -> Taken:

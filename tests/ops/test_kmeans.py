@@ -8,7 +8,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from sklearn.cluster import KMeans
 
-from ahead_of_time import SHARED, compile_for
+from ahead_of_time import SHARED, compile_for, numpy_is_too_new_for_the_interpreter
 from selfseg.errors import ConfigError
 from selfseg.ops.kmeans import affine_scores, assign, kmeans
 
@@ -172,15 +172,8 @@ torch.testing.assert_close(found.centroids, expected.centroids, rtol=1e-4, atol=
 """
 
 
-def _numpy_is_too_new_for_the_interpreter() -> bool:
-    """Triton 3.6's interpreter takes an array of one number for a number, which numpy does no more since 2.5."""
-    triton = pytest.importorskip("triton")
-    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    return version < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.5.0"
-
-
 def test_the_triton_kernels_find_the_same_in_the_interpreter():
-    if _numpy_is_too_new_for_the_interpreter():
+    if numpy_is_too_new_for_the_interpreter():
         pytest.skip("this numpy is too new for this Triton's interpreter")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", INTERPRETED], check=True, env=environment)

@@ -161,3 +161,13 @@ def test_both_classes_have_the_same_say(foreground: float) -> None:
     loss.backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_object_vectors_each_time() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(3, 32, 50, 60, generator=generator)
+    row = torch.randint(-1, 9, (3, 50, 60), generator=generator)
+    first, second = (object_vectors(embedding.cuda(), row.cuda(), 10) for _ in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first.cpu(), object_vectors(embedding, row, 10), rtol=1e-5, atol=1e-6)

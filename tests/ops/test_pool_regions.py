@@ -55,3 +55,17 @@ def test_half_precision_is_summed_in_float32() -> None:
     mean = pool_regions(embedding, torch.zeros(1, 100, 100, dtype=torch.int64), 1)
     assert mean.dtype == torch.float32
     assert mean.item() == pytest.approx(float(embedding[0, 0, 0, 0]), rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_gpu_pools_the_same_each_time(memory_format: torch.memory_format, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(3, 40, 60, 70, generator=generator).to(dtype).contiguous(memory_format=memory_format)
+    row = torch.randint(-1, 30, (3, 60, 70), generator=generator)
+    row[0] = 31  # a large one; 30 stays empty
+    expected = pool_regions(embedding, row, 33)
+    first, second = (pool_regions(embedding.cuda(), row.cuda(), 33) for _ in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first.cpu(), expected, rtol=1e-5, atol=1e-6)

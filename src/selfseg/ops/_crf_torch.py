@@ -6,6 +6,8 @@ fixed order, so that the same input gives the same output on a GPU too (scattere
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,17 +19,18 @@ from selfseg.ops._crf_lattice import FIELD, HALF, LOW, D
 
 def gaussian(values: Tensor, size: tuple[int, int], taps: NDArray[np.float64]) -> Tensor:
     """Sums of (N, C) values of an image of `size` (H, W), weighted by `taps` (2 r + 1) along y and along x."""
-    down, across = (_band(length, taps).to(values) for length in size)
+    down, across = (_band(length, tuple(taps), values.device) for length in size)
     rows = (down @ values.view(size[0], -1)).view(*size, -1)  # (H, W, C)
     return (across @ rows).view_as(values)
 
 
-def _band(length: int, taps: NDArray[np.float64]) -> Tensor:
-    """The taps as a matrix (length, length)."""
+@lru_cache(maxsize=16)  # each round of mean field asks for the same, and making it takes longer than the product
+def _band(length: int, taps: tuple[float, ...], device: torch.device) -> Tensor:
+    """The taps as a matrix (length, length) float32."""
     radius = len(taps) // 2
     place = np.arange(length)[:, None] - np.arange(length) + radius
     inside = (place >= 0) & (place <= 2 * radius)
-    return torch.from_numpy(np.where(inside, taps[place.clip(0, 2 * radius)], 0))
+    return torch.from_numpy(np.where(inside, np.array(taps)[place.clip(0, 2 * radius)], 0)).float().to(device)
 
 
 class Lattice:

@@ -70,6 +70,8 @@ def _join_parts(  # type: ignore[no-untyped-def]
     tl.store(total + group * d + column, result, mask=inside)
 
 
+# A compiled loss steps out here: what sorts and launches kernels needs no compiling.
+@torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
 def group_sums(rows: Tensor, group: Tensor, count: Tensor) -> Tensor:
     """The sum of each group's rows.
 
@@ -101,6 +103,7 @@ def group_sums(rows: Tensor, group: Tensor, count: Tensor) -> Tensor:
     parts = torch.empty(programs, d, dtype=torch.float32, device=rows.device)
     depth = min(128, max(16, triton.next_power_of_2(d)))
     across = triton.cdiv(d, depth)
-    _sum_parts[(programs, across)](rows, order, begin, end, parts, d, ROWS=_ROWS, DEPTH=depth, **_FUSED)
-    _join_parts[(groups, across)](parts, first, total, d, DEPTH=depth, **_FUSED)
+    with torch.cuda.device_of(rows):  # type: ignore[no-untyped-call]
+        _sum_parts[(programs, across)](rows, order, begin, end, parts, d, ROWS=_ROWS, DEPTH=depth, **_FUSED)
+        _join_parts[(groups, across)](parts, first, total, d, DEPTH=depth, **_FUSED)
     return total

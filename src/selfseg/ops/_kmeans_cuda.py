@@ -196,26 +196,27 @@ def nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
     low = (filled - high.float()).to(HALF)
     filled_bias = bias.new_full((rows,), -float("inf"))
     filled_bias[: len(bias)] = bias
-    _nearest[(triton.cdiv(n, _POINTS),)](
-        points,
-        high,
-        low,
-        filled_bias,
-        best,
-        index,
-        n,
-        d,
-        rows,
-        padded,
-        TILE=_POINTS,
-        CENTROIDS=centroids,
-        DEPTH=cut.depth,
-        TAIL=cut.tail,
-        WHOLE=cut.whole,
-        num_warps=8,
-        num_stages=cut.stages,
-        **_FUSED,
-    )
+    with torch.cuda.device_of(points):  # type: ignore[no-untyped-call]
+        _nearest[(triton.cdiv(n, _POINTS),)](
+            points,
+            high,
+            low,
+            filled_bias,
+            best,
+            index,
+            n,
+            d,
+            rows,
+            padded,
+            TILE=_POINTS,
+            CENTROIDS=centroids,
+            DEPTH=cut.depth,
+            TAIL=cut.tail,
+            WHOLE=cut.whole,
+            num_warps=8,
+            num_stages=cut.stages,
+            **_FUSED,
+        )
     return best, index
 
 
@@ -245,6 +246,7 @@ def shorten(points: Tensor, square: Tensor, candidates: Tensor, distance: Tensor
     sums = points.new_empty(t, programs)
     arrays = (points, square, candidates, candidates.square().sum(1), distance, shortened, sums)
     tile = {"TILE": _POINTS, "DEPTH": 32, "CANDIDATES": max(16, triton.next_power_of_2(t))}
-    _shorten[(programs,)](*arrays, n, d, t, programs, **tile, num_warps=4, num_stages=3, **_FUSED)
+    with torch.cuda.device_of(points):  # type: ignore[no-untyped-call]
+        _shorten[(programs,)](*arrays, n, d, t, programs, **tile, num_warps=4, num_stages=3, **_FUSED)
     winner = sums.sum(1, dtype=torch.float64).min(0).indices[None]
     return shortened.index_select(0, winner)[0], winner

@@ -214,7 +214,8 @@ def _means(points: Tensor, assignment: Tensor, best: Tensor, k: int) -> Tensor:
     if by_triton(points.device):
         from selfseg.ops._group_sums_cuda import group_sums
 
-        return (group_sums(points, assignment, count) / count.clamp(min=1)[:, None]).float()
+        sums: Tensor = group_sums(points, assignment, count)
+        return (sums / count.clamp(min=1)[:, None]).float()
     total = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
     rows = max(1, _held(points) // max(k, points.shape[1]))
     for start in range(0, len(points), rows):

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from selfseg.ops._triton import by_triton
+
 _EPSILON = 1e-12  # the least length that a vector is divided by, as in torch.nn.functional.normalize
 _CHUNK = {"cpu": 2**18, "cuda": 2**25}  # logits at a time: on a CPU they stay in the cache
 
@@ -43,8 +45,15 @@ def object_vectors(embedding: Tensor, row: Tensor, rows: int) -> Tensor:
     """
     flat = row.flatten()
     place = (flat >= 0).nonzero().squeeze(1)
+    own = flat[place]
     pixels = F.normalize(_pixels(embedding).index_select(0, place), dim=1)  # (P, D)
-    return F.normalize(pixels.new_zeros(rows, pixels.shape[1]).index_add_(0, flat[place], pixels), dim=1)
+    if by_triton(pixels.device):  # index_add on a GPU adds in another order each time
+        from selfseg.ops._group_sums_cuda import group_sums
+
+        sums = group_sums(pixels, own, torch.bincount(own, minlength=rows)).to(pixels.dtype)
+    else:
+        sums = pixels.new_zeros(rows, pixels.shape[1]).index_add_(0, own, pixels)
+    return F.normalize(sums, dim=1)
 
 
 def contrast_pixels(embedding: Tensor, target: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfseg.ops._triton import by_triton
+
 
 @dataclass(frozen=True)
 class CommonRegions:
@@ -74,11 +76,17 @@ class _PoolMean(torch.autograd.Function):
     def forward(context: Any, vectors: Tensor, row: Tensor, rows: int) -> Tensor:
         # One extra row takes the pixels that count nowhere: cheaper than selecting the others first.
         target = torch.where(row < 0, rows, row)
-        sums = vectors.new_zeros((rows + 1, vectors.shape[1]), dtype=torch.float32)
-        sums.index_add_(0, target, vectors.float())
-        counts = torch.bincount(target, minlength=rows + 1).clamp_(min=1).to(sums.dtype).unsqueeze(1)
+        pixels = torch.bincount(target, minlength=rows + 1)
+        counts = pixels.clamp(min=1).float().unsqueeze(1)
         context.save_for_backward(target, counts)
         context.dtype = vectors.dtype
+        if by_triton(vectors.device):  # index_add on a GPU adds in another order each time
+            from selfseg.ops._group_sums_cuda import group_sums
+
+            total: Tensor = group_sums(vectors, row, pixels[:rows])
+            return total.float() / counts[:rows]
+        sums = vectors.new_zeros((rows + 1, vectors.shape[1]), dtype=torch.float32)
+        sums.index_add_(0, target, vectors.float())
         return (sums / counts)[:rows]
 
     @staticmethod

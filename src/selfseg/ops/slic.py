@@ -245,7 +245,8 @@ def slic_batched(
         from selfseg.ops import _slic_cuda
 
         tables = [torch.from_numpy(table).to(device) for table in _tables()]
-        with _slic_cuda.Finisher(device, centres, smallest, connectivity) as finisher:
+        finisher = _slic_cuda.Finisher(device, centres, smallest, connectivity)
+        with torch.cuda.device_of(images), finisher:  # type: ignore[no-untyped-call]
             for part in torch.split(images, _slic_cuda.PART):
                 lab = _slic_cuda.to_lab((part * 255).round_().clamp_(0, 255).to(torch.uint8), *tables)
                 labels = _iterate(lab, lab, grid, size, iterations, _slic_cuda.assign, _slic_cuda.move)
