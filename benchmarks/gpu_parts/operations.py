@@ -177,6 +177,7 @@ class Loss:
     def parts(self) -> tuple[list[Tensor], Callable[[], Tensor]]:
         """The inputs and the function of them."""
         if self.made is None:
+            torch.manual_seed(0)
             self.made = self.make()
         return self.made
 
