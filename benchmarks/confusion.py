@@ -34,8 +34,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.evaluation.clusters import ClustersConfig, name_clusters
-from selfseg.evaluation.confusion import cross_counts
+from selfseg.evaluation.measure.confusion import cross_counts
+from selfseg.evaluation.protocols.clusters import ClustersConfig, name_clusters
 
 HEIGHT, WIDTH, CLASSES, VOID = 375, 500, 21, 255
 Label, Clusters = NDArray[np.uint8], NDArray[np.int64]

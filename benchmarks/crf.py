@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.data.images import list_images
+from selfseg.data.reading.images import list_images
 from selfseg.ops import crf
 from selfseg.ops.crf import CRFConfig, refine
 
@@ -81,7 +81,7 @@ def pydensecrf(values: torch.Tensor, image: NDArray[np.uint8], config: CRFConfig
 
 def torch_path(values: torch.Tensor, image: NDArray[np.uint8], config: CRFConfig) -> torch.Tensor:
     """What runs on a GPU, here on the CPU."""
-    from selfseg.ops import _crf_torch
+    from selfseg.ops.kernels import crf_torch as _crf_torch
 
     return crf._mean_field(values.clamp(min=config.floor).log(), torch.from_numpy(image), config, _crf_torch)
 

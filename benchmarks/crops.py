@@ -25,10 +25,10 @@ import torchvision
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms
 
-from selfseg.data import augment
-from selfseg.data.crops import OverlappingCrops, resize_crop
-from selfseg.data.images import list_images
-from selfseg.files import write_json
+from selfseg.data.reading.images import list_images
+from selfseg.data.views import augment
+from selfseg.data.views.overlapping_crops import OverlappingCrops, resize_crop
+from selfseg.storage.files import write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 RESULTS = Path(__file__).parent / "results"

@@ -94,7 +94,7 @@ def make_ours(queue: int) -> Callable[[dict[str, Any]], Any]:
     import torch
 
     from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
-    from selfseg.nn.embedder import EmbedderConfig
+    from selfseg.models.embedder import EmbedderConfig
 
     # The smallest backbone that timm has: none of it runs.
     embedder = EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="linear", dim=DIM, saliency=True)
@@ -212,7 +212,7 @@ def pairwise(truth: NDArray[np.uint8], clusters: NDArray[np.int64]) -> NDArray[n
 
 def counted(truth: NDArray[np.uint8], clusters: NDArray[np.int64]) -> NDArray[np.int64]:
     """The package's way: one table, image by image."""
-    from selfseg.evaluation.confusion import cross_counts
+    from selfseg.evaluation.measure.confusion import cross_counts
     from selfseg.ops.matching import match_hungarian
 
     counts = np.zeros((CLASSES, CLASSES), np.int64)
@@ -248,8 +248,8 @@ def profile_step(repeats: int = 3) -> dict[str, float]:
     import torch
 
     from selfseg.data.loader import Sample, collate
+    from selfseg.recipe_book import maskcontrast_small
     from selfseg.training.loop import make_optimizer
-    from selfseg_recipes import maskcontrast_small
 
     recipe = maskcontrast_small(Path("images"), Path("run"))
     plan = recipe.method.views

@@ -24,15 +24,15 @@ from typing import get_args
 import cv2
 import numpy as np
 
-from selfseg.data.catalog import LabelledImages, open_labelled
-from selfseg.files import write_json, write_text
-from selfseg.masks.files import SOFT_FOLDER
-from selfseg.masks.learning import PRIORS, NetworkConfig
+from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.masks.cleaning import Cleaning
 from selfseg.masks.mining import Method, find_objects, mine_masks
-from selfseg.masks.postprocess import Cleaning
-from selfseg.masks.priors import Prior, all_priors
+from selfseg.masks.networks.learning import PRIORS, NetworkConfig
+from selfseg.masks.priors.by_name import Prior, all_priors
 from selfseg.masks.quality import MaskQuality, labelled_objects, measure_maps
 from selfseg.masks.sources import Training
+from selfseg.masks.writing import SOFT_FOLDER
+from selfseg.storage.files import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
 METHODS: tuple[Method, ...] = (*get_args(Prior), "hierarchy")

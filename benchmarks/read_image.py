@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from selfseg.data.images import ImageCollection, SkipLog, list_images, read_image, scan
+from selfseg.data.reading.images import ImageCollection, SkipLog, list_images, read_image, scan
 
 RESULTS = Path(__file__).parent / "results"
 

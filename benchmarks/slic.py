@@ -35,9 +35,9 @@ import skimage
 from numpy.typing import NDArray
 from skimage import segmentation
 
-from selfseg.files import write_json
-from selfseg.ops import superpixel_quality as quality
-from selfseg.ops.slic import slic
+from selfseg.ops.regions import superpixel_quality as quality
+from selfseg.ops.regions.slic import slic
+from selfseg.storage.files import write_json
 
 Image = NDArray[np.uint8]
 Algorithm = Callable[[Image, int, float, int], NDArray[Any]]

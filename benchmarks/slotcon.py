@@ -30,11 +30,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from selfseg.geometry import overlap
 from selfseg.methods.slotcon import SlotCon, SlotConConfig, _cells_last
-from selfseg.nn.decoders import Projector
-from selfseg.nn.embedder import EmbedderConfig
-from selfseg.nn.twin import Twin
+from selfseg.models.decoders import Projector
+from selfseg.models.embedder import EmbedderConfig
+from selfseg.models.twin import Twin
+from selfseg.ops.geometry import overlap
 
 CHANNELS, CELLS, PROTOTYPES, DIM, HIDDEN = 2048, 7, 256, 256, 4096
 

@@ -28,7 +28,7 @@ IMAGES, VIEWS, SIZE, DIM, PROTOTYPES, SUPERPIXEL = 4, 5, 256, 128, 128, 10
 
 def _regions(size: int) -> np.ndarray:
     """(V, B, H, W) int64: shifted crops of superpixels of drawn images; only ids of all views are kept."""
-    from selfseg.ops.slic import slic
+    from selfseg.ops.regions.slic import slic
 
     rng = np.random.default_rng(0)
     out = np.full((VIEWS, IMAGES, size, size), -1, np.int64)
@@ -93,10 +93,10 @@ def ours(embedding: Any, prototypes: Any, regions: Any) -> Any:
     """The same through the package: common regions, one index_add, one Sinkhorn, one cross entropy."""
     import torch
 
-    from selfseg.data.views import ContentCentredViews
+    from selfseg.data.views.content_centred import ContentCentredViews
     from selfseg.methods.vice import ViCE, ViCEConfig
-    from selfseg.nn.embedder import EmbedderConfig
-    from selfseg.ops.pool_regions import common_regions
+    from selfseg.models.embedder import EmbedderConfig
+    from selfseg.ops.regions.pool_regions import common_regions
 
     config = ViCEConfig(
         embedder=EmbedderConfig(dim=DIM, output_stride=32),

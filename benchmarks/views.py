@@ -20,11 +20,11 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from selfseg.data import augment, views
-from selfseg.data.images import list_images
+from selfseg.data.reading.images import list_images
 from selfseg.data.regions import Grid, Pixels, Superpixels
-from selfseg.data.views import ContentCentredViews
-from selfseg.files import write_json
+from selfseg.data.views.content_centred import ContentCentredViews, augment
+from selfseg.data.views.content_centred import content_centred as views
+from selfseg.storage.files import write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,10 +17,10 @@ from pathlib import Path
 import tyro
 
 import selfseg
-from selfseg.data.catalog import open_labelled
+from selfseg.data.labelled.catalog import open_labelled
 from selfseg.data.regions import Grid, Pixels, RegionSource, Superpixels
-from selfseg.files import write_json
-from selfseg_recipes import vice_small
+from selfseg.recipe_book import vice_small
+from selfseg.storage.files import write_json
 
 MASKING = {"masked": 0.25, "unmasked": 0.0}
 

@@ -22,8 +22,8 @@ import tyro
 
 import selfseg
 from selfseg.errors import ConfigError, MissingExtra, SelfsegError
-from selfseg.files import write_atomically
-from selfseg_recipes import vice_small
+from selfseg.recipe_book import vice_small
+from selfseg.storage.files import write_atomically
 
 # Colour photographs inside of the installed packages, (package, path); what a version lacks is left out.
 PHOTOGRAPHS = (

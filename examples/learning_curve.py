@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import tyro
 
 import selfseg
-from selfseg.checkpoint import load_checkpoint
-from selfseg.data.catalog import open_labelled
-from selfseg.files import write_json
+from selfseg.data.labelled.catalog import open_labelled
+from selfseg.storage.checkpoint import load_checkpoint
+from selfseg.storage.files import write_json
 from selfseg.training.recipe import read_recipe
 
 

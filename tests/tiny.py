@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from selfseg.checkpoint import load_newest
-from selfseg.data.crops import OverlappingCrops
-from selfseg.data.object_crops import ObjectCrops
-from selfseg.data.random_crops import NestedCrops, RandomCrops
 from selfseg.data.regions import ObjectMasks, Superpixels
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.views.content_centred import ContentCentredViews
+from selfseg.data.views.object_crops import ObjectCrops
+from selfseg.data.views.overlapping_crops import OverlappingCrops
+from selfseg.data.views.random_crops import NestedCrops, RandomCrops
 from selfseg.methods import Method
 from selfseg.methods.densecl import DenseCLConfig
 from selfseg.methods.iic import IICConfig
@@ -22,7 +21,8 @@ from selfseg.methods.picie import PiCIEConfig
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.swav import SwAVConfig
 from selfseg.methods.vice import ViCEConfig
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.embedder import EmbedderConfig
+from selfseg.storage.checkpoint import load_newest
 from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig, Recipe
 from selfseg.types import Batch

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gpu_parts import material
 from gpu_parts.harness import Job
-from selfseg.evaluation.run import evaluate
+from selfseg.evaluation.evaluator import evaluate
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 

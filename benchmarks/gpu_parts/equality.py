@@ -14,12 +14,13 @@ from torch import Tensor
 
 from gpu_parts import material
 from gpu_parts.harness import Job, difference, random_state
-from selfseg.data.images import read_image
+from selfseg.data.reading.images import read_image
 from selfseg.methods import METHODS
-from selfseg.ops import crf, kmeans, losses, mutual_information, pixel_contrast
-from selfseg.ops.pool_regions import common_regions, pool_regions
+from selfseg.ops import crf, kmeans
+from selfseg.ops.objectives import losses, mutual_information, pixel_contrast
+from selfseg.ops.regions.pool_regions import common_regions, pool_regions
+from selfseg.ops.regions.slic import slic, slic_batched
 from selfseg.ops.sinkhorn import sinkhorn
-from selfseg.ops.slic import slic, slic_batched
 from selfseg.training.loop import make_optimizer
 
 TITLE = "CPU = GPU"
@@ -197,7 +198,7 @@ def _losses(job: Job) -> None:
 
 
 def _assignment(job: Job) -> None:
-    from selfseg.clustering import assign_pixels
+    from selfseg.collection.clusters import assign_pixels
 
     generator = random_state(0)
     embedding = F.interpolate(torch.randn(1, 64, 12, 16, generator=generator), (90, 120), mode="bicubic")[0]

@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from gpu_parts.harness import Job
-from selfseg.data.images import list_images
 from selfseg.data.loader import ViewDataset, collate
+from selfseg.data.reading.images import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.training.recipe import Recipe, recipes
 from selfseg.types import Batch
@@ -107,7 +107,7 @@ def batch(recipe: Recipe[Any], count: int) -> Batch:
 
 def state(run: Path, step: int) -> tuple[dict[str, Tensor], Any]:
     """Everything of a checkpoint: tensors by name, and the scaler's state."""
-    from selfseg.checkpoint import load_checkpoint
+    from selfseg.storage.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(run / "checkpoints" / f"step_{step:08d}")
     tensors = dict(loaded.model)

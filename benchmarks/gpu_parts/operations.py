@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpu_parts.harness import Job, random_state, seconds_of, share_of_peak, synchronise
-from selfseg.data.images import read_image
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.reading.images import read_image
+from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
 from selfseg.methods.vice import ViCE, ViCEConfig
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.embedder import EmbedderConfig
 from selfseg.ops import crf
 from selfseg.ops.kmeans import kmeans
-from selfseg.ops.pool_regions import common_regions
+from selfseg.ops.regions.pool_regions import common_regions
 
 TITLE = "k-means, losses, CRF: speed"
 
@@ -83,7 +83,7 @@ def _kmeans(job: Job) -> None:
                 _iterations(job, data, k, aim, what)
         if job.device.type == "cuda" and job.enough(10, "k-means, the other tile"):
             with job.attempt("k-means, the other tile"):
-                from selfseg.ops import _kmeans_cuda
+                from selfseg.ops.kernels import kmeans_cuda as _kmeans_cuda
 
                 _kmeans_cuda.CENTROIDS = 64
                 _iterations(job, data, 4096, None, "the same into 4096 with tiles of 64 centroids instead of 128")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from gpu_parts.harness import Job, seconds_of
-from selfseg.data.images import read_image, resize_short_side
-from selfseg.ops.slic import slic, slic_batched
+from selfseg.data.reading.images import read_image, resize_short_side
+from selfseg.ops.regions.slic import slic, slic_batched
 
 TITLE = "superpixels: speed"
 AIM = 2000.0  # images a second

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_parts import material
 from gpu_parts.harness import Job, synchronise
-from selfseg.inference import cluster, embed, segment
+from selfseg.collection.inference import cluster, embed, segment
 from selfseg.masks.mining import mine_masks
 from selfseg.training.loop import train
 

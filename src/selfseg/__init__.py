@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selfseg.checking import check_data as check_data
-    from selfseg.diagnosis import doctor as doctor
-    from selfseg.discovery import concepts as concepts
+    from selfseg.cli.doctor import doctor as doctor
+    from selfseg.collection.concepts import concepts as concepts
+    from selfseg.collection.inference import cluster as cluster
+    from selfseg.collection.inference import embed as embed
+    from selfseg.collection.inference import load as load
+    from selfseg.collection.inference import segment as segment
+    from selfseg.data.labelled.check import check_data as check_data
     from selfseg.evaluation.comparison import compare as compare
-    from selfseg.evaluation.fewlabels import finetune as finetune
-    from selfseg.evaluation.run import evaluate as evaluate
-    from selfseg.evaluation.transfer import transfer as transfer
-    from selfseg.exporting.run import export as export
-    from selfseg.inference import cluster as cluster
-    from selfseg.inference import embed as embed
-    from selfseg.inference import load as load
-    from selfseg.inference import segment as segment
+    from selfseg.evaluation.evaluator import evaluate as evaluate
+    from selfseg.evaluation.protocols.few_labels import finetune as finetune
+    from selfseg.evaluation.protocols.transfer import transfer as transfer
+    from selfseg.exporting.export import export as export
     from selfseg.masks.mining import mine_masks as mine_masks
     from selfseg.methods import IIC as IIC
     from selfseg.methods import DenseCL as DenseCL
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from selfseg.methods import SwAVConfig as SwAVConfig
     from selfseg.methods import ViCE as ViCE
     from selfseg.methods import ViCEConfig as ViCEConfig
-    from selfseg.nn.embedder import Embedder as Embedder
-    from selfseg.nn.embedder import EmbedderConfig as EmbedderConfig
-    from selfseg.show.report import report as report
+    from selfseg.models.embedder import Embedder as Embedder
+    from selfseg.models.embedder import EmbedderConfig as EmbedderConfig
+    from selfseg.pages.report import report as report
     from selfseg.training.loop import train as train
     from selfseg.training.recipe import OptimizerConfig as OptimizerConfig
     from selfseg.training.recipe import Recipe as Recipe
@@ -57,8 +57,8 @@ _WHERE = {
     "Batch": "selfseg.types",
     "DenseCL": "selfseg.methods",
     "DenseCLConfig": "selfseg.methods",
-    "Embedder": "selfseg.nn.embedder",
-    "EmbedderConfig": "selfseg.nn.embedder",
+    "Embedder": "selfseg.models.embedder",
+    "EmbedderConfig": "selfseg.models.embedder",
     "EvalResult": "selfseg.types",
     "IIC": "selfseg.methods",
     "IICConfig": "selfseg.methods",
@@ -79,22 +79,22 @@ _WHERE = {
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
-    "check_data": "selfseg.checking",
-    "cluster": "selfseg.inference",
+    "check_data": "selfseg.data.labelled.check",
+    "cluster": "selfseg.collection.inference",
     "compare": "selfseg.evaluation.comparison",
-    "concepts": "selfseg.discovery",
-    "doctor": "selfseg.diagnosis",
-    "embed": "selfseg.inference",
-    "evaluate": "selfseg.evaluation.run",
-    "export": "selfseg.exporting.run",
-    "finetune": "selfseg.evaluation.fewlabels",
-    "load": "selfseg.inference",
+    "concepts": "selfseg.collection.concepts",
+    "doctor": "selfseg.cli.doctor",
+    "embed": "selfseg.collection.inference",
+    "evaluate": "selfseg.evaluation.evaluator",
+    "export": "selfseg.exporting.export",
+    "finetune": "selfseg.evaluation.protocols.few_labels",
+    "load": "selfseg.collection.inference",
     "mine_masks": "selfseg.masks.mining",
     "recipes": "selfseg.training.recipe",
-    "report": "selfseg.show.report",
-    "segment": "selfseg.inference",
+    "report": "selfseg.pages.report",
+    "segment": "selfseg.collection.inference",
     "train": "selfseg.training.loop",
-    "transfer": "selfseg.evaluation.transfer",
+    "transfer": "selfseg.evaluation.protocols.transfer",
 }
 
 __all__ = sorted([*_WHERE, "__version__"])

@@ -31,7 +31,7 @@ class DataError(SelfsegError):
 
 
 class BadImage(DataError):
-    """One image can't be read; `reason` is one of the words documented in `selfseg.data.images`."""
+    """One image can't be read; `reason` is one of the words documented in `selfseg.data.reading.images`."""
 
     def __init__(self, path: object, reason: str, detail: str = "") -> None:
         self.path = str(path)
@@ -45,7 +45,7 @@ class BadImage(DataError):
 
 
 class BadMask(BadImage):
-    """One image has no usable mask; `reason` is one of the words documented in `selfseg.data.mask_files`."""
+    """One image has no usable mask; `reason` is one of the words documented in `selfseg.data.labelled.mask_files`."""
 
 
 class TooManyBadImages(DataError):

@@ -102,5 +102,5 @@ def test_what_is_carried_of_the_repository_needs_nothing_else_of_it(bundle: Modu
     assert (tmp_path / "out" / "benchmarks" / "gpu.py").is_file()
     assert not (tmp_path / "out" / "benchmarks" / "results").exists()
     tests = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out" / "tests").rglob("*.py")}
-    assert {"tests/conftest.py", "tests/tiny.py", "tests/ops/test_slic.py"} <= tests
+    assert {"tests/conftest.py", "tests/tiny.py", "tests/ops/regions/test_slic.py"} <= tests
     assert not [name for name in tests if "/policy/" in name]  # they read docs/, which stays behind

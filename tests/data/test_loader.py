@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from selfseg.data.images import ImageCollection, list_images
 from selfseg.data.loader import Sample, StepSampler, ViewDataset, collate, image_at, make_loader
+from selfseg.data.reading.images import ImageCollection, list_images
 from selfseg.data.regions import Grid, RegionCache
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import ConfigError, TooManyBadImages
 from selfseg.types import Batch
 

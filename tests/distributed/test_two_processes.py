@@ -13,9 +13,9 @@ from PIL import Image
 
 import layouts
 from conftest import draw_scene
-from selfseg.checkpoint import load_newest
-from selfseg.data.shards import WINDOW
-from selfseg.nn.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
+from selfseg.data.reading.shards import WINDOW
+from selfseg.models.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
+from selfseg.storage.checkpoint import load_newest
 from selfseg.training.log import read_log
 from tiny import RECIPES, TWO_PROCESSES, train_tiny
 
@@ -39,7 +39,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from selfseg.errors import RunError
-from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.training.processes import anywhere, together
 
 dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
@@ -92,8 +92,8 @@ import torch
 import torch.distributed as dist
 from tiny import slotcon
 from selfseg.methods.slotcon import SlotCon
-from selfseg.nn.distributed import sum_over_processes
-from selfseg.nn.heads import VectorMLP
+from selfseg.models.distributed import sum_over_processes
+from selfseg.models.heads import VectorMLP
 
 config = slotcon(Path("images"), Path("run")).method
 changes = ({}, {"slots": "regression"}, {"align": "projections"}, {"image_weight": 1.0})
@@ -153,7 +153,7 @@ import torch
 import torch.distributed as dist
 from tiny import maskcontrast
 from selfseg.methods.maskcontrast import MaskContrast
-from selfseg.nn.distributed import sum_over_processes
+from selfseg.models.distributed import sum_over_processes
 
 config = maskcontrast(Path("images"), Path("run")).method
 # Objects in each of the four images: one process may have none, or fewer; images 2 and 3 are the second's.
@@ -258,7 +258,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fsspec.implementations.local import LocalFileSystem
 from selfseg import train
-from selfseg.data import shards
+from selfseg.data.reading import shards
 from tiny import vice
 
 devices = int(sys.argv[4])

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.evaluation.baselines import untrained_extractor
-from selfseg.evaluation.features import backbone_extractor
-from selfseg.evaluation.linear import LinearConfig
+from selfseg.evaluation.evaluator import evaluate
+from selfseg.evaluation.measure.features import backbone_extractor
+from selfseg.evaluation.protocols.linear import LinearConfig
 from selfseg.evaluation.references import Reference, is_reference, load_reference, parse_reference
-from selfseg.evaluation.run import evaluate
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from selfseg.data.catalog import LabelledImages, open_labelled
+from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.errors import ConfigError
 from selfseg.evaluation import ClustersConfig, EvaluationConfig, Extractor, LinearConfig, evaluate_extractors
 from selfseg.types import EvalResult

@@ -21,8 +21,8 @@ from selfseg.exporting.targets import (
     to_detectron2,
     torchvision_target,
 )
-from selfseg.nn.backbones import make_backbone
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.backbones import make_backbone
+from selfseg.models.embedder import EmbedderConfig
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfseg.masks.learning import NetworkConfig
+from selfseg.masks.networks.learning import NetworkConfig
 
 TINY = NetworkConfig(
     backbone="test_resnet",

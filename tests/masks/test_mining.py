@@ -13,14 +13,14 @@ from PIL import Image
 
 from selfseg import mine_masks
 from selfseg.cli import main
-from selfseg.data.images import list_images
-from selfseg.data.mask_files import MaskFolder, survey
+from selfseg.data.labelled.mask_files import MaskFolder, survey
+from selfseg.data.reading.images import list_images
 from selfseg.errors import ConfigError, DataError, EmptyCollection, TooManyBadImages
 from selfseg.masks import mining
-from selfseg.masks.learning import NetworkConfig
+from selfseg.masks.cleaning import Cleaning
 from selfseg.masks.mining import Method
-from selfseg.masks.postprocess import Cleaning
-from selfseg.masks.priors import saliency
+from selfseg.masks.networks.learning import NetworkConfig
+from selfseg.masks.priors.by_name import saliency
 from selfseg.masks.sources import SOURCES, Training
 
 
@@ -181,7 +181,7 @@ def test_the_words_of_the_command_reach_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("selfseg.masks.command.mine_masks", lambda *a, **n: seen.append((a, n)) or Path("page"))
+    monkeypatch.setattr("selfseg.cli.masks.mine_masks", lambda *a, **n: seen.append((a, n)) or Path("page"))
     words = "masks photos --out masks --method markov --threshold otsu --min-piece 0.02 --min-area 0.03 --max-area 0.8"
     data = "--labels data --split val --max-bad 0.5"
     networks = "--train-images simple --train-masks drawn --device cpu --network.steps 7"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from selfseg.data.catalog import open_labelled
+from selfseg.data.labelled.catalog import open_labelled
 from selfseg.errors import ConfigError, DataError
 from selfseg.masks.quality import MaskQuality, measure_maps
 

@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 
 from masks.balls import TINY, draw_balls
 from selfseg.cli import main
-from selfseg.data.images import list_images
-from selfseg.data.mask_files import MaskFolder
+from selfseg.data.labelled.mask_files import MaskFolder
+from selfseg.data.reading.images import list_images
 from selfseg.errors import CheckpointError, ConfigError, Interrupted
-from selfseg.evaluation import finetuning
-from selfseg.masks import sources, vit
-from selfseg.masks.learning import NetworkConfig
+from selfseg.fitting import supervised as finetuning
+from selfseg.masks import sources
 from selfseg.masks.mining import mine_masks
+from selfseg.masks.networks import vit
+from selfseg.masks.networks.learning import NetworkConfig
 from selfseg.masks.sources import Training, check_training, describe
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import tiny
 from selfseg.methods import METHODS, Method
 from selfseg.methods.moco import MoCo
-from selfseg.nn.twin import Twin
+from selfseg.models.twin import Twin
 
 
 def make(name: str) -> Method:

@@ -14,7 +14,7 @@ from torch import Tensor
 import tiny
 from selfseg.errors import ConfigError
 from selfseg.methods.maskcontrast import MaskContrast
-from selfseg.nn.embedder import Embedder
+from selfseg.models.embedder import Embedder
 from selfseg.types import Batch, View
 
 CONFIG = tiny.maskcontrast(Path("images"), Path("run")).method

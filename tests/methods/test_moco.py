@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tiny
-from selfseg.data.random_crops import RandomCrops
+from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
 from selfseg.methods.moco import MoCo, MoCoConfig
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tiny
-from selfseg.data.random_crops import RandomCrops
+from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
 from selfseg.methods.swav import SwAV, SwAVConfig
 from selfseg.types import Batch, View

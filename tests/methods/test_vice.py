@@ -6,10 +6,10 @@ import torch
 
 from selfseg.data.loader import Sample, collate
 from selfseg.data.regions import Grid, Pixels, RegionSource, Superpixels
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import ConfigError
 from selfseg.methods.vice import ViCE, ViCEConfig
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.embedder import EmbedderConfig
 from selfseg.types import Batch, View
 from tiny import losses_of
 

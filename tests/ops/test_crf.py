@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from selfseg.errors import ConfigError
-from selfseg.ops import _crf_torch, crf
+from selfseg.ops import crf
 from selfseg.ops.crf import CRFConfig, refine, refine_logits
+from selfseg.ops.kernels import crf_torch as _crf_torch
 
 
 def kernel_of(features):
@@ -82,7 +83,7 @@ def test_the_lattice_is_near_the_sum_over_all_pairs(path, seed):
 
 
 def lattice_of(path, image, config):
-    from selfseg.ops import _crf_cpu
+    from selfseg.ops.kernels import crf_cpu as _crf_cpu
 
     module = _crf_torch if path is by_torch else _crf_cpu
     return module.Lattice(crf._points(torch.from_numpy(image), config))

@@ -132,8 +132,9 @@ def test_a_sample_without_enough_distinct_points_is_not_used(monkeypatch):
 
 INTERPRETED = """
 import torch
-from selfseg.ops import _group_sums_cuda, kmeans
-from selfseg.ops import _kmeans_cuda as cuda
+from selfseg.ops import kmeans
+from selfseg.ops.kernels import group_sums_cuda as _group_sums_cuda
+from selfseg.ops.kernels import kmeans_cuda as cuda
 
 cuda.HALF = torch.float16  # the interpreter can't multiply bfloat16
 _group_sums_cuda._PART = 64  # so that a group has several parts
@@ -182,7 +183,7 @@ def test_the_triton_kernels_find_the_same_in_the_interpreter():
 @pytest.mark.parametrize("dimensions", [128, 132, 200])
 def test_the_kernel_of_the_nearest_fits_an_h100(dimensions):
     pytest.importorskip("triton")
-    from selfseg.ops import _kmeans_cuda as cuda
+    from selfseg.ops.kernels import kmeans_cuda as cuda
 
     cut = cuda.plan(dimensions, SHARED[90])
     types = {"points": "*fp32", "high": "*bf16", "low": "*bf16", "bias": "*fp32", "best": "*fp32", "index": "*i64"}
@@ -195,8 +196,8 @@ def test_the_kernel_of_the_nearest_fits_an_h100(dimensions):
 
 def test_the_kernels_of_the_seeding_and_the_sums_fit_an_h100():
     pytest.importorskip("triton")
-    from selfseg.ops import _group_sums_cuda as sums
-    from selfseg.ops import _kmeans_cuda as cuda
+    from selfseg.ops.kernels import group_sums_cuda as sums
+    from selfseg.ops.kernels import kmeans_cuda as cuda
 
     arrays = ("points", "square", "candidates", "candidate_square", "distance", "shortened", "sums")
     types = dict.fromkeys(arrays, "*fp32") | dict.fromkeys(("n", "d", "t", "programs"), "i32")

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
-from selfseg.nn.embedder import EmbedderConfig
-from selfseg.ops.pixel_contrast import balanced_object_weight, contrast_pixels, object_vectors
+from selfseg.models.embedder import EmbedderConfig
+from selfseg.ops.objectives.pixel_contrast import balanced_object_weight, contrast_pixels, object_vectors
 
 FILE = Path(__file__).parent / "maskcontrast_seed0.npz"
 

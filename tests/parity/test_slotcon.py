@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfseg.geometry import interpolation_matrices, overlap
 from selfseg.methods.slotcon import SlotCon, SlotConConfig, _cut
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.embedder import EmbedderConfig
+from selfseg.ops.geometry import interpolation_matrices, overlap
 
 FILE = Path(__file__).parent / "slotcon_seed0.npz"
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.methods.vice import ViCE, ViCEConfig
-from selfseg.nn.embedder import EmbedderConfig
-from selfseg.ops.pool_regions import common_regions
+from selfseg.models.embedder import EmbedderConfig
+from selfseg.ops.regions.pool_regions import common_regions
 
 
 @pytest.mark.parametrize("name", ["vice_seed0_noqueue", "vice_seed0_queue"])

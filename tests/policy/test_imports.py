@@ -1,4 +1,4 @@
-"""Imports go one way; docs/design.md draws it."""
+"""Imports only go down the house; docs/design.md draws it."""
 
 import ast
 from collections.abc import Iterator
@@ -9,74 +9,67 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "selfseg"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-_WORDS = {"errors", "types", "files", "identity"}
-_PURE = _WORDS | {"geometry", "ops"}
-_DATA = _PURE | {"nn", "data"}
-_JOBS = {"checkpoint", "running"}
-_USE = _DATA | {"clustering", "evaluation", "inference", "show", "streaming"}
-_EVERYTHING = _USE | {"methods", "training", "discovery", "checking", "masks", "exporting", "diagnosis", "cli"}
+# The rooms (a folder or a file right below the package), the lowest floor first: a room may import those of lower floors.
+FLOORS = (
+    ("errors", "types", "version"),
+    ("storage", "ops"),
+    ("drawing", "data", "models"),
+    ("pages", "fitting", "methods"),
+    ("collection", "training"),
+    ("recipe_book", "masks", "evaluation", "exporting"),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# What each room (a folder or file right below the package) may import besides itself.
-MAY_IMPORT = {
-    "errors": _WORDS,
-    "types": _WORDS,
-    "files": _WORDS,
-    "identity": _WORDS,
-    "checkpoint": _WORDS,
-    "running": _WORDS,
-    "geometry": _PURE,
-    "ops": _PURE,
-    "nn": _DATA,
-    "data": _DATA,
-    "methods": _DATA,
-    "training": _DATA | _JOBS | {"methods", "show", "clustering"},  # the trainer makes pictures and leaves prototypes
-    "clustering": _USE,
-    "evaluation": _USE | _JOBS,
-    "inference": _USE,
-    "streaming": _DATA,
-    "show": _USE,
-    "discovery": _USE,
-    "checking": _USE,
-    "masks": _USE | _JOBS,  # networks that learn from the priors come here
-    "exporting": _USE,
-    "diagnosis": _EVERYTHING,
-    "cli": _EVERYTHING,
-    "__init__": _EVERYTHING,
-    "__main__": _EVERYTHING,
+# Where the rule is stricter than the floors.
+ONLY = {
+    "pages": {"errors", "types", "version", "drawing"},  # they are handed what they show
+    "types": {"errors"},
+    "methods": {"errors", "types", "version", "storage", "ops", "data", "models"},
 }
+MEASURING = ("collection", "masks", "evaluation", "exporting")
+NEVER = {"methods", "training", "recipe_book"}
+"""What the measuring rooms don't know: they see an embedder, whatever trained it."""
 
 
 def room_of(file: Path) -> str:
     return file.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(text: str) -> Iterator[tuple[int, str]]:
-    """(line, room) of every import of the package, inside of functions and `if TYPE_CHECKING` too."""
+def may_import(room: str) -> set[str]:
+    if room in ONLY:
+        return ONLY[room] | {room}
+    below = {other for other, floor in FLOOR.items() if floor < FLOOR[room]}
+    return (below - NEVER if room in MEASURING else below) | {room}
+
+
+def imported(text: str) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import of the package, inside of functions and `if TYPE_CHECKING` too."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are absolute"
-            names = [node.module or ""]
-            if node.module == "selfseg":
-                names = [f"selfseg.{alias.name}" for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:
-            if name.startswith("selfseg."):
-                yield node.lineno, name.split(".")[1]
-            elif name.split(".")[0] == "selfseg_recipes":
-                yield node.lineno, "recipes"
+            if name.split(".")[0] == "selfseg":
+                yield node.lineno, name
+
+
+def rooms_imported(text: str) -> Iterator[tuple[int, str]]:
+    for line, name in imported(text):
+        yield line, name.split(".")[1] if "." in name else "__init__"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(SOURCE).as_posix())
-def test_a_room_imports_only_what_it_may(file: Path) -> None:
+def test_a_room_imports_only_lower_ones(file: Path) -> None:
     room = room_of(file)
-    assert room in MAY_IMPORT, f"{room} is a new room: draw it in docs/design.md and say here what it may import"
-    allowed = MAY_IMPORT[room] | {room}
-    if file == SOURCE / "training" / "recipe.py":
-        allowed = allowed | {"recipes"}  # the list of recipes by name
-    wrong = [(line, other) for line, other in imported_rooms(file.read_text("utf-8")) if other not in allowed]
+    assert room in FLOOR, f"{room} is a new room: draw it in docs/design.md and say here on which floor it is"
+    allowed = may_import(room)
+    wrong = [(line, other) for line, other in rooms_imported(file.read_text("utf-8")) if other not in allowed]
     assert not wrong, f"{file.relative_to(SOURCE)} must not import {wrong}"
 
 
@@ -85,12 +78,40 @@ def test_the_rule_sees_every_form_of_import() -> None:
         "import selfseg.cli\n"
         "from selfseg import training\n"
         "def f():\n    from selfseg.methods.vice import ViCE\n"
-        "from selfseg_recipes import vice\n"
+        "import selfseg\n"
         "import selfsegment.x\n"
     )
-    assert [room for _, room in imported_rooms(text)] == ["cli", "training", "recipes", "methods"]
+    assert [room for _, room in rooms_imported(text)] == ["cli", "training", "__init__", "methods"]
 
 
-def test_the_measuring_rooms_know_no_method() -> None:
-    for room in ("evaluation", "inference", "show", "clustering"):
-        assert not MAY_IMPORT[room] & {"methods", "training", "recipes"}
+def module_of(file: Path) -> str:
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_there_is_no_circle() -> None:
+    modules = {module_of(file): file for file in FILES}
+    arrows: dict[str, set[str]] = {}
+    for module, file in modules.items():
+        # `from package import name` points at the module of that name where there is one, else at the package.
+        names = (name for _, name in imported(file.read_text("utf-8")))
+        arrows[module] = {n if n in modules else n.rpartition(".")[0] for n in names} - {module}
+    left = {module: set(others) & arrows.keys() for module, others in arrows.items()}
+    while ready := [module for module, others in left.items() if not others]:
+        left = {module: others - set(ready) for module, others in left.items() if module not in ready}
+    assert not left, f"these modules import each other in a circle, or one that does: {sorted(left)}"
+
+
+FLAT = {"methods": 12, "recipe_book": 10}  # one file per method
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda folder: folder.name)
+def test_a_room_can_be_taken_in_at_a_glance(folder: Path) -> None:
+    files = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+    assert len(files) <= FLAT.get(folder.name, 11), f"{folder.name} has {len(files)} files; give it rooms of its own"
+
+
+@pytest.mark.parametrize("init", [f for f in FILES if f.name == "__init__.py"], ids=lambda file: file.parent.name)
+def test_a_room_says_what_is_in_it(init: Path) -> None:
+    words = ast.get_docstring(ast.parse(init.read_text("utf-8"))) or ""
+    assert len(words) > 60, f"{init.relative_to(SOURCE)}: say in a few lines what is in this room and where to begin"

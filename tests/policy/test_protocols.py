@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from timm import is_model
 
-from selfseg import discovery
-from selfseg.cli import main
-from selfseg.data.datasets import DATASETS
-from selfseg.evaluation import fewlabels, run, transfer
-from selfseg.evaluation.detection import DetectionConfig
+from selfseg.cli import main, masks
+from selfseg.collection import concepts as discovery
+from selfseg.data.labelled.datasets import DATASETS
+from selfseg.evaluation import evaluator as run
+from selfseg.evaluation.protocols import few_labels as fewlabels
+from selfseg.evaluation.protocols import transfer
+from selfseg.evaluation.protocols.detection import DetectionConfig
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.sheet import EvaluationConfig
-from selfseg.masks import command as masks
 from selfseg.training import loop
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,9 +22,8 @@ from safetensors.torch import save_file
 
 import layouts
 from conftest import draw_scene
-from selfseg.checkpoint import load_newest
+from selfseg.data.reading.shards import WINDOW
 from selfseg.data.regions import ObjectMasks
-from selfseg.data.shards import WINDOW
 from selfseg.errors import (
     CheckpointError,
     ConfigError,
@@ -37,10 +36,11 @@ from selfseg.errors import (
     StorageError,
     TooManyBadImages,
 )
-from selfseg.files import mark_output, sole_use
 from selfseg.methods.vice import ViCE
-from selfseg.nn.backbones import make_backbone
-from selfseg.nn.embedder import Embedder
+from selfseg.models.backbones import make_backbone
+from selfseg.models.embedder import Embedder
+from selfseg.storage.checkpoint import load_newest
+from selfseg.storage.files import mark_output, sole_use
 from selfseg.training import loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train

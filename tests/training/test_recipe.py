@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import yaml
 
-from selfseg.data.plans import PLANS
 from selfseg.data.regions import Grid
+from selfseg.data.views.plans import PLANS
 from selfseg.errors import ConfigError, RunError
-from selfseg.evaluation import results
+from selfseg.evaluation.measure import results
 from selfseg.training.recipe import (
     OptimizerConfig,
     Recipe,

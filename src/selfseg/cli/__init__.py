@@ -17,8 +17,8 @@ import tyro
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
-from selfseg.cli.checking import data
 from selfseg.cli.console import ERR, OUT, parse, say
+from selfseg.cli.data_sets import data
 from selfseg.cli.measuring import compare, evaluate, finetune, transfer
 from selfseg.errors import ConfigError, Interrupted, SelfsegError
 
@@ -94,7 +94,7 @@ def _train(words: list[str]) -> int:
     if function is None:
         raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
     recipe = parse_recipe(function, rest, f"selfseg train {name}")
-    from selfseg.nn.distributed import rank
+    from selfseg.models.distributed import rank
     from selfseg.training.loop import train
 
     try:
@@ -158,7 +158,7 @@ def _cluster(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
-    from selfseg.inference import cluster
+    from selfseg.collection.inference import cluster
 
     paths = cluster(run, images, k, seed=seed, points=points, position=position, device=device, max_bad=max_bad)
     for path in paths:
@@ -184,7 +184,7 @@ def _segment(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
-    from selfseg.inference import segment
+    from selfseg.collection.inference import segment
 
     say(f"written: {segment(run, images, out, k=k, device=device, max_bad=max_bad)}")
     return 0
@@ -202,7 +202,7 @@ def _embed(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
-    from selfseg.inference import embed
+    from selfseg.collection.inference import embed
 
     say(f"written: {embed(run, images, out, device=device, max_bad=max_bad)}")
     return 0
@@ -232,7 +232,7 @@ def _concepts(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
-    from selfseg.discovery import concepts
+    from selfseg.collection.concepts import concepts
 
     page = concepts(
         run,
@@ -258,14 +258,14 @@ def _report(run: Positional[Path], images: Path | None = None, count: int = 12, 
         count: how many of them.
         device: auto, cpu or cuda.
     """
-    from selfseg.show.report import report
+    from selfseg.pages.report import report
 
     say(f"written: {report(run, images=images, count=count, device=device)}")
     return 0
 
 
 def _masks(words: list[str]) -> int:
-    from selfseg.masks.command import masks
+    from selfseg.cli.masks import masks
 
     say(f"written: {tyro.cli(masks, prog='selfseg masks', args=words)}")
     return 0
@@ -283,7 +283,7 @@ def _export(
         format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder.
         out: the file (for safetensors the folder); in RUN/export if not given.
     """
-    from selfseg.exporting.run import card_of, export
+    from selfseg.exporting.export import card_of, export
 
     path = export(run, format, out)
     say(f"written: {path}; how to load it: {card_of(path)}")
@@ -307,7 +307,7 @@ def _list_recipes(words: list[str]) -> int:
 def _doctor(words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no options, not {' '.join(words)}")
-    from selfseg.diagnosis import doctor
+    from selfseg.cli.doctor import doctor
 
     diagnosis = doctor()
     OUT.print(diagnosis.table())

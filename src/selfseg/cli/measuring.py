@@ -72,11 +72,11 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from selfseg.evaluation.clusters import ClustersConfig
-    from selfseg.evaluation.linear import OPTIMIZERS
-    from selfseg.evaluation.object_vectors import ObjectsConfig, reference_objects
-    from selfseg.evaluation.results import format_table
-    from selfseg.evaluation.run import evaluate as measure
+    from selfseg.evaluation.evaluator import evaluate as measure
+    from selfseg.evaluation.measure.results import format_table
+    from selfseg.evaluation.protocols.clusters import ClustersConfig
+    from selfseg.evaluation.protocols.linear import OPTIMIZERS
+    from selfseg.evaluation.protocols.object_vectors import ObjectsConfig, reference_objects
     from selfseg.ops.crf import CRFConfig
 
     with passes() as progress:
@@ -153,8 +153,8 @@ def compare(
         device: auto, cpu or cuda.
     """
     from selfseg.evaluation.comparison import compare as measure
-    from selfseg.evaluation.linear import OPTIMIZERS
-    from selfseg.evaluation.results import format_table
+    from selfseg.evaluation.measure.results import format_table
+    from selfseg.evaluation.protocols.linear import OPTIMIZERS
 
     if len(runs) < 2:
         raise ConfigError("selfseg compare RUN... DATA --out DIR: give at least one run, and the data last")
@@ -185,8 +185,8 @@ def compare(
 
 def transfer(words: list[str]) -> int:
     """Fine-tune a backbone by a preset."""
-    from selfseg.evaluation.transfer import PRESETS
-    from selfseg.evaluation.transfer import transfer as run_transfer
+    from selfseg.evaluation.protocols.transfer import PRESETS
+    from selfseg.evaluation.protocols.transfer import transfer as run_transfer
 
     if not words or words[0] in ("-h", "--help"):
         say("selfseg transfer PRESET RUN|FILE|imagenet|random DATA --out DIR [settings]; the presets:\n")
@@ -238,9 +238,9 @@ class _TransferJob(Generic[Settings]):
 
 def finetune(words: list[str]) -> int:
     """The few-label curve."""
-    from selfseg.evaluation.fewlabels import FewLabelsConfig
-    from selfseg.evaluation.fewlabels import finetune as run_curve
-    from selfseg.evaluation.results import format_table
+    from selfseg.evaluation.measure.results import format_table
+    from selfseg.evaluation.protocols.few_labels import FewLabelsConfig
+    from selfseg.evaluation.protocols.few_labels import finetune as run_curve
 
     default: Any = _CurveJob(tyro.MISSING, tyro.MISSING, FewLabelsConfig())
     about = (

@@ -2,8 +2,9 @@
 
 Order: training is one stream of positions. Batch `step` holds the positions step * batch_size and on; position p is
 image permutation(seed, epoch)[p % n] of epoch p // n. So every batch size works with every folder, no image is
-dropped at an epoch's end, and to go on at `step` only `step` is needed. Images in shards (`selfseg.data.shards`) are
-permuted within windows of a few shards, so that remote ones are fetched about once an epoch.
+dropped at an epoch's end, and to go on at `step` only `step` is needed. Images in shards
+(`selfseg.data.reading.shards`) are permuted within windows of a few shards, so that remote ones are
+fetched about once an epoch.
 
 Views: every sample is a pure function of (seed, epoch, image index), whatever the number of workers or processes.
 """
@@ -27,12 +28,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from selfseg.data import images as image_files
-from selfseg.data import mask_files
-from selfseg.data.images import ImageCollection
+from selfseg.data.labelled import mask_files
+from selfseg.data.reading import images as image_files
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.shards import WINDOW
 from selfseg.data.regions import RegionCache
-from selfseg.data.shards import WINDOW
-from selfseg.data.views import Crop, ViewPlan
+from selfseg.data.views.content_centred import Crop, ViewPlan
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.types import Batch, View
 

@@ -2,7 +2,7 @@
 
 A region source is a frozen configuration with `compute(image, name)` and a `key` that changes whenever the same image
 would get other regions. `image` is what the view plan's `prepare` returned, `name` the image's name in its collection
-(`selfseg.data.images.ImageCollection`), which only sources that read files look at.
+(`selfseg.data.reading.images.ImageCollection`), which only sources that read files look at.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Suppress, arg
 
-from selfseg.data.images import ImageCollection
-from selfseg.data.mask_files import Kind, MaskFolder, MaskSurvey, survey
+from selfseg.data.labelled.mask_files import Kind, MaskFolder, MaskSurvey, survey
+from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage, BadMask, ConfigError
-from selfseg.files import write_atomically
-from selfseg.geometry import sample_ids
-from selfseg.ops.slic import ALGORITHM_VERSION, check_parameters, slic
+from selfseg.ops.geometry import sample_ids
+from selfseg.ops.regions.slic import ALGORITHM_VERSION, check_parameters, slic
+from selfseg.storage.files import write_atomically
 
 
 @dataclass(frozen=True)
 class Superpixels:
-    """SLIC superpixels; see `selfseg.ops.slic.slic`.
+    """SLIC superpixels; see `selfseg.ops.regions.slic.slic`.
 
     Attributes:
         size: mean spacing, in pixels of the image that `compute` gets; at least 2.
@@ -108,7 +108,7 @@ RegionSource: TypeAlias = Superpixels | Grid | Pixels
 
 @dataclass(frozen=True)
 class ObjectMasks:
-    """Objects that lie in files, whatever made them; `selfseg.data.mask_files` tells what may be in a file.
+    """Objects that lie in files, whatever made them; `selfseg.data.labelled.mask_files` tells what may be in a file.
 
     Attributes:
         folder: where the masks lie, with the images' subfolders, or what `selfseg masks` wrote.
@@ -145,7 +145,7 @@ class ObjectMasks:
         return MaskFolder(self.folder, cast(Kind, kind), self.threshold, self.min_area, self.max_area)
 
     def survey(self, images: ImageCollection) -> MaskSurvey:
-        """Read all masks once, see `selfseg.data.mask_files.survey`."""
+        """Read all masks once, see `selfseg.data.labelled.mask_files.survey`."""
         return survey(replace(self, content="")._reader(), images)
 
     def found(self, kind: Kind, names: Sequence[str]) -> str:
@@ -177,7 +177,8 @@ class ObjectMasks:
             (H, W) int32 ids, dense from 0 in the order of the file's values; -1 = background or void.
 
         Raises:
-            BadImage: if the mask can't be used; the reason is "mask-" and one of `selfseg.data.mask_files.REASONS`.
+            BadImage: if the mask can't be used; the reason is "mask-" and one of
+                `selfseg.data.labelled.mask_files.REASONS`.
         """
         try:
             ids = self._reader().read(name)

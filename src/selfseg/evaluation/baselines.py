@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.evaluation.features import Extractor, colour, colour_and_position, embedder_extractor, resized
-from selfseg.nn.embedder import Embedder
+from selfseg.evaluation.measure.features import Extractor, colour, colour_and_position, embedder_extractor, resized
+from selfseg.models.embedder import Embedder
 
 MOST_FREQUENT = "most frequent class"
 

@@ -24,24 +24,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfseg.clustering import has_prototypes, load_prototypes
-from selfseg.data.catalog import LabelledImages, open_labelled
-from selfseg.data.images import ImageCollection
+from selfseg.collection.clusters import has_prototypes, load_prototypes
+from selfseg.collection.inference import choose_device
+from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.data.reading.images import ImageCollection
+from selfseg.drawing.pictures import pca_picture, write_image
 from selfseg.errors import BadImage, ConfigError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_like
-from selfseg.evaluation.features import Extractor, embedder_extractor, positioned_name
-from selfseg.evaluation.linear import LinearConfig
-from selfseg.evaluation.reading import Progress
+from selfseg.evaluation.evaluator import embedder_extractors, evaluate_extractors, open_source
+from selfseg.evaluation.measure.features import Extractor, embedder_extractor, positioned_name
+from selfseg.evaluation.measure.reading import Progress
+from selfseg.evaluation.measure.results import TRIVIAL, markdown_table, package_version, recipe_hash, result_name
+from selfseg.evaluation.protocols.linear import LinearConfig
 from selfseg.evaluation.references import is_reference, parse_reference
-from selfseg.evaluation.results import TRIVIAL, markdown_table, package_version, recipe_hash, result_name
-from selfseg.evaluation.run import embedder_extractors, evaluate_extractors, open_source
 from selfseg.evaluation.sheet import OF_OBJECTS, VERSIONS, EvaluationConfig, Protocol, Sheet
-from selfseg.files import mark_output, read_json, sole_use, write_json, write_text
-from selfseg.inference import choose_device
-from selfseg.nn.embedder import Embedder
+from selfseg.models.embedder import Embedder
 from selfseg.ops.pca import fit_pca
-from selfseg.show.comparison import Drawing, Shown, write_comparison_page
-from selfseg.show.pictures import pca_picture, write_image
+from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
+from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
 from selfseg.types import EvalResult
 
 BASELINES = "baselines"
@@ -125,7 +125,7 @@ def compare(
     Args:
         runs: folders of runs, or `timm:NAME[:WEIGHTS]` (`selfseg.evaluation.references`); NAME=RUN says what the table
             calls it.
-        data: a labelled folder, or NAME:ROOT, see `selfseg.data.catalog`.
+        data: a labelled folder, or NAME:ROOT, see `selfseg.data.labelled.catalog`.
         out: the folder to write.
         protocols: any of "clusters", "linear", "prototypes" (of those that have some; the others have a gap there).
         k: numbers of clusters; None = the number of classes, and 64.

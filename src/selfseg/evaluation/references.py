@@ -2,7 +2,7 @@
 
     timm:NAME              any timm backbone with the weights that timm has for it (downloaded, once)
     timm:NAME:random       with random weights
-    timm:NAME:FILE         with those of a local file, as `selfseg.nn.backbones.load_backbone` reads them
+    timm:NAME:FILE         with those of a local file, as `selfseg.models.backbones.load_backbone` reads them
 
 What is measured is the last stage, normalised to unit length as every embedding is. Colours are centred and scaled as
 timm says for its weights; for a file's by ImageNet's mean and deviation, as those of torchvision, MoCo, SwAV and DINO
@@ -20,9 +20,9 @@ import timm
 import torch
 
 from selfseg.errors import ConfigError
-from selfseg.evaluation.features import Extractor
-from selfseg.nn.backbones import load_backbone
-from selfseg.nn.embedder import Embedder, EmbedderConfig
+from selfseg.evaluation.measure.features import Extractor
+from selfseg.models.backbones import load_backbone
+from selfseg.models.embedder import Embedder, EmbedderConfig
 
 PREFIX = "timm:"
 STRIDES: tuple[Literal[16, 32], ...] = (16, 32)  # of a CNN's last stage in px, the first that can be had

@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.data.catalog import LabelledImages
+from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
-from selfseg.evaluation.clusters import MATCHINGS, ClustersConfig, Matching, fit_clusters, name_clusters
-from selfseg.evaluation.clusters import VERSION as CLUSTERS_VERSION
-from selfseg.evaluation.confusion import VOID
-from selfseg.evaluation.features import Extractor
-from selfseg.evaluation.linear import VERSION as LINEAR_VERSION
-from selfseg.evaluation.linear import LinearConfig, LinearHead, fit_linear
-from selfseg.evaluation.passes import AffineHead, RefinedHead, count, predict, sample
-from selfseg.evaluation.prototypes import VERSION as PROTOTYPES_VERSION
-from selfseg.evaluation.prototypes import matching_for, prototype_head
-from selfseg.evaluation.reading import Progress, Tally
-from selfseg.evaluation.results import column_of, result_of, split_name, summary
+from selfseg.evaluation.measure.confusion import VOID
+from selfseg.evaluation.measure.features import Extractor
+from selfseg.evaluation.measure.passes import AffineHead, RefinedHead, count, predict, sample
+from selfseg.evaluation.measure.reading import Progress, Tally
+from selfseg.evaluation.measure.results import column_of, result_of, split_name, summary
+from selfseg.evaluation.protocols.clusters import MATCHINGS, ClustersConfig, Matching, fit_clusters, name_clusters
+from selfseg.evaluation.protocols.clusters import VERSION as CLUSTERS_VERSION
+from selfseg.evaluation.protocols.linear import VERSION as LINEAR_VERSION
+from selfseg.evaluation.protocols.linear import LinearConfig, LinearHead, fit_linear
+from selfseg.evaluation.protocols.prototypes import VERSION as PROTOTYPES_VERSION
+from selfseg.evaluation.protocols.prototypes import matching_for, prototype_head
 from selfseg.ops.crf import ALGORITHM_VERSION as CRF_VERSION
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig
 from selfseg.types import EvalResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from selfseg.exporting.targets import Target, resnet_of
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.embedder import EmbedderConfig
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 _PLAIN = "The file is `torch.save` of plain tensors, which loads with `weights_only=True`."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfseg.errors import ConfigError, MissingExtra
-from selfseg.nn.embedder import Embedder
+from selfseg.models.embedder import Embedder
 
 OPSET = 17
 _AXES = {"image": {0: "batch", 2: "height", 3: "width"}, "embedding": {0: "batch", 2: "h", 3: "w"}}

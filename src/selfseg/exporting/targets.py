@@ -19,8 +19,8 @@ import torchvision
 from torch import Tensor, nn
 
 from selfseg.errors import ConfigError
-from selfseg.nn.backbones import make_backbone, nested_name
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.backbones import make_backbone, nested_name
+from selfseg.models.embedder import EmbedderConfig
 
 LastStage = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 

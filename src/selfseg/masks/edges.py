@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.masks.scene import Array, map_to_size, shrink
+from selfseg.masks.priors.scene import Array, map_to_size, shrink
 from selfseg.ops.crf import CRFConfig, refine
 
 VERSION = 1

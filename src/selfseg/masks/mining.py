@@ -11,24 +11,24 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.data.catalog import LabelledImages, open_labelled
-from selfseg.data.images import ImageCollection, SkipLog, read_image
-from selfseg.data.mask_files import MaskFolder
+from selfseg.collection.inference import Images, choose_device, collect, whole_images
+from selfseg.collection.streaming import map_images, usable_cores
+from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.data.labelled.mask_files import MaskFolder
+from selfseg.data.reading.images import ImageCollection, SkipLog, read_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
-from selfseg.files import read_json
-from selfseg.inference import Images, choose_device, collect, whole_images
-from selfseg.masks import hierarchy
-from selfseg.masks.files import SOFT_FOLDER, MaskWriter
-from selfseg.masks.postprocess import Cleaned, Cleaning, clean, clean_objects
-from selfseg.masks.priors import VERSION, Prior, check_prior, saliency
+from selfseg.masks import proposals as hierarchy
+from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
+from selfseg.masks.priors.by_name import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
 from selfseg.masks.sources import SOURCES, Find, Source, Training, check_training, describe, open_source
-from selfseg.ops.slic import ALGORITHM_VERSION
-from selfseg.show.masks import MaskCard, mask_card, write_masks_page
-from selfseg.streaming import map_images, usable_cores
+from selfseg.masks.writing import SOFT_FOLDER, MaskWriter
+from selfseg.ops.regions.slic import ALGORITHM_VERSION
+from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
+from selfseg.storage.files import read_json
 
 Method = Literal[Prior, "hierarchy", Source]
-"""A saliency prior, several objects by `selfseg.masks.hierarchy`, or one of `selfseg.masks.sources`."""
+"""A saliency prior, several objects by `selfseg.masks.proposals`, or one of `selfseg.masks.sources`."""
 
 _SHOWN = 24  # images of each kind on the page
 
@@ -46,14 +46,14 @@ def mine_masks(
 ) -> Path:
     """Mine a mask of what stands out in each image, without labels.
 
-    Writes the files that `selfseg.masks.files` lists; `MaskFolder(out)` reads them, and a page shows images beside
+    Writes the files that `selfseg.masks.writing` lists; `MaskFolder(out)` reads them, and a page shows images beside
     masks, and what was rejected and why. An interrupted call goes on where it stopped, and a second one does only what
     is missing: new images, images that changed, everything if it is to be made otherwise.
 
     Args:
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write: new, or one that an earlier call made.
-        method: a prior (`selfseg.masks.priors` tells what there is), "hierarchy", or a network
+        method: a prior (`selfseg.masks.priors.by_name` tells what there is), "hierarchy", or a network
             (`selfseg.masks.sources`), which is trained first.
         cleaning: how maps become masks; the defaults if None.
         labels: labelled data to measure the maps with, as for `open_labelled`; class 0 is background,
@@ -73,7 +73,7 @@ def mine_masks(
         DataError: if none of the images has a label.
         RunError: if another process is at work on `out`.
         StorageError: if the disk is full.
-        CheckpointError, NonFiniteLoss, Interrupted: from a training, see `selfseg.masks.pseudo`.
+        CheckpointError, NonFiniteLoss, Interrupted: from a training, see `selfseg.masks.networks.pseudo`.
 
     Example:
         >>> mine_masks("photos", "masks")  # doctest: +SKIP

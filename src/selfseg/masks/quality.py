@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.data.catalog import VOID, LabelledImages
-from selfseg.data.images import read_image
-from selfseg.data.mask_files import check_threshold
+from selfseg.data.labelled.catalog import VOID, LabelledImages
+from selfseg.data.labelled.mask_files import check_threshold
+from selfseg.data.reading.images import read_image
 from selfseg.errors import BadImage, ConfigError, DataError
 
 BETA_SQUARED = 0.3

@@ -1,9 +1,9 @@
 """Where maps of what stands out come from: the methods of `selfseg masks` beside the priors and proposals.
 
-network        a network that learns from all priors                           `selfseg.masks.pseudo`
+network        a network that learns from all priors                           `selfseg.masks.networks.pseudo`
 bootstrapped   a boundary-aware one that learns from that one's predictions
 supervised     a boundary-aware one that learns from given masks
-attention      a self-supervised ViT's attention                               `selfseg.masks.vit`
+attention      a self-supervised ViT's attention                               `selfseg.masks.networks.vit`
 tokencut       the normalised cut of its patches
 """
 
@@ -21,18 +21,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.data.catalog import find_images
-from selfseg.data.images import ImageCollection
-from selfseg.data.mask_files import MaskFolder, survey
+from selfseg.collection.inference import choose_device
+from selfseg.data.labelled.catalog import find_images
+from selfseg.data.labelled.mask_files import MaskFolder, survey
+from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import CheckpointError, ConfigError
-from selfseg.files import write_json
-from selfseg.inference import choose_device
-from selfseg.masks import edges, priors, vit
+from selfseg.masks import edges
 from selfseg.masks.edges import to_image
-from selfseg.masks.learning import VERSION, NetworkConfig, to_square
-from selfseg.masks.network import predict
-from selfseg.masks.pseudo import Job, bootstrap, learn_from_masks, learn_from_priors, tidy
-from selfseg.masks.scene import Array
+from selfseg.masks.networks import vit
+from selfseg.masks.networks.learning import VERSION, NetworkConfig, to_square
+from selfseg.masks.networks.network import predict
+from selfseg.masks.networks.pseudo import Job, bootstrap, learn_from_masks, learn_from_priors, tidy
+from selfseg.masks.priors import by_name as priors
+from selfseg.masks.priors.scene import Array
+from selfseg.storage.files import write_json
 
 Find = Callable[[NDArray[np.uint8]], Array]
 """(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]; several threads may call it."""
@@ -119,8 +121,8 @@ def open_source(
         max_bad: share of unreadable images that is an error.
 
     Raises:
-        ConfigError, DataError, CheckpointError, NonFiniteLoss, Interrupted, StorageError: see `selfseg.masks.pseudo`
-            and `selfseg.masks.vit`.
+        ConfigError, DataError, CheckpointError, NonFiniteLoss, Interrupted, StorageError: see
+            `selfseg.masks.networks.pseudo` and `selfseg.masks.networks.vit`.
     """
     config, device = training.network, choose_device(training.device)
     if method == "attention" or method == "tokencut":

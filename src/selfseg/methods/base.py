@@ -8,10 +8,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from selfseg.data.views import ViewPlan
-from selfseg.nn.backbones import load_backbone
-from selfseg.nn.embedder import Embedder
-from selfseg.nn.twin import Twin
+from selfseg.data.views.content_centred import ViewPlan
+from selfseg.models.backbones import load_backbone
+from selfseg.models.embedder import Embedder
+from selfseg.models.twin import Twin
 from selfseg.types import Batch, StepOutput
 
 
@@ -47,7 +47,7 @@ class Method(nn.Module, ABC):
         """Which views and regions the step wants."""
 
     def load_backbone(self, source: str) -> str:
-        """Give the backbone its initial weights, see `selfseg.nn.backbones.load_backbone`; returns a sentence on it."""
+        """Give the backbone its initial weights (`models.backbones.load_backbone`); returns a sentence on it."""
         return load_backbone(self.embedder.backbone, source, self.embedder.config.backbone)
 
     def concept_vectors(self) -> Tensor | None:
@@ -100,7 +100,7 @@ def load_both(student: Embedder, teacher: Embedder, source: str) -> str:
     The teacher's BatchNorm statistics would not follow the student's by themselves.
 
     Args:
-        student: loads the weights, see `selfseg.nn.backbones.load_backbone`.
+        student: loads the weights, see `selfseg.models.backbones.load_backbone`.
         teacher: takes over the student's.
         source: which weights.
     """

@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfseg.data.random_crops import NestedCrops
+from selfseg.data.views.random_crops import NestedCrops
 from selfseg.errors import ConfigError
-from selfseg.geometry import compose, invert, warp
 from selfseg.methods.base import Method
-from selfseg.nn.distributed import sum_with_gradient
-from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.ops.losses import effective_rank, usage_entropy
-from selfseg.ops.mutual_information import displaced_joint, mutual_information
+from selfseg.models.distributed import sum_with_gradient
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.ops.geometry import compose, invert, warp
+from selfseg.ops.objectives.losses import effective_rank, usage_entropy
+from selfseg.ops.objectives.mutual_information import displaced_joint, mutual_information
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 

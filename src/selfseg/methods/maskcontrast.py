@@ -32,15 +32,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfseg.data.object_crops import ObjectCrops
+from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.errors import ConfigError
 from selfseg.methods.base import Method, load_both
-from selfseg.nn.distributed import gather_rows, sum_over_processes, world_size
-from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.nn.queue import FeatureQueue
-from selfseg.nn.twin import Twin
-from selfseg.ops.losses import balanced_bce, effective_rank
-from selfseg.ops.pixel_contrast import balanced_object_weight, contrast_pixels, object_vectors
+from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.queue import FeatureQueue
+from selfseg.models.twin import Twin
+from selfseg.ops.objectives.losses import balanced_bce, effective_rank
+from selfseg.ops.objectives.pixel_contrast import balanced_object_weight, contrast_pixels, object_vectors
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 

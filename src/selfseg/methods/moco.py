@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfseg.data.random_crops import RandomCrops
+from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
 from selfseg.methods.base import MomentumMethod
-from selfseg.nn.distributed import gather_rows
-from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.nn.heads import ProjectionMLP
-from selfseg.nn.queue import FeatureQueue
-from selfseg.nn.twin import Twin
-from selfseg.ops.losses import effective_rank, info_nce
+from selfseg.models.distributed import gather_rows
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.heads import ProjectionMLP
+from selfseg.models.queue import FeatureQueue
+from selfseg.models.twin import Twin
+from selfseg.ops.objectives.losses import effective_rank, info_nce
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 

@@ -27,15 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfseg.data.random_crops import NestedCrops
+from selfseg.data.views.random_crops import NestedCrops
 from selfseg.errors import ConfigError
-from selfseg.geometry import compose, invert, warp
 from selfseg.methods.base import Method
-from selfseg.nn.distributed import gather_rows, rank, sum_over_processes
-from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.nn.queue import FeatureQueue
+from selfseg.models.distributed import gather_rows, rank, sum_over_processes
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.queue import FeatureQueue
+from selfseg.ops.geometry import compose, invert, warp
 from selfseg.ops.kmeans import kmeans
-from selfseg.ops.losses import effective_rank, usage_entropy
+from selfseg.ops.objectives.losses import effective_rank, usage_entropy
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 _ITERATIONS = 20  # of k-means; more move few cells, and the centres are only good until the next time

@@ -29,15 +29,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfseg.data.crops import OverlappingCrops
+from selfseg.data.views.overlapping_crops import OverlappingCrops
 from selfseg.errors import ConfigError
-from selfseg.geometry import interpolation_matrices, overlap
 from selfseg.methods.base import Method, load_both
-from selfseg.nn.distributed import gather_rows, sum_over_processes, world_size
-from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.nn.heads import VectorMLP
-from selfseg.nn.twin import Twin
-from selfseg.ops.losses import effective_rank, usage_entropy
+from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.heads import VectorMLP
+from selfseg.models.twin import Twin
+from selfseg.ops.geometry import interpolation_matrices, overlap
+from selfseg.ops.objectives.losses import effective_rank, usage_entropy
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 _EPSILON = 1e-6  # of the attention, so that a prototype without any pixel has a mean

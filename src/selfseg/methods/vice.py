@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfseg.data.views import ContentCentredViews
+from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import ConfigError
 from selfseg.methods.base import Method
-from selfseg.nn.distributed import gather_rows, sum_over_processes, world_size
-from selfseg.nn.embedder import Embedder, EmbedderConfig
-from selfseg.nn.queue import FeatureQueue
-from selfseg.ops.losses import effective_rank, swapped_prediction, usage_entropy
-from selfseg.ops.pool_regions import CommonRegions, common_regions, pool_regions
+from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.queue import FeatureQueue
+from selfseg.ops.objectives.losses import effective_rank, swapped_prediction, usage_entropy
+from selfseg.ops.regions.pool_regions import CommonRegions, common_regions, pool_regions
 from selfseg.ops.sinkhorn import sinkhorn
 from selfseg.types import Batch, LazyLogs, StepOutput
 

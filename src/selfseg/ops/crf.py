@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.errors import ConfigError
-from selfseg.ops._crf_lattice import HALF, D
+from selfseg.ops.kernels.crf_lattice import HALF, D
 
 ALGORITHM_VERSION = 1
 """Raised whenever the same input and configuration would give other probabilities."""
@@ -190,7 +190,9 @@ def _refine(unary: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig)
 def _mean_field(unary: Tensor, image: Tensor, config: CRFConfig, kernels: ModuleType | None = None) -> Tensor:
     """(C, H, W) log probabilities and (H, W, 3) to (C, H, W); by the `kernels` for the device if not given."""
     if kernels is None:
-        kernels = importlib.import_module("selfseg.ops._crf_" + ("cpu" if unary.device.type == "cpu" else "torch"))
+        kernels = importlib.import_module(
+            "selfseg.ops.kernels.crf_" + ("cpu" if unary.device.type == "cpu" else "torch")
+        )
     classes, height, width = unary.shape
     base = unary.permute(1, 2, 0).reshape(-1, classes).contiguous()  # (N, C)
     pairwise: list[_Normalised] = []

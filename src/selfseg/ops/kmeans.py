@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfseg.errors import ConfigError
-from selfseg.ops._triton import by_triton
+from selfseg.ops.kernels.with_triton import by_triton
 from selfseg.ops.linear import linear
 
 _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 28}  # values held at a time: 4 MB stay in a core's cache, 1 GB on a card
@@ -189,7 +189,7 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, spherical: bool, 
 def _nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The best score (N,) and its centroid (N,), without ever holding N x k scores."""
     if by_triton(points.device):
-        from selfseg.ops import _kmeans_cuda
+        from selfseg.ops.kernels import kmeans_cuda as _kmeans_cuda
 
         return _kmeans_cuda.nearest(points, weight, bias)
     best = points.new_empty(len(points))
@@ -212,7 +212,7 @@ def _means(points: Tensor, assignment: Tensor, best: Tensor, k: int) -> Tensor:
         assignment = assignment.index_put((far,), empty)
         count = torch.bincount(assignment, minlength=k)
     if by_triton(points.device):
-        from selfseg.ops._group_sums_cuda import group_sums
+        from selfseg.ops.kernels.group_sums_cuda import group_sums
 
         sums: Tensor = group_sums(points, assignment, count)
         return (sums / count.clamp(min=1)[:, None]).float()
@@ -259,7 +259,7 @@ def _cumulative(distance: Tensor) -> Tensor:
 def _shorten(points: Tensor, square: Tensor, candidates: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
     """Distances (N,) with the best of the candidates (T, D) among the centroids, and its number (1,)."""
     if by_triton(points.device):
-        from selfseg.ops import _kmeans_cuda
+        from selfseg.ops.kernels import kmeans_cuda as _kmeans_cuda
 
         return _kmeans_cuda.shorten(points, square, candidates, distance)
     shortened = torch.minimum(distance[:, None], _distance(points, square, candidates))

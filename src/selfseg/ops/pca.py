@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.errors import ConfigError
-from selfseg.files import write_atomically
+from selfseg.storage.files import write_atomically
 
 _TAIL = 0.01  # the share of points at either end that saturates
 

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from selfseg.errors import StorageError
-from selfseg.files import storage_errors
-from selfseg.running import StepLog
-from selfseg.show.health import read_log as read_log
+from selfseg.fitting.stepping import StepLog
+from selfseg.pages.health import read_log as read_log
+from selfseg.storage.files import storage_errors
 
 
 class TrainingLog:

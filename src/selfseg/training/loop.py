@@ -26,18 +26,18 @@ from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from selfseg.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
-from selfseg.clustering import save_prototypes
-from selfseg.data.images import ImageCollection, SkipLog
+from selfseg.collection.clusters import save_prototypes
 from selfseg.data.loader import REASONS, StepSampler, ViewDataset, iterate, make_loader
+from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.data.regions import RegionCache
+from selfseg.drawing.pictures import draw_views, write_image
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
-from selfseg.files import is_unclaimed, mark_output, sole_use, write_json
+from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
-from selfseg.nn.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
-from selfseg.running import ProgressBar, step_seed, stop_signals
-from selfseg.show.pictures import draw_views, write_image
-from selfseg.training.collection import open_images, record_images, settle_masks
+from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
+from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
+from selfseg.training.image_list import open_images, record_images, settle_masks
 from selfseg.training.log import TrainingLog
 from selfseg.training.processes import anywhere, raise_together, together
 from selfseg.training.recipe import (

@@ -13,7 +13,7 @@ import torch
 from lightning.fabric import Fabric
 
 from selfseg.errors import RunError
-from selfseg.nn.distributed import sum_over_processes
+from selfseg.models.distributed import sum_over_processes
 
 
 def anywhere(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:

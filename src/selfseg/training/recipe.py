@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any, Generic, Literal, TypeVar
 import yaml
 from tyro.conf import Positional
 
-from selfseg import identity
-from selfseg.data.plans import PLANS, REGIONS
 from selfseg.data.regions import ObjectMasks
+from selfseg.data.views.plans import PLANS, REGIONS
 from selfseg.errors import ConfigError, RunError
-from selfseg.files import write_text
 from selfseg.methods import METHODS, Method
-from selfseg.nn.embedder import EmbedderConfig
+from selfseg.models.embedder import EmbedderConfig
+from selfseg.storage import hashes as identity
+from selfseg.storage.files import write_text
 from selfseg.training.plain import KIND, from_plain, to_plain
 from selfseg.training.schedule import warmup_cosine, warmup_poly
 
@@ -176,7 +177,7 @@ def read_recipe(path: Path) -> Recipe[Any]:
 
 
 def recipe_hash(recipe: Recipe[Any]) -> str:
-    """See `selfseg.identity.recipe_hash`."""
+    """See `selfseg.storage.hashes.recipe_hash`."""
     return identity.recipe_hash(to_plain(recipe))
 
 
@@ -223,6 +224,5 @@ def recipes() -> dict[str, Callable[..., Recipe[Any]]]:
         True
     """
     # Here because recipes are a package of their own that builds on this one.
-    import selfseg_recipes
-
-    return {name: getattr(selfseg_recipes, name) for name in selfseg_recipes.__all__}
+    own = importlib.import_module("selfseg.recipe_book")
+    return {name: getattr(own, name) for name in own.__all__}

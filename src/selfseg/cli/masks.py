@@ -1,0 +1,56 @@
+"""`selfseg masks` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from selfseg.masks.cleaning import Cleaning
+from selfseg.masks.mining import Method, mine_masks
+from selfseg.masks.networks.learning import NetworkConfig
+from selfseg.masks.sources import Training
+
+_NETWORK = NetworkConfig()
+
+
+def masks(
+    images: Positional[Path],
+    out: Path,
+    method: Method = "mean",
+    threshold: float | Literal["otsu", "adaptive"] = 0.5,
+    min_piece: float = 0.01,
+    min_area: float = 0.01,
+    max_area: float = 0.95,
+    labels: Path | None = None,
+    split: str = "train",
+    max_bad: float = 0.05,
+    train_images: Path | None = None,
+    train_masks: Path | None = None,
+    network: NetworkConfig = _NETWORK,
+    device: str = "auto",
+) -> Path:
+    """Mine a mask of what stands out in each image, without labels; OUT/masks.html shows them.
+
+    Args:
+        images: folder of images, or NAME:ROOT.
+        out: folder for the masks; the same command goes on with what is missing there.
+        method: the saliency prior; or hierarchy, which gives several objects per image; or a network that learns from
+            all priors (network), then again from its own predictions (bootstrapped), or from masks (supervised); or
+            what a self-supervised ViT attends to (attention) or tells apart (tokencut).
+        threshold: from which value on a pixel is the object's; or otsu, or adaptive (twice the map's mean).
+        min_piece: smaller pieces are dropped; share of the image.
+        min_area: smaller masks are rejected; share of the image.
+        max_area: larger masks are rejected; share of the image.
+        labels: a labelled folder, or NAME:ROOT, to measure the maps with; class 0 is background.
+        split: of the labelled data.
+        max_bad: share of unreadable images that is an error.
+        train_images: folder of images that the network learns from, e.g. simpler ones; IMAGES if not given.
+        train_masks: folder of masks that the supervised network learns from.
+        network: how networks are trained; attention and tokencut need backbone and init.
+        device: auto, cpu or cuda; of networks.
+    """
+    cleaning = Cleaning(threshold, min_piece, min_area, max_area)
+    training = Training(network, train_images, train_masks, device)
+    return mine_masks(images, out, method, cleaning, labels=labels, split=split, max_bad=max_bad, training=training)

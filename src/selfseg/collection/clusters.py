@@ -1,0 +1,314 @@
+"""The clusters of a run: reading, writing, and giving each pixel of an image its cluster.
+
+Letters in shapes: H W pixels of an image, D embedding dimension, h w embedding cells, K clusters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from selfseg.collection.streaming import Fetched
+from selfseg.errors import ConfigError, RunError
+from selfseg.ops.linear import linear
+from selfseg.ops.resized_argmax import resized_argmax
+from selfseg.storage.files import read_json, write_atomically, write_json
+
+_Taps = tuple[Tensor, Tensor]
+_PROTOTYPES = "embedder/prototypes.safetensors"
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The clusters of a run's embedding.
+
+    Attributes:
+        centroids: (K, D) float32, unit vectors; a pixel belongs to the centroid with the highest cosine similarity.
+            (K, D + 4) where the position has a say.
+        share: K fractions of the sampled pixels.
+        typical: per cluster, names of the images that show it best (mean similarity times area), best first.
+        info: how they were found: images, count, seed, points, position, inertia, embedder.
+    """
+
+    centroids: Tensor
+    share: tuple[float, ...]
+    typical: tuple[tuple[str, ...], ...]
+    info: Mapping[str, Any]
+
+    @property
+    def k(self) -> int:
+        """The number of clusters."""
+        return self.centroids.shape[0]
+
+    @property
+    def position(self) -> float:
+        """How much a pixel's place has a say, see `add_position`."""
+        return float(self.info.get("position", 0.0))
+
+    def assign(self, embedding: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+        """The cluster of each pixel.
+
+        Args:
+            embedding: (D, h, w) float of the embedder that the clusters were made from.
+            size: (H, W) of the result.
+
+        Returns:
+            (H, W), uint8 if K <= 256, else uint16.
+        """
+        return self.assign_later(embedding, size).numpy()
+
+    def assign_later(self, embedding: Tensor, size: tuple[int, int]) -> Fetched:
+        """As `assign`, without waiting for a GPU."""
+        return _assign(add_position(embedding, self.position), self.centroids, size)
+
+
+def add_position(embedding: Tensor, weight: float) -> Tensor:
+    """Let the place in the image have a say in what belongs together: for cameras that stand or always look ahead.
+
+    Four coordinates are appended, `weight` times the unit circle's quarter that x and y run through from edge to
+    edge, and all is scaled to unit length again: cosines of what comes out weigh likeness 1 to `weight` squared
+    against nearness in x and in y.
+
+    Args:
+        embedding: (D, h, w) float.
+        weight: 0 changes nothing but the length; 1 is much.
+
+    Returns:
+        (D + 4, h, w) float32, unit length over the first axis; with a weight of 0 the embedding itself.
+
+    Raises:
+        ConfigError: if the weight is negative.
+
+    Example:
+        >>> add_position(torch.ones(1, 1, 2), 1.0).shape
+        torch.Size([5, 1, 2])
+    """
+    if not weight >= 0:
+        raise ConfigError(f"position is a weight of at least 0, not {weight}")
+    if weight == 0:
+        return embedding
+    h, w = embedding.shape[1:]
+    x = ((torch.arange(w, device=embedding.device) + 0.5) * (math.pi / 2 / w)).expand(h, w)
+    y = ((torch.arange(h, device=embedding.device) + 0.5) * (math.pi / 2 / h))[:, None].expand(h, w)
+    place = torch.stack([x.cos(), x.sin(), y.cos(), y.sin()])
+    joined = torch.cat([F.normalize(embedding.float(), dim=0), weight * place])
+    return joined / math.sqrt(1 + 2 * weight**2)
+
+
+def available_clusters(run: Path | str) -> tuple[int, ...]:
+    """The numbers of clusters that a run has been grouped into, ascending."""
+    folder = Path(run) / "clusters"
+    found = (path.stem[1:] for path in folder.glob("k*.safetensors") if path.with_suffix(".json").is_file())
+    return tuple(sorted(int(word) for word in found if word.isdigit()))
+
+
+def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
+    """A run's clusters; the largest k there is if None.
+
+    Raises:
+        RunError: if there are none, or none with this k, or another embedder made them, or they are damaged.
+    """
+    run, found = Path(run), available_clusters(run)
+    if not found:
+        raise RunError(f"{run} has no clusters yet; run: selfseg cluster {run} IMAGES -k 27")
+    if k is not None and k not in found:
+        raise RunError(
+            f"{run} has no clusters with k = {k}, only with {', '.join(map(str, found))}; "
+            f"take one of these, or run: selfseg cluster {run} IMAGES -k {max(k, 1)}"
+        )
+    k = found[-1] if k is None else k
+    path = run / "clusters" / f"k{k}.json"
+    try:
+        info = read_json(path)
+        centroids = load_file(path.with_suffix(".safetensors"))["centroids"]
+        share = tuple(float(one["share"]) for one in info["clusters"])
+        typical = tuple(tuple(one["typical"]) for one in info["clusters"])
+        made_by = info["embedder"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(
+            f"the clusters with k = {k} in {run} are damaged ({type(error).__name__}: {error}); "
+            f"run: selfseg cluster {run} IMAGES -k {k}"
+        ) from error
+    if made_by != embedder_hash(run):
+        raise RunError(
+            f"the clusters with k = {k} in {run} were made by an earlier embedder; "
+            f"run: selfseg cluster {run} IMAGES -k {k}"
+        )
+    return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"})
+
+
+def has_prototypes(run: Path | str) -> bool:
+    """Whether the run's method learned concepts itself."""
+    return (Path(run) / _PROTOTYPES).is_file()
+
+
+def load_prototypes(run: Path | str) -> Tensor:
+    """The concepts that the run's method learned itself.
+
+    Returns:
+        (K, D) float32, unit rows in the space of the embedder's output.
+
+    Raises:
+        RunError: if the run has none, or they are damaged.
+    """
+    path = Path(run) / _PROTOTYPES
+    if not path.is_file():
+        raise RunError(
+            f"{run} has no prototypes ({path} is missing): its method has none, or an older selfseg trained it; "
+            "`selfseg cluster` gives any run clusters"
+        )
+    try:
+        prototypes = load_file(path)["prototypes"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete RUN/embedder, and the same train command "
+            "writes it again from the last checkpoint"
+        ) from error
+    return prototypes
+
+
+def save_prototypes(run: Path | str, prototypes: Tensor | None) -> None:
+    """Write what `load_prototypes` reads; nothing for None."""
+    if prototypes is not None:
+        tensors = {"prototypes": prototypes.detach().float().cpu().contiguous()}
+        write_atomically(Path(run) / _PROTOTYPES, lambda path: save_file(tensors, path))
+
+
+def embedder_hash(run: Path | str) -> str:
+    """SHA-256 of a run's embedder: its weights and its description."""
+    digest = hashlib.sha256()
+    for name in ("embedder.json", "weights.safetensors"):
+        path = Path(run) / "embedder" / name
+        if path.is_file():
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+    """The best centroid of each pixel: scores upsampled bilinearly (align_corners=False), then the maximum.
+
+    Exact, and cheap on large images. A bilinear mean of scores keeps an order that its four cells agree on: between
+    four cells with one winner the winner is that one, and elsewhere only those centroids are compared that some of
+    the four cells prefers to the winner at their middle.
+
+    Args:
+        embedding: (D, h, w) float.
+        centroids: (K, D) unit vectors.
+        size: (H, W) of the result.
+
+    Returns:
+        (H, W) array, uint8 if K <= 256, else uint16.
+
+    Example:
+        >>> embedding = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # two cells, side by side
+        >>> assign_pixels(embedding, torch.eye(2), (1, 6)).tolist()
+        [[0, 0, 0, 1, 1, 1]]
+    """
+    return _assign(embedding, centroids, size).numpy()
+
+
+def _assign(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> Fetched:
+    if embedding.is_cuda:  # the cleverness on a CPU asks for numbers that a GPU would be waited for
+        return _assign_densely(embedding, centroids, size)
+    return Fetched(torch.from_numpy(_assign_cleverly(embedding, centroids, size)))
+
+
+def _assign_cleverly(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+    """`assign_pixels` on a CPU."""
+    h, w = embedding.shape[1:]
+    k = centroids.shape[0]
+    (top, weight_y), columns = _linear_taps(size[0], h), _linear_taps(size[1], w)
+    result = np.empty(size, np.uint8 if k <= 256 else np.uint16)
+    # Bands of cells that bound both the scores (cells * K) and the pixels held at a time.
+    rows = max(1, min((1 << 22) // (w * k), (1 << 20) * h // (size[0] * size[1])))
+    for first in range(0, h, rows):
+        y = torch.nonzero((top >= first) & (top < first + rows)).flatten()
+        if not len(y):
+            continue
+        cells = embedding[:, first : first + rows + 1].float().flatten(1)
+        scores = linear(F.normalize(cells.T, dim=1), centroids.to(cells))  # (cells of the band, K)
+        band = _assign_band(scores.reshape(-1, w, k), (top[y] - first, weight_y[y]), columns)
+        result[int(y[0]) : int(y[-1]) + 1] = band.numpy()
+    return result
+
+
+def _assign_densely(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> Fetched:
+    """`assign_pixels` by resizing all scores, on the embedding's device."""
+    h, w = embedding.shape[1:]
+    cells = F.normalize(embedding.float().flatten(1).T, dim=1)
+    best = resized_argmax(linear(cells, centroids.to(cells)).reshape(h, w, -1), size)
+    if len(centroids) <= 256:
+        return Fetched(best.to(torch.uint8))
+    return Fetched(best.to(torch.int32), np.uint16)  # torch has no uint16 to speak of
+
+
+def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:
+    """The best of K at each pixel; scores (h, w, K), taps of H rows and W columns, result (H, W) int64."""
+    h, w, k = scores.shape
+    (top, weight_y), (left, weight_x) = rows, columns
+    # The square (i, j) has the corners (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1), cut at the edges.
+    cell = torch.arange(h * w).reshape(h, w)
+    below = torch.cat([cell[1:], cell[-1:]])
+    after = torch.cat([torch.arange(1, w), torch.tensor([w - 1])])
+    corners = torch.stack([cell, cell[:, after], below, below[:, after]])  # (4, h, w)
+    scores = scores.reshape(h * w, k)
+    winner = scores.max(1).indices
+    uniform = (winner[corners] == winner[cell]).all(0)  # (h, w)
+    result = winner.reshape(h, w)[top][:, left]
+    y, x = torch.nonzero(~uniform[top][:, left], as_tuple=True)
+    if not len(y):
+        return result
+    contested = corners[:, ~uniform].T  # (n, 4)
+    at_corner = scores[contested]  # (n, 4, K)
+    middle = at_corner.mean(1).max(1).indices
+    rival = (at_corner > at_corner.gather(2, middle[:, None, None].expand(-1, 4, 1))).any(1)  # (n, K)
+    rival[torch.arange(len(middle)), middle] = True
+    count = rival.sum(1)
+    place = torch.zeros(h, w, dtype=torch.int64)
+    place[~uniform] = torch.arange(len(middle))
+    square = place[top[y], left[x]]  # the contested square of each contested pixel
+    fy, fx = weight_y[y], weight_x[x]
+    weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], dim=1)[:, None]  # (m, 1, 4)
+    most, fewest = 2, 0
+    while fewest < int(count.max()):  # groups of squares with similarly many rivals
+        most = min(most, k)
+        candidates = rival.to(torch.uint8).topk(most, dim=1).indices  # (n, most): rivals first
+        values = at_corner.gather(2, candidates[:, None].expand(-1, 4, -1))  # (n, 4, most)
+        members = torch.nonzero((count[square] > fewest) & (count[square] <= most)).flatten()
+        for chunk in torch.split(members, max(1, (1 << 22) // most)):
+            best = torch.bmm(weights[chunk], values[square[chunk]])[:, 0].max(1).indices
+            result[y[chunk], x[chunk]] = candidates[square[chunk], best]
+        fewest, most = most, most * 2
+    return result
+
+
+def save_clusters(run: Path | str, clusters: Clusters) -> Path:
+    """Write `RUN/clusters/k{K}.safetensors` and, last, `k{K}.json`; returns the latter's path."""
+    folder = Path(run) / "clusters"
+    tensors = {"centroids": clusters.centroids.contiguous()}
+    write_atomically(folder / f"k{clusters.k}.safetensors", lambda path: save_file(tensors, path))
+    both = zip(clusters.share, clusters.typical, strict=True)
+    listed = [{"cluster": c, "share": share, "typical": list(names)} for c, (share, names) in enumerate(both)]
+    write_json(folder / f"k{clusters.k}.json", {**clusters.info, "clusters": listed})
+    return folder / f"k{clusters.k}.json"
+
+
+def _linear_taps(size: int, cells: int) -> _Taps:
+    """For each of `size` pixels: the cell before it, and the weight of the cell after (bilinear)."""
+    place = ((torch.arange(size) + 0.5) * (cells / size) - 0.5).clamp(0, cells - 1)
+    before = place.floor().long()
+    return before, place - before

@@ -1,0 +1,440 @@
+"""A collection's images as a stream: read ahead, embedded in batches where that pays, written behind.
+
+Every verb that goes through a folder is such a stream. Decoding and encoding happen in threads (OpenCV, Pillow and
+numpy let others run meanwhile), the network in the thread that asks; the order of the images is kept, and a stream that
+is left early, by an error or Ctrl-C, leaves no thread behind and no file half-written. One that is kept in a variable
+is to be closed (`contextlib.closing`): an error's traceback keeps the variable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.errors import BadImage
+from selfseg.models.embedder import Embedder
+
+T = TypeVar("T")
+Image = NDArray[np.uint8]
+
+_PIXELS = 1 << 25  # of images that wait, decoded, for each thread: 100 MB
+_BYTES_BEHIND = 1 << 27  # that wait to be written, for each thread
+_WINDOW = 128  # images among which a GPU's batches are put together, and
+_WINDOW_PIXELS = 1 << 27  # pixels of theirs: 400 MB
+_BATCH = 32  # images, and
+_BATCH_PIXELS = 1 << 23  # pixels that a GPU embeds at once: two GB or so within a ResNet
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on a Mac
+        return os.cpu_count() or 1
+
+
+def map_ahead(
+    function: Callable[[int], T], count: int, threads: int, weight: Callable[[T], int]
+) -> Generator[T, None, None]:
+    """`function` of 0, 1, ... in threads, a little ahead of who takes the results; in order.
+
+    Args:
+        function: is called in one of the threads. What it raises is raised when its turn comes.
+        count: of calls.
+        threads: that call it.
+        weight: of a result, in pixels: what waits is kept below 2^25 of them a thread, as far as earlier results tell.
+
+    Yields:
+        The results.
+    """
+    pending: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    heaviest, started = _PIXELS, 0  # until the first one tells: not more than there are threads
+    try:
+        for _ in range(count):
+            most = max(2, min(4 * threads, threads * _PIXELS // heaviest))
+            while started < count and len(pending) < most:
+                pending.append(pool.submit(function, started))
+                started += 1
+            result = pending.popleft().result()
+            heaviest = max(weight(result), heaviest // 2)  # forgets a single large one after a while
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def track_images(
+    collection: ImageCollection,
+    indices: Sequence[int],
+    log: SkipLog,
+    what: str,
+    progress: bool = True,
+) -> Generator[tuple[int, Image], None, None]:
+    """Read images ahead in threads and yield them in order; those that can't be read go to `log`.
+
+    Yields:
+        (index, image): image (H, W, 3) uint8 RGB.
+
+    Raises:
+        TooManyBadImages: see `SkipLog`.
+    """
+    return _track(collection, indices, lambda _, image: image, _pixels, log, what, progress)
+
+
+def map_images(
+    collection: ImageCollection,
+    indices: Sequence[int],
+    function: Callable[[int, Image], T],
+    log: SkipLog,
+    what: str,
+    progress: bool = True,
+    threads: int | None = None,
+) -> Generator[tuple[int, T], None, None]:
+    """`track_images` with a function of the image that is worked out in the threads, too.
+
+    Args:
+        collection: the images.
+        indices: of those that are wanted.
+        function: of an image's index and the image (H, W, 3) uint8 RGB; called in several threads at once.
+        log: where those go that can't be read, or for which the function raises BadImage.
+        what: for the progress bar.
+        progress: whether to show one on stderr.
+        threads: that read and call the function; one for each core if None.
+
+    Yields:
+        (index, what the function gave).
+
+    Raises:
+        TooManyBadImages: see `SkipLog`.
+    """
+    threads = threads or usable_cores()
+    sized = _track(
+        collection,
+        indices,
+        lambda i, image: (_pixels(image), function(i, image)),
+        lambda both: both[0],
+        log,
+        what,
+        progress,
+        threads,
+    )
+    # BLAS would start threads of its own in each of ours, which then wait for each other at full speed: with two cores
+    # masks took 1.75 times as long.
+    with threadpool_limits(1, user_api="blas") if threads > 1 else nullcontext():
+        with closing(sized):
+            for i, (_, result) in sized:
+                yield i, result
+
+
+class Embedded(NamedTuple):
+    """An image with its embedding.
+
+    Attributes:
+        number: of the image in its collection.
+        image: (H, W, 3) uint8 RGB.
+        seen: (H, W, 3) uint8 RGB, as the embedder looked at it.
+        embedding: (D, h, w) float32, on the embedder's device.
+    """
+
+    number: int
+    image: Image
+    seen: Image
+    embedding: Tensor
+
+
+class _Prepared(NamedTuple):
+    """An image, and as the embedder looks at it."""
+
+    image: Image
+    seen: Image
+
+
+def embed_images(
+    embedder: Embedder,
+    collection: ImageCollection,
+    indices: Sequence[int],
+    log: SkipLog,
+    what: str,
+    progress: bool = True,
+    cut: Callable[[Image], Image] = lambda image: image,
+    threads: int | None = None,
+) -> Generator[Embedded, None, None]:
+    """The images of a collection with their embeddings, in order; those that can't be read go to `log`.
+
+    On a CPU one image after the other, equal to `embedder.embed(image)` to the bit: larger batches are not faster
+    there. On a GPU images of one size are embedded together, among the next 128.
+
+    Args:
+        embedder: on its device.
+        collection: the images.
+        indices: of those that are wanted.
+        log: where those go that can't be read.
+        what: for the progress bar.
+        progress: whether to show one on stderr.
+        cut: what part of an image to embed, before it is resized; called in several threads at once.
+        threads: that read; half of the cores if None, which leaves the other half to those that write.
+
+    Raises:
+        TooManyBadImages: see `SkipLog`.
+    """
+    prepared = _track(
+        collection,
+        indices,
+        lambda _, image: _Prepared(image, embedder.prepare(cut(image))),
+        lambda both: _pixels(both.image),
+        log,
+        what,
+        progress,
+        threads,
+    )
+    with closing(prepared):
+        for (i, (image, seen)), embedding in embed_together(
+            embedder.embed_prepared,
+            prepared,
+            lambda one: one[1].seen,
+            lambda one: _pixels(one[1].image),
+            batched=embedder.mean.is_cuda,
+        ):
+            yield Embedded(i, image, seen, embedding)
+
+
+@dataclass
+class _Waiting(Generic[T]):
+    """One of the window; its embedding, once it has one."""
+
+    item: T
+    seen: Image
+    pixels: int
+    embedding: Tensor | None = None
+
+
+def embed_together(
+    embed: Callable[[Sequence[Image]], Tensor],
+    items: Iterator[T],
+    seen: Callable[[T], Image],
+    weight: Callable[[T], int],
+    batched: bool,
+    window: int = _WINDOW,
+    most: int = _BATCH,
+) -> Iterator[tuple[T, Tensor]]:
+    """Items with the embeddings of their images, in order: one by one, or images of one shape together.
+
+    Args:
+        embed: takes images of one shape, (H, W, 3) uint8 RGB, and gives their embeddings (B, D, h, w).
+        items: anything that has an image.
+        seen: an item's image, as `embed` takes it.
+        weight: the pixels that an item holds.
+        batched: whether images are embedded together. The oldest of the window decides which shape is next.
+        window: items that wait for others of their shape.
+        most: images that are embedded together.
+
+    Yields:
+        (item, embedding): embedding (D, h, w).
+    """
+    if not batched:
+        for item in items:
+            yield item, embed([seen(item)])[0]
+        return
+    waiting: deque[_Waiting[T]] = deque()
+    held = 0
+    for item in items:
+        newest = _Waiting(item, seen(item), weight(item))
+        waiting.append(newest)
+        held += newest.pixels
+        # As many as a batch takes of the newest one's shape, or all that may wait: either is a reason to work.
+        same = [one for one in waiting if one.embedding is None and one.seen.shape == newest.seen.shape]
+        if len(same) >= _room(newest.seen, most):
+            _embed_group(embed, same)
+        elif len(waiting) >= window or held > _WINDOW_PIXELS:
+            _embed_oldest(embed, waiting, most)
+        for one, embedding in _ready(waiting):
+            held -= one.pixels
+            yield one.item, embedding
+    while waiting:
+        _embed_oldest(embed, waiting, most)
+        for one, embedding in _ready(waiting):
+            yield one.item, embedding
+
+
+def _room(image: Image, most: int) -> int:
+    """How many images of this one's size are embedded together."""
+    return max(1, min(most, _BATCH_PIXELS // _pixels(image)))
+
+
+def _ready(waiting: deque[_Waiting[T]]) -> Iterator[tuple[_Waiting[T], Tensor]]:
+    """Those at the front that have their embedding, taken out."""
+    while waiting and waiting[0].embedding is not None:
+        done = waiting.popleft()
+        assert done.embedding is not None
+        yield done, done.embedding
+
+
+def _embed_oldest(embed: Callable[[Sequence[Image]], Tensor], waiting: deque[_Waiting[T]], most: int) -> None:
+    """The oldest that has no embedding, with those of its shape."""
+    first = next(one for one in waiting if one.embedding is None)
+    same = [one for one in waiting if one.embedding is None and one.seen.shape == first.seen.shape]
+    _embed_group(embed, same[: _room(first.seen, most)])
+
+
+def _embed_group(embed: Callable[[Sequence[Image]], Tensor], group: Sequence[_Waiting[T]]) -> None:
+    """One pass for all; in two halves where the card's memory is too small for that."""
+    try:
+        embeddings = embed([one.seen for one in group])
+    except torch.cuda.OutOfMemoryError:
+        if len(group) == 1:
+            raise
+        embeddings = None  # not in here, where the error keeps what did not fit alive
+    if embeddings is None:
+        torch.cuda.empty_cache()
+        middle = len(group) // 2
+        _embed_group(embed, group[:middle])
+        _embed_group(embed, group[middle:])
+        return
+    for one, embedding in zip(group, embeddings, strict=True):
+        one.embedding = embedding
+
+
+def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor there; a GPU is not waited for."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class Fetched:
+    """A tensor on its way to the CPU: who asks for its values waits for a GPU, and not who sends for them.
+
+    Args:
+        values: on any device.
+        kind: of the numpy array; the tensor's if None.
+
+    Attributes:
+        nbytes: on the way.
+
+    Example:
+        >>> Fetched(torch.arange(3)).numpy().tolist()
+        [0, 1, 2]
+    """
+
+    def __init__(self, values: Tensor, kind: type[np.generic] | None = None) -> None:
+        self._kind, self._arrived = kind, None
+        if values.is_cuda:
+            stream = torch.cuda.current_stream(values.device)
+            values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # waits asleep
+            self._arrived.record(stream)
+        self._values = values
+        self.nbytes = values.nbytes
+
+    def numpy(self) -> NDArray[Any]:
+        """The values; any thread may ask."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        array: NDArray[Any] = self._values.numpy()
+        return array if self._kind is None else array.astype(self._kind, copy=False)
+
+
+def _track(
+    collection: ImageCollection,
+    indices: Sequence[int],
+    prepare: Callable[[int, Image], T],
+    weight: Callable[[T], int],
+    log: SkipLog,
+    what: str,
+    progress: bool,
+    threads: int | None = None,
+) -> Generator[tuple[int, T], None, None]:
+    """What `prepare` makes of each image in the threads that read, with the image's index."""
+
+    def read(position: int) -> T | BadImage:
+        try:
+            return prepare(indices[position], collection.read(indices[position]))
+        except BadImage as error:
+            return error
+
+    def size(result: T | BadImage) -> int:
+        return 1 if isinstance(result, BadImage) else weight(result)
+
+    # Half of the cores read and the other half writes; two hide the disk's latency where there are few.
+    threads = max(2, usable_cores() // 2) if threads is None else threads
+    console = Console(stderr=True)
+    with closing(map_ahead(read, len(indices), threads, size)) as results:
+        shown = track(range(len(indices)), what, console=console, disable=not (progress and console.is_terminal))
+        for position, result in zip(shown, results, strict=True):
+            i = indices[position]
+            if isinstance(result, BadImage):
+                log.add(collection.names[i], result.reason, result.detail)
+                continue
+            yield i, result
+
+
+def _pixels(image: Image) -> int:
+    return max(1, int(image.shape[0]) * int(image.shape[1]))
+
+
+class WriteBehind(Generic[T]):
+    """Calls that write files, in threads, a few behind: not many, and not many bytes of arrays; a context manager.
+
+    What a call raises is raised at a later `call`, or at the end. After an error of the body no further call begins.
+
+    Args:
+        finished: is given what each call returned, in order, in the thread that uses this.
+
+    Example:
+        >>> done = []
+        >>> with WriteBehind(done.append) as writer:
+        ...     for number in range(3):
+        ...         writer.call(lambda n: n * n, number)
+        >>> done
+        [0, 1, 4]
+    """
+
+    def __init__(self, finished: Callable[[T], object] = lambda _: None) -> None:
+        self._finished = finished
+        self._threads = max(2, usable_cores() // 2)
+        self._pending: deque[tuple[Future[T], int]] = deque()
+        self._bytes = 0  # of the arrays that wait
+        self._pool = ThreadPoolExecutor(self._threads)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> None:
+        """Let a thread call the function; waits while too many are behind."""
+        size = sum(one.nbytes for one in arguments if isinstance(one, np.ndarray | Fetched))
+        most = self._threads * _BYTES_BEHIND
+        while self._pending and (
+            len(self._pending) >= 2 * self._threads or self._bytes + size > most or self._pending[0][0].done()
+        ):
+            self._finish_first()
+        self._pending.append((self._pool.submit(function, *arguments), size))
+        self._bytes += size
+
+    def _finish_first(self) -> None:
+        future, size = self._pending.popleft()
+        self._bytes -= size
+        self._finished(future.result())
+
+    def __enter__(self) -> WriteBehind[T]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what has begun; in peace, for everything."""
+        try:
+            while error is None and self._pending:
+                self._finish_first()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,344 @@
+"""Data by name, and labelled images for evaluation.
+
+Wherever a command or function takes data it takes a path, or `NAME:ROOT`: a data set of
+`selfseg.data.labelled.datasets.DATASETS` below ROOT, e.g. `cityscapes27:/data/cityscapes`. Where one split is meant,
+`NAME/SPLIT:ROOT` names it. A path that exists is always a path.
+
+As images (`find_images`) a path is a folder or list of them, and NAME:ROOT the images of the data set's first split;
+as labelled data (`open_labelled`) a path is a labelled folder, see
+`selfseg.data.labelled.datasets.folders`. Nothing of labels is needed to train.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.data.labelled.datasets import DATASETS, DataSet, Files
+from selfseg.data.labelled.datasets.base import Codes
+from selfseg.data.labelled.datasets.folders import splits_of
+from selfseg.data.labelled.labels import VOID as VOID
+from selfseg.data.labelled.labels import ColourMap, LabelMap, UnknownId, read_label_file
+from selfseg.data.labelled.labels import upright_size as upright_size
+from selfseg.data.reading.decoding import MAX_PIXELS
+from selfseg.data.reading.images import ImageCollection, list_images, resize_short_side
+from selfseg.data.reading.shards import is_shards, open_shards
+from selfseg.errors import ConfigError, DataError, LabelError
+
+_NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
+_FOLDER = DATASETS["folder"]
+
+
+def centre_square(image: NDArray[Any]) -> NDArray[Any]:
+    """The square in the middle, as large as the shorter side; of an odd rest the smaller half is left or above.
+
+    Args:
+        image: (H, W, 3) or (H, W).
+
+    Returns:
+        A contiguous copy, or the image itself where it is a square.
+
+    Example:
+        >>> centre_square(np.arange(5, dtype=np.uint8)[None].repeat(2, 0)).tolist()
+        [[1, 2], [1, 2]]
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+@dataclass(frozen=True)
+class CroppedImages(ImageCollection):
+    """Images as squares: the short side resized to `side` px (as `resize_short_side`), then the centre."""
+
+    side: int = 0
+
+    def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+        """Image `index` as (side, side, 3) uint8 RGB; raises BadImage as `read_image` does."""
+        return centre_square(resize_short_side(super().read(index, max_pixels), self.side))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(side, side)."""
+        return self.side, self.side
+
+    def subset(self, indices: Iterable[int]) -> CroppedImages:
+        """As of any collection; the images stay squares."""
+        kept = super().subset(indices)
+        return CroppedImages(kept.root, kept.paths, kept.names, self.side)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """The images of one split with their labels.
+
+    Attributes:
+        root: ROOT.
+        split: e.g. "val".
+        images: the split's images; squares already if there is a `crop`.
+        labels: one file per image.
+        class_names: C names; label values are their indices.
+        codes: what the values in the files mean; None: class indices.
+        dataset: the name in the catalog; "" for a folder.
+        crop: side in px of the square that images and labels are read as, see `cropped`; None = as they are.
+    """
+
+    root: Path
+    split: str
+    images: ImageCollection
+    labels: tuple[Path, ...]
+    class_names: tuple[str, ...]
+    codes: Codes | None = None
+    dataset: str = ""
+    crop: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def cropped(self, side: int) -> LabelledImages:
+        """The split as the field's centre crop: short side to `side` px, then the centre square.
+
+        Images are resized by area average (bilinear where they grow), labels to the same size by their nearest pixel,
+        so that whatever reads the split sees pairs of (side, side) that lie on each other. What the crop leaves out is
+        not measured.
+
+        Args:
+            side: in px; 320 in PiCIE's, SlotCon's and ViCE's tables of COCO-Stuff-27 and Cityscapes-27.
+
+        Raises:
+            ConfigError: for a side below 8 px, or a split that is cropped already.
+        """
+        if side < 8:
+            raise ConfigError(f"a crop of {side} px is too small to measure anything in; the field's is 320")
+        if self.crop is not None:
+            raise ConfigError(f"the split is cropped to {self.crop} px already; crop what open_labelled gives")
+        images = CroppedImages(self.images.root, self.images.paths, self.images.names, side)
+        return replace(self, images=images, crop=side)
+
+    @property
+    def name(self) -> str:
+        """What results call the data: the catalog's name for it, or the folder's."""
+        return self.dataset or self.root.resolve().name
+
+    def subset(self, indices: Sequence[int]) -> LabelledImages:
+        """Some of the images, in the given order, with their names in the whole."""
+        return replace(self, images=self.images.subset(indices), labels=tuple(self.labels[index] for index in indices))
+
+    def shares_images(self, other: LabelledImages) -> bool:
+        """Whether an image is in both, as of VOC's trainval and val."""
+        return not set(self.images.paths).isdisjoint(other.images.paths)
+
+    def read_label(self, index: int) -> NDArray[np.uint8]:
+        """The label of image `index`.
+
+        Returns:
+            (H, W) uint8 in the image's pixels, those of the crop if there is one: class indices below C, 255 = void.
+
+        Raises:
+            LabelError: if the label can't be read, is of another kind than the data set's, has another size than its
+                image as stored, or holds a value outside of the classes.
+        """
+        path = self.labels[index]
+        codes = self.codes or LabelMap.indices(self.class_names)
+        values = read_label_file(path, colours=isinstance(codes, ColourMap))
+        try:
+            height, width = upright_size(self.images.paths[index])
+        except OSError:
+            pass  # the image is bad: whoever reads it will say so
+        else:
+            if values.shape[:2] != (height, width):
+                raise LabelError(
+                    f"{path} has {values.shape[1]}x{values.shape[0]} pixels but its image {self.images.paths[index]} "
+                    f"has {width}x{height}; both must have the same size"
+                )
+        try:
+            label = codes.apply(values)
+        except UnknownId as error:
+            raise LabelError(self._unknown(path, error.value)) from error
+        return label if self.crop is None else np.asarray(cropped_ids(label, self.crop), np.uint8)
+
+    def _unknown(self, path: Path, value: int | tuple[int, ...]) -> str:
+        if self.dataset:
+            what = "colour" if isinstance(value, tuple) else "value"
+            return f"{path} holds the {what} {value}, which is none of {self.dataset}'s; is it the right kind of file?"
+        return (
+            f"{path} holds the value {value} but there are {len(self.class_names)} classes "
+            f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to "
+            f"{self.root / 'classes.txt'}"
+        )
+
+
+def cropped_ids(ids: NDArray[Any], side: int) -> NDArray[Any]:
+    """A label or mask (H, W) of an integer type, resized and cropped as `CroppedImages` are; no value is mixed."""
+    height, width = ids.shape
+    scale = side / min(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))  # as `resize_short_side`
+    # NEAREST_EXACT takes the pixel that the new one's centre lies in, NEAREST one up to half a pixel off.
+    resized = ids if size == (width, height) else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return centre_square(np.asarray(resized))
+
+
+def check_same_classes(fit: LabelledImages, measured: LabelledImages) -> None:
+    """Raise ConfigError unless what is learned from has the classes of what is measured, in the same order."""
+    if fit.class_names != measured.class_names:
+        raise ConfigError(
+            f"the splits have other classes: {fit.class_names} and {measured.class_names}; give ROOT/classes.txt"
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data on the command line, taken apart.
+
+    Attributes:
+        dataset: None for a plain path.
+        root: ROOT, or the path.
+        split: of NAME/SPLIT:ROOT; "" where it is not said.
+    """
+
+    dataset: DataSet | None
+    root: Path
+    split: str = ""
+
+
+def parse_source(text: Path | str) -> Source:
+    """Take NAME:ROOT, NAME/SPLIT:ROOT or a path apart.
+
+    Raises:
+        ConfigError: if there is no data set of that name (and no such path), or ROOT is missing.
+
+    Example:
+        >>> source = parse_source("cityscapes27/train_extra:/data/cityscapes")
+        >>> source.dataset.name, source.split, str(source.root)
+        ('cityscapes27', 'train_extra', '/data/cityscapes')
+        >>> parse_source("photos/summer").dataset is None
+        True
+    """
+    named = _NAMED.fullmatch(str(text))
+    if named is None or Path(text).exists():
+        return Source(None, Path(text).expanduser())
+    name, split, root = named.groups()
+    if is_shards(text):
+        raise ConfigError(f"{text}: shards hold images only, without labels; they are for training and clustering")
+    if name not in DATASETS:
+        alike = [known for known in DATASETS if known.startswith(name.lower()[:4])] or list(DATASETS)
+        raise ConfigError(f"no data set {name!r}, and {text} does not exist; there is {', '.join(alike)}")
+    if not root:
+        raise ConfigError(f"{text} names no folder; write {name}:ROOT, where ROOT holds the data")
+    return Source(DATASETS[name], Path(root).expanduser(), split or "")
+
+
+def splits_in(source: Source) -> tuple[str, ...]:
+    """The splits of a data set; of a plain folder, those that it has."""
+    dataset = source.dataset or _FOLDER
+    return tuple(dataset.splits) or splits_of(source.root)
+
+
+def find_files(source: Source, split: str) -> Files:
+    """The files of a split, whether they exist or not.
+
+    Raises:
+        DataError: if there is no such split, or the root is not laid out like the data set.
+        EmptyCollection: if there is no image.
+    """
+    dataset = source.dataset or _FOLDER
+    if dataset.splits and split not in dataset.splits:
+        raise DataError(f"{dataset.name} has no split {split!r}; there is {', '.join(dataset.splits)}")
+    return dataset.find(source.root, split)
+
+
+def open_labelled(data: Path | str, split: str) -> LabelledImages:
+    """Open one split of labelled data.
+
+    Args:
+        data: NAME:ROOT, or a labelled folder.
+        split: e.g. "train" or "val".
+
+    Returns:
+        The pairs. Sizes and values are checked when a label is read.
+
+    Raises:
+        ConfigError: if there is no data set of that name, or `data` names a split of its own.
+        DataError: if the root is not laid out like the data set, with the file that was looked for; if the split does
+            not exist or has no labels.
+        EmptyCollection: if the split has no image.
+        LabelError: if an image has no label, or classes.txt can't be understood.
+    """
+    source = parse_source(data)
+    if source.split:
+        raise ConfigError(f"{data} names a split; here it is an option of its own ({split!r} is asked for)")
+    files = find_files(source, split)
+    if files.codes is None:
+        name = source.dataset.name if source.dataset else str(source.root)
+        raise DataError(f"the split {split!r} of {name} has no labels; take another one, or use it as images")
+    missing = missing_files(files.labels)
+    if missing:
+        raise LabelError(_missing_labels(missing, len(files.images)))
+    return with_labels(source, split, files)
+
+
+def with_labels(source: Source, split: str, files: Files) -> LabelledImages:
+    """The files of a split as labelled images, whether they exist or not."""
+    name = source.dataset.name if source.dataset is not None and source.dataset is not _FOLDER else ""
+    classes = files.codes.classes if files.codes is not None else ()
+    images = ImageCollection(files.root, files.images)
+    return LabelledImages(source.root, split, images, files.labels, classes, files.codes, name)
+
+
+def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = None) -> ImageCollection:
+    """Find images without looking at labels.
+
+    Args:
+        source: NAME:ROOT or NAME/SPLIT:ROOT for a data set's images (of its first split, which is the one for
+            training); `shards:...` for images in tar files (`selfseg.data.reading.shards`); anything else as for
+            `selfseg.data.reading.images.list_images`.
+        cache: folder for what is kept of shards.
+
+    Returns:
+        The collection. Nothing was opened.
+
+    Raises:
+        ConfigError: if there is no data set of that name.
+        DataError, EmptyCollection: as `list_images`, and if the root is not laid out like the data set.
+    """
+    if not isinstance(source, str | Path):
+        return list_images(source)
+    if is_shards(source):
+        return open_shards(source, cache)
+    parsed = parse_source(source)
+    if parsed.dataset is None:
+        return list_images(parsed.root)
+    splits = splits_in(parsed)
+    if not splits:
+        raise DataError(f"{parsed.root} holds no SPLIT/images and SPLIT/labels; give the folder of images itself")
+    files = find_files(parsed, parsed.split or splits[0])
+    return ImageCollection(files.root, files.images)
+
+
+def missing_files(paths: Sequence[Path]) -> list[Path]:
+    """Those that don't exist, from one listing of each folder: asking for each takes long on network disks."""
+    listed: dict[Path, frozenset[str]] = {}
+    missing = []
+    for path in paths:
+        folder = path.parent
+        if folder not in listed:
+            listed[folder] = frozenset(entry.name for entry in folder.iterdir()) if folder.is_dir() else frozenset()
+        if path.name not in listed[folder]:
+            missing.append(path)
+    return missing
+
+
+def _missing_labels(paths: Sequence[Path], total: int) -> str:
+    folder = paths[0].parent
+    others = {path.suffix.lower() for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+    others -= {paths[0].suffix}
+    kinds, wanted = ", ".join(f"*{suffix}" for suffix in sorted(others)), paths[0].suffix
+    note = f"; there are files named {kinds}, but labels are *{wanted}" if others else ""
+    return f"{len(paths)} of {total} images have no label, e.g. {', '.join(str(path) for path in paths[:5])}{note}"

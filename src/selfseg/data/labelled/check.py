@@ -1,0 +1,310 @@
+"""Is a data set on disk what it should be? Counts, missing and damaged files, class shares and a contact sheet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from selfseg.data.labelled.catalog import Source, find_files, missing_files, parse_source, splits_in, with_labels
+from selfseg.data.labelled.datasets import Files
+from selfseg.data.labelled.labels import VOID
+from selfseg.data.reading.decoding import quiet
+from selfseg.data.reading.images import check_image, list_images
+from selfseg.drawing.contact_sheet import contact_sheet
+from selfseg.drawing.pictures import write_image
+from selfseg.errors import BadImage, ConfigError, DataError, LabelError
+
+_ALL_IMAGES = "images"  # the one "split" of a plain folder of images
+_Verdict = tuple[str, str, NDArray[np.int64] | None]  # what is wrong with the image, the label; the label's pixels
+_NAMED = 5  # files of one kind that are named in a table
+
+
+@dataclass(frozen=True)
+class SplitCheck:
+    """What was found of one split.
+
+    Attributes:
+        split: its name.
+        images: how many images it lists.
+        published: how many it should have, if that is known.
+        labelled: whether it has labels.
+        missing: images that are not there.
+        missing_labels: labels that are not there.
+        bad_images: images that can't be read, with the reason.
+        bad_labels: sentences on labels that can't be read or used.
+        pixels: (C,) labelled pixels of each class.
+        void: pixels that count for nothing.
+        labels_read: how many labels that is counted from.
+        problem: why there is nothing to check, or "".
+        wanted: whether a missing or incomplete split is an error.
+    """
+
+    split: str
+    images: int = 0
+    published: int | None = None
+    labelled: bool = False
+    missing: tuple[str, ...] = ()
+    missing_labels: tuple[str, ...] = ()
+    bad_images: tuple[str, ...] = ()
+    bad_labels: tuple[str, ...] = ()
+    pixels: tuple[int, ...] = ()
+    void: int = 0
+    labels_read: int = 0
+    problem: str = ""
+    wanted: bool = True
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences on everything that is wrong."""
+        if self.problem:
+            return (f"{self.split}: {self.problem}",) if self.wanted else ()
+        found = []
+        if self.published is not None and self.images != self.published:
+            found.append(f"{self.images} images, but {self.published} are published")
+        for what, files in (
+            ("images are missing", self.missing),
+            ("labels are missing", self.missing_labels),
+            ("images can't be read", self.bad_images),
+            ("labels can't be used", self.bad_labels),
+        ):
+            if files:
+                more = f", and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+                found.append(f"{len(files)} {what}: {'; '.join(files[:_NAMED])}{more}")
+        return tuple(f"{self.split}: {sentence}" for sentence in found)
+
+    def shares(self) -> NDArray[np.float64]:
+        """(C,) share of each class in the labelled pixels; zeros if there are none."""
+        pixels = np.asarray(self.pixels, np.float64)
+        return np.asarray(pixels / max(pixels.sum(), 1), np.float64)
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What `check_data` found.
+
+    Attributes:
+        name: what results call the data.
+        about: one line on it.
+        class_names: C names; empty without labels.
+        splits: one each.
+        sheet: the contact sheet, if one was drawn.
+    """
+
+    name: str
+    about: str
+    class_names: tuple[str, ...]
+    splits: tuple[SplitCheck, ...]
+    sheet: Path | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences on everything that is wrong, of all splits."""
+        return tuple(sentence for split in self.splits for sentence in split.problems)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def table(self) -> Group:
+        """Counts per split, shares per class, and what is wrong, for a terminal."""
+        counts = Table("split", title=f"{escape(self.name)}: {escape(self.about)}", title_justify="left")
+        for head in ("images", "published", "labels read", "missing", "damaged", "void"):
+            counts.add_column(head, justify="right")
+        there = [split for split in self.splits if not split.problem]
+        for split in there:
+            total = sum(split.pixels) + split.void
+            counts.add_row(
+                escape(split.split),
+                str(split.images),
+                "" if split.published is None else str(split.published),
+                str(split.labels_read) if split.labelled else "no labels",
+                str(len(split.missing) + len(split.missing_labels)),
+                str(len(split.bad_images) + len(split.bad_labels)),
+                f"{split.void / total:.1%}" if total else "",
+            )
+        parts: list[Table | str] = [counts]
+        labelled = [split for split in there if split.labels_read]
+        if labelled:
+            shares = Table("", "class", title="share of the labelled pixels", title_justify="left")
+            for split in labelled:
+                shares.add_column(escape(split.split), justify="right")
+            columns = [split.shares() for split in labelled]
+            for c, name in enumerate(self.class_names):
+                # A class that a whole split lacks has no IoU there: that should be seen.
+                cells = [f"{100 * column[c]:.2f} %" if column[c] else "[yellow]none[/]" for column in columns]
+                shares.add_row(str(c), escape(name), *cells)
+            parts.append(shares)
+        absent = [split for split in self.splits if split.problem and not split.wanted]
+        parts += [f"[dim]not there: {escape(split.split)} ({escape(split.problem)})[/]" for split in absent]
+        parts += [f"[red]wrong:[/] {escape(sentence)}" for sentence in self.problems] or ["[green]all is there[/]"]
+        return Group(*parts)
+
+
+def check_data(
+    data: Path | str,
+    splits: Sequence[str] = (),
+    sheet: Path | str | None = None,
+    count: int = 12,
+    decode: bool = False,
+    partial: bool = False,
+    progress: bool = True,
+) -> DataCheck:
+    """Check a data set on disk.
+
+    Every image's header and end are looked at, every label is decoded, mapped to classes, and held against its
+    image's size. Without `splits` the first two of a labelled data set must be there (of one without labels the first);
+    of others it is only said.
+
+    Args:
+        data: NAME:ROOT, NAME/SPLIT:ROOT, a labelled folder, or a folder of images.
+        splits: which ones; each must be there.
+        sheet: a file (.png, .jpg or .webp) for a picture of some images under their labels.
+        count: how many images it shows, about equally many of each split.
+        decode: also decode every image.
+        partial: other numbers of images than published are no error.
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        What was found. Files that are missing or damaged are no exceptions; they stand in it.
+
+    Raises:
+        ConfigError: if there is no data set of that name.
+        DataError: if the root is not laid out like the data set at all, with what was looked for.
+        StorageError: if the sheet can't be written.
+
+    Example:
+        >>> check_data("cityscapes27:/data/cityscapes").healthy  # doctest: +SKIP
+        True
+    """
+    source = parse_source(data)
+    if source.split and splits:
+        raise ConfigError(f"{data} names a split, so do not name others ({', '.join(splits)})")
+    known = splits_in(source)
+    if source.dataset is None and not known:
+        return _check_images(source.root, sheet, count, decode, progress)
+    asked = tuple(splits) or ((source.split,) if source.split else ())
+    published = source.dataset.splits if source.dataset else {}
+    needed = asked or known
+    if source.dataset and published and not asked:
+        needed = known[: 1 if known[0] in source.dataset.unlabelled else 2]
+    checks: list[SplitCheck] = []
+    opened: list[tuple[SplitCheck, Files]] = []
+    first: DataError | None = None
+    for split in asked or known:
+        try:
+            files = find_files(source, split)
+        except DataError as error:
+            first = first or error
+            checks.append(SplitCheck(split, problem=str(error), wanted=split in needed))
+            continue
+        expected = None if partial else published.get(split)
+        checks.append(_check_split(source, split, files, expected, split in needed, decode, progress))
+        opened.append((checks[-1], files))
+    if not opened:
+        raise first or DataError(f"{data} holds no split")
+    name = source.dataset.name if source.dataset else source.root.resolve().name
+    about = source.dataset.about if source.dataset else "a labelled folder"
+    classes = next((files.codes.classes for _, files in opened if files.codes is not None), ())
+    result = DataCheck(name, about, classes, tuple(checks), Path(sheet) if sheet else None)
+    if sheet is not None:
+        shown = [pair for pair in opened if pair[0].labels_read] or opened
+        _draw(Path(sheet), result, source, shown, count)
+    return result
+
+
+def _check_images(root: Path, sheet: Path | str | None, count: int, decode: bool, progress: bool) -> DataCheck:
+    images = list_images(root)
+    files = Files(images.root, images.paths)
+    check = _check_split(Source(None, root), _ALL_IMAGES, files, None, True, decode, progress)
+    result = DataCheck(root.resolve().name, "a folder of images", (), (check,), Path(sheet) if sheet else None)
+    if sheet is not None:
+        _draw(Path(sheet), result, Source(None, root), [(check, files)], count)
+    return result
+
+
+def _check_split(
+    source: Source, split: str, files: Files, published: int | None, wanted: bool, decode: bool, progress: bool
+) -> SplitCheck:
+    gone, unlabelled = set(missing_files(files.images)), set(missing_files(files.labels))
+    data = with_labels(source, split, files)
+    images, classes = data.images, data.class_names
+
+    def judge(i: int) -> _Verdict:
+        bad_image = bad_label = ""
+        present = None
+        if files.images[i] not in gone:
+            try:
+                images.read(i) if decode else check_image(files.images[i])
+            except BadImage as error:
+                bad_image = str(error)
+        if files.labels and files.labels[i] not in unlabelled:
+            try:
+                present = np.bincount(data.read_label(i).ravel(), minlength=VOID + 1)
+            except LabelError as error:
+                bad_label = str(error)
+        return bad_image, bad_label, present
+
+    pixels = np.zeros(VOID + 1, np.int64)
+    read = 0
+    bad: tuple[list[str], list[str]] = ([], [])
+    for bad_image, bad_label, present in _in_threads(judge, len(images), split, progress):
+        bad[0].extend([bad_image] if bad_image else [])
+        bad[1].extend([bad_label] if bad_label else [])
+        if present is not None:
+            pixels += present
+            read += 1
+    return SplitCheck(
+        split,
+        len(images),
+        published,
+        bool(files.labels),
+        tuple(str(path) for path in files.images if path in gone),
+        tuple(str(path) for path in files.labels if path in unlabelled),
+        tuple(bad[0]),
+        tuple(bad[1]),
+        tuple(int(value) for value in pixels[: len(classes)]),
+        int(pixels[VOID]),
+        read,
+        wanted=wanted,
+    )
+
+
+def _in_threads(judge: Callable[[int], _Verdict], count: int, what: str, progress: bool) -> Iterator[_Verdict]:
+    """`judge` of 0 ... count - 1 in order; decoding lets go of Python's lock."""
+    console = Console(stderr=True)
+    with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        done = pool.map(judge, range(count))
+        yield from track(done, what, total=count, console=console, disable=not (progress and console.is_terminal))
+
+
+def _draw(
+    sheet: Path, result: DataCheck, source: Source, shown: Sequence[tuple[SplitCheck, Files]], count: int
+) -> None:
+    """Images that can be read, evenly over each split."""
+    pictures = []
+    pixels = np.zeros(len(result.class_names), np.int64)
+    each = -(-count // len(shown))
+    for check, files in shown:
+        pixels += np.asarray(check.pixels or np.zeros_like(pixels), np.int64)
+        data = with_labels(source, check.split, files)
+        images = data.images
+        for i in np.unique(np.linspace(0, len(images) - 1, min(each, len(images))).round().astype(int)):
+            try:
+                label = data.read_label(int(i)) if files.labels else None
+                pictures.append((f"{check.split}: {images.names[i]}", images.read(int(i)), label))
+            except (BadImage, LabelError):
+                continue  # the table names it
+    counted = pixels / max(int(pixels.sum()), 1)
+    title = f"{result.name}: " + ", ".join(f"{check.split} {check.images}" for check, _ in shown)
+    write_image(sheet, contact_sheet(pictures, result.class_names, counted.tolist() if counted.any() else (), title))

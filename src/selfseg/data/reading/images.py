@@ -1,0 +1,437 @@
+"""Folders of images: what is in them, what can be read, what was skipped and why.
+
+Reasons of `BadImage.reason` and of `skipped.jsonl`, a closed set:
+
+    truncated       the file ends before its picture does
+    empty           zero bytes
+    too-small       the shorter side has fewer than 8 pixels
+    too-large       more than `max_pixels`, decided from the header before anything is decoded
+    wrong-type      the content is no image, or another format than the name's suffix says
+    animated        several frames or pages
+    missing         the file is not there (any more)
+    no-permission   the file may not be read
+    unreadable      anything else that keeps the pixels from being decoded
+
+and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.labelled.mask_files.REASONS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.data.labelled.labels import upright_size
+from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode, open_image, quiet, sniff
+from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, TooManyBadImages
+from selfseg.storage.files import OUTPUT_MARKER, storage_errors
+
+REASONS = (
+    "truncated",
+    "empty",
+    "too-small",
+    "too-large",
+    "wrong-type",
+    "animated",
+    "missing",
+    "no-permission",
+    "unreadable",
+)
+"""Every word that `BadImage.reason` of an image itself can be."""
+
+# Ends of whole files. A file that ends otherwise may still be whole (trailing bytes): then it is decoded to know.
+_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
+
+
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read one image, strictly.
+
+    Gray, palette, CMYK, transparent, 16-bit, float and EXIF-rotated files all come out the same way;
+    `selfseg.data.reading.decoding` says how.
+
+    Args:
+        path: a file whose suffix agrees with its content.
+        max_pixels: larger images (H * W) are refused before they are decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB in [0, 255], contiguous and writable.
+
+    Raises:
+        BadImage: with a reason from the list at the top of this module.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as stream:
+            if os.fstat(stream.fileno()).st_size > 16 * max_pixels:  # 4 channels of 32 bits, uncompressed
+                raise Damage("too-large", f"a file of {os.fstat(stream.fileno()).st_size} bytes")
+            data = stream.read()
+        return decode(data, path.suffix, max_pixels)
+    except Damage as damage:
+        raise as_bad_image(path, damage) from damage.__cause__
+    except OSError as error:
+        raise _file_error(path, error) from error
+
+
+def _file_error(path: Path, error: OSError) -> BadImage:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return BadImage(path, "missing")
+    if isinstance(error, PermissionError):
+        return BadImage(path, "no-permission")
+    if isinstance(error, IsADirectoryError):
+        return BadImage(path, "wrong-type", "a folder")
+    return BadImage(path, "unreadable", error.strerror or str(error))
+
+
+def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
+    """Judge an image by its header and its last bytes, without decoding it.
+
+    Args:
+        path: the file.
+        max_pixels: as for `read_image`.
+
+    Raises:
+        BadImage: whatever can be known without decoding.
+    """
+    try:
+        with open(path, "rb") as stream:
+            whole = check_stream(stream, path.suffix, max_pixels)
+        if not whole:
+            read_image(path, max_pixels)
+    except Damage as damage:
+        raise as_bad_image(path, damage) from damage.__cause__
+    except OSError as error:
+        raise _file_error(path, error) from error
+
+
+def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -> bool:
+    """Judge an open image by its header and its last bytes.
+
+    Returns:
+        Whether it looks whole; if not, only the strict reader can tell.
+
+    Raises:
+        Damage: whatever can be known without decoding.
+    """
+    with quiet():
+        kind = sniff(stream.read(16), suffix)
+        stream.seek(0)
+        try:
+            open_image(stream, kind, max_pixels)
+            ending = _ENDINGS.get(kind)
+            if ending is None:
+                return True
+            stream.seek(-min(len(ending), stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            return stream.read() == ending
+        except Damage as damage:
+            # A header that can't be parsed: the strict reader knows whether the file was cut short.
+            if damage.reason != "unreadable":
+                raise
+            return False
+
+
+def resize_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """Resize so that the shorter side has `short_side` pixels, keeping the shape's proportions.
+
+    Args:
+        image: (H, W, 3) or (H, W) uint8.
+        short_side: in pixels.
+
+    Returns:
+        The resized image (area average when it shrinks, bilinear when it grows); no side gets below 1 px. The image
+        itself where nothing changes.
+
+    Raises:
+        ConfigError: if `short_side` is below 1.
+
+    Example:
+        >>> resize_short_side(np.zeros((90, 120, 3), np.uint8), 45).shape
+        (45, 60, 3)
+    """
+    if short_side < 1:
+        raise ConfigError(f"a short side of {short_side} px is no size; give 1 or more")
+    height, width = image.shape[:2]
+    scale = short_side / min(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if size == (width, height):
+        return image
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+@dataclass(frozen=True)
+class ImageCollection:
+    """An ordered set of image files.
+
+    Attributes:
+        root: the folder that names are relative to.
+        paths: the files.
+        names: one per file: the path below `root` with "/" and without suffix. Where two files share one, both keep
+            their suffix ("a.jpg", "a.png"). Unique, never absolute and without "..", so OUT/NAME.png is a safe place
+            for what is made of an image.
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.paths):
+            object.__setattr__(self, "names", _unique_names(self.root, self.paths))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+        """Image `index` as (H, W, 3) uint8 RGB; raises BadImage as `read_image` does."""
+        return read_image(self.paths[index], max_pixels)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """How many images lie together, where an order of reading matters (`reading.shards`); else empty."""
+        return ()
+
+    def check(self, index: int, max_pixels: int = MAX_PIXELS) -> None:
+        """Judge image `index` without decoding it; raises BadImage as `check_image` does."""
+        check_image(self.paths[index], max_pixels)
+
+    def version(self, index: int) -> dict[str, int | str] | None:
+        """What changes when image `index` does: {"bytes", "modified"}; None if it is gone."""
+        try:
+            status = self.paths[index].stat()
+        except (OSError, ValueError):
+            return None
+        return {"bytes": status.st_size, "modified": status.st_mtime_ns} if stat.S_ISREG(status.st_mode) else None
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of image `index` as `read` gives it, from its header; raises OSError if that can't be read."""
+        return upright_size(self.paths[index])
+
+    def restore(self, files: Mapping[str, str]) -> ImageCollection:
+        """The images of an earlier list, under its names and in its order.
+
+        Args:
+            files: path below `root` by name. A name that is here is taken from here; other files are "missing" when
+                they are read, unless they are back.
+        """
+        here = dict(zip(self.names, self.paths, strict=True))
+        return ImageCollection(
+            self.root, tuple(here.get(name, self.root / file) for name, file in files.items()), tuple(files)
+        )
+
+    def subset(self, indices: Iterable[int]) -> ImageCollection:
+        """The images at `indices`, under the names that they have here."""
+        chosen = list(indices)
+        return ImageCollection(self.root, tuple(self.paths[i] for i in chosen), tuple(self.names[i] for i in chosen))
+
+
+def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
+    relative = []
+    for path in paths:
+        parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts
+        relative.append("/".join(part for part in parts if part not in ("..", ".", path.anchor)))
+    names = [name[: -len(Path(name).suffix)] if Path(name).suffix else name for name in relative]
+    for full in (relative, [f"{name}-{i}" for i, name in enumerate(relative)]):
+        while shared := {name for name, count in Counter(names).items() if count > 1}:
+            longer = [full[i] if name in shared else name for i, name in enumerate(names)]
+            if longer == names:
+                break
+            names = longer
+    return tuple(names)
+
+
+def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
+    """Find the images of a folder, a list file or a sequence of paths.
+
+    Args:
+        source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
+            wrote passed over; sorted by code point, the same in every locale), a `.txt` file with a path per line
+            (relative ones from the list's folder; empty lines and lines that begin with # are passed over; the order
+            is kept), or paths. Files of a folder without an image's suffix are passed over.
+
+    Returns:
+        The collection. Nothing was opened: `scan` tells which of them are images.
+
+    Raises:
+        EmptyCollection: if there is no image, with what there is instead.
+        DataError: if the source is not there or is neither a folder nor a list.
+    """
+    if not isinstance(source, str | Path):
+        return _from_paths([Path(path) for path in source], "the given sequence")
+    source = Path(source).expanduser()
+    if source.is_dir():
+        return _from_folder(source)
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give a folder of images or a .txt list of their paths")
+    if source.suffix.lower() != ".txt":
+        raise DataError(f"{source} is a file; give its folder, or a .txt list with one path a line")
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"can't read the list {source}: {error}") from error
+    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return _from_paths([source.parent / Path(line).expanduser() for line in listed], f"the list {source}")
+
+
+def _from_paths(paths: list[Path], what: str) -> ImageCollection:
+    # Made absolute but not resolved: names shall follow the links that the user wrote.
+    unique = tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
+    if not unique:
+        raise EmptyCollection(f"{what} names no image; put one path on each line")
+    return ImageCollection(Path(os.path.commonpath([path.parent for path in unique])), unique)
+
+
+def _from_folder(root: Path) -> ImageCollection:
+    found: list[tuple[str, Path]] = []
+    others: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()
+    pending, linked = [(root, "")], list[tuple[Path, str]]()
+    while pending or linked:
+        folder, prefix = pending.pop() if pending else linked.pop(0)  # links last: a folder keeps its real name
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder that is listed already
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                listing = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"can't list the folder {folder}: {error.strerror}") from error
+        if prefix and any(entry.name == OUTPUT_MARKER for entry in listing):  # our own pictures, not the user's
+            continue
+        for entry in listing:
+            if entry.name.startswith("."):
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():
+                (linked if entry.is_symlink() else pending).append((Path(entry.path), f"{prefix}{entry.name}/"))
+            elif suffix in SUFFIXES:
+                found.append((prefix + entry.name, Path(entry.path)))
+            else:
+                others[suffix or "no suffix"] += 1
+    if not found:
+        have = ", ".join(f"{count} with {suffix}" for suffix, count in others.most_common(5))
+        raise EmptyCollection(
+            f"{root} holds no image" + (f", only files {have}" if have else "; it is empty") + "; images are files "
+            f"named {' '.join(SUFFIXES)}"
+        )
+    found.sort(key=lambda item: item[0])
+    return ImageCollection(root, tuple(path for _, path in found))
+
+
+class SkipLog:
+    """What was skipped, counted and listed; stops a run whose collection is bad beyond belief.
+
+    Each skipped image is a line of JSON {"name", "reason", "detail", "time" (seconds since 1970)} in `path`. An image
+    that the file names already with the same reason (a resumed run meets it again) is counted, not listed twice.
+
+    Args:
+        path: RUN/skipped.jsonl, or None to only count.
+        total: images in the collection.
+        limit: the fraction that may be skipped, in [0, 1].
+    """
+
+    def __init__(self, path: Path | None, total: int, limit: float = 0.05) -> None:
+        if not 0 <= limit <= 1:
+            raise ConfigError(f"--max-bad {limit} is no fraction; give a value from 0 to 1, e.g. 0.05")
+        self.path = path
+        self.total = total
+        self.limit = limit
+        self.skipped: dict[str, str] = {}
+        self._listed: set[tuple[str, str]] = set()
+        self._torn = False
+        if path is not None and path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self._torn = bool(text) and not text.endswith("\n")
+            for line in text.splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._listed.add((entry["name"], entry["reason"]))
+                except (ValueError, KeyError, TypeError):
+                    continue  # the torn last line of a run that was killed
+
+    def add(self, name: str, reason: str, detail: str = "") -> None:
+        """Count and list one image.
+
+        Raises:
+            TooManyBadImages: if more than `limit` of the collection is now skipped.
+            StorageError: if the list can't be written.
+        """
+        self.add_all([(name, reason, detail)])
+
+    def add_all(self, entries: Iterable[tuple[str, str, str]], counted: bool = True) -> None:
+        """As `add`, for (name, reason, detail) each; judged only after the last, and not if not `counted`."""
+        lines = []
+        for name, reason, detail in entries:
+            if counted:
+                self.skipped.setdefault(name, reason)
+            if (name, reason) not in self._listed:
+                self._listed.add((name, reason))
+                entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}
+                lines.append(json.dumps(entry) + "\n")
+        if self.path is not None and lines:
+            with storage_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "a", encoding="utf-8") as stream:
+                    stream.write(("\n" if self._torn else "") + "".join(lines))
+            self._torn = False
+        if len(self.skipped) > self.limit * self.total:
+            raise TooManyBadImages(self._message())
+
+    def _message(self) -> str:
+        bad = len(self.skipped)
+        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(self.skipped.values()).most_common())
+        first = ", ".join(f"{name} ({reason})" for name, reason in list(self.skipped.items())[:3])
+        return (
+            f"{bad} of {self.total} images can't be used ({bad / max(self.total, 1):.1%}; at most {self.limit:.1%} "
+            f"may be bad): {counts}; e.g. {first}."
+            + (f" All of them are listed in {self.path}." if self.path is not None else "")
+            + f" Mend or remove them, or accept them with --max-bad {min(1.0, bad / max(self.total, 1) + 0.01):.2f}"
+        )
+
+
+def scan(images: ImageCollection, log: SkipLog, max_pixels: int = MAX_PIXELS) -> ImageCollection:
+    """Check every image's header and end, without decoding.
+
+    Args:
+        images: the collection.
+        log: where the bad ones go.
+        max_pixels: as for `read_image`.
+
+    Returns:
+        The images that look whole, under unchanged names. Damage inside of a file shows only when it is read.
+
+    Raises:
+        TooManyBadImages: if more are bad than `log` allows.
+        EmptyCollection: if none is left.
+    """
+
+    def judge(index: int) -> BadImage | None:
+        try:
+            images.check(index, max_pixels)
+        except BadImage as error:
+            return error
+        return None
+
+    # Threads hide the latency of network disks; on a local one they cost nothing.
+    with quiet(), ThreadPoolExecutor(max_workers=8) as pool:
+        errors = list(pool.map(judge, range(len(images)), chunksize=256))
+    bad = [
+        (name, error.reason, error.detail)
+        for name, error in zip(images.names, errors, strict=True)
+        if error is not None
+    ]
+    log.add_all(bad)
+    if len(bad) == len(images):
+        raise EmptyCollection(f"none of the {len(images)} images under {images.root} can be read")
+    return images.subset(i for i, error in enumerate(errors) if error is None) if bad else images

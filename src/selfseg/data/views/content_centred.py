@@ -1,0 +1,378 @@
+"""Several augmented views of one image, which share a part of it and the ids of its regions.
+
+The plan is ViCE's: R. Karlsson et al., "ViCE: Improving Dense Representation Learning by Superpixelization and
+Contrasting Cluster Assignment", BMVC 2022, section 3.2 and Algorithm 1 (arXiv 2111.12460).
+
+Where the paper leaves a choice, ours is
+- views never leave the image: a square that is too large is cut to the image's shorter side, and one that would
+  stick out is pushed back in; there is no padding to learn from.
+- the covered area of a view's mask is uniform in [0, `mask_area`]: the paper gives only the maximum (25 %).
+- noise is painted after blur and colour, so that it stays noise, as the uint8 equivalent of U(-1, 1) after the
+  usual normalisation; what is outside of the masks is still normalised by the embedder alone.
+- a region counts as present in a view if it owns at least one cell of the view's region map.
+
+Frames: boxes are (x0, y0, x1, y1) in whole pixels of the prepared image; the cell (row, column) of a map of n x n
+cells looks at the point ((column + 1/2) / n, (row + 1/2) / n) of its view.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.data.regions import AnyRegions, Pixels, RegionSource, Superpixels
+from selfseg.data.views import augment
+from selfseg.data.views.settings import check_jitter, check_settings, check_stride
+from selfseg.errors import ConfigError
+from selfseg.ops.geometry import Box, crop_affine, sample_ids
+
+Image = NDArray[np.uint8]
+Ids = NDArray[np.int32]
+
+CONTENT_FLOOR = 0.005
+"""What a pixel without any edge near it weighs when a centre is drawn; one inside of edges weighs 1."""
+CONTENT_SIGMA = 4.0
+"""Standard deviation in pixels of the smoothing of edges; the paper gives none."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One view of one image.
+
+    Attributes:
+        image: (H, W, 3) RGB uint8.
+        to_image: (2, 3) float32 affine from the view to the prepared image, both in [-1, 1] (`selfseg.ops.geometry`); a
+            flip is a negative determinant.
+        regions: (H / region_stride, W / region_stride) int32 ids of the prepared image's regions, -1 = none;
+            (0, 0) from a plan without regions.
+        noise: (H, W) bool, where noise was painted.
+    """
+
+    image: Image
+    to_image: NDArray[np.float32]
+    regions: Ids
+    noise: NDArray[np.bool_]
+
+
+class ViewPlan(Protocol):
+    """How an image becomes the views of one training step. Plans are frozen: the same `rng`, the same views."""
+
+    @property
+    def regions(self) -> AnyRegions:
+        """Where the region ids come from; they are computed once per prepared image."""
+
+    def prepare(self, image: Image) -> Image:
+        """The source image of the views, always the same for an image.
+
+        Args:
+            image: (H, W, 3) RGB uint8 of any size.
+        """
+
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
+        """The views.
+
+        Args:
+            image: (H, W, 3) uint8 from `prepare`.
+            regions: (H, W) int32, dense from 0; -1 = none; what the plan's `regions` computed, (0, 0) from `NoRegions`.
+            rng: the only source of chance.
+        """
+
+
+@dataclass(frozen=True)
+class ContentCentredViews:
+    """ViCE's views: squares of different sizes around one point with content, all of which hold that point.
+
+    Attributes:
+        views: number of views M.
+        size: side of every view in pixels; the paper uses 256 (low resolution) and 512 (high resolution).
+        zoom: range of the crop's side as a multiple of `size`, before it is cut to the image. The paper's own
+            ablation prefers (0.5, 1.5) for small backbones.
+        short_side: the shorter side of the prepared image in pixels; None keeps the image's own size.
+        centre_square: whether only the central square of the image is used (the low-resolution protocol).
+        shortest: with `short_side` None, a smaller image is enlarged until its shorter side has this length.
+        longest: a larger image is reduced until its longer side has this length.
+        regions: where the region ids come from.
+        mask_area: the largest fraction of a view that noise may cover, in [0, 1).
+        protect: the fraction of the common regions that noise spares in all views, in [0, 1].
+        jitter: strengths of brightness, contrast, saturation and hue.
+        jitter_probability: of changing a view's colours.
+        gray_probability: of taking a view's colours away.
+        blur_probability: of blurring a view.
+        blur_sigma: range of the blur's standard deviation in pixels of the view.
+        flip_probability: of mirroring a view left to right.
+        region_stride: region ids are taken at the centres of `region_stride` x `region_stride` blocks of pixels; more
+            than 1 serves pooling at an embedding's own stride. Must divide `size`.
+
+    Raises:
+        ConfigError: if a value can't work.
+
+    Example:
+        >>> plan = ContentCentredViews(views=2, size=32, short_side=48)
+        >>> image = plan.prepare(np.zeros((60, 80, 3), np.uint8))
+        >>> ids = np.arange(48 * 48, dtype=np.int32).reshape(48, 48) // 96
+        >>> first, second = plan.make(image, ids, np.random.default_rng(0))
+        >>> first.image.shape, first.to_image.shape, first.regions.shape
+        ((32, 32, 3), (2, 3), (32, 32))
+        >>> set(np.unique(first.regions)) == set(np.unique(second.regions))
+        True
+    """
+
+    views: int = 5
+    size: int = 256
+    zoom: tuple[float, float] = (0.5, 2.0)
+    short_side: int | None = 320
+    centre_square: bool = True
+    shortest: int | None = None
+    longest: int | None = 2048
+    regions: RegionSource = Superpixels(20)  # noqa: RUF009 (frozen)
+    mask_area: float = 0.25
+    protect: float = 0.25
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
+    jitter_probability: float = 0.8
+    gray_probability: float = 0.2
+    blur_probability: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    flip_probability: float = 0.5
+    region_stride: int = 1
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            counts=("views", "size"),
+            lengths=("short_side", "shortest", "longest"),
+            fractions=("protect", "jitter_probability", "gray_probability", "blur_probability", "flip_probability"),
+            ranges=("zoom", "blur_sigma"),
+        )
+        check_jitter(self.jitter)
+        check_stride(self.size, self.region_stride)
+        if self.region_stride > 1 and isinstance(self.regions, Pixels):
+            raise ConfigError(
+                f"region_stride {self.region_stride} looks at one pixel in {self.region_stride**2}, hardly ever at the "
+                "same one in all views; use region_stride 1, or Grid regions of some pixels"
+            )
+        if not 0 <= self.mask_area < 1:
+            raise ConfigError(f"mask_area is a fraction in [0, 1), not {self.mask_area}")
+
+    def prepare(self, image: Image) -> Image:
+        """The source image of the views: cut to its central square and resized as configured.
+
+        Args:
+            image: (H, W, 3) RGB uint8 of any size.
+
+        Returns:
+            (H', W', 3) uint8, at least one pixel.
+        """
+        height, width = image.shape[:2]
+        if self.centre_square:
+            # Cut first: the centre of a 8 x 2000 image resized to 320 lines would be 80,000 pixels wide on the way.
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            image = image[top : top + side, left : left + side]
+            height = width = side
+        scale = 1.0
+        if self.short_side is not None:
+            scale = self.short_side / min(height, width)
+        elif self.shortest is not None:
+            scale = max(1.0, self.shortest / min(height, width))
+        if self.longest is not None:
+            scale = min(scale, self.longest / max(height, width))
+        return _resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
+        """The views of one image, a pure function of `rng`.
+
+        Args:
+            image: (H, W, 3) RGB uint8 from `prepare`.
+            regions: (H, W) int32, dense from 0; -1 = none.
+            rng: the only source of chance.
+
+        Returns:
+            `views` crops. The ids other than -1 are the same in all of them.
+
+        Raises:
+            ConfigError: if the regions are not those of the image.
+        """
+        height, width = image.shape[:2]
+        if regions.shape != (height, width):
+            raise ConfigError(
+                f"regions are {regions.shape} but the image is {(height, width)}; compute them on `prepare`'s result"
+            )
+        centre = draw_centre(content_map(image), rng)
+        boxes = self.place(centre, (height, width), rng)
+        flips = rng.random(self.views) < self.flip_probability
+        seen = [
+            sample_ids(regions, box, (self.size, self.size), bool(flip)) for box, flip in zip(boxes, flips, strict=True)
+        ]
+        kept = seen
+        if self.region_stride > 1:
+            cells = self.size // self.region_stride
+            kept = [
+                sample_ids(regions, box, (cells, cells), bool(flip)) for box, flip in zip(boxes, flips, strict=True)
+            ]
+        masked, common = self.choose_masks(seen, kept, rng)
+        # Ids that are not kept become -1 by one look-up; -1 itself finds the extra last entry.
+        names = np.where(common, np.arange(len(common), dtype=np.int32), np.int32(-1))
+        crops = []
+        for box, flip, ids, cells_ids, table in zip(boxes, flips, seen, kept, masked, strict=True):
+            x0, y0, x1, y1 = box
+            view = _resize(image[y0:y1, x0:x1], self.size, self.size)
+            if flip:
+                view = cv2.flip(view, 1)
+            view = self.change_appearance(view, rng)
+            noise = np.take(table, ids)
+            view = augment.paint_noise(view, noise, rng)
+            affine = crop_affine(box, (height, width), bool(flip))
+            crops.append(Crop(view, affine, np.take(names, cells_ids), noise))
+        return tuple(crops)
+
+    def place(self, centre: tuple[int, int], image_size: tuple[int, int], rng: np.random.Generator) -> list[Box]:
+        """The views' squares.
+
+        The first sits on the centre; the others around it, one per angular sector, by up to half of their own side.
+
+        Args:
+            centre: (x, y), a pixel of the image.
+            image_size: (H, W).
+            rng: the source of chance.
+
+        Returns:
+            `views` boxes inside of the image, each with the pixel `centre` inside.
+        """
+        height, width = image_size
+        sides = np.rint(rng.uniform(*self.zoom, self.views) * self.size).astype(int)
+        sides = np.clip(sides, 1, min(height, width))
+        sector = 2 * math.pi / max(1, self.views - 1)
+        angles = (np.arange(self.views) + rng.random(self.views)) * sector
+        radii = rng.random(self.views) * sides / 2
+        radii[0] = 0
+        boxes = []
+        for side, angle, radius in zip(sides.tolist(), angles.tolist(), radii.tolist(), strict=True):
+            corner = []
+            for point, offset, length in zip(
+                centre, (radius * math.cos(angle), radius * math.sin(angle)), (width, height), strict=True
+            ):
+                # In the image and around the centre: never empty, because the centre is in the image.
+                low, high = max(0, point - side + 1), min(point, length - side)
+                corner.append(min(max(round(point + offset - side / 2), low), high))
+            boxes.append((corner[0], corner[1], corner[0] + side, corner[1] + side))
+        return boxes
+
+    def choose_masks(
+        self, seen: list[Ids], kept: list[Ids], rng: np.random.Generator
+    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.bool_]]:
+        """Which regions are painted over in each view, and which ids remain for the loss.
+
+        Args:
+            seen: per view, (size, size) int32 ids of its pixels.
+            kept: per view, the ids that the loss will see; `seen` itself if `region_stride` is 1.
+            rng: the source of chance.
+
+        Returns:
+            Per view a table (N + 1,) bool of the ids painted over, and one of the ids that are in every view and
+            painted over in none. N is the number of ids; the last entry is false and stands for -1.
+        """
+        count = 1 + max(int(ids.max()) for ids in (*seen, *kept))
+        areas = [_areas(ids, count) for ids in seen]
+        present = areas if kept is seen else [_areas(ids, count) for ids in kept]
+        common = np.zeros(count + 1, bool)
+        common[:count] = np.logical_and.reduce([area > 0 for area in present])
+        masked = [np.zeros(count + 1, bool) for _ in seen]
+        if self.mask_area == 0:
+            return masked, common
+        candidates = rng.permutation(np.flatnonzero(common))
+        free = np.ones(count, bool)
+        free[candidates[: math.ceil(self.protect * len(candidates))]] = False
+        for area, table in zip(areas, masked, strict=True):
+            budget = rng.random() * self.mask_area * self.size**2
+            order = rng.permutation(np.flatnonzero((area > 0) & free))
+            covered = np.cumsum(area[order])
+            table[order[: np.searchsorted(covered, budget, side="right")]] = True
+            common &= ~table
+        return masked, common
+
+    def change_appearance(self, view: Image, rng: np.random.Generator) -> Image:
+        """Colour jitter, gray and blur, each with its probability.
+
+        Args:
+            view: (H, W, 3) RGB uint8.
+            rng: the source of chance.
+
+        Returns:
+            (H, W, 3) uint8; may be `view` itself.
+        """
+        return augment.change_appearance(view, self, rng)
+
+
+def content_map(image: Image) -> NDArray[np.float32]:
+    """How much there is to see around each pixel: smoothed Canny edges.
+
+    Args:
+        image: (H, W, 3) RGB uint8.
+
+    Returns:
+        (H, W) float32 in [0, 1] + CONTENT_FLOOR, not normalised to a sum of 1.
+
+    Example:
+        >>> plain = content_map(np.full((9, 9, 3), 50, np.uint8))
+        >>> bool((plain == np.float32(CONTENT_FLOOR)).all())
+        True
+    """
+    gray = cv2.blur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (3, 3))
+    edges = cv2.dilate(cv2.Canny(gray, 10, 50), _NEIGHBOURS)
+    # Smoothed at half resolution, in a fifth of the time; against full resolution the chance of any set of pixels to
+    # hold the centre changes by less than 0.01 (total variation).
+    height, width = gray.shape
+    half = cv2.resize(edges, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+    half = cv2.GaussianBlur(half, (0, 0), CONTENT_SIGMA / 2)
+    smooth = cv2.resize(half, (width, height), interpolation=cv2.INTER_LINEAR)
+    content: NDArray[np.float32] = smooth * np.float32(1 / 255) + np.float32(CONTENT_FLOOR)
+    return content
+
+
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
+
+
+def draw_centre(content: NDArray[np.float32], rng: np.random.Generator) -> tuple[int, int]:
+    """One pixel, with a probability in proportion to its content.
+
+    Args:
+        content: (H, W) float32, positive.
+        rng: two numbers are drawn.
+
+    Returns:
+        (x, y) in pixels.
+    """
+    # First the row, then the pixel in the row: the same law as one cumulative sum over all pixels, in less time.
+    rows = np.cumsum(content.sum(1, dtype=np.float64))
+    y = min(int(np.searchsorted(rows, rng.random() * rows[-1], side="right")), len(rows) - 1)
+    columns = np.cumsum(content[y], dtype=np.float64)
+    x = min(int(np.searchsorted(columns, rng.random() * columns[-1], side="right")), len(columns) - 1)
+    return x, y
+
+
+def _resize(image: Image, width: int, height: int) -> Image:
+    """The image at another size, without aliasing; equal to itself at its own size."""
+    old_height, old_width = image.shape[:2]
+    if (old_height, old_width) == (height, width):
+        return np.ascontiguousarray(image)
+    resized: Image
+    if width >= old_width and height >= old_height:
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return resized
+    if 2 * width >= old_width and 2 * height >= old_height:
+        # The mean of four samples per pixel: as near to Pillow's antialiased resize as INTER_AREA is (1 level r.m.s.),
+        # in half of its time.
+        image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return resized
+
+
+def _areas(ids: Ids, count: int) -> NDArray[np.int64]:
+    """(count,) cells of each id; -1 is not counted."""
+    areas: NDArray[np.int64] = np.bincount(ids.ravel() + 1, minlength=count + 1)[1:]
+    return areas

@@ -1,0 +1,272 @@
+"""Results: made of confusions, on disk and in a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from rich.table import Table
+
+from selfseg.data.labelled.catalog import LabelledImages
+from selfseg.drawing.result_charts import column_of as column_of
+from selfseg.drawing.result_charts import fine_print
+from selfseg.drawing.result_charts import read_results as read_results
+from selfseg.evaluation.measure.confusion import Metrics, mean_class_iou, metrics_of
+from selfseg.evaluation.measure.reading import Tally
+from selfseg.evaluation.protocols.coco import DetectionResult
+from selfseg.storage import hashes as identity
+from selfseg.storage.files import read_json, write_text
+from selfseg.types import EvalResult
+
+
+def recipe_hash(run: Path) -> str:
+    """What checkpoints of the run carry, see `selfseg.storage.hashes`; "" without a readable recipe."""
+    try:
+        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return identity.recipe_hash(values) if isinstance(values, dict) else ""
+
+
+def package_version() -> str:
+    """selfseg's, or "" when it runs from a source tree that was not installed."""
+    try:
+        return version("selfseg")
+    except PackageNotFoundError:
+        return ""
+
+
+def summary(metrics: Sequence[Metrics], prefix: str = "") -> dict[str, float]:
+    """Means over seeds, and standard deviations (of a sample; 0 for one seed).
+
+    Example:
+        >>> summary([Metrics(0.25, 0.5, ()), Metrics(0.75, 0.5, ())])["miou"]
+        0.5
+    """
+    result = {}
+    for name, values in (("miou", [m.miou for m in metrics]), ("accuracy", [m.accuracy for m in metrics])):
+        result[f"{prefix}{name}"] = float(np.mean(values))
+        result[f"{prefix}{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return result
+
+
+def result_of(
+    confusions: Sequence[NDArray[np.int64]],
+    tally: Tally,
+    measured: LabelledImages,
+    *,
+    protocol: str,
+    protocol_version: int,
+    what: str,
+    fit_split: str,
+    resolution: int | str,
+    seeds: tuple[int, ...],
+    options: Mapping[str, Any],
+    matching: str = "none",
+    k: int | None = None,
+    further: Mapping[str, float] | None = None,
+    counts: Mapping[str, int] | None = None,
+    recipe_hash: str = "",
+    labels: float | None = None,
+    crf: bool = False,
+) -> EvalResult:
+    """The result that the confusions of some seeds make.
+
+    Args:
+        confusions: one per seed, (C, C) or (C, C + 1) with "none" as the last column; rows = truth.
+        tally: what the pass over the measured split met.
+        measured: the split.
+        protocol: its name, and so on: see `EvalResult`.
+        protocol_version: of the protocol.
+        what: was measured.
+        fit_split: that was learned from.
+        resolution: of the images.
+        seeds: of the confusions.
+        options: to which the absent classes are added.
+        matching: of clusters.
+        k: clusters.
+        further: metrics beside mIoU and accuracy.
+        counts: beside the tally's.
+        recipe_hash: of the run.
+        labels: percentage of labels.
+        crf: whether one refined the prediction.
+    """
+    metrics = [metrics_of(confusion) for confusion in confusions]
+    class_iou = mean_class_iou(metrics)
+    names = measured.class_names
+    absent = [name for name, value in zip(names, class_iou, strict=True) if value is None]
+    return EvalResult(
+        protocol=protocol,
+        protocol_version=protocol_version,
+        what=what,
+        dataset=measured.name,
+        split=measured.split,
+        fit_split=fit_split,
+        metrics={**summary(metrics), **(further or {})},
+        class_names=names,
+        class_iou=class_iou,
+        confusion=tuple(tuple(int(value) for value in row) for row in confusions[0][:, : len(names)]),
+        matching=matching,
+        k=k,
+        resolution=resolution,
+        crop="none" if measured.crop is None else str(measured.crop),
+        crf=crf,
+        seeds=seeds,
+        counts={
+            "images": tally.images,
+            "pixels": tally.pixels,
+            "void": tally.void,
+            "skipped": tally.skipped,
+            **(counts or {}),
+        },
+        options={**options, "absent_classes": absent},
+        recipe_hash=recipe_hash,
+        package_version=package_version(),
+        labels=labels,
+    )
+
+
+def split_name(fit: LabelledImages, measured: LabelledImages) -> str:
+    """What a result calls the split that was learned from: with its data set, if that is another than the measured."""
+    return fit.split if fit.root == measured.root else f"{fit.name}/{fit.split}"
+
+
+def result_name(result: EvalResult | DetectionResult) -> str:
+    """The file name of a result: the same question gives the same name, so that a new answer takes the old one's place.
+
+    Example: "camvid-val-clusters-k64-embedder.json".
+    """
+    asked = []
+    if isinstance(result, EvalResult):
+        asked = [f"k{result.k}" if result.k is not None else ""]
+        asked += [f"crop{result.crop}" if result.crop != "none" else ""]
+        asked += ["crf" if result.crf else ""]
+        asked += [f"labels{result.labels:g}" if result.labels is not None else ""]
+        asked += [f"{len(result.class_names)}classes" if result.options.get("classes") else ""]
+        asked += [f"fit-{result.fit_split}" if result.fitted_elsewhere else ""]
+    parts = [result.dataset, result.split, result.protocol, *asked, result.what]
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part) + ".json"
+
+
+TRIVIAL = ("most frequent class", "colour", "colour + position", "untrained")
+"""What baselines that learned nothing are called, see `selfseg.evaluation.baselines`."""
+
+
+def write_table(folder: Path) -> Path:
+    """Write FOLDER/table.md, the `markdown_table` of all results that lie in the folder, and return its path.
+
+    Other JSON files may lie there too, and are left out: an evaluation that is done must not fail for them.
+
+    Raises:
+        StorageError: if it can't be written.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            found.append(EvalResult.from_dict(read_json(path)))
+    write_text(folder / "table.md", markdown_table(found))
+    return folder / "table.md"
+
+
+def format_table(results: Iterable[EvalResult]) -> Table:
+    """Results as a table: a row for each thing measured, a column for each protocol and k.
+
+    A cell is mIoU (± its standard deviation over seeds) / pixel accuracy, as fractions.
+    """
+    results = list(results)
+    columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
+    sets = dict.fromkeys(f"{r.dataset} {r.split}, {len(r.class_names)} classes" for r in results)
+    table = Table(title="; ".join(sets), caption="mIoU ± std over seeds / pixel accuracy, fractions")
+    table.add_column("embedding")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in _rows(results, columns):
+        table.add_row(*row)
+    return table
+
+
+def _rows(results: Sequence[EvalResult], columns: Sequence[str]) -> list[list[str]]:
+    """For each thing measured its name and a cell per column; a constant stands in all columns of its crop."""
+    crops = {column_of(r): r.crop for r in results if r.protocol != "constant"}
+    rows = []
+    for what in dict.fromkeys(r.what for r in results):
+        own = {column_of(r): _cell(r) for r in results if r.what == what}
+        constant = {r.crop: _cell(r) for r in results if r.what == what and r.protocol == "constant"}
+        rows.append([what, *(own.get(column) or constant.get(crops.get(column, ""), "") for column in columns)])
+    return rows
+
+
+def markdown_table(results: Iterable[EvalResult]) -> str:
+    """Results as Markdown: for each split of a data set the table of `format_table`, and the IoU of each class.
+
+    Args:
+        results: any; those on other data, or of other classes, get tables of their own.
+
+    Returns:
+        Text that ends with a line break; "" without results. The tables of classes are of the embedder's rows, or of
+        all but the trivial baselines' where there is none; "-" is a class with neither truth nor prediction. Below
+        stands how each column was measured.
+
+    Example:
+        >>> markdown_table([])
+        ''
+    """
+    groups: dict[tuple[str, str, tuple[str, ...]], list[EvalResult]] = {}
+    for result in results:
+        groups.setdefault((result.dataset, result.split, result.class_names), []).append(result)
+    return "\n".join(_markdown_group(group) for group in groups.values())
+
+
+def _markdown_group(results: Sequence[EvalResult]) -> str:
+    first = results[0]
+    columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
+    lines = [f"## {first.dataset} {first.split}, {len(first.class_names)} classes", ""]
+    if columns:
+        lines += ["mIoU ± standard deviation over seeds / pixel accuracy, fractions.", ""]
+    else:
+        columns = list(dict.fromkeys(map(column_of, results)))
+    lines += _markdown_rows(["embedding", *columns], _rows(results, columns))
+    told = [r for r in results if r.what == "embedder"] or [r for r in results if r.what not in TRIVIAL]
+    if len({r.what for r in told}) == 1:
+        lines += _markdown_classes(f"IoU of each class, {told[0].what}:", first, {column_of(r): r for r in told})
+    else:  # a table for each column: beside each other the things measured, which are what is compared
+        for column in dict.fromkeys(map(column_of, told)):
+            rows = {r.what: r for r in told if column_of(r) == column}
+            lines += _markdown_classes(f"IoU of each class, {column}:", first, rows)
+    how = dict.fromkeys(fine_print(r) for r in results if r.protocol != "constant")
+    if how:  # more than one line of a column: its rows can't be compared as they stand
+        lines += ["", "How it was measured:", "", *(f"- {_escaped(line)}" for line in how)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_classes(title: str, first: EvalResult, columns: Mapping[str, EvalResult]) -> list[str]:
+    rows = [
+        [name, *("-" if r.class_iou[i] is None else f"{r.class_iou[i]:.3f}" for r in columns.values())]
+        for i, name in enumerate(first.class_names)
+    ]
+    return ["", title, "", *_markdown_rows(["class", *columns], rows)]
+
+
+def _escaped(cell: str) -> str:
+    """Without what would end a cell (a pipe), a row (a line break) or begin a tag."""
+    return re.sub(r"([|<])", r"\\\1", " ".join(cell.split()))
+
+
+def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+    return [line(head), f"|---|{'---:|' * (len(head) - 1)}", *map(line, rows)]
+
+
+def _cell(result: EvalResult) -> str:
+    metrics = result.metrics
+    spread = f" ± {metrics['miou_std']:.3f}" if len(result.seeds) > 1 else ""
+    return f"{metrics['miou']:.3f}{spread} / {metrics['accuracy']:.3f}"

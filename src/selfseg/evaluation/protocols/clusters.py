@@ -1,0 +1,110 @@
+"""The `clusters` protocol: k-means without labels, then each cluster is named by the labels.
+
+k-means runs on embedding cells of the fit split (by default train; MaskContrast used the evaluated one), which are
+drawn without looking at labels. With k = number of classes each cluster gets its own class (Hungarian); with any other
+k the majority vote names clusters. Both look at the evaluated split's labels, as everybody in the field does: the
+number says how well clusters agree with classes, not how well somebody could name them beforehand.
+
+Source: Ji et al., "Invariant information clustering", ICCV 2019 (Hungarian); ViCE (many clusters, majority vote).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.errors import ConfigError
+from selfseg.evaluation.measure.confusion import Metrics, map_clusters, metrics_of
+from selfseg.evaluation.measure.passes import AffineHead
+from selfseg.ops.kmeans import affine_scores, kmeans
+from selfseg.ops.matching import match_hungarian, match_majority
+
+VERSION = 2  # 1: equal totals of a Hungarian matching might name a class without a pixel
+
+Matching = Literal["hungarian", "majority"]
+MATCHINGS: tuple[Matching, ...] = ("hungarian", "majority")
+
+
+@dataclass(frozen=True)
+class ClustersConfig:
+    """How clusters are fitted and named.
+
+    Attributes:
+        points: about how many embedding cells k-means is fitted on, drawn from all images of the fit split alike, or
+            "all" of them. The same points for every k and seed; a seed changes k-means' own seeding. N cells of D
+            dimensions take 4 N D bytes, and k-means as much again: "all" is refused where that is not free.
+        iterations: the most Lloyd iterations.
+        tolerance: see `selfseg.ops.kmeans.kmeans`.
+        spherical: cosine or Euclid; None = cosine if the embedding is normalised.
+        matching: None = "hungarian" if k is the number of classes, else "majority".
+        maximise: what Hungarian matching maximises, the sum of "iou" or "pixels".
+    """
+
+    points: int | Literal["all"] = 100_000
+    iterations: int = 100
+    tolerance: float = 1e-4
+    spherical: bool | None = None
+    matching: Matching | None = None
+    maximise: Literal["iou", "pixels"] = "iou"
+
+    def __post_init__(self) -> None:
+        if self.points != "all" and (not isinstance(self.points, int) or self.points < 1):
+            raise ConfigError(f'k-means needs at least 1 point, or "all", not points={self.points!r}')
+        if self.matching not in (None, *MATCHINGS):
+            raise ConfigError(f"matching must be one of {', '.join(MATCHINGS)}, not {self.matching!r}")
+
+    def matching_for(self, k: int, classes: int) -> Matching:
+        """The rule that a result's main metrics are by."""
+        return self.matching or ("hungarian" if k == classes else "majority")
+
+
+def fit_clusters(cells: Tensor, k: int, seed: int, spherical: bool, config: ClustersConfig) -> AffineHead:
+    """k-means as a head.
+
+    Args:
+        cells: (N, D) float32.
+        k: number of clusters.
+        seed: of k-means' seeding.
+        spherical: cosine or Euclid.
+        config: iterations and tolerance are used.
+
+    Returns:
+        A head with k outputs; the largest is the nearest centroid.
+
+    Raises:
+        ConfigError: as `kmeans`.
+    """
+    found = kmeans(cells, k, seed, config.iterations, spherical, config.tolerance)
+    return AffineHead(*affine_scores(found.centroids, spherical))
+
+
+@dataclass(frozen=True)
+class NamedClusters:
+    """One k-means under one matching rule.
+
+    Attributes:
+        classes: (k,) int64, the class of each cluster; -1 = none.
+        confusion: (C, C + 1) int64, rows = truth, last column = clusters without a class.
+        metrics: of it.
+    """
+
+    classes: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+    metrics: Metrics
+
+
+def name_clusters(counts: NDArray[np.int64], matching: Matching, config: ClustersConfig) -> NamedClusters:
+    """Name clusters by a rule and measure them.
+
+    Args:
+        counts: (k, C) labelled pixels of class c in cluster j.
+        matching: the rule.
+        config: `maximise` is used.
+    """
+    mapping = match_hungarian(counts, config.maximise) if matching == "hungarian" else match_majority(counts)
+    confusion = map_clusters(counts, mapping)
+    return NamedClusters(mapping, confusion, metrics_of(confusion))

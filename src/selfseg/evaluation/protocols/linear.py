@@ -1,0 +1,287 @@
+"""The `linear` protocol: a frozen embedder and one 1x1 layer, trained on labels.
+
+The layer is trained on pixels drawn at the label's own resolution, each with the embedding interpolated bilinearly to
+it: in expectation the gradient of training on whole images (logits of a 1x1 layer interpolate as embeddings do),
+without storing whole embeddings. It is measured by its logits, interpolated to the label's size.
+
+Features are standardised first with the drawn pixels' mean and deviation. That is an affine map of each dimension
+and is folded into the layer afterwards: what is measured is one linear layer, just better conditioned for training.
+
+The ViCE paper says one 1x1 layer, and so does this; the reference implementation has 1x1 + BN + 1x1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from selfseg.errors import ConfigError
+from selfseg.evaluation.measure.passes import AffineHead
+from selfseg.ops.linear import linear
+
+VERSION = 1
+
+_ROWS = 4096  # pixels at a time: of 128 dimensions 2 MB, which stay in a core's cache
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """How the linear layer is trained.
+
+    Attributes:
+        pixels: about how many labelled pixels are drawn from the fit split, equally from each image.
+        steps: of AdamW; with SGD `epochs` and `images` say it.
+        batch: pixels of a step of AdamW.
+        learning_rate: at the start, for standardised features; L-BFGS has none.
+        weight_decay: on the weight only; with L-BFGS half of it times the squared weight is part of the loss.
+        optimizer: "adamw" with a cosine from `learning_rate` to 0, "sgd" with momentum 0.9, see `linear_sgd`, or
+            "lbfgs" on all drawn pixels at once, see `linear_lbfgs`.
+        epochs: passes over the drawn pixels, of SGD.
+        drop: the epoch from which SGD's learning rate is a tenth.
+        images: so many images' share of the drawn pixels is a step of SGD.
+        balanced: weigh each class by the inverse of its frequency among the drawn pixels; off in the papers.
+        standardise: see the top of this file.
+        tolerance: L-BFGS has converged when no entry of the gradient (of the mean loss, by the weights of whitened
+            features) is larger.
+        iterations: the most of L-BFGS.
+    """
+
+    pixels: int = 400_000
+    steps: int = 2000
+    batch: int = 4096
+    learning_rate: float = 0.1
+    weight_decay: float = 0.0
+    balanced: bool = False
+    standardise: bool = True
+    optimizer: Literal["adamw", "sgd", "lbfgs"] = "adamw"
+    epochs: int = 60
+    drop: int = 40
+    images: int = 16
+    tolerance: float = 1e-4
+    iterations: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "sgd", "lbfgs"):
+            raise ConfigError(f"the linear layer's optimizer is adamw, sgd or lbfgs, not {self.optimizer!r}")
+        for name in ("pixels", "steps", "batch", "epochs", "drop", "images", "iterations"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"the linear layer's {name} must be at least 1, not {getattr(self, name)}")
+        if not self.tolerance > 0:
+            raise ConfigError(f"the linear layer's tolerance must be above 0, not {self.tolerance}; 1e-4 is usual")
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a fit depends on its seed."""
+        return self.optimizer != "lbfgs"
+
+
+def linear_sgd() -> LinearConfig:
+    """The papers' schedule (MaskContrast, appendix D): SGD 0.1, momentum 0.9, weight decay 1e-4, 60 epochs, 16 images.
+
+    The learning rate drops to a tenth after 40 epochs, features are as they are. A step sees as many drawn pixels as 16
+    images have, mixed over images, instead of all pixels of 16; the same in every epoch, without augmentation.
+    """
+    return LinearConfig(optimizer="sgd", learning_rate=0.1, weight_decay=1e-4, standardise=False)
+
+
+def linear_lbfgs() -> LinearConfig:
+    """The optimum itself: L-BFGS with all drawn pixels in each step, until the gradient is nearly 0.
+
+    Nothing is left to a schedule or a seed, so one fit serves. No paper's; the loss is the default's.
+    """
+    return LinearConfig(optimizer="lbfgs")
+
+
+OPTIMIZERS: dict[str, Callable[[], LinearConfig]] = {
+    "adamw": LinearConfig,
+    "sgd": linear_sgd,
+    "lbfgs": linear_lbfgs,
+}
+"""Settings by what the command line calls them."""
+
+
+@dataclass(frozen=True)
+class LinearHead(AffineHead):
+    """The trained layer, and how far its training came.
+
+    Attributes:
+        loss: mean cross entropy of the drawn pixels, weighted if classes are balanced, in nats; without weight decay.
+        gradient: the largest entry of the gradient over all drawn pixels, by the weights of standardised features (if
+            they were), with weight decay's.
+        steps: that were taken.
+    """
+
+    loss: float
+    gradient: float
+    steps: int
+
+
+def fit_linear(
+    pixels: Tensor, labels: Tensor, classes: int, config: LinearConfig, seed: int = 0, images: int = 1
+) -> LinearHead:
+    """Train the layer.
+
+    Args:
+        pixels: (M, D) float32 embeddings of labelled pixels, on a CPU. L-BFGS holds a second array of that size if it
+            standardises.
+        labels: (M,) int64 in [0, classes).
+        classes: number of classes.
+        config: how.
+        seed: of the layer's first weights and of the order of pixels; L-BFGS begins at 0 and has no order.
+        images: that the pixels are from; it makes SGD's batches.
+
+    Returns:
+        A head with `classes` outputs.
+
+    Raises:
+        ConfigError: if there is no labelled pixel.
+    """
+    if len(pixels) == 0:
+        raise ConfigError("the linear layer has no labelled pixel to learn from; the fit split is all void")
+    mean, deviation = torch.zeros(pixels.shape[1]), torch.ones(pixels.shape[1])
+    if config.standardise:
+        mean = pixels.mean(0, dtype=torch.float64).float()
+        deviation = pixels.std(0, correction=0)
+        deviation = torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation))  # a constant stays one
+    importance = torch.ones(classes)
+    if config.balanced:
+        frequency = torch.bincount(labels, minlength=classes).double()
+        importance = torch.where(frequency > 0, len(labels) / (frequency * classes), 0.0).float()
+    objective = _Objective(pixels, labels, mean, deviation, importance)
+    if config.optimizer == "lbfgs":
+        weight, bias, steps = _converge(objective, config)
+    else:
+        weight, bias, steps = _descend(pixels, labels, mean, deviation, importance, config, seed, images)
+    loss, gradient = objective(weight, bias)
+    gradient[:, :-1] += config.weight_decay * weight
+    folded = weight / deviation
+    return LinearHead(folded, bias - folded @ mean, loss, float(gradient.abs().max()), steps)
+
+
+class _Objective:
+    """The mean loss of all drawn pixels and its gradient, by chunks: no (M, C) logits are held."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, mean: Tensor, deviation: Tensor, importance: Tensor) -> None:
+        self.pixels, self.labels, self.mean, self.deviation = pixels, labels, mean, deviation
+        self.importance = importance
+        self.total = float(importance[labels].sum(dtype=torch.float64))
+
+    def whitened(self) -> tuple[_Objective, Tensor]:
+        """The objective of pixels that are also decorrelated, in an array of their own, and the map (D, D) to them.
+
+        An embedding's dimensions are correlated; L-BFGS needs a thousand steps for that, and some dozens without.
+        """
+        pixels = (self.pixels - self.mean).div_(self.deviation)
+        covariance = torch.zeros(pixels.shape[1], pixels.shape[1], dtype=torch.float64)
+        chunks = [pixels[start : start + _ROWS] for start in range(0, len(pixels), _ROWS)]
+        for rows in chunks:
+            covariance += rows.T @ rows
+        values, vectors = torch.linalg.eigh(covariance / len(pixels))
+        # Directions in which pixels hardly differ hold rounding errors of float32; they are not blown up to size 1.
+        to = vectors / values.clamp(min=1e-6 * max(float(values[-1]), 1e-30)).sqrt()
+        for rows in chunks:
+            rows.copy_(linear(rows, to.float().T))
+        still = torch.zeros_like(self.mean), torch.ones_like(self.deviation)
+        return _Objective(pixels, self.labels, *still, self.importance), to
+
+    @torch.no_grad()
+    def __call__(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor]:
+        """The loss and its gradient (C, D + 1) in float64, whose last column is the bias's.
+
+        Args:
+            weight: (C, D) float32 of standardised pixels.
+            bias: (C,) float32.
+        """
+        classes, dim = weight.shape
+        loss = torch.zeros((), dtype=torch.float64)
+        gradient = torch.zeros(classes, dim + 1, dtype=torch.float64)
+        plain = not bool(self.mean.any()) and bool((self.deviation == 1).all())
+        for start in range(0, len(self.pixels), _ROWS):
+            rows, labels = self.pixels[start : start + _ROWS], self.labels[None, start : start + _ROWS]
+            if not plain:
+                rows = (rows - self.mean).div_(self.deviation)
+            # (C, rows): classes come first, because a softmax over the few values of a row is not vectorised.
+            share = linear(weight, rows).add_(bias[:, None]).log_softmax(0)
+            each = self.importance[labels]
+            loss -= (each * share.gather(0, labels)).sum(dtype=torch.float64)
+            error = share.exp_().mul_(each).scatter_add_(0, labels, -each)
+            gradient[:, :dim] += linear(error, rows.T)
+            gradient[:, dim] += error.sum(1, dtype=torch.float64)
+        return float(loss / self.total), gradient / self.total
+
+
+def _converge(objective: _Objective, config: LinearConfig) -> tuple[Tensor, Tensor, int]:
+    """L-BFGS from 0: the weight (C, D) of standardised pixels, the bias (C,), and the iterations.
+
+    The problem is the same in whitened coordinates: scores V (T^T x) + b are those of the weight V T^T.
+    """
+    whitened, to = objective, torch.eye(objective.pixels.shape[1], dtype=torch.float64)
+    if config.standardise:
+        whitened, to = objective.whitened()
+    shape = (len(objective.importance), len(to) + 1)
+
+    def value(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        both = torch.from_numpy(flat.reshape(shape))
+        loss, gradient = whitened(both[:, :-1].float().contiguous(), both[:, -1].float())
+        weight = both[:, :-1] @ to.T
+        gradient[:, :-1] += config.weight_decay * weight @ to
+        return loss + 0.5 * config.weight_decay * float(weight.square().sum()), gradient.numpy().ravel()
+
+    # ftol 0: the gradient alone says when it is done. float32 products leave the loss exact to some 1e-8.
+    options: dict[str, Any] = {"maxiter": config.iterations, "maxfun": 2 * config.iterations, "maxcor": 20}
+    options |= {"gtol": config.tolerance, "ftol": 0.0}
+    found = minimize(value, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options)
+    both = torch.from_numpy(np.ascontiguousarray(found.x.reshape(shape)))
+    return (both[:, :-1] @ to.T).float(), both[:, -1].float(), int(found.nit)
+
+
+def _descend(
+    pixels: Tensor,
+    labels: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    importance: Tensor,
+    config: LinearConfig,
+    seed: int,
+    images: int,
+) -> tuple[Tensor, Tensor, int]:
+    """AdamW or SGD: the weight (C, D), the bias (C,), and the steps."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = len(importance)
+    weight = (0.01 * torch.randn(classes, pixels.shape[1], generator=generator)).requires_grad_()
+    bias = torch.zeros(classes, requires_grad=True)
+    groups = [{"params": [weight], "weight_decay": config.weight_decay}, {"params": [bias], "weight_decay": 0.0}]
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if config.optimizer == "sgd":
+        size = max(1, round(len(pixels) * min(1.0, config.images / images)))
+        an_epoch = len(pixels) // size
+        steps = config.epochs * an_epoch
+        optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [config.drop * an_epoch])
+    else:
+        size, steps = min(config.batch, len(pixels)), config.steps
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    order, position = torch.randperm(len(pixels), generator=generator), 0
+    with torch.enable_grad():
+        for _ in range(steps):
+            if position + size > len(order):
+                order, position = torch.randperm(len(pixels), generator=generator), 0
+            chosen = order[position : position + size]
+            position += size
+            logits = torch.addmm(bias, (pixels[chosen] - mean) / deviation, weight.T)
+            loss = F.cross_entropy(logits, labels[chosen], weight=importance)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+    return weight.detach(), bias.detach(), steps

@@ -1,0 +1,234 @@
+"""Objects of labelled images as vectors: where they are, what their vector is, and which labels they hold.
+
+MaskContrast (W. Van Gansbeke et al., ICCV 2021, arXiv 2102.06191, section E): the mean embedding of what the saliency
+head takes for the object of an image, L2-normalised. Objects may also come from a folder of masks, several per image.
+
+Ours, where the paper is silent: the mean is over the embedding's cells (of a mask, weighted by the share of the cell
+that it covers), and the saliency is resized bilinearly to the label's size. `reference_objects` is the reference
+implementation's variant.
+
+Letters: O objects of a split, n of an image, D dimensions, C classes, H W pixels, h w cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.data.labelled.catalog import LabelledImages, cropped_ids
+from selfseg.data.labelled.mask_files import MaskFolder
+from selfseg.data.reading.images import resize_short_side
+from selfseg.errors import BadMask, ConfigError, DataError
+from selfseg.evaluation.measure.confusion import cross_counts
+from selfseg.evaluation.measure.features import colour_and_position
+from selfseg.evaluation.measure.reading import Progress, Tally, readable
+from selfseg.models.embedder import Embedder
+
+PLACE = "colour + position"
+"""The baseline's name."""
+
+
+@dataclass(frozen=True)
+class ObjectsConfig:
+    """How objects become vectors, and what is done with them.
+
+    Attributes:
+        threshold: logit of the saliency head above which a place is the object's.
+        weighting: of an object's cells: "mean", then L2-normalised (paper), or their sum weighted by the logits, as it
+            is (reference implementation; it needs the saliency head).
+        whiten: principal components of the fit split's vectors that are kept, whitened; None = none (paper).
+        masks: folder of masks that say what an object is, instead of the saliency head; those of a split lie in its
+            folder SPLIT if there is one.
+        neighbours: that vote in `retrieval`, the nearest first.
+        classes: of `retrieval`, besides the first, the background; others are void. Empty = all.
+    """
+
+    threshold: float = 0.0
+    weighting: Literal["mean", "logit"] = "mean"
+    whiten: int | None = None
+    masks: Path | None = None
+    neighbours: int = 1
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weighting not in ("mean", "logit"):
+            raise ConfigError(f'weighting must be "mean" or "logit", not {self.weighting!r}')
+        if self.weighting == "logit" and (self.masks is not None or self.threshold < 0):
+            raise ConfigError("weighting by logits needs the saliency head and a threshold of at least 0")
+        if self.whiten is not None and self.whiten < 1:
+            raise ConfigError(f"whiten must be at least 1 component or None, not {self.whiten}")
+        if self.neighbours < 1:
+            raise ConfigError(f"neighbours must be at least 1, not {self.neighbours}")
+
+    @property
+    def spherical(self) -> bool:
+        """Whether vectors are directions."""
+        return self.weighting == "mean" and self.whiten is None
+
+
+def reference_objects() -> ObjectsConfig:
+    """The reference implementation's: sums over logits above 0.5 weighted by them, PCA to 32 with whitening."""
+    return ObjectsConfig(threshold=0.5, weighting="logit", whiten=32)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The objects of one image.
+
+    Attributes:
+        embedding: (D, h, w) float32.
+        weight: (n, h, w) float32 of each object's cells.
+        ids: (H, W) integers below n, -1 = background; at the label's size.
+    """
+
+    embedding: Tensor
+    weight: Tensor
+    ids: NDArray[np.integer]
+
+
+Finder = Callable[[NDArray[np.uint8], str, str], Found]
+"""Takes an image (H, W, 3) uint8 RGB, its split, and its name in the split."""
+
+
+@dataclass
+class ObjectTable:
+    """The objects of a split.
+
+    Attributes:
+        vectors: (O, D) float32 of what is measured, by its name.
+        pixels: (O, C) int64 labelled pixels of each class in each object.
+        background: (C,) int64 of the pixels outside of all objects.
+        without: images without an object.
+        tally: what was met.
+    """
+
+    vectors: dict[str, Tensor]
+    pixels: NDArray[np.int64]
+    background: NDArray[np.int64]
+    without: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+
+def saliency_finder(embedder: Embedder, config: ObjectsConfig, resolution: int | None = None) -> Finder:
+    """At most one object per image: where the embedder's saliency head says so.
+
+    Args:
+        embedder: in evaluation mode, with a saliency head.
+        config: `threshold`, `weighting`.
+        resolution: short side in px that images are resized to; None = the embedder's own.
+
+    Raises:
+        ConfigError: if it has no saliency head.
+    """
+    if embedder.saliency_head is None:
+        raise ConfigError(
+            "this embedder has no saliency head, so that nothing says where objects are; give a folder of --masks"
+        )
+    side = resolution or embedder.resolution
+
+    @torch.no_grad()
+    def find(image: NDArray[np.uint8], split: str, name: str) -> Found:
+        resized = image if side is None else resize_short_side(image, side)
+        pixels = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1)[None].to(embedder.mean.device)
+        raw, logits = embedder.raw_and_saliency(pixels.float() / 255)
+        logits = logits.float()
+        inside = (logits > config.threshold).float().cpu()  # (1, h, w)
+        weight = inside * logits.cpu() if config.weighting == "logit" else inside
+        large = F.interpolate(logits[:, None], image.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+        ids = np.where((large > config.threshold).cpu().numpy(), 0, -1)
+        if not bool(inside.any()):
+            weight, ids = weight[:0], np.full_like(ids, -1)
+        return Found(F.normalize(raw.float(), dim=1)[0].cpu(), weight, ids)
+
+    return find
+
+
+def mask_finder(extract: Callable[[NDArray[np.uint8]], Tensor], folder: Path, crop: int | None = None) -> Finder:
+    """The objects of a folder of masks, several per image.
+
+    Args:
+        extract: gives an image's embedding.
+        folder: of masks as `selfseg.data.labelled.mask_files` reads them, or with one for each split. An image without
+            a mask, or with an empty one, has no object.
+        crop: of the images, whose masks are resized and cropped in the same way (`LabelledImages.cropped`).
+
+    Raises:
+        DataError: if there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise DataError(f"the masks' folder {folder} does not exist")
+
+    def find(image: NDArray[np.uint8], split: str, name: str) -> Found:
+        own = Path(folder) / split
+        masks = MaskFolder(own if own.is_dir() else folder, min_area=0.0, max_area=1.0)
+        embedding = extract(image).cpu()
+        height, width = image.shape[:2]
+        try:
+            ids = masks.get(name, height, width) if crop is None else cropped_ids(masks.read(name), crop)
+        except BadMask as error:
+            if error.reason not in ("missing", "empty"):
+                raise
+            ids = np.full((height, width), -1, np.int32)
+        kept = np.unique(ids[ids >= 0])  # a crop may leave one out
+        ids = np.where(ids >= 0, np.searchsorted(kept, ids), -1)
+        count = len(kept)
+        # The share of each cell that an object covers.
+        inside = torch.from_numpy(ids)[None] == torch.arange(count)[:, None, None]  # (n, H, W)
+        weight = F.adaptive_avg_pool2d(inside.float(), (embedding.shape[1], embedding.shape[2]))
+        return Found(embedding, weight, ids)
+
+    return find
+
+
+def collect_objects(
+    finder: Finder,
+    data: LabelledImages,
+    config: ObjectsConfig,
+    baselines: bool = True,
+    progress: Progress | None = None,
+    what: str = "embedder",
+) -> ObjectTable:
+    """One pass over a split: the vector and the labels of each object.
+
+    Args:
+        finder: of objects.
+        data: the split.
+        config: `weighting`.
+        baselines: also the mean colour and place of each object's pixels, in [0, 1].
+        progress: called after each image.
+        what: the embedding's name.
+
+    Raises:
+        DataError: as `selfseg.evaluation.measure.reading.readable`; BadMask if a mask can't be used.
+    """
+    classes = len(data.class_names)
+    tally = Tally(labels=np.zeros(classes, np.int64))
+    vectors: dict[str, list[Tensor]] = {what: []}
+    if baselines:
+        vectors[PLACE] = []
+    pixels, background, without = [np.zeros((0, classes), np.int64)], np.zeros(classes, np.int64), 0
+    for index, image, label in readable(data, tally, f"objects, {data.split}", progress):
+        found = finder(image, data.split, data.images.names[index])
+        count = len(found.weight)
+        counts = cross_counts(label, found.ids, classes, count + 1)[0].T  # (n + 1, C), the last row is background's
+        pixels.append(counts[:count])
+        background += counts[count]
+        without += count == 0
+        total = torch.einsum("nhw,dhw->nd", found.weight, found.embedding)
+        if config.weighting == "mean":
+            total = F.normalize(total, dim=1)
+        vectors[what].append(total)
+        if baselines:
+            inside = torch.from_numpy(found.ids)[None] == torch.arange(count)[:, None, None]
+            place = torch.einsum("nhw,dhw->nd", inside.float(), colour_and_position(image))
+            vectors[PLACE].append(place / inside.sum((1, 2)).clamp(min=1)[:, None])
+    joined = {name: torch.cat(parts) if parts else torch.zeros(0, 1) for name, parts in vectors.items()}
+    return ObjectTable(joined, np.concatenate(pixels), background, without, tally)

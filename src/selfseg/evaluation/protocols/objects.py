@@ -1,0 +1,313 @@
+"""The protocols `objects` and `retrieval`: a vector per object, everything else is background.
+
+MaskContrast (W. Van Gansbeke et al., ICCV 2021, arXiv 2102.06191, sections 4.4 and E): the vectors of objects (see
+`selfseg.evaluation.protocols.object_vectors`) are clustered by k-means, and all pixels of an object get its cluster;
+all others are background, class 0. Or (`retrieval`, figure 4) an object gets the class of the nearest object of the fit
+split, whose labels say what it is.
+
+k counts the background: 21 means 20 clusters of objects. With k = number of classes each cluster gets an object class
+of its own (Hungarian, maximising the sum of IoU over the whole split); with any other k the majority vote names
+clusters, and may name one background.
+
+Letters: O objects of a split, N of the fit split, D dimensions, C classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.data.labelled.catalog import LabelledImages, check_same_classes
+from selfseg.errors import ConfigError
+from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
+from selfseg.evaluation.measure.confusion import map_clusters, metrics_of
+from selfseg.evaluation.measure.reading import Progress
+from selfseg.evaluation.measure.results import result_of, split_name, summary
+from selfseg.evaluation.protocols.clusters import Matching
+from selfseg.evaluation.protocols.object_vectors import PLACE, Finder, ObjectsConfig, ObjectTable, collect_objects
+from selfseg.ops.kmeans import assign, kmeans
+from selfseg.ops.matching import match_hungarian, match_majority
+from selfseg.ops.pca import fit_pca
+from selfseg.types import EvalResult
+
+VERSION = 2  # 1: equal totals of a Hungarian matching might name a class without a pixel
+"""Raised whenever the same input would give another number."""
+
+OVERCLUSTERING = (50, 100, 200, 500)
+"""Of MaskContrast's table 4, besides the number of classes."""
+
+
+def object_counts(
+    fit: Tensor, vectors: Tensor, table: ObjectTable, k: int, seed: int, spherical: bool
+) -> NDArray[np.int64]:
+    """Labelled pixels of each cluster, background first.
+
+    Args:
+        fit: (N, D) that k-means is fitted on.
+        vectors: (O, D) of the table's objects.
+        table: of the measured split.
+        k: clusters, with the background.
+        seed: of k-means.
+        spherical: cosine or Euclid.
+
+    Returns:
+        (k, C) int64.
+
+    Raises:
+        ConfigError: for k below 2, no object, or more clusters than objects.
+    """
+    if k < 2:
+        raise ConfigError(f"k={k} leaves no cluster beside the background, which counts too; give at least 2")
+    if not len(fit):
+        raise ConfigError("no object was found to fit clusters on; train longer, or give a folder of --masks")
+    if k - 1 > len(fit):
+        raise ConfigError(
+            f"k={k} is the background and {k - 1} clusters, but there are {len(fit)} objects to fit them on; lower k"
+        )
+    counts = np.zeros((k, len(table.background)), np.int64)
+    counts[0] = table.background
+    centroids = kmeans(fit, k - 1, seed, spherical=spherical).centroids
+    if len(vectors):
+        np.add.at(counts, assign(vectors, centroids, spherical).cpu().numpy() + 1, table.pixels)
+    return counts
+
+
+def name_object_clusters(counts: NDArray[np.int64], matching: Matching) -> NDArray[np.int64]:
+    """The confusion (C, C + 1) of clusters whose first is the background and has class 0.
+
+    Args:
+        counts: (k, C).
+        matching: "hungarian": an object class for each cluster; "majority": the class of most of its pixels.
+    """
+    mapping = match_hungarian(counts, background=True)
+    if matching == "majority":
+        mapping = np.concatenate([[0], match_majority(counts[1:])])
+    return map_clusters(counts, mapping)
+
+
+def retrieve(fit: Tensor, labels: NDArray[np.int64], vectors: Tensor, neighbours: int) -> NDArray[np.int64]:
+    """The class of each object by its nearest ones.
+
+    Args:
+        fit: (N, D), N at least 1.
+        labels: (N,) classes.
+        vectors: (O, D).
+        neighbours: that vote, at most N are asked; of equals the class of the nearest wins.
+
+    Returns:
+        (O,) int64.
+    """
+    found = np.zeros(len(vectors), np.int64)
+    for start in range(0, len(vectors), 1024):
+        distance = torch.cdist(vectors[start : start + 1024].double(), fit.double())
+        nearest = distance.topk(min(neighbours, len(fit)), largest=False).indices.numpy()
+        for row, chosen in enumerate(labels[nearest]):
+            # Counter keeps the order of first occurrence among equals.
+            found[start + row] = Counter(chosen.tolist()).most_common(1)[0][0]
+    return found
+
+
+def object_labels(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What objects are: the object class of most labelled pixels, 0 with background pixels only, -1 without any.
+
+    Args:
+        pixels: (O, C).
+
+    Example:
+        >>> object_labels(np.array([[90, 2, 5], [7, 0, 0], [0, 0, 0]])).tolist()
+        [2, 0, -1]
+    """
+    if pixels.shape[1] < 2:
+        return np.where(pixels.sum(1) > 0, 0, -1).astype(np.int64)
+    objects = pixels[:, 1:]
+    named = np.where(objects.sum(1) > 0, objects.argmax(1) + 1, 0)
+    return np.where(pixels.sum(1) > 0, named, -1).astype(np.int64)
+
+
+def evaluate_objects(
+    finder: Finder,
+    fit: LabelledImages,
+    measured: LabelledImages,
+    config: ObjectsConfig | None = None,
+    protocols: Sequence[str] = ("objects", "retrieval"),
+    k: Sequence[int] | None = None,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    baselines: bool = True,
+    resolution: int | str = "native",
+    recipe_hash: str = "",
+    progress: Progress | None = None,
+) -> list[EvalResult]:
+    """Both protocols from one pass over each split.
+
+    Args:
+        finder: of objects, see `saliency_finder` and `mask_finder`.
+        fit: the split that clusters are fitted on, besides the measured one, and whose objects are retrieved.
+        measured: the split that is measured.
+        config: how.
+        protocols: "objects" and "retrieval", or one of them.
+        k: numbers of clusters, with the background; None = the number of classes, and those of `OVERCLUSTERING` for
+            which there are objects enough.
+        seeds: of k-means.
+        baselines: also measure mean colour and place of the same objects, and the most frequent class.
+        resolution: of the images, for the record.
+        recipe_hash: of the run.
+        progress: called after each image.
+
+    Returns:
+        Results; `objects` twice, fitted on the fit split and, for as many clusters as it has objects, on the measured
+        one (as the paper did).
+
+    Raises:
+        ConfigError: for fewer than two classes, more clusters than objects, an unknown class or splits that are one.
+        DataError, BadMask: as `collect_objects`.
+    """
+    config = config or ObjectsConfig()
+    names = measured.class_names
+    if len(names) < 2:
+        raise ConfigError(f"objects need a class besides the first, the background; there is {', '.join(names)}")
+    unknown = [name for name in config.classes if name not in names[1:]]
+    if unknown:
+        raise ConfigError(f"no class {', '.join(unknown)} among the objects; there are {', '.join(names[1:])}")
+    check_same_classes(fit, measured)
+    same = fit.root == measured.root and fit.split == measured.split
+    if "retrieval" in protocols and fit.shares_images(measured):
+        raise ConfigError(f"objects of {fit.split!r} would find themselves; name another fit_split for retrieval")
+    target = collect_objects(finder, measured, config, baselines, progress)
+    source = target if same else collect_objects(finder, fit, config, baselines, progress)
+    common: dict[str, Any] = {"resolution": resolution, "protocol_version": VERSION}
+    options = {**asdict(config), "masks": str(config.masks) if config.masks else None}
+    results: list[EvalResult] = []
+    for what in target.vectors:
+        own = {**common, "what": what, "recipe_hash": "" if what == PLACE else recipe_hash}
+        if "objects" in protocols:
+            results += _cluster(
+                source, target, split_name(fit, measured), what, measured, config, k, seeds, own, options
+            )
+            most = len(target.pixels) + 1  # what the measured split has objects for, which may be less
+            asked = [count for count in k or (len(names), *OVERCLUSTERING) if count <= most]
+            if asked and not same:
+                results += _cluster(target, target, measured.split, what, measured, config, asked, seeds, own, options)
+        if "retrieval" in protocols:
+            results.append(_retrieve(source, target, what, fit, measured, config, own, options))
+    if baselines:
+        winner, confusion = constant_confusion(source.tally.labels, target.tally.labels)
+        kept = {**common, "resolution": "native", "protocol_version": 1, "what": MOST_FREQUENT}
+        results.append(
+            result_of(
+                [confusion],
+                target.tally,
+                measured,
+                protocol="constant",
+                fit_split=split_name(fit, measured),
+                seeds=(),
+                options={"class": names[winner]},
+                **kept,
+            )
+        )
+    return results
+
+
+def _ready(source: Tensor, target: Tensor, what: str, config: ObjectsConfig) -> tuple[Tensor, Tensor, bool]:
+    """The vectors as they are compared; colour and place are left as they are."""
+    if what == PLACE or config.whiten is None or len(source) < 2:
+        return source, target, what != PLACE and config.spherical
+    basis = fit_pca(source, min(config.whiten, source.shape[1]))
+    placed = [(vectors - basis.mean) @ basis.components.T for vectors in (source, target)]
+    deviation = placed[0].std(0, correction=0)
+    kept = deviation > 1e-6 * deviation.max()  # fewer objects than dimensions leave some without any
+    return placed[0][:, kept] / deviation[kept], placed[1][:, kept] / deviation[kept], False
+
+
+def _cluster(
+    source: ObjectTable,
+    target: ObjectTable,
+    split: str,
+    what: str,
+    measured: LabelledImages,
+    config: ObjectsConfig,
+    k: Sequence[int] | None,
+    seeds: Sequence[int],
+    own: dict[str, Any],
+    options: dict[str, Any],
+) -> list[EvalResult]:
+    classes = len(measured.class_names)
+    fit, vectors, spherical = _ready(source.vectors[what], target.vectors[what], what, config)
+    ks = k or (classes, *(n for n in OVERCLUSTERING if n > classes and n - 1 <= len(fit)))
+    results = []
+    for count in dict.fromkeys(ks):
+        tables = [object_counts(fit, vectors, target, count, seed, spherical) for seed in seeds]
+        rules: tuple[Matching, ...] = ("hungarian", "majority")
+        rules = rules if count == classes else rules[::-1]
+        matched = {rule: [name_object_clusters(table, rule) for table in tables] for rule in rules}
+        other = [metrics_of(confusion) for confusion in matched[rules[1]]]
+        results.append(
+            result_of(
+                matched[rules[0]],
+                target.tally,
+                measured,
+                protocol="objects",
+                fit_split=split,
+                seeds=tuple(seeds),
+                options={**options, "matched_on": measured.split},
+                matching=rules[0],
+                k=count,
+                further=summary(other, f"{rules[1]}_"),
+                counts=_object_figures(source, target) | {"unassigned": int(matched[rules[0]][0][:, classes:].sum())},
+                **own,
+            )
+        )
+    return results
+
+
+def _retrieve(
+    source: ObjectTable,
+    target: ObjectTable,
+    what: str,
+    fit: LabelledImages,
+    measured: LabelledImages,
+    config: ObjectsConfig,
+    own: dict[str, Any],
+    options: dict[str, Any],
+) -> EvalResult:
+    names = measured.class_names
+    kept = [0, *(i for i, name in enumerate(names) if i and (not config.classes or name in config.classes))]
+    labels = object_labels(source.pixels[:, kept])
+    if not (labels >= 0).any():
+        raise ConfigError(
+            f"no object of {fit.split} has a labelled pixel of these classes; there is nothing to retrieve"
+        )
+    neighbours, vectors, _ = _ready(source.vectors[what], target.vectors[what], what, config)
+    chosen = retrieve(neighbours[torch.from_numpy(labels >= 0)], labels[labels >= 0], vectors, config.neighbours)
+    confusion = np.zeros((len(kept), len(kept)), np.int64)
+    confusion[:, 0] += target.background[kept]
+    np.add.at(confusion.T, chosen, target.pixels[:, kept])
+    # The tally's pixels of classes that are left out are void.
+    left_out = target.tally.pixels - int(confusion.sum())
+    tally = replace(target.tally, pixels=int(confusion.sum()), void=target.tally.void + left_out)
+    return result_of(
+        [confusion],
+        tally,
+        replace(measured, class_names=tuple(names[index] for index in kept)),
+        protocol="retrieval",
+        fit_split=split_name(fit, measured),
+        seeds=(),
+        options=options,
+        counts={**_object_figures(source, target), "candidates": int((labels >= 0).sum())},
+        **own,
+    )
+
+
+def _object_figures(source: ObjectTable, target: ObjectTable) -> dict[str, int]:
+    return {
+        "fit_images": source.tally.images,
+        "fit_objects": len(source.pixels),
+        "objects": len(target.pixels),
+        "without_object": target.without,
+    }

@@ -1,0 +1,71 @@
+"""The `prototypes` protocol: a method's own prototypes are the classifier, and each is named by the labels.
+
+Nothing is fitted: every labelled pixel gets the prototype that is nearest by cosine (cosines are resized bilinearly to
+the label's size, then the largest wins), and prototypes are named by the measured split's labels as clusters are. With
+at most as many prototypes as classes each has a class of its own (Hungarian), with more the majority vote names them.
+The figure under the other rule is recorded too.
+
+Source: Wen et al., "Self-supervised visual representation learning with semantic grouping" (SlotCon), NeurIPS 2022,
+sections 4.4 and A.3: K = 27 = classes, images at 320 px. The paper scores labels at 320 px; ours keep their size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from selfseg.errors import ConfigError
+from selfseg.evaluation.measure.features import Extractor
+from selfseg.evaluation.measure.passes import AffineHead
+from selfseg.evaluation.protocols.clusters import ClustersConfig, Matching
+
+VERSION = 2  # 1: equal totals of a Hungarian matching might name a class without a pixel
+
+
+@dataclass(frozen=True)
+class PrototypesConfig:
+    """How prototypes are applied. How they are named is `ClustersConfig`'s `matching` and `maximise`.
+
+    Attributes:
+        resolution: short side in px that images are resized to; the paper's 320. None = the embedder's own. A
+            resolution that is asked for all protocols takes its place.
+    """
+
+    resolution: int | None = 320
+
+    def __post_init__(self) -> None:
+        if self.resolution is not None and self.resolution < 32:
+            raise ConfigError(f"prototypes need images of at least 32 px, not resolution={self.resolution}")
+
+
+def prototype_head(extractor: Extractor) -> AffineHead:
+    """The prototypes of an extractor as a head with K outputs.
+
+    Args:
+        extractor: one that has prototypes.
+
+    Returns:
+        A head whose scores are the cosines: the extractor's vectors have unit length, and so have the head's.
+
+    Raises:
+        ConfigError: if it has none, or its vectors are not of unit length.
+    """
+    prototypes = extractor.prototypes
+    if prototypes is None or prototypes.ndim != 2 or len(prototypes) == 0:
+        found = None if prototypes is None else tuple(prototypes.shape)
+        raise ConfigError(f"{extractor.name} has no (K, D) prototypes ({found}); measure it by other protocols")
+    if not extractor.normalised:
+        raise ConfigError(f"{extractor.name} gives vectors of any length, prototypes need unit vectors; normalise them")
+    return AffineHead(F.normalize(prototypes.float(), dim=1), torch.zeros(len(prototypes)))
+
+
+def matching_for(prototypes: int, classes: int, config: ClustersConfig) -> Matching:
+    """The rule that a result's main metrics are by.
+
+    Example:
+        >>> matching_for(27, 27, ClustersConfig()), matching_for(256, 27, ClustersConfig())
+        ('hungarian', 'majority')
+    """
+    return config.matching or ("hungarian" if prototypes <= classes else "majority")

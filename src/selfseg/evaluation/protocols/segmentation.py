@@ -1,0 +1,244 @@
+"""Semantic segmentation learned from labelled images: what transfer and the few-label curve share.
+
+Random crops of labelled images, cross entropy at the crop's size, and mIoU on whole images.
+
+Letters: B images, H W pixels, S side of a crop, C classes, h w cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from selfseg.data.labelled.catalog import VOID, LabelledImages, check_same_classes, open_labelled
+from selfseg.data.loader import Key, StepSampler, iterate, make_loader
+from selfseg.data.reading.images import resize_short_side
+from selfseg.errors import ConfigError
+from selfseg.evaluation.measure.features import Extractor
+from selfseg.evaluation.measure.passes import AffineHead, count
+from selfseg.evaluation.measure.reading import Progress, Tally
+from selfseg.fitting.supervised import FineTuningConfig, fine_tune
+from selfseg.types import IMAGENET_MEAN
+
+Image = NDArray[np.uint8]
+
+_MEAN = tuple(round(255 * value) for value in IMAGENET_MEAN)
+
+
+@dataclass(frozen=True)
+class SegmentationConfig(FineTuningConfig):
+    """How a segmenter is fine-tuned.
+
+    Attributes:
+        crop: side of the square training crops in px.
+        short_side: to which images are resized before they are scaled, and at which they are measured; None = as they
+            are.
+        scale: range of the random scaling.
+    """
+
+    crop: int = 513
+    short_side: int | None = 513
+    scale: tuple[float, float] = (0.5, 2.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop < 1:
+            raise ConfigError(f"crop must be at least 1, not {self.crop}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"scale must be a range of factors above 0, not {self.scale}")
+        if self.short_side is not None and self.short_side < 1:
+            raise ConfigError(f"short_side must be at least 1 px, not {self.short_side}")
+
+
+class Segmenter(nn.Module):
+    """A network with a 1x1 classifier as its last layer.
+
+    Args:
+        width: channels of `features`.
+        classes: C.
+
+    Attributes:
+        classifier: the last layer; its weights begin as a normal distribution of deviation 0.01, its bias at 0.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(width, classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(cast(Tensor, self.classifier.bias))
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 1] to what the classifier sees, (B, width, h, w)."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 1] to logits (B, C, h, w)."""
+        logits: Tensor = self.classifier(self.features(image))
+        return logits
+
+
+def random_crop(
+    image: Image, label: Image, config: SegmentationConfig, rng: np.random.Generator
+) -> tuple[Image, Image]:
+    """A scaled, cropped and flipped training example.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label: (H, W) uint8.
+        config: `short_side`, `scale`, `crop`.
+        rng: all chance.
+
+    Returns:
+        (crop, crop, 3) uint8 and (crop, crop) uint8; what lies outside of the image has ImageNet's mean colour and the
+        label 255.
+    """
+    factor, side = rng.uniform(*config.scale), config.crop
+    if config.short_side is not None:
+        factor *= config.short_side / min(label.shape)
+    height, width = (max(1, round(length * factor)) for length in label.shape)
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    top = int(rng.integers(max(height - side, 0) + 1))
+    left = int(rng.integers(max(width - side, 0) + 1))
+    image, label = image[top : top + side, left : left + side], label[top : top + side, left : left + side]
+    if rng.random() < 0.5:
+        image, label = image[:, ::-1], label[:, ::-1]
+    height, width = label.shape
+    whole_image = np.full((side, side, 3), _MEAN, np.uint8)
+    whole_label = np.full((side, side), VOID, np.uint8)
+    whole_image[:height, :width], whole_label[:height, :width] = image, label
+    return whole_image, whole_label
+
+
+class CropDataset(Dataset[tuple[Image, Image]]):
+    """A random crop of each labelled image, a pure function of (seed, epoch, index)."""
+
+    def __init__(self, data: LabelledImages, config: SegmentationConfig) -> None:
+        self.data = data
+        self.config = config
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Key) -> tuple[Image, Image]:
+        """The example of `key`, (epoch, index); raises BadImage or LabelError for a pair that can't be read."""
+        rng = np.random.Generator(np.random.PCG64([self.config.seed, *key]))
+        return random_crop(self.data.images.read(key[1]), self.data.read_label(key[1]), self.config, rng)
+
+
+def collate_crops(samples: Sequence[tuple[Image, Image]]) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, S, S) uint8 in channels-last memory, and labels (B, S, S) uint8."""
+    images = torch.from_numpy(np.stack([image for image, _ in samples])).permute(0, 3, 1, 2)
+    return images, torch.from_numpy(np.stack([label for _, label in samples]))
+
+
+def segmentation_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Cross entropy of the labelled pixels, their logits interpolated bilinearly; 0 if there is none."""
+    device = next(model.parameters()).device
+    image, label = (tensor.to(device, non_blocking=True) for tensor in batch)
+    logits = F.interpolate(model(image.float() / 255).float(), label.shape[1:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits, label.long(), ignore_index=VOID, reduction="sum")
+    return total / (label != VOID).sum().clamp(min=1)
+
+
+def open_splits(data: Path | str, config: FineTuningConfig) -> tuple[LabelledImages, LabelledImages]:
+    """The split that is trained on and the one that is measured.
+
+    Raises:
+        DataError: as `open_labelled`.
+        ConfigError: if they have other classes.
+    """
+    fit, measured = open_labelled(data, config.fit_split), open_labelled(data, config.split)
+    check_same_classes(fit, measured)
+    return fit, measured
+
+
+def train_segmenter(
+    model: Segmenter,
+    fit: LabelledImages,
+    config: SegmentationConfig,
+    out: Path,
+    *,
+    device: torch.device,
+    workers: int,
+    checkpoint_every: int,
+    progress: bool,
+    groups: list[dict[str, Any]] | None = None,
+    what: str = "transfer",
+    keep_weights: bool = True,
+) -> None:
+    """Fine-tune a segmenter in OUT, or go on with it.
+
+    Args:
+        model: with the weights to start from; afterwards on the device, with those of the last iteration.
+        fit: what it learns from.
+        config: how.
+        out: the job's folder, see `selfseg.fitting.supervised`.
+        device: where.
+        workers: processes that read and crop.
+        checkpoint_every: iterations between checkpoints.
+        progress: show a progress bar.
+        groups: of parameters, see `fine_tune`.
+        what: what the progress bar says.
+        keep_weights: write OUT/weights.safetensors at the end.
+
+    Raises:
+        As `fine_tune`.
+    """
+    model.to(device).to(memory_format=torch.channels_last)
+
+    def batches(step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        sampler = StepSampler(len(fit), config.batch_size, step, config.steps, config.seed)
+        dataset = CropDataset(fit, config)
+        return iterate(make_loader(dataset, sampler, workers, device.type == "cuda", collate_fn=collate_crops))
+
+    fine_tune(model, config, segmentation_loss, batches, out, groups, checkpoint_every, progress, what, keep_weights)
+
+
+def count_segmenter(
+    model: Segmenter,
+    data: LabelledImages,
+    config: SegmentationConfig,
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.int64], Tally]:
+    """A trained segmenter on whole images.
+
+    Args:
+        model: on its device.
+        data: the split.
+        config: `short_side` and `precision`.
+        progress: called after each image.
+
+    Returns:
+        The confusion (C, C) int64, rows = truth, and what was met.
+
+    Raises:
+        DataError: as `selfseg.evaluation.measure.reading.embeddings`.
+    """
+    device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def extract(image: Image) -> Tensor:
+        if config.short_side is not None:
+            image = resize_short_side(image, config.short_side)
+        pixels = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
+            features = model.features(pixels.contiguous(memory_format=torch.channels_last))
+        return features[0].float()
+
+    model.eval()
+    # The classifier is affine, so that its logits, and not the features, are interpolated, in bands of little memory.
+    weight, bias = model.classifier.weight.detach(), cast(Tensor, model.classifier.bias).detach()
+    head = AffineHead(weight.flatten(1).float(), bias.float())
+    (counts,), tally = count(Extractor("segmenter", extract), data, [head], progress)
+    return counts.T, tally

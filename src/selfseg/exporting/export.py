@@ -1,0 +1,206 @@
+"""A run's network in the files that other projects load; nothing is written that was not read back and compared."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from selfseg.collection.clusters import embedder_hash, load_prototypes
+from selfseg.collection.inference import load
+from selfseg.errors import ConfigError, RunError
+from selfseg.evaluation.measure.results import recipe_hash
+from selfseg.exporting.cards import card, facts, loading
+from selfseg.exporting.onnx_graph import evaluate_graph, require_onnx, trace
+from selfseg.exporting.targets import TARGETS, Target
+from selfseg.models.backbones import read_weights
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.storage.files import storage_errors, write_atomically, write_text
+
+SUFFIX = {
+    "timm": ".safetensors",
+    "torchvision": ".safetensors",
+    "detectron2": ".pth",
+    "mmseg": ".pth",
+    "onnx": ".onnx",
+    "safetensors": "",
+}
+"""Every format and how its file ends; "" is a folder."""
+
+TOLERANCE = 1e-5  # of the largest feature
+_PROTOTYPES = "prototypes.safetensors"
+_FOLDER = {"weights.safetensors", "embedder.json", "README.md", _PROTOTYPES}
+
+
+def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
+    """Write what a run has learned for another project, and check the file by loading it as that project does.
+
+    The last stage's features of a drawn image (for "safetensors" and "onnx" the embedding) must be the run's up to
+    1e-5 of the largest of them; otherwise nothing is left behind. Beside the file lies its card (FILE.md, or README.md
+    in the folder): what it is and the lines that load it.
+
+    Args:
+        run: the trained run.
+        format: "timm", "torchvision" (safetensors with the names that `load_state_dict(strict=True)` takes),
+            "detectron2", "mmseg" (.pth), all four of the backbone alone; "safetensors" (a folder with the whole
+            embedder) or "onnx" (the whole embedder as a graph).
+        out: the file, which ends as the format wants, or the folder for "safetensors"; RUN/export/NAME if None. A file
+            is replaced, and a folder that holds an export.
+
+    Returns:
+        The file or folder.
+
+    Raises:
+        RunError: if there is no such run, it has no embedder yet, or the file gives other features than the run.
+        ConfigError: if there is no such format, it can't hold this backbone, or `out` can't be that file.
+        MissingExtra: if "onnx" is asked for and not installed.
+        StorageError: if it can't be written.
+    """
+    if format not in SUFFIX:
+        raise ConfigError(f"no format {format!r}; there are {', '.join(SUFFIX)}")
+    run = Path(run)
+    embedder = load(run, "cpu")
+    if format == "onnx":
+        require_onnx()
+    path = _place(run, format, embedder, None if out is None else Path(out))
+    stride = cast(Any, embedder.backbone.feature_info).reduction()[-1]
+    about = facts(format, embedder.config, stride, recipe_hash(run), embedder_hash(run))
+    with torch.no_grad():
+        if format == "safetensors":
+            _write_folder(path, embedder, about, run)
+            return path
+        target = None
+        if format == "onnx":
+            _write_graph(path, embedder, about)
+        else:
+            target = TARGETS[format](embedder.backbone, embedder.config)
+            _write_backbone(path, format, target, about)
+    lines = loading(format, path.name, _config(embedder), target)
+    write_text(card_of(path), card(path.name, about, lines, target.notes if target else ()))
+    return path
+
+
+def card_of(path: Path) -> Path:
+    """Where the card of an exported file or folder is."""
+    return path / "README.md" if path.is_dir() else path.with_name(path.name + ".md")
+
+
+def _config(embedder: Embedder) -> EmbedderConfig:
+    """With the dimension that it has: without a decoder it is the last stage's."""
+    return replace(embedder.config, dim=embedder.dim)
+
+
+def _place(run: Path, format: str, embedder: Embedder, out: Path | None) -> Path:
+    suffix = SUFFIX[format]
+    if out is None:
+        stem = "embedder" if format in ("safetensors", "onnx") else f"{embedder.config.backbone}_{format}"
+        return run / "export" / (re.sub(r"[^\w.-]+", "-", stem) + suffix)
+    if suffix:
+        if out.is_dir():
+            raise ConfigError(f"{out} is a folder; give the file to write, e.g. --out {out / f'backbone{suffix}'}")
+        if out.suffix != suffix:
+            raise ConfigError(f"a file for {format} ends in {suffix}; give e.g. --out {out.with_suffix(suffix)}")
+        return out
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; the format safetensors writes a folder: give another --out")
+    there = {each.name for each in out.iterdir()} if out.is_dir() else set()
+    if there and not ("README.md" in there and there <= _FOLDER):  # the second: a run's own embedder has no card
+        raise ConfigError(f"{out} holds something else than an export; give a new folder")
+    return out
+
+
+def _draw(size: tuple[int, int], images: int = 1) -> Tensor:
+    """(images, 3, H, W) in [0, 1], always the same."""
+    return torch.rand(images, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def _compare(path: Path, found: Tensor, expected: Tensor) -> None:
+    same = found.shape == expected.shape
+    scale = float(expected.abs().max())
+    worst = float((found - expected).abs().max()) if same else float("nan")
+    if not worst <= TOLERANCE * scale:  # also if one of them is not a number
+        raise RunError(
+            f"{path} was not written: loaded again, it gives other features than the run (largest difference "
+            f"{worst:.3g} of {scale:.3g}, shapes {tuple(found.shape)} and {tuple(expected.shape)})"
+        )
+
+
+def _write_backbone(path: Path, format: str, target: Target, about: Mapping[str, str]) -> None:
+    extra = {"untrained": " ".join(target.untrained), "notes": " ".join(target.notes), "network": target.call}
+    header = {**about, **{key: value for key, value in extra.items() if value}}
+    image = (_draw(target.image_size) - 0.5) * 4  # about the range of a normalised image
+
+    def write(temporary: Path) -> None:
+        if SUFFIX[format] == ".safetensors":
+            save_file(target.weights, temporary, metadata=header)
+            read = load_file(temporary)
+        else:
+            content: dict[str, object] = {"meta": header}
+            if format == "detectron2":
+                content |= {"model": target.weights, "__author__": "selfseg", "matching_heuristics": True}
+            else:
+                content["state_dict"] = target.weights
+            # Through memory: on a full disk torch raises a RuntimeError, which could not be told from a mistake.
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            with buffer.getbuffer() as view:  # given back after an error too: Python 3.12.1 crashes on collecting one
+                temporary.write_bytes(view)
+            read = read_weights(temporary)
+        _compare(path, target.last_stage(read, image), target.expected(image))
+
+    write_atomically(path, write)
+
+
+def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str]) -> None:
+    other = (96, 64) if embedder.config.decoder == "deeplabv3plus" else (75, 53)  # that decoder wants even division
+
+    def write(temporary: Path) -> None:
+        trace(embedder, _draw((64, 96)), about, temporary)
+        for image in (_draw((64, 96)), _draw(other, images=2)):
+            _compare(path, evaluate_graph(embedder, temporary, image), embedder(image))
+
+    write_atomically(path, write)
+
+
+def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> None:
+    """The whole embedder as `Embedder.save` writes it, the method's prototypes if it has any, and a card."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
+        old = temporary.with_name(temporary.name + "-old")
+        try:
+            embedder.save(temporary)
+            weights = temporary / "weights.safetensors"
+            save_file(load_file(weights), weights, metadata=dict(about))  # the same with a header
+            notes = []
+            if (run / "embedder" / _PROTOTYPES).is_file():
+                save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
+                notes = [f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row."]
+            lines = loading("safetensors", path.name, _config(embedder))
+            write_text(temporary / "README.md", card(path.name, about, lines, notes))
+            image = _draw((64, 96))
+            _compare(path, Embedder.load(temporary)(image), embedder(image))
+            temporary.chmod(0o755)
+            for file in temporary.iterdir():
+                file.chmod(0o644)
+            if path.exists():
+                os.rename(path, old)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                if old.exists():
+                    os.rename(old, path)
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,105 @@
+"""What every long job needs: it shows and logs how far it is, and a signal stops it where its state can be saved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from selfseg.storage.files import read_steps, storage_errors, write_text
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """While inside, SIGINT and SIGTERM set the event; a second one acts as usual.
+
+    Outside of the main thread, where signals can't be handled, the event is never set.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    owner = os.getpid()
+
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() != owner:
+            return
+        event.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class ProgressBar:
+    """Step, loss, rate, remaining time, and the share of time that training waited for data."""
+
+    def __init__(self, total: int, done: int, enabled: bool, what: str = "train") -> None:
+        self._progress = Progress(
+            TextColumn(f"[bold]{what}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[told]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not enabled,
+        )
+        self._task = self._progress.add_task(what, total=total, completed=done, told="first steps")
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, step: int, loss: float, rate: float, wait: float) -> None:
+        """Show the steps done, the loss, images a second, and the share of time spent waiting for data."""
+        told = f"loss {loss:.3f}  {rate:.1f} img/s  data {wait:.0%}"
+        self._progress.update(self._task, completed=step, told=told)
+
+
+class StepLog:
+    """A log of one JSON object per line; a job that goes on drops the lines after its checkpoint.
+
+    Args:
+        path: the file.
+        step: the step that the job goes on from.
+
+    Raises:
+        StorageError: here and in `write`, if the disk is full.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        if path.exists():
+            kept = [line for line in read_steps(path) if line["step"] <= step]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: Mapping[str, float]) -> None:
+        """Append one line with its "step"; every value is a number."""
+        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(line)) + "\n")
+
+
+def step_seed(*key: int) -> int:
+    """The seed of whatever draws at random inside a network in a step, a function of (seed, step, rank)."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest())

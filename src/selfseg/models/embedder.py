@@ -1,0 +1,317 @@
+"""The product: an image to a dense embedding, one vector per pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from selfseg.errors import CheckpointError, ConfigError
+from selfseg.models.backbones import cell_centres, make_backbone
+from selfseg.models.decoders import Projector, make_decoder, move_cells
+from selfseg.storage.files import read_json, write_atomically, write_json
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """What an embedder is made of.
+
+    Attributes:
+        backbone: timm name of a CNN or ViT.
+        output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's
+            is its patch size, whatever is given.
+        decoder: "fpn" (ViCE low-res), "deeplabv3" (MaskContrast), "deeplabv3plus" (ViCE high-res), "linear",
+            "projector" (SlotCon), or "none": the backbone's last stage, whose channels are then D.
+        hidden: channels inside of the projector.
+        dim: D, the length of a pixel's vector.
+        centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
+            (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
+            papers have none and begin from ImageNet weights.
+        aligned: each stage is moved by a part of a cell to where its cells should look (`cell_centres`), so that
+            embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
+        resolution: short side in px that images are resized to before they are embedded; None = as they are.
+        saliency: a second linear head beside the decoder's last one, which tells foreground from background.
+    """
+
+    backbone: str = "resnet18"
+    output_stride: Literal[8, 16, 32] = 8
+    decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "none"] = "fpn"
+    hidden: int = 4096
+    dim: int = 128
+    centred: bool = False
+    aligned: bool = False
+    resolution: int | None = 320
+    saliency: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.resolution is not None and self.resolution < 32:
+            raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
+
+
+class Embedder(nn.Module):
+    """An image to a dense embedding; a plain module that owns its normalisation.
+
+    Attributes:
+        config: what it is made of.
+        dim: D, the length of a pixel's vector.
+        stride: pixels of the input per embedding cell.
+        normalised: True: every pixel's vector has unit length.
+        resolution: short side in px that `embed` resizes to, or None.
+
+    Example:
+        >>> embedder = Embedder(EmbedderConfig(dim=8, output_stride=32)).eval()
+        >>> embedder(torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 8, 16, 24])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.resolution = config.resolution
+        self.normalised = True
+        self.backbone = make_backbone(config.backbone, config.output_stride)
+        info = cast(Any, self.backbone.feature_info)
+        channels, strides = list(info.channels()), list(info.reduction())
+        if config.decoder == "deeplabv3plus" and strides[-4:][0] != 4:
+            raise ConfigError(
+                f"the decoder deeplabv3plus needs stages of stride 4 and more, {config.backbone} has "
+                f"{', '.join(map(str, strides))}; choose a ResNet, or the decoder linear or projector"
+            )
+        centres = cell_centres(self.backbone) if config.aligned else {}
+        # Of each stage, how far in cells the middle of a cell is from where the cell looks.
+        self.shifts = [0.5 - centres.get(stride, stride / 2) / stride for stride in strides]
+        self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride, config.hidden)
+        self.dim: int = channels[-1] if config.decoder == "none" else config.dim
+        self.centre = nn.BatchNorm2d(self.dim, affine=False) if config.centred else nn.Identity()
+        self.stride: int = strides[max(len(strides) - 4, 0) if config.decoder in ("fpn", "deeplabv3plus") else -1]
+        self.saliency_head = nn.Conv2d(self.decoder.channels, 1, 1) if config.saliency else None
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the heads share: the decoder before its last linear map.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, C, h, w) float with h = ceil(H / stride) and C = `decoder.channels`.
+        """
+        return self.decoder.features(self._stages(image))
+
+    def raw(self, image: Tensor) -> Tensor:
+        """The embedding before it is normalised.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, D, h, w) float with h = ceil(H / stride).
+        """
+        return self.raw_views([image])[0]
+
+    def raw_views(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """`raw` of several views, one after the other for every BatchNorm; a projector's products are one for all.
+
+        Args:
+            views: (B, 3, H, W) float each, RGB in [0, 1].
+
+        Returns:
+            (B, D, h, w) float each.
+        """
+        stages = [self._stages(image) for image in views]
+        if isinstance(self.decoder, Projector):
+            decoded = self.decoder.views(stages)
+        else:
+            decoded = [self.decoder(each) for each in stages]
+        return [self.centre(each) for each in decoded]
+
+    def raw_and_saliency(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Both heads in one pass: `raw` (B, D, h, w), and `saliency` (B, h, w).
+
+        Raises:
+            ConfigError: if this embedder has no saliency head.
+        """
+        features = self.features(image)
+        return self.centre(self.decoder.project(features)), self._saliency(features)
+
+    def saliency(self, image: Tensor) -> Tensor:
+        """How sure the network is that there is foreground.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, h, w) float logits: above 0 where foreground is the likelier.
+
+        Raises:
+            ConfigError: if this embedder has no saliency head.
+        """
+        return self._saliency(self.features(image))
+
+    def _stages(self, image: Tensor) -> list[Tensor]:
+        image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
+        maps = self.backbone((image - self.mean) / self.std)
+        return [move_cells(each, shift) for each, shift in zip(maps, self.shifts, strict=True)]
+
+    def _saliency(self, features: Tensor) -> Tensor:
+        if self.saliency_head is None:
+            raise ConfigError("this embedder has no saliency head: train it with EmbedderConfig(saliency=True)")
+        logits: Tensor = self.saliency_head(features)
+        return logits.squeeze(1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The embedding.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, D, h, w) float32, unit length over D.
+        """
+        return F.normalize(self.raw(image).float(), dim=1)
+
+    @torch.no_grad()  # not inference_mode: what comes out may be used to train a layer on top
+    def embed(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """Embed one image of any size.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, a PIL image, or a file. Resized so that its short side is `resolution`.
+
+        Returns:
+            (D, h, w) float32 on the CPU, unit length over D.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8.
+        """
+        return self._on(self, image)
+
+    @torch.no_grad()
+    def foreground(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """Where one image of any size shows foreground, by the saliency head.
+
+        Args:
+            image: as of `embed`.
+
+        Returns:
+            (h, w) float32 probabilities on the CPU, on the grid of `embed`.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8, or this embedder has no saliency head.
+        """
+        return self._on(self.saliency, image).float().sigmoid()
+
+    def prepare(self, image: NDArray[np.uint8] | str | Path | Any) -> NDArray[np.uint8]:
+        """One image as `embed` looks at it.
+
+        Args:
+            image: as of `embed`.
+
+        Returns:
+            (H, W, 3) uint8 RGB, its short side `resolution`.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8.
+        """
+        # Here because the network itself must not need the readers.
+        from selfseg.data.reading.images import read_image, resize_short_side
+
+        if isinstance(image, str | Path):
+            pixels = read_image(Path(image))
+        else:
+            if hasattr(image, "convert"):
+                image = image.convert("RGB")
+            pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ConfigError(f"an image must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
+        if self.resolution is not None:
+            pixels = resize_short_side(pixels, self.resolution)
+        return np.ascontiguousarray(pixels)
+
+    @torch.no_grad()
+    def embed_prepared(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Embed images that `prepare` gave, in one pass.
+
+        Args:
+            images: B of them, (H, W, 3) uint8 RGB of one size.
+
+        Returns:
+            (B, D, h, w) float32 on the embedder's device, unit length over D. On a GPU it may still be at work.
+        """
+        return self._evaluate(self, images)
+
+    def _on(self, function: Callable[[Tensor], Tensor], image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
+        """What a function of a batch gives for one image, in eval mode; on the CPU, without the batch."""
+        return self._evaluate(function, [self.prepare(image)])[0].cpu()
+
+    def _evaluate(self, function: Callable[[Tensor], Tensor], images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """What a function of a batch in [0, 1] gives for prepared images, in eval mode."""
+        if self.mean.is_cuda:
+            pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+            np.stack(images, out=pinned.numpy())
+            # From pinned memory: it is not waited for.
+            batch = pinned.to(self.mean.device, non_blocking=True).permute(0, 3, 1, 2)
+        elif len(images) == 1:
+            # Its first stride is 3 and not 3 H W, which convolutions notice: the last bits are not a larger batch's.
+            batch = torch.from_numpy(images[0]).permute(2, 0, 1)[None].to(self.mean.device)
+        else:
+            batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.mean.device)
+        training = self.training
+        self.eval()
+        try:
+            return function(batch.float() / 255)
+        finally:
+            self.train(training)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `weights.safetensors` and `embedder.json` into a folder, each atomically."""
+        folder = Path(folder)
+        weights = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        write_atomically(folder / "weights.safetensors", lambda path: save_file(weights, path))
+        write_json(folder / "embedder.json", {"format": FORMAT, **asdict(self.config)})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Embedder:
+        """Read what `save` wrote; in eval mode, on the CPU.
+
+        Raises:
+            CheckpointError: if the folder holds no embedder, or another format's.
+        """
+        folder = Path(folder)
+        try:
+            values = read_json(folder / "embedder.json")
+            weights = load_file(folder / "weights.safetensors")
+        except Exception as error:  # missing, damaged, foreign: the user needs one sentence
+            raise CheckpointError(
+                f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
+            ) from error
+        known = {field.name for field in fields(EmbedderConfig)}
+        # A setting that a file does not know yet has its default, which is what the file was made with.
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
+            raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
+        try:
+            embedder = cls(EmbedderConfig(**values))
+            embedder.load_state_dict(weights)
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
+        return embedder.eval()

@@ -1,0 +1,92 @@
+"""`selfseg.ops.kernels.crf_cpu` in torch operations, for devices other than a CPU: the same lattice, the same sums.
+
+Letters: N pixels, C classes, M lattice vertices. Every weighted sum is an `embedding_bag`, which gathers and adds in a
+fixed order, so that the same input gives the same output on a GPU too (scattered additions would not).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.ops.kernels.crf_lattice import FIELD, HALF, LOW, D
+
+
+def gaussian(values: Tensor, size: tuple[int, int], taps: NDArray[np.float64]) -> Tensor:
+    """Sums of (N, C) values of an image of `size` (H, W), weighted by `taps` (2 r + 1) along y and along x."""
+    down, across = (_band(length, tuple(taps), values.device) for length in size)
+    rows = (down @ values.view(size[0], -1)).view(*size, -1)  # (H, W, C)
+    return (across @ rows).view_as(values)
+
+
+@lru_cache(maxsize=16)  # each round of mean field asks for the same, and making it takes longer than the product
+def _band(length: int, taps: tuple[float, ...], device: torch.device) -> Tensor:
+    """The taps as a matrix (length, length) float32."""
+    radius = len(taps) // 2
+    place = np.arange(length)[:, None] - np.arange(length) + radius
+    inside = (place >= 0) & (place <= 2 * radius)
+    return torch.from_numpy(np.where(inside, np.array(taps)[place.clip(0, 2 * radius)], 0)).float().to(device)
+
+
+class Lattice:
+    """A Gaussian of deviation 1 between points, as a function of values (N, C) to sums (N, C)."""
+
+    def __init__(self, points: Tensor) -> None:
+        """Args: points (N, 5) float32 in the lattice's space."""
+        keys, self.share = _simplices(points)
+        found, self.vertex = torch.unique(keys, return_inverse=True)  # (M), (N, 6)
+        self.count = len(found)
+        # For each vertex the pixels that touch it, one after the other.
+        order = torch.argsort(self.vertex.flatten(), stable=True)
+        self.pixel, self.weight = order // (D + 1), self.share.flatten()[order]
+        touches = torch.bincount(self.vertex.flatten(), minlength=self.count)
+        self.begins = touches.cumsum(0) - touches
+        self.neighbours = [self._along(found, axis) for axis in range(D + 1)]
+
+    def _along(self, keys: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        """The vertex before and after each along an axis; `count`, a row of zeros, if there is none."""
+        unit = 0 if axis == D else 1 << (LOW + FIELD * (D - 1 - axis))
+        every = sum(1 << (LOW + FIELD * i) for i in range(D))
+        # All coordinates fall by 1 and that of the axis rises by 5; remainder r becomes r - 1, and 0 becomes 5.
+        wanted = torch.where(keys & 7 > 0, keys + (unit - 1), keys + (unit - every + D))
+        place = torch.searchsorted(keys, wanted).clamp(max=self.count - 1)
+        there = keys[place] == wanted
+        after = torch.where(there, place, self.count)
+        before = torch.full_like(after, self.count)
+        before[place[there]] = torch.nonzero(there).flatten()
+        return before, after
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Blur (N, C) float32 values; see the class."""
+        lattice = F.embedding_bag(self.pixel, values, self.begins, mode="sum", per_sample_weights=self.weight)
+        lattice = F.pad(lattice, (0, 0, 0, 1))
+        for before, after in self.neighbours:
+            lattice[:-1] += 0.5 * (lattice[before] + lattice[after])
+        return F.embedding_bag(self.vertex, lattice, mode="sum", per_sample_weights=self.share)
+
+
+def _simplices(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The simplices of (N, 5) points (Adams et al., section 3.1): packed corners (N, 6) int64, barycentric weights."""
+    later = torch.cat([points.flip(1).cumsum(1).flip(1), torch.zeros_like(points[:, :1])], 1)  # sums from i on
+    lifted = later.clone()
+    lifted[:, 1:] -= torch.arange(1, D + 1, device=points.device) * points
+    nearest = torch.floor(lifted / (D + 1) + 0.5)
+    rest = lifted - (D + 1) * nearest
+    order = torch.argsort(rest, dim=1, descending=True, stable=True)
+    rank = torch.argsort(order, dim=1) + nearest.sum(1, keepdim=True).long()
+    turn = (rank < 0).long() - (rank > D).long()  # back to where coordinates add up to 0
+    rank, nearest, rest = rank + turn * (D + 1), nearest.long() + turn, rest - turn * (D + 1)
+
+    part = torch.zeros_like(rest).scatter_(1, rank, rest / (D + 1))  # by rank
+    ascending = part.flip(1)  # what corner k gains is the part of rank D - k; corner k + 1 loses it
+    share = ascending - torch.cat([torch.zeros_like(part[:, :1]), ascending[:, :-1]], 1)
+    share[:, 0] += 1 - ascending[:, -1]
+    corner = torch.arange(D + 1, device=rank.device)[:, None]
+    up = nearest[:, None, :D] - (rank[:, None, :D] > D - corner).long() + HALF  # (N, 6, 5)
+    shift = LOW + FIELD * torch.arange(D - 1, -1, -1, device=rank.device)
+    return (up << shift).sum(2) + corner[:, 0], share

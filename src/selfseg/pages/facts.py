@@ -1,0 +1,79 @@
+"""What a report says in words beside its pictures: the facts of a run, and how to go on with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfseg.data.reading.images import ImageCollection
+
+
+def facts_of(
+    recipe: Mapping[str, Any], collection: ImageCollection | None, log: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """What the page's head says, as (name, value).
+
+    Args:
+        recipe: plain values of recipe.yaml; empty if it can't be read.
+        collection: the images learned from, if they can be found.
+        log: the lines of log.jsonl.
+    """
+    facts = []
+    if recipe:
+        facts.append(("recipe", str(recipe.get("name", "custom"))))
+    if collection is not None:
+        facts.append(("images", f"{len(collection):,}"))
+    if log:
+        last = log[-1]
+        progress = float(last.get("progress", 1.0))
+        facts.append(("steps", f"{last['step']:,}" + (f" ({progress:.0%} of the run)" if progress < 0.995 else "")))
+        if "epoch" in last:
+            facts.append(("epochs", f"{last['epoch']:.4g}"))
+        times = [float(line["time"]) for line in log if "time" in line]
+        gaps = [b - a for a, b in pairwise(times) if b > a]
+        if gaps:
+            # A pause between a stop and its resume is no training time.
+            usual = 10 * statistics.median(gaps)
+            seconds = sum(min(gap, usual) for gap in gaps) * len(times) / len(gaps)
+            facts.append(("training time", _duration(seconds)))
+        speeds = [float(line["images_per_second"]) for line in log if "images_per_second" in line]
+        if speeds:
+            facts.append(("images per second", f"{statistics.median(speeds):.3g}"))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    facts.append(("page made on", f"{platform.system()} {platform.machine()}, {device}"))
+    return facts
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def next_commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list[tuple[str, str]]:
+    """How to go on, as (what it does, command).
+
+    Args:
+        run: its folder.
+        recipe: plain values of recipe.yaml.
+        clustered: whether there are clusters.
+    """
+    images = str(recipe.get("images", "IMAGES"))
+    commands = [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {run} {images} -k 8 27")]
+    return [
+        *commands,
+        ("Segment images", f"selfseg segment {run} {images} --out {run}/segments"),
+        ("One vector per pixel, for your own code", f"selfseg embed {run} {images} --out {run}/embeddings"),
+        ("Measure on a labelled folder", f"selfseg evaluate {run} LABELLED"),
+        ("Another number of concepts", f"selfseg cluster {run} {images} -k 64"),
+        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {run} {images} --top 10"),
+        ("This page again", f"selfseg report {run}"),
+    ]

@@ -1,0 +1,404 @@
+"""One self-contained page that shows what a run has learned: RUN/report.html.
+
+The page loads nothing: pictures are data URIs, curves are SVG, style and script are inside. Letters: H W pixels, K
+clusters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from numpy.typing import NDArray
+from torch import Tensor
+
+import selfseg
+from selfseg.collection.clusters import Clusters, available_clusters, embedder_hash, load_clusters
+from selfseg.collection.inference import collect, load
+from selfseg.collection.streaming import embed_images
+from selfseg.data.labelled.catalog import find_images
+from selfseg.data.reading.images import ImageCollection, SkipLog, list_images
+from selfseg.drawing.charts import line_chart
+from selfseg.drawing.pictures import (
+    Picture,
+    fade_background,
+    fit_within,
+    hex_colour,
+    highlight,
+    overlay,
+    palette,
+    pca_picture,
+    stored_basis,
+)
+from selfseg.drawing.result_charts import Comparison, compare_results, few_label_curves
+from selfseg.errors import DataError, RunError, SelfsegError
+from selfseg.models.embedder import Embedder
+from selfseg.ops.pca import PcaBasis
+from selfseg.pages.concepts import read_concepts
+from selfseg.pages.facts import facts_of, next_commands
+from selfseg.pages.health import Verdict, judge, read_log
+from selfseg.pages.what_it_sees import Figure, figure, read_plan, region_figures, stored_figures, view_figures
+from selfseg.storage.files import read_json, write_text
+
+_BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
+_THUMBNAIL = 200  # longer side in pixels
+_THUMBNAIL_IMAGES = 150  # the most images that are embedded for thumbnails only
+_CARDS_WITH_THUMBNAILS = 48
+_CONCEPTS, _CONCEPT_PICTURES = 64, 5  # about 3 MB; concepts.html has all
+
+_CURVES = {
+    "loss": "loss",
+    "lr": "learning rate",
+    "loss_contrast": "loss of the contrast with objects",
+    "loss_saliency": "loss of the foreground",
+    "found": "pixels nearest to their own object",
+    "saliency_iou": "foreground: overlap with the masks",
+    "prototype_entropy": "use of the prototypes (1 = even)",
+    "effective_rank": "effective rank of the vectors",
+    "agreement": "views that agree on a prototype",
+    "assignment_entropy": "entropy of an assignment (1 = undecided)",
+    "active_slots": "slots that are active in a view",
+    "dead_prototypes": "share of prototypes that find nothing",
+    "centre_norm": "length of the centre",
+    "images_per_second": "images per second",
+}
+
+
+_SHARES = ("prototype_entropy", "agreement", "assignment_entropy", "found", "saliency_iou")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one image became: photograph, embedding, foreground if the run knows one, segments at each k."""
+
+    name: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One cluster: its colour, its share of the pixels and where it is seen best."""
+
+    cluster: int
+    colour: str
+    share: float
+    thumbnails: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image that was read and embedded: (H, W, 3) at the page's size, (D, h, w), and what stands out."""
+
+    name: str
+    image: Picture
+    embedding: Tensor
+    foreground: Tensor | None  # (h, w) of a run with a saliency head
+
+
+def report(
+    run: Path | str,
+    images: Path | str | Sequence[Path] | None = None,
+    count: int = 12,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Write RUN/report.html: what a run has learned, for somebody who would rather look than read logs.
+
+    Whatever the run has is shown: without clusters, results or an embedder their sections say how to get them.
+
+    Args:
+        run: the run's folder.
+        images: the images to show; those that the run learned from if None.
+        count: how many, evenly spread over the collection.
+        device: "auto", "cpu", "cuda", ...
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        RunError: if there is no run.
+        DataError: if `images` is given and holds none.
+        StorageError: if the disk is full.
+    """
+    run = Path(run)
+    notes: list[str] = []
+    try:
+        embedder = load(run, device)
+    except RunError as error:
+        if not (run / "recipe.yaml").is_file() and not (run / "log.jsonl").is_file():
+            raise
+        embedder, missing = None, str(error)
+        notes.append(missing)
+    recipe = _read_recipe(run)
+    collection = _find_images(recipe, images, notes)
+    shown = collection if images is not None or collection is None else _learned_from(run, collection)
+    log = read_log(run)
+    clusterings = _load_clusterings(run, notes)
+    samples: list[_Sample] = []
+    rows: tuple[Row, ...] = ()
+    panels: dict[int, tuple[Card, ...]] = {}
+    if embedder is not None and shown is not None:
+        columns = (3 if embedder.saliency_head is not None else 2) + len(clusterings)
+        samples = _read_samples(embedder, shown, count, columns, notes, progress)
+    if samples:
+        basis = stored_basis(run, embedder_hash(run), lambda: [sample.embedding for sample in samples])
+        rows = tuple(_row(sample, basis, clusterings) for sample in samples)
+    if embedder is not None:
+        panels = _panels(embedder, collection, clusterings, progress)
+    regions, views = _training_figures(run, recipe, collection, samples)
+    context = {
+        "title": run.resolve().name,
+        "facts": facts_of(recipe, shown, log),
+        "notes": notes,
+        "verdicts": judge(log, [s.embedding for s in samples], {c.k: c.share for c in clusterings}),
+        "headline": _headline,
+        "rows": rows,
+        "columns": len(rows[0].figures) if rows else 0,
+        "foreground": embedder is not None and embedder.saliency_head is not None,
+        "panels": panels,
+        "concepts": read_concepts(run, _CONCEPTS, _CONCEPT_PICTURES, notes),
+        "regions": regions,
+        "views": views,
+        "charts": _charts(log),
+        "comparisons": _comparisons(run, notes),
+        "few_labels": _few_labels(run),
+        "skipped": _skipped(run),
+        "recipe": (run / "recipe.yaml").read_text(encoding="utf-8") if recipe else "",
+        "commands": next_commands(run, recipe, bool(clusterings)),
+        "version": selfseg.__version__,
+        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    }
+    environment = Environment(loader=PackageLoader("selfseg.pages"), autoescape=True, trim_blocks=True)
+    page = environment.get_template("report.html.j2").render(context)
+    write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def _headline(verdicts: Sequence[Verdict]) -> tuple[str, str]:
+    """The verdicts in one word (level) and one sentence."""
+    if not verdicts:
+        return "none", "Nothing to judge yet."
+    level = verdicts[0].level
+    sentence = {
+        "ok": "Yes. Nothing here looks wrong.",
+        "warn": "Probably, with something to look at.",
+        "bad": "No. Something is wrong.",
+    }
+    if level == "ok" and not any(verdict.name in ("loss", "guessing") for verdict in verdicts):
+        return "none", "Too little was logged to say. Nothing here looks wrong."
+    return level, sentence[level]
+
+
+def _read_recipe(run: Path) -> dict[str, Any]:
+    """recipe.yaml as plain values; empty if there is none. The page must not know methods or the trainer."""
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _find_images(recipe: Mapping[str, Any], images: Any, notes: list[str]) -> ImageCollection | None:
+    if images is not None:
+        return collect(images)
+    if "images" not in recipe:
+        notes.append("No recipe says where the images are: give them with --images FOLDER to see them here.")
+        return None
+    try:
+        return find_images(recipe["images"])
+    except DataError as error:
+        notes.append(f"The run's images can't be shown: {error}")
+        return None
+
+
+def _learned_from(run: Path, collection: ImageCollection) -> ImageCollection:
+    """Those images of the run's folder that it learned from; all if nothing tells."""
+    try:
+        names = set(read_json(run / "images.json"))
+    except (OSError, ValueError, TypeError):
+        return collection
+    kept = [i for i, name in enumerate(collection.names) if name in names]
+    return collection.subset(kept) if kept else collection
+
+
+def _load_clusterings(run: Path, notes: list[str]) -> list[Clusters]:
+    found = []
+    for k in available_clusters(run):
+        try:
+            found.append(load_clusters(run, k))
+        except SelfsegError as error:
+            notes.append(str(error))
+    return found
+
+
+def _read_samples(
+    embedder: Embedder,
+    collection: ImageCollection,
+    count: int,
+    columns: int,
+    notes: list[str],
+    progress: bool,
+) -> list[_Sample]:
+    """Images evenly spread over the collection."""
+    chosen = sorted({int(i) for i in np.linspace(0, len(collection) - 1, min(count, len(collection))).round()})
+    longest = int(min(640, max(200, math.sqrt(_BUDGET / (0.7 * len(chosen) * columns)))))
+    log = SkipLog(None, len(chosen), limit=1.0)
+    samples = [
+        _Sample(
+            collection.names[i],
+            fit_within(image, longest),
+            embedding.cpu(),
+            embedder.foreground(seen) if embedder.saliency_head is not None else None,
+        )
+        for i, image, seen, embedding in embed_images(embedder, collection, chosen, log, "pictures", progress)
+    ]
+    if log.skipped:
+        notes.append(f"{len(log.skipped)} of the chosen images could not be read: {', '.join(log.skipped)}.")
+    return samples
+
+
+def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters]) -> Row:
+    size = (sample.image.shape[0], sample.image.shape[1])
+    figures = [
+        figure(sample.image, "photograph"),
+        figure(pca_picture(sample.embedding, basis, size), "embedding"),
+    ]
+    if sample.foreground is not None:
+        figures.append(figure(fade_background(sample.image, sample.foreground), "foreground"))
+    for clusters in clusterings:
+        ids = clusters.assign(sample.embedding, size)
+        figures.append(figure(overlay(sample.image, ids, palette(clusters.k)), f"k = {clusters.k}"))
+    return Row(sample.name, tuple(figures))
+
+
+def _panels(
+    embedder: Embedder, collection: ImageCollection | None, clusterings: Sequence[Clusters], progress: bool
+) -> dict[int, tuple[Card, ...]]:
+    """Per k the clusters with the photographs that show them best, the cluster lit up."""
+    each = 4 if sum(c.k for c in clusterings) <= 40 else 3
+    wanted = [
+        (clusters, c, name)
+        for rank in range(each)  # the best of every cluster first: the budget may end early
+        for clusters in clusterings
+        for c in range(min(clusters.k, _CARDS_WITH_THUMBNAILS))
+        for name in clusters.typical[c][rank : rank + 1]
+    ]
+    names = list(dict.fromkeys(name for _, _, name in wanted))[:_THUMBNAIL_IMAGES]
+    places = _places(names, collection, clusterings)
+    thumbnails: dict[str, tuple[Picture, Tensor]] = {}
+    if places:
+        gallery = ImageCollection(Path("."), tuple(places.values()), tuple(places))
+        log = SkipLog(None, len(gallery), limit=1.0)
+        for i, image, _, embedding in embed_images(embedder, gallery, range(len(gallery)), log, "clusters", progress):
+            thumbnails[gallery.names[i]] = (fit_within(image, _THUMBNAIL), embedding.half().cpu())
+    shown: dict[tuple[int, int], list[Figure]] = {}
+    segments: dict[tuple[int, str], NDArray[Any]] = {}
+    for clusters, c, name in wanted:
+        if name not in thumbnails:
+            continue
+        image, embedding = thumbnails[name]
+        if (clusters.k, name) not in segments:
+            ids = clusters.assign(embedding, (image.shape[0], image.shape[1]))
+            segments[clusters.k, name] = ids
+        mask = segments[clusters.k, name] == c
+        picture = highlight(image, mask, palette(clusters.k)[c])
+        shown.setdefault((clusters.k, c), []).append(figure(picture, name, quality=74))
+    return {
+        clusters.k: tuple(
+            Card(c, hex_colour(palette(clusters.k)[c]), clusters.share[c], tuple(shown.get((clusters.k, c), ())))
+            for c in range(clusters.k)
+        )
+        for clusters in clusterings
+    }
+
+
+def _places(
+    names: Sequence[str], collection: ImageCollection | None, clusterings: Sequence[Clusters]
+) -> dict[str, Path]:
+    """The files of images that a clustering names, as far as they are still there."""
+    known: dict[str, Path] = {}
+    for folder in {str(clusters.info["images"]) for clusters in clusterings}:
+        try:
+            listed = list_images(folder)
+        except DataError:
+            continue
+        known.update(zip(listed.names, listed.paths, strict=True))
+    if collection is not None:
+        known = {**dict(zip(collection.names, collection.paths, strict=True)), **known}
+    return {name: known[name] for name in names if name in known}
+
+
+def _training_figures(
+    run: Path, recipe: Mapping[str, Any], collection: ImageCollection | None, samples: Sequence[_Sample]
+) -> tuple[list[Figure], list[Figure]]:
+    """Regions and views as training drew them, else made here by the recipe's plan."""
+    regions, views = stored_figures(run, "superpixels*.png", 3), stored_figures(run, "views*.png", 3)
+    plan = read_plan(recipe)
+    if plan is not None and collection is not None:
+        names = [sample.name for sample in samples[:: max(1, len(samples) // 3)]][:3]
+        originals = [collection.read(collection.names.index(name)) for name in names]
+        regions = regions or region_figures(plan, names, originals)
+        views = views or view_figures(plan, names, originals)
+    return regions, views
+
+
+def _charts(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+    charts = []
+    for key, title in _CURVES.items():
+        lines = [line for line in log if isinstance(line.get(key), int | float)]
+        uniform = lines[-1].get("loss_uniform") if lines else None
+        svg = line_chart(
+            [float(line["step"]) for line in lines],
+            [float(line[key]) for line in lines],
+            title,
+            reference=(float(uniform), "a guess") if key == "loss" and uniform else None,
+            limits=(0.0, 1.0) if key in _SHARES else None,
+        )
+        if svg:
+            charts.append((title, Markup(svg)))  # made by us, of numbers
+    return charts
+
+
+def _comparisons(run: Path, notes: list[str]) -> list[Comparison]:
+    try:
+        return compare_results(run)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        notes.append(f"The results in {run / 'results'} can't be read: {error}")
+        return []
+
+
+def _few_labels(run: Path) -> list[tuple[str, Markup, str]]:
+    """Title, plot and fine print of each few-label curve."""
+    try:
+        return [(curve.title, Markup(curve.svg()), curve.fine_print) for curve in few_label_curves(run)]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []  # the comparisons have said so
+
+
+def _skipped(run: Path) -> dict[str, Any]:
+    """Skipped images: how many for which reason, and the first of them."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    path = run / "skipped.jsonl"
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                entries[entry["name"], entry["reason"]] = entry
+            except (ValueError, KeyError, TypeError):
+                continue
+    reasons = Counter(entry["reason"] for entry in entries.values())
+    return {"count": len(entries), "reasons": reasons.most_common(), "first": list(entries.values())[:200]}

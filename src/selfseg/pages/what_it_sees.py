@@ -1,0 +1,106 @@
+"""What a run trains on, as pictures: superpixels and views, as training stored them or made here by its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfseg.data.regions import NoRegions
+from selfseg.data.views.content_centred import ViewPlan
+from selfseg.data.views.plans import PLANS, REGIONS
+from selfseg.drawing.pictures import Picture, data_uri, draw_views, fit_within, outlines
+from selfseg.errors import BadImage, ConfigError
+from selfseg.types import Batch, View
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the page: its data URI, its caption, its size in pixels."""
+
+    uri: str
+    label: str
+    width: int
+    height: int
+
+
+def figure(picture: Picture, label: str, quality: int = 80) -> Figure:
+    """A picture with its caption."""
+    return Figure(data_uri(picture, quality), label, picture.shape[1], picture.shape[0])
+
+
+def stored_figures(run: Path, pattern: str, count: int) -> list[Figure]:
+    """The first pictures in RUN/pictures whose names match."""
+    found = []
+    for path in sorted((run / "pictures").glob(pattern))[:count]:
+        read = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if read is not None:
+            picture = np.asarray(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), np.uint8)
+            found.append(figure(fit_within(picture, 1200), path.stem))
+    return found
+
+
+def read_plan(recipe: Mapping[str, Any]) -> ViewPlan | None:
+    """The view plan of a recipe.yaml; None if it has none that is known here."""
+    try:
+        plan: ViewPlan = _build((recipe.get("method") or {}).get("views") or {}, PLANS)
+    except (KeyError, TypeError, ConfigError):  # a recipe of another version: the page goes without
+        return None
+    return plan
+
+
+def _build(values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
+    """The dataclass that a mapping of a recipe.yaml stands for; entries that it has no field for are passed over."""
+    cls = kinds[str(values["kind"])]
+    known = {field.name for field in fields(cls)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    given = {k: _build(v, REGIONS) if isinstance(v, Mapping) else v for k, v in given.items()}
+    return cls(**{k: Path(v) if k == "folder" else v for k, v in given.items()})
+
+
+def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+    """Images as training prepares them, with the outlines of their regions; none if the plan has no regions."""
+    if isinstance(plan.regions, NoRegions):
+        return []
+    figures = []
+    for name, image in zip(names, images, strict=True):
+        prepared = plan.prepare(image)
+        regions = _regions(plan, prepared, name)
+        if regions is not None:
+            figures.append(figure(fit_within(outlines(prepared, regions), 900), f"regions of {name}"))
+    return figures
+
+
+def view_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+    """Views of each image as a training step may get them, with what they share."""
+    figures = []
+    for i, (name, image) in enumerate(zip(names, images, strict=True)):
+        prepared = plan.prepare(image)
+        regions = _regions(plan, prepared, name)
+        if regions is None:
+            continue
+        crops = plan.make(prepared, regions, np.random.default_rng(i))
+        views = tuple(
+            View(_tensor(crop.image).permute(2, 0, 1)[None], _tensor(crop.to_image)[None], _tensor(crop.regions)[None])
+            for crop in crops
+        )
+        figures.append(figure(draw_views(Batch(views, torch.zeros(1, dtype=torch.int64))), f"views of {name}"))
+    return figures
+
+
+def _regions(plan: ViewPlan, prepared: Picture, name: str) -> NDArray[np.int32] | None:
+    """The regions of a prepared image; None if they lie in a file that can't be used."""
+    try:
+        return plan.regions.compute(prepared, name)
+    except BadImage:
+        return None
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

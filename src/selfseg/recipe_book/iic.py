@@ -1,0 +1,79 @@
+"""Recipes for IIC (Ji et al., ICCV 2019), a baseline that clusters cells by mutual information."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfseg.data.views.random_crops import NestedCrops
+from selfseg.methods.iic import IICConfig
+from selfseg.models.embedder import EmbedderConfig
+from selfseg.training.recipe import OptimizerConfig, Recipe
+
+
+def iic_small(images: Path, out: Path) -> Recipe[IICConfig]:
+    """IIC for one modest GPU or a CPU, from scratch.
+
+    ResNet-18 at its own stride of 32 under the light FPN, crops of 128 px compared on the embedding's grid (stride 4)
+    with a displacement of 10 px, rounded to 2 cells; a centred and aligned embedding.
+
+    Paper: none (this size is ours). Ours: 1,000 steps on 367 frames of CamVid, linear .273 mIoU on val, where random
+    weights have .267; never tuned (docs/numbers.md). Command: selfseg train iic_small IMAGES --out RUN
+    """
+    return Recipe(
+        name="iic_small",
+        images=images,
+        out=out,
+        method=IICConfig(
+            embedder=EmbedderConfig(
+                backbone="resnet18",
+                output_stride=32,
+                decoder="fpn",
+                dim=128,
+                centred=True,
+                aligned=True,
+                resolution=256,
+            ),
+            views=NestedCrops(
+                size=128,
+                scale=(0.2, 1.0),
+                ratio=(3 / 4, 4 / 3),
+                inner_scale=(1.0, 1.0),
+                jitter=(0.4, 0.4, 0.4, 0.1),
+                blur_probability=0.0,
+                short_side=256,
+                plain_first=True,
+            ),
+            loss_stride=4,
+        ),
+        optimizer=OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4, warmup=0.05),
+        steps=2000,
+        batch_size=16,
+        precision="bf16-mixed",
+    )
+
+
+def iic_coco27(images: Path, out: Path) -> Recipe[IICConfig]:
+    """IIC with 27 clusters on COCO, with the network, the images' size and the epochs of `picie_coco27`.
+
+    From IIC's paper: Adam at 1e-4, a displacement of 10 px at the loss's full resolution, crops of 128 px, three times
+    as many clusters in the auxiliary head. Its own network is a shallow VGG on 3 and 15 stuff classes only.
+
+    Paper: 6.71 mIoU / 21.79 acc on COCO-Stuff-27, on Cityscapes' 27 classes 6.35 / 47.88 (ViCE's table 1, from PiCIE's
+    authors); linear on VOC 28.0 mIoU (MaskContrast's table 1a). Ours: not run yet. Command:
+    selfseg train iic_coco27 coco/train2017 --out runs/iic --init imagenet --devices 8
+    """
+    return Recipe(
+        name="iic_coco27",
+        images=images,
+        out=out,
+        method=IICConfig(
+            embedder=EmbedderConfig(backbone="resnet18", output_stride=32, decoder="fpn", dim=128, resolution=320)
+        ),
+        # Without weight decay AdamW is Adam.
+        optimizer=OptimizerConfig(
+            name="adamw", base_lr=1e-4, reference_batch=256, weight_decay=0.0, warmup=0.0, final=1.0
+        ),
+        epochs=10,
+        batch_size=256,
+        workers=8,
+    )

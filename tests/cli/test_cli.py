@@ -1,0 +1,400 @@
+import inspect
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import layouts
+import selfseg
+from conftest import draw_scene
+from selfseg import cli, errors
+from selfseg.cli import main, parse_recipe
+from selfseg.data.labelled.datasets import DATASETS
+from selfseg.evaluation import (
+    ClustersConfig,
+    LinearConfig,
+    ObjectsConfig,
+    linear_lbfgs,
+    linear_sgd,
+    reference_objects,
+)
+from selfseg.ops.crf import CRFConfig
+from selfseg.storage.files import read_json
+from selfseg.training.recipe import read_recipe, recipes
+
+TINY = (
+    "--steps 2 --batch-size 2 --workers 0 --precision 32-true --max-bad 0.2 --method.temperature 0.2 "
+    "--method.views.size 32 --method.views.short-side 48 --method.embedder.dim 8 --method.queue 10"
+).split()
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What was printed to stdout and stderr, without the line breaks of a narrow terminal."""
+    out, err = capsys.readouterr()
+    return " ".join(out.split()), " ".join(err.split())
+
+
+@pytest.mark.parametrize("module", ["selfseg", "selfseg.cli"])
+def test_both_packages_are_the_command(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [module, "no-such-verb"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module(module, run_name="__main__")
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"]])
+def test_help_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    out, _ = said(capsys)
+    assert all(f" {verb} " in out for verb in cli._VERBS)
+
+
+@pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "concepts", "evaluate", "compare", "masks", "report"])
+def test_every_verb_has_help_and_refuses_what_it_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"selfseg {verb}" in said(capsys)[0]
+    assert main([verb, "run", "images", "--no-such-option", "3"]) == 2
+    assert "no-such-option" in said(capsys)[1]
+
+
+def test_the_help_of_train_lists_recipes_and_that_of_a_recipe_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    out, _ = said(capsys)
+    assert all(name in out for name in recipes())
+    assert main(["train"]) == 2
+    capsys.readouterr()
+    assert main(["train", "vice", "--help"]) == 0
+    assert "--method.temperature" in said(capsys)[0]
+
+
+def test_a_path_in_an_error_is_not_broken_by_a_narrow_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "a folder" / ("long" * 30)
+    assert main(["report", str(run)]) == 4
+    assert str(run) in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert said(capsys)[0] == f"selfseg {selfseg.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "no verb 'trian'; there are train, cluster"),
+        (
+            ["train", "vise", "images", "--out", "run"],
+            "no recipe 'vise'; there are densecl, iic, maskcontrast, moco, picie, slotcon, swav, vice, ",
+        ),
+        (["recipes", "vise"], "no recipe 'vise'; there are "),
+        (["doctor", "--fast"], "doctor takes no options, not --fast"),
+        (["train", "vice", "images", "--out", "run", "--steps", "0"], "steps must be above 0, not 0"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_ones(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = said(capsys)
+    assert out == ""
+    assert f"error: {sentence}" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError("x"), 2),
+        (errors.MissingExtra("x", "y", "z"), 2),
+        (errors.EmptyCollection("x"), 3),
+        (errors.LabelError("x"), 3),
+        (errors.RecipeMismatch("x"), 4),
+        (errors.StorageError("x"), 4),
+        (errors.NonFiniteLoss("x"), 5),
+        (errors.Interrupted("x"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_kind_of_error_has_its_exit_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setitem(cli._VERBS, "report", fail)
+    assert main(["report"]) == code
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+def test_an_error_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(words: list[str]) -> int:
+        raise errors.MissingExtra("DeepLabV3+", "smp", "smp")
+
+    monkeypatch.setitem(cli._VERBS, "report", fail)
+    main(["report"])
+    assert "pip install 'selfseg[smp]'" in said(capsys)[1]
+
+
+def test_recipes_are_listed_and_one_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    out, _ = said(capsys)
+    assert all(name in out for name in recipes())
+    assert main(["recipes", "vice_coco_highres"]) == 0
+    out, _ = said(capsys)
+    assert "Command: selfseg train vice_coco_highres" in out
+    assert "Needs selfseg[smp]." in out
+
+
+def test_train_takes_overrides_and_goes_on_with_the_same_words(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run [1]"
+    words = ["train", "vice", str(photos), "--out", str(run), *TINY]
+    assert main(words) == 0
+    out, _ = said(capsys)
+    assert f"trained: {run}; next: selfseg cluster {run} {photos}" in out
+    recipe = read_recipe(run / "recipe.yaml")
+    assert (recipe.name, recipe.steps, recipe.epochs, recipe.method.temperature) == ("vice_small", 2, None, 0.2)
+    assert (run / "embedder" / "weights.safetensors").is_file()
+    assert main(words) == 0
+    assert "already trained: 2 of 2 steps" in said(capsys)[1]
+    assert main([*words, "--method.temperature", "0.3"]) == 4
+    assert "method.temperature: 0.2 → 0.3" in said(capsys)[1]
+
+
+def test_train_without_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "vice", str(tmp_path / "absent"), "--out", str(tmp_path / "run"), *TINY]) == 3
+    assert "does not exist; give a folder of images" in said(capsys)[1]
+
+
+@pytest.mark.parametrize(("option", "steps", "epochs"), [("--steps", 7, None), ("--epochs", None, 7.0)])
+@pytest.mark.parametrize("joined", [False, True])
+def test_steps_take_the_place_of_epochs_and_the_other_way_round(
+    option: str, steps: int | None, epochs: float | None, joined: bool
+) -> None:
+    for function in recipes().values():
+        words = [f"{option}=7"] if joined else [option, "7"]
+        if "masks" in inspect.signature(function).parameters:
+            words += ["--masks", "masks"]
+        recipe = parse_recipe(function, ["images", "--out", "run", *words], "selfseg train")
+        assert (recipe.steps, recipe.epochs) == (steps, epochs)
+        assert (recipe.images, recipe.out) == (Path("images"), Path("run"))
+
+
+@pytest.mark.parametrize("option", ["--masks", "--method.views.regions.folder"])
+def test_masks_have_an_option_of_their_own(option: str) -> None:
+    words = ["images", option, "my masks", "--out", "run", "--method.views.min-share", "0.2"]
+    views = parse_recipe(recipes()["maskcontrast_small"], words, "selfseg train").method.views
+    assert views.regions == selfseg.data.regions.ObjectMasks(Path("my masks"))
+    assert (views.min_share, views.size) == (0.2, 128)
+
+
+def test_masks_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "maskcontrast", "images", "--out", "run"]) == 2
+    assert "--masks" in capsys.readouterr().err
+
+
+def test_another_region_source_can_be_chosen() -> None:
+    words = ["images", "--out", "run", "method.views.regions:grid", "--method.views.regions.size", "12"]
+    recipe = parse_recipe(recipes()["vice_small"], words, "selfseg train")
+    assert recipe.method.views.regions == selfseg.data.regions.Grid(12)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], list[tuple[Any, Any]]]:
+    """Replace a function; the list that comes back gets the arguments of its calls."""
+
+    def watch(module: str, name: str, result: Any) -> list[tuple[Any, Any]]:
+        seen: list[tuple[Any, Any]] = []
+
+        def stand_in(*args: Any, **named: Any) -> Any:
+            seen.append((args, named))
+            return result
+
+        __import__(module)
+        monkeypatch.setattr(sys.modules[module], name, stand_in)
+        return seen
+
+    return watch
+
+
+def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls(
+        "selfseg.collection.inference", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json"))
+    )
+    assert (
+        main("cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --device cpu --max-bad 0.5".split()) == 0
+    )
+    expected = {"seed": 3, "points": 500, "position": 0.7, "device": "cpu", "max_bad": 0.5}
+    assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
+    assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"
+
+
+def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.collection.inference", "segment", Path("out"))
+    assert main("segment run images --out out -k 8 --max-bad 0.5".split()) == 0
+    assert seen == [((Path("run"), Path("images"), Path("out")), {"k": 8, "device": "auto", "max_bad": 0.5})]
+    assert said(capsys)[0] == "written: out"
+
+
+def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.collection.inference", "embed", Path("out/index.json"))
+    assert main("embed run images --out out --max-bad 0.5".split()) == 0
+    assert seen == [((Path("run"), Path("images"), Path("out")), {"device": "auto", "max_bad": 0.5})]
+    assert said(capsys)[0] == "written: out/index.json"
+
+
+def test_the_words_of_concepts_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.collection.concepts", "concepts", Path("run/concepts.html"))
+    words = "concepts run images --top 5 -k 27 --resolution 256 --crop 224 --min-share 0 --device cpu --max-bad 0.5"
+    assert main(words.split()) == 0
+    expected = {"top": 5, "k": 27, "resolution": 256, "crop": 224, "min_share": 0.0, "device": "cpu", "max_bad": 0.5}
+    assert seen == [((Path("run"), Path("images")), expected)]
+    assert said(capsys)[0] == "written: run/concepts.html"
+
+
+def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.evaluation.evaluator", "evaluate", [])
+    words = "evaluate run data --protocols clusters linear -k 11 64 --seeds 3 --split test --no-baselines --device cpu"
+    assert main(words.split()) == 0
+    ((positional, named),) = seen
+    assert positional == (Path("run"), Path("data"))
+    assert callable(named.pop("progress"))
+    assert named == {
+        "protocols": ("clusters", "linear"),
+        "k": (11, 64),
+        "seeds": 3,
+        "split": "test",
+        "fit_split": "train",
+        "resolution": None,
+        "baselines": False,
+        "untrained": False,
+        "backbone": False,
+        "features": False,
+        "position": 0.0,
+        "crf": None,
+        "crop": None,
+        "out": None,
+        "clusters": ClustersConfig(),
+        "linear": LinearConfig(),
+        "fit_data": None,
+        "objects": ObjectsConfig(),
+        "device": "cpu",
+    }
+    words = "evaluate run data --protocols linear objects --linear sgd --features --fit-data other --objects reference"
+    assert main([*words.split(), "--classes", "cat", "dog", "--neighbours", "5", "--crf"]) == 0
+    named = seen.pop()[1]
+    assert named["linear"] == linear_sgd()
+    assert (named["features"], named["fit_data"], named["crf"]) == (True, Path("other"), CRFConfig())
+    assert named["objects"] == replace(reference_objects(), classes=("cat", "dog"), neighbours=5)
+    assert main("evaluate run data --linear lbfgs --points all --crop 320".split()) == 0
+    named = seen.pop()[1]
+    assert (named["linear"], named["clusters"], named["crop"]) == (linear_lbfgs(), ClustersConfig(points="all"), 320)
+    assert main(["evaluate", "run", "data"]) == 0
+    assert seen[1][1]["k"] is None
+    assert "fractions" in said(capsys)[0]
+
+
+def test_the_words_of_compare_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.evaluation.comparison", "compare", (Path("out/compare.html"), []))
+    words = (
+        "compare vice=runs/a timm:resnet18:random camvid:/data --out out -k 11 64 --seeds 2 --untrained --linear lbfgs"
+    )
+    assert main(words.split()) == 0
+    ((positional, named),) = seen
+    assert positional == (("vice=runs/a", "timm:resnet18:random"), "camvid:/data", Path("out"))
+    assert callable(named.pop("progress"))
+    assert named == {
+        "protocols": ("clusters", "linear"),
+        "k": (11, 64),
+        "seeds": 2,
+        "split": "val",
+        "fit_split": "train",
+        "resolution": None,
+        "baselines": True,
+        "untrained": True,
+        "position": 0.0,
+        "crop": None,
+        "linear": linear_lbfgs(),
+        "count": 6,
+        "device": "auto",
+    }
+    assert "written: out/compare.html" in said(capsys)[0]
+    assert main("compare runs/a --out out".split()) == 2
+    assert "and the data last" in said(capsys)[1]
+
+
+def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = calls("selfseg.pages.report", "report", Path("run/report.html"))
+    assert main("report run --images photos --count 4 --device cpu".split()) == 0
+    assert seen == [((Path("run"),), {"images": Path("photos"), "count": 4, "device": "cpu"})]
+    assert said(capsys)[0] == "written: run/report.html"
+
+
+@pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])
+def test_doctor_tells_whether_training_works(
+    healthy: bool, code: int, calls: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selfseg.cli.doctor import Diagnosis
+
+    problem = "" if healthy else "RuntimeError: no kernel [sm_20]"
+    calls("selfseg.cli.doctor", "doctor", Diagnosis((), (), 0.25 if healthy else None, problem))
+    assert main(["doctor"]) == code
+    assert (problem or "works, 0.25 s") in said(capsys)[0]
+
+
+def test_data_lists_what_is_known_and_checks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data"]) == 2
+    assert main(["data", "--help"]) == 0
+    out, _ = said(capsys)
+    assert all(f"{name} " in out for name in DATASETS)
+    assert "--partial" in out
+    root = layouts.cityscapes(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", f"cityscapes19:{root}", "--partial"]) == 0
+    assert "written: cityscapes19-check.png" in said(capsys)[0]
+    assert (tmp_path / "cityscapes19-check.png").is_file()
+    assert main(["data", f"cityscapes19:{root}", "--sheet", "x.png"]) == 3
+    assert "wrong: train: 2 images, but 2975 are published" in said(capsys)[0]
+    assert main(["data", f"cityscapes:{root}"]) == 2
+    assert "there is cityscapes19, cityscapes27" in said(capsys)[1]
+
+
+def test_data_by_name_is_trained_on_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    for split, seeds in (("train", range(4)), ("val", range(4, 6))):
+        for seed in seeds:
+            image, label = draw_scene(seed)
+            for folder, pixels in (("", image), ("annot", np.where(label == 255, 11, label).astype(np.uint8))):
+                (root / f"{split}{folder}").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / f"{split}{folder}" / f"{seed}.png")
+    run = tmp_path / "run"
+    assert main(["train", "vice", f"camvid:{root}", "--out", str(run), *TINY]) == 0
+    assert sorted(read_json(run / "images.json")) == ["0", "1", "2", "3"]
+    assert main(["train", "vice", f"camvid:{root}", "--out", str(run), *TINY]) == 0  # finished: nothing to do
+    words = [
+        "evaluate",
+        str(run),
+        f"camvid:{root}",
+        "-k",
+        "3",
+        "--seeds",
+        "1",
+        "--no-baselines",
+        "--protocols",
+        "clusters",
+    ]
+    assert main(words) == 0
+    (path,) = (run / "results").glob("*k3*.json")
+    result = read_json(path)
+    assert (result["dataset"], result["class_names"][10], len(result["class_iou"])) == ("camvid", "Bicyclist", 11)
+    assert main(["report", str(run)]) == 0
