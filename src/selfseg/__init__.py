@@ -8,14 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from selfseg.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from selfseg.cli.doctor import doctor as doctor
+    from selfseg.collection.check import check_data as check_data
     from selfseg.collection.concepts import concepts as concepts
     from selfseg.collection.inference import cluster as cluster
     from selfseg.collection.inference import embed as embed
     from selfseg.collection.inference import load as load
     from selfseg.collection.inference import segment as segment
-    from selfseg.data.labelled.check import check_data as check_data
+    from selfseg.collection.report import report as report
     from selfseg.evaluation.comparison import compare as compare
     from selfseg.evaluation.evaluator import evaluate as evaluate
     from selfseg.evaluation.protocols.few_labels import finetune as finetune
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from selfseg.methods import ViCEConfig as ViCEConfig
     from selfseg.models.embedder import Embedder as Embedder
     from selfseg.models.embedder import EmbedderConfig as EmbedderConfig
-    from selfseg.pages.report import report as report
+    from selfseg.training.doctor import doctor as doctor
     from selfseg.training.loop import train as train
     from selfseg.training.recipe import OptimizerConfig as OptimizerConfig
     from selfseg.training.recipe import Recipe as Recipe
@@ -50,8 +52,6 @@ if TYPE_CHECKING:
     from selfseg.types import EvalResult as EvalResult
     from selfseg.types import StepOutput as StepOutput
     from selfseg.types import View as View
-
-__version__ = "0.1.0"
 
 _WHERE = {
     "Batch": "selfseg.types",
@@ -79,11 +79,11 @@ _WHERE = {
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
-    "check_data": "selfseg.data.labelled.check",
+    "check_data": "selfseg.collection.check",
     "cluster": "selfseg.collection.inference",
     "compare": "selfseg.evaluation.comparison",
     "concepts": "selfseg.collection.concepts",
-    "doctor": "selfseg.cli.doctor",
+    "doctor": "selfseg.training.doctor",
     "embed": "selfseg.collection.inference",
     "evaluate": "selfseg.evaluation.evaluator",
     "export": "selfseg.exporting.export",
@@ -91,7 +91,7 @@ _WHERE = {
     "load": "selfseg.collection.inference",
     "mine_masks": "selfseg.masks.mining",
     "recipes": "selfseg.training.recipe",
-    "report": "selfseg.pages.report",
+    "report": "selfseg.collection.report",
     "segment": "selfseg.collection.inference",
     "train": "selfseg.training.loop",
     "transfer": "selfseg.evaluation.protocols.transfer",

@@ -332,7 +332,7 @@ def test_the_words_of_compare_reach_it(calls: Any, capsys: pytest.CaptureFixture
 
 
 def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = calls("selfseg.pages.report", "report", Path("run/report.html"))
+    seen = calls("selfseg.collection.report", "report", Path("run/report.html"))
     assert main("report run --images photos --count 4 --device cpu".split()) == 0
     assert seen == [((Path("run"),), {"images": Path("photos"), "count": 4, "device": "cpu"})]
     assert said(capsys)[0] == "written: run/report.html"
@@ -342,10 +342,10 @@ def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[
 def test_doctor_tells_whether_training_works(
     healthy: bool, code: int, calls: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from selfseg.cli.doctor import Diagnosis
+    from selfseg.training.doctor import Diagnosis
 
     problem = "" if healthy else "RuntimeError: no kernel [sm_20]"
-    calls("selfseg.cli.doctor", "doctor", Diagnosis((), (), 0.25 if healthy else None, problem))
+    calls("selfseg.training.doctor", "doctor", Diagnosis((), (), 0.25 if healthy else None, problem))
     assert main(["doctor"]) == code
     assert (problem or "works, 0.25 s") in said(capsys)[0]
 

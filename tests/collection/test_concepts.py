@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from selfseg.collection import concepts as discovery
-from selfseg.collection.clusters import Clusters, embedder_hash, save_clusters, save_prototypes
+from selfseg.collection.clusters import Clusters, save_clusters
 from selfseg.collection.concepts import Search, concepts
 from selfseg.errors import ConfigError, EmptyCollection, RunError, TooManyBadImages
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.prototypes import save_prototypes
+from selfseg.storage.hashes import embedder_hash
 
 COLOURS = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20]], np.uint8)  # red, green, blue, yellow
 VECTORS = F.normalize(torch.tensor(COLOURS.astype(np.float32)) / 255 - 0.5, dim=1)

@@ -8,7 +8,6 @@ import torch
 from selfseg.drawing import pictures
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import crop_affine
-from selfseg.ops.pca import PcaBasis
 from selfseg.types import Batch, View
 
 
@@ -80,7 +79,7 @@ def test_pca_colours_stay_for_an_embedder_and_change_with_it(tmp_path):
     assert np.array_equal(basis.colour(first), again.colour(first))
     other = pictures.stored_basis(tmp_path, "b", lambda: [second])
     assert not torch.equal(basis.components, other.components)
-    assert torch.equal(PcaBasis.load(tmp_path / "pictures" / "pca.safetensors").components, other.components)
+    assert torch.equal(pictures.load_basis(tmp_path / "pictures" / "pca.safetensors").components, other.components)
     assert pictures.pca_picture(first, basis, (33, 50)).shape == (33, 50, 3)
 
 

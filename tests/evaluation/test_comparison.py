@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from selfseg.collection.clusters import save_prototypes
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation import comparison
 from selfseg.evaluation.comparison import BASELINES, UNTRAINED, compare, file_name, parse_rows
 from selfseg.evaluation.evaluator import evaluate
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.prototypes import save_prototypes
 from selfseg.storage.files import read_json
 
 SMALL = EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="fpn", dim=6, resolution=64)

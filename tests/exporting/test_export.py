@@ -17,11 +17,11 @@ from torch import Tensor
 
 import selfseg
 from selfseg import cli
-from selfseg.collection.clusters import embedder_hash
 from selfseg.errors import ConfigError, MissingExtra, RunError, StorageError
 from selfseg.exporting import export as exporting
 from selfseg.exporting.export import SUFFIX, card_of, export
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.storage.hashes import embedder_hash
 
 
 def make_run(folder: Path, **settings: Any) -> Path:

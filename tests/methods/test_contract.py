@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from selfseg.collection.clusters import load_prototypes
 from selfseg.data.loader import ViewDataset, collate
 from selfseg.data.reading.images import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.errors import RunError
 from selfseg.methods import METHODS, Method
 from selfseg.models.embedder import Embedder
+from selfseg.models.prototypes import load_prototypes
 from selfseg.training.loop import train
 from selfseg.training.recipe import Recipe, read_recipe, write_recipe
 from selfseg.types import Batch

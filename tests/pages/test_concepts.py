@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from selfseg.collection.clusters import embedder_hash
+from selfseg.collection.report import report
 from selfseg.drawing.pictures import write_image
 from selfseg.pages.concepts import draw_segment, ranges, read_concepts, write_concepts_page
-from selfseg.pages.report import report
+from selfseg.storage.hashes import embedder_hash
 
 
 def leave_concepts(run, count=5, segments=3, **changes):

@@ -9,22 +9,23 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "selfseg"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-# The rooms (a folder or a file right below the package), the lowest floor first: a room may import those of lower floors.
+# The rooms (a folder or a file right below the package), lowest floor first: a room may import those of lower floors.
 FLOORS = (
     ("errors", "types", "version"),
     ("storage", "ops"),
-    ("drawing", "data", "models"),
-    ("pages", "fitting", "methods"),
+    ("drawing", "data"),
+    ("pages", "models"),
+    ("fitting", "methods"),
     ("collection", "training"),
-    ("recipe_book", "masks", "evaluation", "exporting"),
-    ("cli",),
-    ("__init__", "__main__"),
+    ("masks", "evaluation", "exporting", "recipe_book"),
+    ("cli", "__init__"),
+    ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Where the rule is stricter than the floors.
 ONLY = {
-    "pages": {"errors", "types", "version", "drawing"},  # they are handed what they show
+    "pages": {"errors", "types", "version", "storage", "drawing"},  # they are handed what they show, and write a file
     "types": {"errors"},
     "methods": {"errors", "types", "version", "storage", "ops", "data", "models"},
 }
@@ -102,7 +103,7 @@ def test_there_is_no_circle() -> None:
     assert not left, f"these modules import each other in a circle, or one that does: {sorted(left)}"
 
 
-FLAT = {"methods": 12, "recipe_book": 10}  # one file per method
+FLAT = {"kernels": 13}  # a file for each function and device
 
 
 @pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda folder: folder.name)

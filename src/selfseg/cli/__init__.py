@@ -21,6 +21,7 @@ from selfseg.cli.console import ERR, OUT, parse, say
 from selfseg.cli.data_sets import data
 from selfseg.cli.measuring import compare, evaluate, finetune, transfer
 from selfseg.errors import ConfigError, Interrupted, SelfsegError
+from selfseg.version import __version__
 
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
@@ -60,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         OUT.print(_USAGE, highlight=False)
         return 0
     if words[0] in ("-V", "--version"):
-        import selfseg
-
-        OUT.print(f"selfseg {selfseg.__version__}", highlight=False)
+        OUT.print(f"selfseg {__version__}", highlight=False)
         return 0
     try:
         verb = _VERBS.get(words[0])
@@ -258,7 +257,7 @@ def _report(run: Positional[Path], images: Path | None = None, count: int = 12, 
         count: how many of them.
         device: auto, cpu or cuda.
     """
-    from selfseg.pages.report import report
+    from selfseg.collection.report import report
 
     say(f"written: {report(run, images=images, count=count, device=device)}")
     return 0
@@ -307,7 +306,7 @@ def _list_recipes(words: list[str]) -> int:
 def _doctor(words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no options, not {' '.join(words)}")
-    from selfseg.cli.doctor import doctor
+    from selfseg.training.doctor import doctor
 
     diagnosis = doctor()
     OUT.print(diagnosis.table())

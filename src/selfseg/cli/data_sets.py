@@ -43,8 +43,8 @@ def _check(
         decode: decode every image too, instead of looking at its header and end.
         partial: other numbers of images than published are no error.
     """
+    from selfseg.collection.check import check_data
     from selfseg.data.labelled.catalog import parse_source
-    from selfseg.data.labelled.check import check_data
 
     source = parse_source(data)
     name = source.dataset.name if source.dataset else source.root.resolve().name

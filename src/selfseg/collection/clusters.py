@@ -5,7 +5,6 @@ Letters in shapes: H W pixels of an image, D embedding dimension, h w embedding 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,9 +24,9 @@ from selfseg.errors import ConfigError, RunError
 from selfseg.ops.linear import linear
 from selfseg.ops.resized_argmax import resized_argmax
 from selfseg.storage.files import read_json, write_atomically, write_json
+from selfseg.storage.hashes import embedder_hash
 
 _Taps = tuple[Tensor, Tensor]
-_PROTOTYPES = "embedder/prototypes.safetensors"
 
 
 @dataclass(frozen=True)
@@ -147,55 +146,6 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
             f"run: selfseg cluster {run} IMAGES -k {k}"
         )
     return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"})
-
-
-def has_prototypes(run: Path | str) -> bool:
-    """Whether the run's method learned concepts itself."""
-    return (Path(run) / _PROTOTYPES).is_file()
-
-
-def load_prototypes(run: Path | str) -> Tensor:
-    """The concepts that the run's method learned itself.
-
-    Returns:
-        (K, D) float32, unit rows in the space of the embedder's output.
-
-    Raises:
-        RunError: if the run has none, or they are damaged.
-    """
-    path = Path(run) / _PROTOTYPES
-    if not path.is_file():
-        raise RunError(
-            f"{run} has no prototypes ({path} is missing): its method has none, or an older selfseg trained it; "
-            "`selfseg cluster` gives any run clusters"
-        )
-    try:
-        prototypes = load_file(path)["prototypes"]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete RUN/embedder, and the same train command "
-            "writes it again from the last checkpoint"
-        ) from error
-    return prototypes
-
-
-def save_prototypes(run: Path | str, prototypes: Tensor | None) -> None:
-    """Write what `load_prototypes` reads; nothing for None."""
-    if prototypes is not None:
-        tensors = {"prototypes": prototypes.detach().float().cpu().contiguous()}
-        write_atomically(Path(run) / _PROTOTYPES, lambda path: save_file(tensors, path))
-
-
-def embedder_hash(run: Path | str) -> str:
-    """SHA-256 of a run's embedder: its weights and its description."""
-    digest = hashlib.sha256()
-    for name in ("embedder.json", "weights.safetensors"):
-        path = Path(run) / "embedder" / name
-        if path.is_file():
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()
 
 
 def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:

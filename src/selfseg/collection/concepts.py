@@ -29,14 +29,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.collection.clusters import add_position, assign_pixels, embedder_hash, load_clusters, load_prototypes
+from selfseg.collection.clusters import add_position, assign_pixels, load_clusters
 from selfseg.collection.inference import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, WriteBehind, embed_images
 from selfseg.data.reading.images import SkipLog, resize_short_side
 from selfseg.drawing.pictures import fit_within, palette, write_image
 from selfseg.errors import ConfigError, EmptyCollection, RunError
+from selfseg.models.prototypes import load_prototypes
 from selfseg.pages.concepts import PICTURES, draw_segment, read_concepts, write_concepts_page
 from selfseg.storage.files import mark_output, write_json
+from selfseg.storage.hashes import embedder_hash
 
 _BUDGET = 100_000_000  # pixels of all pictures: a page of about 30 MB
 _LARGEST, _SMALLEST = 224, 96  # longer side of a picture, in pixels

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.collection.clusters import Clusters, add_position, embedder_hash, load_clusters, save_clusters
+from selfseg.collection.clusters import Clusters, add_position, load_clusters, save_clusters
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images, to_device, usable_cores
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection, SkipLog, scan
@@ -29,6 +29,7 @@ from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.embedder import Embedder
 from selfseg.ops.kmeans import kmeans
 from selfseg.storage.files import mark_output, storage_errors, write_atomically, write_json
+from selfseg.storage.hashes import embedder_hash
 
 Images = str | Path | Sequence[Path] | ImageCollection
 

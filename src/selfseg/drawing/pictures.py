@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -206,6 +208,18 @@ def pca_picture(embedding: Tensor, basis: PcaBasis, size: tuple[int, int]) -> Pi
     return resize(basis.colour(embedding), size, smooth=True)
 
 
+def save_basis(basis: PcaBasis, path: Path) -> None:
+    """Write a basis as safetensors, atomically."""
+    tensors = {field.name: getattr(basis, field.name).contiguous() for field in fields(basis)}
+    write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary))
+
+
+def load_basis(path: Path) -> PcaBasis:
+    """Read what `save_basis` wrote."""
+    tensors = safetensors.torch.load_file(path)
+    return PcaBasis(**{field.name: tensors[field.name] for field in fields(PcaBasis)})
+
+
 def stored_basis(run: Path, embedder: str, embeddings: Callable[[], Iterable[Tensor]]) -> PcaBasis:
     """The run's one basis of PCA colours, so that a colour means the same in every picture of an embedder.
 
@@ -216,14 +230,14 @@ def stored_basis(run: Path, embedder: str, embeddings: Callable[[], Iterable[Ten
     """
     path, note = run / "pictures" / "pca.safetensors", run / "pictures" / "pca.json"
     if path.is_file() and note.is_file() and read_json(note).get("embedder") == embedder:
-        return PcaBasis.load(path)
+        return load_basis(path)
     samples = []
     for i, embedding in enumerate(embeddings()):
         vectors = embedding.flatten(1).T
         drawn = np.random.default_rng((0, i)).permutation(len(vectors))[:2000]
         samples.append(vectors[torch.from_numpy(np.sort(drawn))])
     basis = fit_pca(torch.cat(samples), n=min(3, samples[0].shape[1]))
-    basis.save(path)
+    save_basis(basis, path)
     write_json(note, {"embedder": embedder})
     return basis
 

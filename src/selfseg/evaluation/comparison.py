@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfseg.collection.clusters import has_prototypes, load_prototypes
 from selfseg.collection.inference import choose_device
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.data.reading.images import ImageCollection
@@ -34,14 +33,16 @@ from selfseg.evaluation.baselines import trivial_extractors, untrained_like
 from selfseg.evaluation.evaluator import embedder_extractors, evaluate_extractors, open_source
 from selfseg.evaluation.measure.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.measure.reading import Progress
-from selfseg.evaluation.measure.results import TRIVIAL, markdown_table, package_version, recipe_hash, result_name
+from selfseg.evaluation.measure.results import TRIVIAL, markdown_table, package_version, result_name
 from selfseg.evaluation.protocols.linear import LinearConfig
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.sheet import OF_OBJECTS, VERSIONS, EvaluationConfig, Protocol, Sheet
 from selfseg.models.embedder import Embedder
+from selfseg.models.prototypes import has_prototypes, load_prototypes
 from selfseg.ops.pca import fit_pca
 from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
 from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
+from selfseg.storage.hashes import run_hash
 from selfseg.types import EvalResult
 
 BASELINES = "baselines"
@@ -277,7 +278,7 @@ def _contestant(row: Row, config: EvaluationConfig, resolution: int | None, posi
     if learned is not None:
         digests.append(_digest({}, {"prototypes": learned}))
     identity = {"weights": digests, "position": position}
-    made_by = "" if reference else recipe_hash(Path(row.source))
+    made_by = "" if reference else run_hash(Path(row.source))
     return _Contestant(row.name, tuple(extractors), embedder, identity, made_by)
 
 

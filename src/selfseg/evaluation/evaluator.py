@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from selfseg.collection.clusters import load_prototypes
 from selfseg.collection.inference import choose_device, load
 from selfseg.data.labelled.catalog import LabelledImages, check_same_classes, open_labelled
 from selfseg.errors import ConfigError, RunError
@@ -26,7 +25,7 @@ from selfseg.evaluation.measure.features import (
 )
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import format_table as format_table
-from selfseg.evaluation.measure.results import recipe_hash, result_name, write_table
+from selfseg.evaluation.measure.results import result_name, write_table
 from selfseg.evaluation.protocols.clusters import ClustersConfig
 from selfseg.evaluation.protocols.linear import LinearConfig
 from selfseg.evaluation.protocols.object_vectors import Finder, ObjectsConfig, mask_finder, saliency_finder
@@ -35,8 +34,10 @@ from selfseg.evaluation.protocols.prototypes import PrototypesConfig
 from selfseg.evaluation.references import is_reference, load_reference, of_reference, parse_reference
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, OF_OBJECTS, EvaluationConfig, Protocol, Sheet
 from selfseg.models.embedder import Embedder
+from selfseg.models.prototypes import load_prototypes
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import write_json
+from selfseg.storage.hashes import run_hash
 from selfseg.types import EvalResult
 
 
@@ -153,7 +154,7 @@ def evaluate(
     fit = open_labelled(fit_data or data, fit_split) if others or of_objects else measured
     if crop is not None:
         measured, fit = measured.cropped(crop), fit.cropped(crop)
-    made_by = recipe_hash(folder) if folder else ""
+    made_by = run_hash(folder) if folder else ""
     where = Path(out) if out is not None else None if folder is None else folder / "results"
     results: list[EvalResult] = []
 

@@ -16,16 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfseg.collection.clusters import embedder_hash, load_prototypes
 from selfseg.collection.inference import load
 from selfseg.errors import ConfigError, RunError
-from selfseg.evaluation.measure.results import recipe_hash
 from selfseg.exporting.cards import card, facts, loading
 from selfseg.exporting.onnx_graph import evaluate_graph, require_onnx, trace
 from selfseg.exporting.targets import TARGETS, Target
 from selfseg.models.backbones import read_weights
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.prototypes import load_prototypes
 from selfseg.storage.files import storage_errors, write_atomically, write_text
+from selfseg.storage.hashes import embedder_hash, run_hash
 
 SUFFIX = {
     "timm": ".safetensors",
@@ -74,7 +74,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
         require_onnx()
     path = _place(run, format, embedder, None if out is None else Path(out))
     stride = cast(Any, embedder.backbone.feature_info).reduction()[-1]
-    about = facts(format, embedder.config, stride, recipe_hash(run), embedder_hash(run))
+    about = facts(format, embedder.config, stride, run_hash(run), embedder_hash(run))
     with torch.no_grad():
         if format == "safetensors":
             _write_folder(path, embedder, about, run)

@@ -103,3 +103,8 @@ class StepLog:
 def step_seed(*key: int) -> int:
     """The seed of whatever draws at random inside a network in a step, a function of (seed, step, rank)."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest())
+
+
+def read_log(run: Path | str) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl; none if there is no log. A last line that was cut off is left out."""
+    return read_steps(Path(run) / "log.jsonl")

@@ -1,1 +1,5 @@
-"""Networks: the embedder (the product), its backbones and decoders, and what methods add during training."""
+"""Networks: the embedder, which is what is kept of a training, and its parts.
+
+`embedder` is made of a backbone (`backbones`, by timm) and a decoder (`decoders`); `heads`, `twin` (student and
+teacher), `queue` and `distributed` are what methods add while they train; `prototypes` lie beside a run's embedder.
+"""

@@ -6,16 +6,13 @@ Letters: N points, D dimensions, n components, h w embedding cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.errors import ConfigError
-from selfseg.storage.files import write_atomically
 
 _TAIL = 0.01  # the share of points at either end that saturates
 
@@ -62,20 +59,6 @@ class PcaBasis:
         picture = picture.nan_to_num(0.5).clamp(0, 1).mul(255).round()
         result: NDArray[np.uint8] = picture.to(torch.uint8).reshape(height, width, 3).numpy()
         return result
-
-    def save(self, path: Path) -> None:
-        """Write the basis as safetensors, atomically."""
-        tensors = {name: getattr(self, name).contiguous() for name in _NAMES}
-        write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary))
-
-    @classmethod
-    def load(cls, path: Path) -> PcaBasis:
-        """Read what `save` wrote."""
-        tensors = safetensors.torch.load_file(path)
-        return cls(**{name: tensors[name] for name in _NAMES})
-
-
-_NAMES = ("mean", "components", "low", "high")
 
 
 def fit_pca(points: Tensor, n: int = 3) -> PcaBasis:

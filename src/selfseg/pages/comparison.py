@@ -13,13 +13,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
-import selfseg
+from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, fit_within, hex_colour, palette
 from selfseg.drawing.result_charts import comparison_of
 from selfseg.errors import StorageError
-from selfseg.pages.what_it_sees import Figure, figure
 from selfseg.storage.files import write_text
 from selfseg.types import EvalResult
+from selfseg.version import __version__
 
 _LONGEST = 300  # of a picture, in px
 _VOID = (60, 60, 60)
@@ -115,7 +115,7 @@ def write_comparison_page(
         "count": len(shown),
         "classes": [(name, hex_colour(colour)) for name, colour in zip(class_names, colours, strict=True)],
         "void": hex_colour(_VOID),
-        "version": selfseg.__version__,
+        "version": __version__,
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     }
     environment = Environment(loader=PackageLoader("selfseg.pages"), autoescape=True, trim_blocks=True)

@@ -18,11 +18,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
-import selfseg
-from selfseg.collection.clusters import embedder_hash
+from selfseg.drawing.figures import Figure
 from selfseg.drawing.pictures import Picture, hex_colour, palette
-from selfseg.pages.what_it_sees import Figure
 from selfseg.storage.files import read_json, write_text
+from selfseg.storage.hashes import embedder_hash
+from selfseg.version import __version__
 
 PICTURES = "pictures"
 """The folder below RUN/concepts that holds the pictures."""
@@ -149,7 +149,7 @@ def write_concepts_page(run: Path, found: Concepts) -> Path:
     page = environment.get_template("concepts.html.j2").render(
         title=run.resolve().name,
         concepts=found,
-        version=selfseg.__version__,
+        version=__version__,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
     write_text(run / "concepts.html", page)

@@ -13,11 +13,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
-import selfseg
+from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, borders, fit_within, resize
 from selfseg.pages.concepts import draw_segment
-from selfseg.pages.what_it_sees import Figure, figure
 from selfseg.storage.files import write_text
+from selfseg.version import __version__
 
 REASONS = {
     "empty": "nothing stands out enough, or only specks",
@@ -101,7 +101,7 @@ def write_masks_page(out: Path, note: dict[str, Any], kept: Sequence[MaskCard], 
         note=note,
         groups=[("kept", "Masks", kept, note["kept"]), ("rejected", "Rejected", rejected, note["rejected"])],
         words=REASONS,
-        version=selfseg.__version__,
+        version=__version__,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
     write_text(out / "masks.html", page)

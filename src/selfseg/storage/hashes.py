@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 EXECUTION = frozenset(
     "images out accelerator devices nodes workers checkpoint_every keep log_every max_bad cache name".split()
@@ -45,3 +48,24 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
         True
     """
     return hashlib.blake2b(json.dumps(learned(recipe), sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def run_hash(run: Path) -> str:
+    """What checkpoints of the run carry, see `recipe_hash`; "" without a readable recipe."""
+    try:
+        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return recipe_hash(values) if isinstance(values, dict) else ""
+
+
+def embedder_hash(run: Path | str) -> str:
+    """SHA-256 of a run's embedder: its weights and its description."""
+    digest = hashlib.sha256()
+    for name in ("embedder.json", "weights.safetensors"):
+        path = Path(run) / "embedder" / name
+        if path.is_file():
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 from selfseg.errors import StorageError
 from selfseg.fitting.stepping import StepLog
-from selfseg.pages.health import read_log as read_log
+from selfseg.fitting.stepping import read_log as read_log
 from selfseg.storage.files import storage_errors
 
 

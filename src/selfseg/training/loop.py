@@ -26,7 +26,6 @@ from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from selfseg.collection.clusters import save_prototypes
 from selfseg.data.loader import REASONS, StepSampler, ViewDataset, iterate, make_loader
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.data.regions import RegionCache
@@ -35,6 +34,7 @@ from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted,
 from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+from selfseg.models.prototypes import save_prototypes
 from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.training.image_list import open_images, record_images, settle_masks

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from selfseg.cli import main
+from selfseg.collection.report import report
 from selfseg.drawing.result_charts import compare_results, few_label_curves
 from selfseg.errors import CheckpointError, ConfigError, RecipeMismatch, RunError
 from selfseg.evaluation.measure.results import read_results
@@ -15,7 +16,6 @@ from selfseg.evaluation.protocols.contenders import FineTunedEmbedder, contender
 from selfseg.evaluation.protocols.few_labels import FewLabelsConfig, finetune, subset_order, subset_size
 from selfseg.fitting import supervised as finetuning
 from selfseg.models.embedder import Embedder, EmbedderConfig
-from selfseg.pages.report import report
 from selfseg.storage import checkpoint
 
 SMALL = EmbedderConfig(backbone="resnet18", output_stride=32, dim=8, resolution=64)

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfseg.collection.clusters import save_prototypes
 from selfseg.drawing.result_charts import compare_results
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation import ClustersConfig, Extractor, evaluate, read_results
 from selfseg.evaluation.protocols.prototypes import PrototypesConfig, matching_for
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.prototypes import save_prototypes
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 SIZE = (24, 36)

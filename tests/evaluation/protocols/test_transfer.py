@@ -20,8 +20,9 @@ from selfseg.evaluation.protocols.transfer import (
     transfer,
     voc12aug,
 )
+from selfseg.evaluation.sources import open_source
 from selfseg.fitting import supervised as finetuning
-from selfseg.fitting.supervised import open_source, rate_at
+from selfseg.fitting.supervised import rate_at
 from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.storage.files import mark_output, sole_use

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -21,18 +20,8 @@ from selfseg.drawing.result_charts import read_results as read_results
 from selfseg.evaluation.measure.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.protocols.coco import DetectionResult
-from selfseg.storage import hashes as identity
 from selfseg.storage.files import read_json, write_text
 from selfseg.types import EvalResult
-
-
-def recipe_hash(run: Path) -> str:
-    """What checkpoints of the run carry, see `selfseg.storage.hashes`; "" without a readable recipe."""
-    try:
-        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return ""
-    return identity.recipe_hash(values) if isinstance(values, dict) else ""
 
 
 def package_version() -> str:

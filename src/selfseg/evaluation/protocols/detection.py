@@ -37,7 +37,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.data.reading.images import read_image
 from selfseg.errors import ConfigError, DataError
-from selfseg.evaluation.measure.results import package_version, recipe_hash, result_name
+from selfseg.evaluation.measure.results import package_version, result_name
 from selfseg.evaluation.protocols.coco import (
     CocoImages,
     DetectionResult,
@@ -46,9 +46,11 @@ from selfseg.evaluation.protocols.coco import (
     require_coco,
     to_coco,
 )
-from selfseg.fitting.supervised import FineTuningConfig, claim_folder, describe, fine_tune, open_source
+from selfseg.evaluation.sources import claim_folder, describe, open_source
+from selfseg.fitting.supervised import FineTuningConfig, fine_tune
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import write_json
+from selfseg.storage.hashes import run_hash
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 VERSION = 1
@@ -265,7 +267,7 @@ def transfer_to_detection(
         class_names=measured.class_names,
         counts={"images": len(measured), "detections": len(results), "fit_images": len(dataset)},
         options={**asdict(config), "weights": start.weights, "start": start.sentence},
-        recipe_hash=recipe_hash(run) if run else "",
+        recipe_hash=run_hash(run) if run else "",
         package_version=package_version(),
     )
     write_json(out / "results" / result_name(result), result.to_dict())

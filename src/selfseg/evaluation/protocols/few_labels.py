@@ -44,12 +44,13 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.reading import Tally
-from selfseg.evaluation.measure.results import recipe_hash, result_name, result_of
+from selfseg.evaluation.measure.results import result_name, result_of
 from selfseg.evaluation.protocols.contenders import Contender, FineTunedEmbedder, contenders
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, count_segmenter, open_splits, train_segmenter
-from selfseg.fitting.supervised import claim_folder, weights_hash
+from selfseg.evaluation.sources import claim_folder, weights_hash
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
+from selfseg.storage.hashes import run_hash
 from selfseg.types import EvalResult
 
 VERSION = 1
@@ -197,7 +198,7 @@ def finetune(
     with sole_use(place):
         curve = _Curve(fit, measured, config, place, settings)
         results = [
-            curve.result(contender, share, splits, recipe_hash(folder) if folder else "")
+            curve.result(contender, share, splits, run_hash(folder) if folder else "")
             for share in shares
             for contender in pair
         ]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from selfseg.collection.inference import choose_device
 from selfseg.errors import ConfigError
-from selfseg.evaluation.measure.results import recipe_hash, result_name, result_of
+from selfseg.evaluation.measure.results import result_name, result_of
 from selfseg.evaluation.protocols.coco import DetectionResult
 from selfseg.evaluation.protocols.detection import DetectionConfig, coco_1x, coco_2x, transfer_to_detection
 from selfseg.evaluation.protocols.segmentation import (
@@ -38,9 +38,11 @@ from selfseg.evaluation.protocols.segmentation import (
     open_splits,
     train_segmenter,
 )
-from selfseg.fitting.supervised import FineTuningConfig, claim_folder, describe, open_source
+from selfseg.evaluation.sources import claim_folder, describe, open_source
+from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import write_json
+from selfseg.storage.hashes import run_hash
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD, EvalResult
 
 VERSION = 1
@@ -236,7 +238,7 @@ def _transfer_to_segmentation(
         resolution=config.short_side or "native",
         seeds=(config.seed,),
         options={**asdict(config), "weights": start.weights, "start": start.sentence},
-        recipe_hash=recipe_hash(Path(source)) if isinstance(source, str | Path) else "",
+        recipe_hash=run_hash(Path(source)) if isinstance(source, str | Path) else "",
     )
     write_json(out / "results" / result_name(result), result.to_dict())
     return result

@@ -28,7 +28,7 @@ from torch import Tensor
 from selfseg.ops.kernels import slic_connect as _slic_connect
 
 if TYPE_CHECKING:
-    from selfseg.ops.regions.slic import _Grid
+    from selfseg.ops.kernels.slic_grid import Grid
 
 _BLOCK = 256
 PART = 16
@@ -197,7 +197,7 @@ def to_lab(images: Tensor, light: Tensor, root: Tensor) -> Tensor:
     return lab
 
 
-def assign(lab: Tensor, centres: Tensor, grid: _Grid, first_y: int, step_y: int) -> Tensor:
+def assign(lab: Tensor, centres: Tensor, grid: Grid, first_y: int, step_y: int) -> Tensor:
     """The nearest of the 3 x 3 centres around each pixel's cell, as `selfseg.ops.regions.slic._assign`.
 
     Args:
@@ -236,7 +236,7 @@ def assign(lab: Tensor, centres: Tensor, grid: _Grid, first_y: int, step_y: int)
     return labels
 
 
-def move(centres: Tensor, labels: Tensor, lab: Tensor, grid: _Grid, first_y: int, step_y: int) -> None:
+def move(centres: Tensor, labels: Tensor, lab: Tensor, grid: Grid, first_y: int, step_y: int) -> None:
     """Move each centre to the mean of its pixels in every `step_y`-th row; one without any stays.
 
     Args:

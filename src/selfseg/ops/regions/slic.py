@@ -26,7 +26,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.errors import ConfigError
+from selfseg.ops.kernels.slic_grid import Grid
 from selfseg.ops.kernels.with_triton import by_triton
 
 ALGORITHM_VERSION = 1
@@ -257,47 +257,23 @@ def slic_batched(
     return _finish(labels, lab, centres, smallest, connectivity).to(device)
 
 
-class _Grid(NamedTuple):
-    """The grid of cells on a device, as of `_grid`.
-
-    Attributes:
-        rows: of cells.
-        columns: of cells.
-        shift: from a pixel to its candidates in pixels.
-        cell_y: (H,) int32.
-        cell_x: (W + 2 shift,) int32.
-        edge_y: (rows + 1,) int32, where each row of cells begins, and the height.
-        edge_x: (columns + 1,) int32, where each column begins, and the width.
-        weight: () float32, ruler / size.
-    """
-
-    rows: int
-    columns: int
-    shift: int
-    cell_y: Tensor
-    cell_x: Tensor
-    edge_y: Tensor
-    edge_x: Tensor
-    weight: Tensor
-
-
-def _grid_on(device: torch.device, height: int, width: int, size: int, ruler: float) -> _Grid:
+def _grid_on(device: torch.device, height: int, width: int, size: int, ruler: float) -> Grid:
     rows, columns, shift, cell_y, cell_x = _grid(height, width, size, width)
     edge_y = np.searchsorted(cell_y, np.arange(rows + 1)).astype(np.int32)
     edge_x = np.searchsorted(cell_x[shift : shift + width], np.arange(columns + 1)).astype(np.int32)
     y, x, y_edge, x_edge = (torch.from_numpy(array).to(device) for array in (cell_y, cell_x, edge_y, edge_x))
     weight = torch.tensor(ruler / size, dtype=torch.float32, device=device)
-    return _Grid(rows, columns, shift, y, x, y_edge, x_edge, weight)
+    return Grid(rows, columns, shift, y, x, y_edge, x_edge, weight)
 
 
 def _iterate(
     lab: Tensor,
     pixels: Tensor,
-    grid: _Grid,
+    grid: Grid,
     size: int,
     iterations: int,
-    assign: Callable[[Tensor, Tensor, _Grid, int, int], Tensor],
-    move: Callable[[Tensor, Tensor, Tensor, _Grid, int, int], None],
+    assign: Callable[[Tensor, Tensor, Grid, int, int], Tensor],
+    move: Callable[[Tensor, Tensor, Tensor, Grid, int, int], None],
 ) -> Tensor:
     """Rounds of assignment and update; lab (B, 3, H, W) whole numbers, pixels what `assign` takes of it."""
     batch, width = len(lab), lab.shape[3]
@@ -319,7 +295,7 @@ def _to_lab(images: Tensor) -> Tensor:
     return torch.stack(lab, 1).int()
 
 
-def _assign(pixels: Tensor, centres: Tensor, grid: _Grid, first_y: int, step_y: int) -> Tensor:
+def _assign(pixels: Tensor, centres: Tensor, grid: Grid, first_y: int, step_y: int) -> Tensor:
     """The nearest centre of the pixels in every `step_y`-th row: (B, lines, W) int32. Operations in `slic`'s order."""
     batch, _, height, width = pixels.shape
     device = pixels.device
@@ -367,7 +343,7 @@ def _add_up(labels: Tensor, lab: Tensor, count: int, first_y: int, step_y: int) 
     )
 
 
-def _move(centres: Tensor, labels: Tensor, lab: Tensor, grid: _Grid, first_y: int, step_y: int) -> None:
+def _move(centres: Tensor, labels: Tensor, lab: Tensor, grid: Grid, first_y: int, step_y: int) -> None:
     """Move each centre (B, count, 5) to the mean of its pixels; one without any stays."""
     totals = _add_up(labels, lab, centres.shape[1], first_y, step_y)
     area = totals[0]

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from selfseg.cli import doctor as diagnosis
-from selfseg.cli.doctor import Diagnosis, doctor
+from selfseg.training.doctor import Diagnosis, doctor
 
 
 def rendered(found: Diagnosis) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,35 +14,10 @@ from numpy.typing import NDArray
 from selfseg.data.regions import NoRegions
 from selfseg.data.views.content_centred import ViewPlan
 from selfseg.data.views.plans import PLANS, REGIONS
-from selfseg.drawing.pictures import Picture, data_uri, draw_views, fit_within, outlines
+from selfseg.drawing.figures import Figure, figure
+from selfseg.drawing.pictures import Picture, draw_views, fit_within, outlines
 from selfseg.errors import BadImage, ConfigError
 from selfseg.types import Batch, View
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture of the page: its data URI, its caption, its size in pixels."""
-
-    uri: str
-    label: str
-    width: int
-    height: int
-
-
-def figure(picture: Picture, label: str, quality: int = 80) -> Figure:
-    """A picture with its caption."""
-    return Figure(data_uri(picture, quality), label, picture.shape[1], picture.shape[0])
-
-
-def stored_figures(run: Path, pattern: str, count: int) -> list[Figure]:
-    """The first pictures in RUN/pictures whose names match."""
-    found = []
-    for path in sorted((run / "pictures").glob(pattern))[:count]:
-        read = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if read is not None:
-            picture = np.asarray(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), np.uint8)
-            found.append(figure(fit_within(picture, 1200), path.stem))
-    return found
 
 
 def read_plan(recipe: Mapping[str, Any]) -> ViewPlan | None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from selfseg.collection.health import judge
+from selfseg.fitting.stepping import read_log
 from selfseg.ops.objectives.losses import effective_rank
-from selfseg.pages.health import judge, read_log
 
 
 def log(loss, **further):

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from selfseg.collection import inference
+from selfseg.collection.health import Verdict
+from selfseg.collection.report import _headline, report
 from selfseg.data.regions import Superpixels
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import DataError, RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig
-from selfseg.pages.health import Verdict
-from selfseg.pages.report import _headline, report
 from selfseg.types import EvalResult
 
 

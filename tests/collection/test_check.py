@@ -8,7 +8,7 @@ from rich.console import Console
 
 import layouts
 from selfseg import check_data
-from selfseg.data.labelled.check import DataCheck
+from selfseg.collection.check import DataCheck
 from selfseg.data.reading.images import read_image
 from selfseg.drawing.pictures import palette
 from selfseg.errors import ConfigError, DataError

@@ -22,13 +22,16 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
-import selfseg
-from selfseg.collection.clusters import Clusters, available_clusters, embedder_hash, load_clusters
+from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
+from selfseg.collection.facts import facts_of, next_commands
+from selfseg.collection.health import Verdict, judge
 from selfseg.collection.inference import collect, load
 from selfseg.collection.streaming import embed_images
+from selfseg.collection.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection, SkipLog, list_images
 from selfseg.drawing.charts import line_chart
+from selfseg.drawing.figures import Figure, figure, stored_figures
 from selfseg.drawing.pictures import (
     Picture,
     fade_background,
@@ -42,13 +45,13 @@ from selfseg.drawing.pictures import (
 )
 from selfseg.drawing.result_charts import Comparison, compare_results, few_label_curves
 from selfseg.errors import DataError, RunError, SelfsegError
+from selfseg.fitting.stepping import read_log
 from selfseg.models.embedder import Embedder
 from selfseg.ops.pca import PcaBasis
 from selfseg.pages.concepts import read_concepts
-from selfseg.pages.facts import facts_of, next_commands
-from selfseg.pages.health import Verdict, judge, read_log
-from selfseg.pages.what_it_sees import Figure, figure, read_plan, region_figures, stored_figures, view_figures
 from selfseg.storage.files import read_json, write_text
+from selfseg.storage.hashes import embedder_hash
+from selfseg.version import __version__
 
 _BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
 _THUMBNAIL = 200  # longer side in pixels
@@ -176,7 +179,7 @@ def report(
         "skipped": _skipped(run),
         "recipe": (run / "recipe.yaml").read_text(encoding="utf-8") if recipe else "",
         "commands": next_commands(run, recipe, bool(clusterings)),
-        "version": selfseg.__version__,
+        "version": __version__,
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     }
     environment = Environment(loader=PackageLoader("selfseg.pages"), autoescape=True, trim_blocks=True)

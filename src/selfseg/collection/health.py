@@ -29,7 +29,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -38,7 +37,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfseg.ops.objectives.losses import effective_rank
-from selfseg.storage.files import read_steps
 
 Level = Literal["ok", "warn", "bad"]
 
@@ -62,11 +60,6 @@ class Verdict:
     sentence: str
     number: float
     advice: str = ""
-
-
-def read_log(run: Path | str) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl; none if there is no log. A last line that was cut off is left out."""
-    return read_steps(Path(run) / "log.jsonl")
 
 
 def judge(

@@ -1,0 +1,131 @@
+"""What fine-tuning starts from: a run, a file or fresh weights, and the folder that the outcome goes to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from selfseg.collection.inference import load
+from selfseg.errors import CheckpointError, RecipeMismatch, RunError
+from selfseg.fitting.supervised import FineTuningConfig
+from selfseg.models.backbones import load_backbone, make_backbone
+from selfseg.models.embedder import Embedder
+from selfseg.storage.files import is_unclaimed, mark_output, read_json, write_json
+
+Config = TypeVar("Config", bound=FineTuningConfig)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A backbone to start from.
+
+    Attributes:
+        backbone: (B, 3, H, W), normalised, to a list of feature maps, finest first.
+        what: what results call it: "embedder" of a run, the file's name, "random" or "imagenet".
+        sentence: what was loaded.
+        weights: hash of its weights.
+    """
+
+    backbone: nn.Module
+    what: str
+    sentence: str
+    weights: str
+
+
+def open_source(source: Path | str | Embedder, config: Config, output_stride: int) -> tuple[Start, Config]:
+    """The backbone that a source names, at the stride that the task wants.
+
+    Args:
+        source: a run's folder, an embedder, a checkpoint that `load_backbone` reads, "imagenet", or "random".
+        config: its `backbone` is the architecture, but for a run or an embedder, which know theirs.
+        output_stride: of the last stage; weights don't depend on it.
+
+    Returns:
+        The backbone, and the configuration with its architecture.
+
+    Raises:
+        RunError: if the folder is no run with an embedder.
+        CheckpointError: if there is no such file, or it holds another network.
+        ConfigError: if the architecture can't be built at that stride.
+    """
+    if isinstance(source, Embedder) or Path(source).is_dir():
+        embedder = source if isinstance(source, Embedder) else load(source, "cpu")
+        config = replace(config, backbone=embedder.config.backbone)
+        backbone = make_backbone(config.backbone, output_stride)
+        try:
+            backbone.load_state_dict(embedder.backbone.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"the embedder's backbone does not fit a {config.backbone}: {error}") from error
+        what, sentence = "embedder", f"a {config.backbone}, of a trained embedder"
+    else:
+        torch.manual_seed(config.seed)
+        backbone = make_backbone(config.backbone, output_stride)
+        if str(source) == "random":
+            what, sentence = "random", f"random weights of a {config.backbone}"
+        elif str(source) != "imagenet" and not Path(source).is_file():
+            raise CheckpointError(f"there is nothing at {source}; give a run, a file of weights, imagenet or random")
+        else:
+            what = Path(source).name
+            sentence = load_backbone(backbone, source, config.backbone)
+    return Start(backbone, what, sentence, weights_hash(backbone)), config
+
+
+def weights_hash(network: nn.Module) -> str:
+    """16 hex digits of everything that a network holds."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -> None:
+    """Make OUT, or check that it is of the same job.
+
+    Args:
+        out: the folder.
+        record: what the outcome depends on, ready for JSON; it lies in OUT/KIND.json.
+        kind: what the job is.
+
+    Raises:
+        RecipeMismatch: if OUT is of another job; the message shows the difference.
+        RunError: if OUT is something else.
+    """
+    path = out / f"{kind}.json"
+    wanted = json.loads(json.dumps(record))
+    if path.is_file():
+        # A first attempt that left nothing may have had a wrong setting.
+        if any(any(out.rglob(left)) for left in ("checkpoints/step_*", "cells/*/cell.json")):
+            held = read_json(path)
+            changed = [
+                f"{key}: {held.get(key)} -> {wanted.get(key)}"
+                for key in {**held, **wanted}
+                if held.get(key) != wanted.get(key)
+            ]
+            if changed:
+                raise RecipeMismatch(
+                    f"{out} holds another {kind}:\n  "
+                    + "\n  ".join(changed)
+                    + "\ngive another --out, or the old settings to go on with it"
+                )
+    elif not is_unclaimed(out):
+        raise RunError(f"{out} exists and is no {kind} of selfseg; give another --out")
+    mark_output(out)
+    write_json(path, wanted)
+
+
+def describe(kind: str, source: object, start: Start, data: Path | str, config: FineTuningConfig) -> dict[str, Any]:
+    """What OUT/transfer.json holds: all that the outcome depends on."""
+    return {
+        "kind": kind,
+        "source": str(source) if isinstance(source, str | Path) else type(source).__name__,
+        "weights": start.weights,
+        "data": str(Path(data)),
+        **asdict(config),
+    }

@@ -1,0 +1,3 @@
+"""The version of the package, for everything that says what made it."""
+
+__version__ = "0.1.0"
