@@ -19,7 +19,7 @@ import tyro
 import selfseg
 from selfseg.data.labelled.catalog import open_labelled
 from selfseg.data.regions import Grid, Pixels, RegionSource, Superpixels
-from selfseg.recipe_book import vice_small
+from selfseg.recipe_book.vice import vice_small
 from selfseg.storage.files import write_json
 
 MASKING = {"masked": 0.25, "unmasked": 0.0}

@@ -22,7 +22,7 @@ import tyro
 
 import selfseg
 from selfseg.errors import ConfigError, MissingExtra, SelfsegError
-from selfseg.recipe_book import vice_small
+from selfseg.recipe_book.vice import vice_small
 from selfseg.storage.files import write_atomically
 
 # Colour photographs inside of the installed packages, (package, path); what a version lacks is left out.

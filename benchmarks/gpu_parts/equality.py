@@ -15,7 +15,7 @@ from torch import Tensor
 from gpu_parts import material
 from gpu_parts.harness import Job, difference, random_state
 from selfseg.data.reading.images import read_image
-from selfseg.methods import METHODS
+from selfseg.methods import methods
 from selfseg.ops import crf, kmeans
 from selfseg.ops.objectives import losses, mutual_information, pixel_contrast
 from selfseg.ops.regions.pool_regions import common_regions, pool_regions
@@ -43,7 +43,7 @@ def run(job: Job) -> None:
     ):
         with job.attempt(what):
             part(job)
-    for name in (f"{method}_small" for method in METHODS):
+    for name in (f"{method}_small" for method in methods()):
         if job.enough(3, f"a step of {name}"):
             with job.attempt(f"a step of {name}"):
                 _step(job, name)

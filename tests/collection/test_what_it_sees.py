@@ -10,11 +10,11 @@ from selfseg.data.regions import Grid, ObjectMasks
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.data.views.overlapping_crops import OverlappingCrops
-from selfseg.data.views.plans import PLANS
+from selfseg.data.views.plans import plans
 from selfseg.training.plain import to_plain
 
 
-@pytest.mark.parametrize("kind", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("kind", plans().values(), ids=plans())
 def test_every_plan_is_read_from_its_recipe(kind: type[Any]) -> None:
     plan = kind(size=64, blur_sigma=(0.5, 1.5))
     assert read_plan({"method": {"views": to_plain(plan)}}) == plan

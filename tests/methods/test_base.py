@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
-from selfseg.methods import METHODS, Method
+from selfseg.methods import Method, methods
 from selfseg.methods.moco import MoCo
 from selfseg.models.twin import Twin
 
 
 def make(name: str) -> Method:
     torch.manual_seed(0)
-    return METHODS[name](getattr(tiny, name)(Path("images"), Path("run")).method)
+    return methods()[name](getattr(tiny, name)(Path("images"), Path("run")).method)
 
 
 @pytest.mark.parametrize("name", ["moco", "densecl", "maskcontrast", "slotcon"])

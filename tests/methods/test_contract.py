@@ -12,7 +12,7 @@ from selfseg.data.loader import ViewDataset, collate
 from selfseg.data.reading.images import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.errors import RunError
-from selfseg.methods import METHODS, Method
+from selfseg.methods import Method, methods
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import load_prototypes
 from selfseg.training.loop import train
@@ -21,7 +21,7 @@ from selfseg.types import Batch
 from tiny import RECIPES, losses_of
 
 
-@pytest.fixture(name="recipe", params=METHODS)
+@pytest.fixture(name="recipe", params=methods())
 def _recipe(request: pytest.FixtureRequest, photos: Path, tmp_path: Path) -> Recipe[Any]:
     return RECIPES[request.param](photos, tmp_path / "run")
 
@@ -40,7 +40,7 @@ def batch_for(method: Method, photos: Path, images: int = 4) -> Batch:
 
 
 def test_every_method_is_tested() -> None:
-    assert RECIPES.keys() == METHODS.keys()
+    assert RECIPES.keys() == methods().keys()
 
 
 @pytest.mark.parametrize("images", [1, 4])

@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # The rooms (a folder or a file right below the package), lowest floor first: a room may import those of lower floors.
 FLOORS = (
     ("errors", "types", "version"),
-    ("storage", "ops"),
+    ("storage", "ops", "plugins"),
     ("drawing", "data"),
     ("pages", "models"),
     ("fitting", "methods"),
@@ -27,7 +27,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ONLY = {
     "pages": {"errors", "types", "version", "storage", "drawing"},  # they are handed what they show, and write a file
     "types": {"errors"},
-    "methods": {"errors", "types", "version", "storage", "ops", "data", "models"},
+    "methods": {"errors", "types", "version", "storage", "ops", "plugins", "data", "models"},
 }
 MEASURING = ("collection", "masks", "evaluation", "exporting")
 NEVER = {"methods", "training", "recipe_book"}

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from selfseg.data.regions import Grid
-from selfseg.data.views.plans import PLANS
+from selfseg.data.views.plans import plans
 from selfseg.errors import ConfigError, RunError
-from selfseg.evaluation.measure import results
+from selfseg.storage.hashes import run_hash
 from selfseg.training.recipe import (
     OptimizerConfig,
     Recipe,
@@ -45,7 +45,7 @@ def test_another_region_source_survives(tmp_path: Path) -> None:
     assert read_recipe(tmp_path / "recipe.yaml").method.views.regions == Grid(12)
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("plan", plans().values(), ids=plans())
 def test_every_view_plan_survives(tmp_path: Path, plan: type[Any]) -> None:
     recipe = Recipe(Path("images"), Path("run"), method=plan(size=64, flip_probability=0.25), steps=1)
     write_recipe(recipe, tmp_path / "recipe.yaml")
@@ -96,7 +96,7 @@ def test_only_what_is_learned_makes_a_difference() -> None:
 def test_results_carry_the_hash_that_checkpoints_do(name: str, tmp_path: Path) -> None:
     recipe = ALL[name](Path("images"), Path("run"))
     write_recipe(recipe, tmp_path / "recipe.yaml")
-    assert results.recipe_hash(tmp_path) == recipe_hash(recipe)
+    assert run_hash(tmp_path) == recipe_hash(recipe)
 
 
 def test_masks_may_be_moved_as_images_may() -> None:

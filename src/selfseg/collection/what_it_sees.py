@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from selfseg.data.regions import NoRegions
 from selfseg.data.views.content_centred import ViewPlan
-from selfseg.data.views.plans import PLANS, REGIONS
+from selfseg.data.views.plans import plans, region_sources
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, draw_views, fit_within, outlines
 from selfseg.errors import BadImage, ConfigError
@@ -23,7 +23,7 @@ from selfseg.types import Batch, View
 def read_plan(recipe: Mapping[str, Any]) -> ViewPlan | None:
     """The view plan of a recipe.yaml; None if it has none that is known here."""
     try:
-        plan: ViewPlan = _build((recipe.get("method") or {}).get("views") or {}, PLANS)
+        plan: ViewPlan = _build((recipe.get("method") or {}).get("views") or {}, plans())
     except (KeyError, TypeError, ConfigError):  # a recipe of another version: the page goes without
         return None
     return plan
@@ -34,7 +34,7 @@ def _build(values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
     cls = kinds[str(values["kind"])]
     known = {field.name for field in fields(cls)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-    given = {k: _build(v, REGIONS) if isinstance(v, Mapping) else v for k, v in given.items()}
+    given = {k: _build(v, region_sources()) if isinstance(v, Mapping) else v for k, v in given.items()}
     return cls(**{k: Path(v) if k == "folder" else v for k, v in given.items()})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -12,10 +11,11 @@ import yaml
 from tyro.conf import Positional
 
 from selfseg.data.regions import ObjectMasks
-from selfseg.data.views.plans import PLANS, REGIONS
+from selfseg.data.views.plans import plans, region_sources
 from selfseg.errors import ConfigError, RunError
-from selfseg.methods import METHODS, Method
+from selfseg.methods import Method, methods
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.plugins import load_all
 from selfseg.storage import hashes as identity
 from selfseg.storage.files import write_text
 from selfseg.training.plain import KIND, from_plain, to_plain
@@ -143,15 +143,16 @@ class Recipe(Generic[Config]):
 
     def build_method(self) -> Method:
         """The method with fresh weights from torch's current random state."""
-        for method in METHODS.values():
+        known = methods()
+        for method in known.values():
             if isinstance(self.method, method.Config):
                 return method(self.method)
-        raise ConfigError(f"no method takes a {type(self.method).__name__}; there are {', '.join(METHODS)}")
+        raise ConfigError(f"no method takes a {type(self.method).__name__}; there are {', '.join(known)}")
 
 
 def _kinds() -> dict[str, type[Any]]:
-    known = (Recipe, OptimizerConfig, EmbedderConfig, *(method.Config for method in METHODS.values()))
-    return {cls.__name__: cls for cls in known} | PLANS | REGIONS
+    known = (Recipe, OptimizerConfig, EmbedderConfig, *(method.Config for method in methods().values()))
+    return {cls.__name__: cls for cls in known} | plans() | region_sources()
 
 
 def write_recipe(recipe: Recipe[Any], path: Path) -> None:
@@ -217,12 +218,12 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def recipes() -> dict[str, Callable[..., Recipe[Any]]]:
-    """Every recipe by name: functions of (images, out) whose docstrings tell what to expect.
+    """Every recipe by name, those of other packages too.
+
+    They are functions of (images, out) whose docstrings tell what to expect.
 
     Example:
         >>> "vice_small" in recipes()
         True
     """
-    # Here because recipes are a package of their own that builds on this one.
-    own = importlib.import_module("selfseg.recipe_book")
-    return {name: getattr(own, name) for name in own.__all__}
+    return load_all("selfseg.recipes")

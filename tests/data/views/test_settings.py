@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selfseg.data.views.plans import PLANS
+from selfseg.data.views.plans import plans
 from selfseg.data.views.settings import check_stride
 from selfseg.errors import ConfigError
 
@@ -25,7 +25,7 @@ from selfseg.errors import ConfigError
         ({"jitter": (0.1, 0.1, 0.1, 0.6)}, "hue at most 0.5 of a turn"),
     ],
 )
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("plan", plans().values(), ids=plans())
 def test_every_plan_names_the_setting_and_its_value(plan: type[Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan(**changes)
@@ -34,9 +34,9 @@ def test_every_plan_names_the_setting_and_its_value(plan: type[Any], changes: di
 @pytest.mark.parametrize("plan", ["OverlappingCrops", "ObjectCrops", "RandomCrops", "NestedCrops"])
 def test_plans_of_crops_check_their_scale(plan: str) -> None:
     with pytest.raises(ConfigError, match=r"^scale must be \(low, high\) with 0 < low <= high <= 1, not \(0.5, 1.5\)$"):
-        PLANS[plan](scale=(0.5, 1.5))
+        plans()[plan](scale=(0.5, 1.5))
     with pytest.raises(ConfigError, match=r"^ratio must be"):
-        PLANS[plan](ratio=(0.0, 1.0))
+        plans()[plan](ratio=(0.0, 1.0))
 
 
 @pytest.mark.parametrize(("size", "stride", "way_out"), [(64, 5, 60), (3, 8, 8), (7, 0, 7)])
