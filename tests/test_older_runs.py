@@ -1,4 +1,4 @@
-"""Runs that selfseg 0.1.0 made, before its modules moved, are still read: `fixtures/run_0_1_0` is one of ViCE's tiny run."""
+"""Runs that 0.1.0 made, before modules moved, are still read; `fixtures/run_0_1_0` is one of ViCE's tiny run."""
 
 import json
 import shutil

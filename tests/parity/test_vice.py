@@ -21,6 +21,8 @@ from selfseg.ops.regions.pool_regions import common_regions
 def test_every_intermediate_equals_the_reference(name: str) -> None:
     with np.load(Path(__file__).parent / f"{name}.npz", allow_pickle=False) as file:
         golden = {key: torch.from_numpy(file[key].astype(file[key].dtype)) for key in file.files}
+    # In float64, so that only the reference's rounding is in the differences, and none of this machine's kernels.
+    golden = {key: value.double() if value.is_floating_point() else value for key, value in golden.items()}
     prototypes, dim = golden["prototypes"].shape
     config = ViCEConfig(
         embedder=EmbedderConfig(dim=dim, output_stride=32),
@@ -33,7 +35,7 @@ def test_every_intermediate_equals_the_reference(name: str) -> None:
         pool="raw",
         average="batch",
     )
-    method = ViCE(config)
+    method = ViCE(config).double()
     with torch.no_grad():
         method.prototypes.weight.copy_(golden["prototypes"])
         if "queue" in golden:
@@ -63,8 +65,8 @@ def test_every_intermediate_equals_the_reference(name: str) -> None:
 def test_per_image_average_equals_the_papers_nested_loops() -> None:
     with np.load(Path(__file__).parent / "vice_seed0_noqueue.npz", allow_pickle=False) as file:
         regions = common_regions(torch.from_numpy(file["regions"]).long())
-        embedding = torch.from_numpy(file["emb"])
-        weight = torch.from_numpy(file["prototypes"])
+        embedding = torch.from_numpy(file["emb"]).double()  # float64: the two sides differ by their formulas only
+        weight = torch.from_numpy(file["prototypes"]).double()
     config = ViCEConfig(
         embedder=EmbedderConfig(dim=16, output_stride=32),
         views=ContentCentredViews(views=3, size=48),
@@ -72,7 +74,7 @@ def test_per_image_average_equals_the_papers_nested_loops() -> None:
         queue=0,
         pool="raw",
     )
-    method = ViCE(config)
+    method = ViCE(config).double()
     with torch.no_grad():
         method.prototypes.weight.copy_(weight)
     vectors = method.pool(embedding, regions)
@@ -85,7 +87,7 @@ def test_per_image_average_equals_the_papers_nested_loops() -> None:
             terms = [-(assignment[i] * torch.log_softmax(vectors[view, i] @ weight.T / 0.1, dim=0)).sum() for i in rows]
             expected += float(sum(terms) / len(rows)) / (2 * 2)
     got = method.compare(vectors, regions, images=2, progress=1.0).loss.item()
-    assert got == pytest.approx(expected, abs=1e-6)
-    pooled = ViCE(replace(config, average="batch"))
+    assert got == pytest.approx(expected, abs=2e-7)  # the weights of images are float32
+    pooled = ViCE(replace(config, average="batch")).double()
     pooled.load_state_dict(method.state_dict())
     assert pooled.compare(vectors, regions, images=2, progress=1.0).loss.item() != pytest.approx(got, abs=1e-6)

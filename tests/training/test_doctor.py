@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from selfseg.cli import doctor as diagnosis
+from selfseg.training import doctor as diagnosis
 from selfseg.training.doctor import Diagnosis, doctor
 
 

@@ -85,8 +85,8 @@ class _PoolMean(torch.autograd.Function):
 
             total: Tensor = group_sums(vectors, row, pixels[:rows])
             return total.float() / counts[:rows]
-        sums = vectors.new_zeros((rows + 1, vectors.shape[1]), dtype=torch.float32)
-        sums.index_add_(0, target, vectors.float())
+        sums = vectors.new_zeros((rows + 1, vectors.shape[1]), dtype=torch.promote_types(vectors.dtype, torch.float32))
+        sums.index_add_(0, target, vectors.to(sums.dtype))
         return (sums / counts)[:rows]
 
     @staticmethod
@@ -106,7 +106,7 @@ def pool_regions(embedding: Tensor, row: Tensor, rows: int) -> Tensor:
         rows: I, the number of rows.
 
     Returns:
-        (I, D) float32 means, zero for a row without pixels. The gradient has the embedding's dtype.
+        (I, D) float32 (float64 of float64) means, zero for a row without pixels. The gradient has the embedding's dtype.
 
     Example:
         >>> embedding = torch.tensor([[[[1.0, 3.0, 9.0]]]])
