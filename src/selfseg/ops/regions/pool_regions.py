@@ -106,7 +106,7 @@ def pool_regions(embedding: Tensor, row: Tensor, rows: int) -> Tensor:
         rows: I, the number of rows.
 
     Returns:
-        (I, D) float32 (float64 of float64) means, zero for a row without pixels. The gradient has the embedding's dtype.
+        (I, D) float32 or float64 means, zero for a row without pixels. The gradient has the embedding's dtype.
 
     Example:
         >>> embedding = torch.tensor([[[[1.0, 3.0, 9.0]]]])
