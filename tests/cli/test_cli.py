@@ -14,7 +14,8 @@ import layouts
 import selfseg
 from conftest import draw_scene
 from selfseg import cli, errors
-from selfseg.cli import main, parse_recipe
+from selfseg.cli import main
+from selfseg.cli.training import parse_recipe
 from selfseg.data.labelled.datasets import DATASETS
 from selfseg.evaluation import (
     ClustersConfig,

@@ -1,0 +1,158 @@
+"""The verbs on a trained run: cluster, segment, embed, concepts, report, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from selfseg.cli.console import say
+
+
+def cluster(
+    run: Positional[Path],
+    images: Positional[Path],
+    k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (27,),
+    seed: int = 0,
+    points: int = 200_000,
+    position: float = 0.0,
+    device: str = "auto",
+    max_bad: float = 0.05,
+) -> int:
+    """Group the pixels of a collection into k clusters; several k from one pass over the images.
+
+    Args:
+        run: the trained run.
+        images: folder of images, or NAME:ROOT.
+        k: numbers of clusters.
+        seed: of the sampled pixels and k-means.
+        points: pixels that k-means sees.
+        position: how much a pixel's place in its image has a say; e.g. 1 for a camera that stands.
+        device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
+    """
+    from selfseg.collection.inference import cluster as run_cluster
+
+    paths = run_cluster(run, images, k, seed=seed, points=points, position=position, device=device, max_bad=max_bad)
+    for path in paths:
+        say(f"written: {path}")
+    return 0
+
+
+def segment(
+    run: Positional[Path],
+    images: Positional[Path],
+    out: Path,
+    k: Annotated[int | None, arg(aliases=["-k"])] = None,
+    device: str = "auto",
+    max_bad: float = 0.05,
+) -> int:
+    """Segment every image: an index PNG and a coloured overlay, at the image's own size.
+
+    Args:
+        run: the trained and clustered run.
+        images: folder of images, or NAME:ROOT.
+        out: folder for the results.
+        k: which clustering; the largest if not given.
+        device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
+    """
+    from selfseg.collection.inference import segment as run_segment
+
+    say(f"written: {run_segment(run, images, out, k=k, device=device, max_bad=max_bad)}")
+    return 0
+
+
+def embed(
+    run: Positional[Path], images: Positional[Path], out: Path, device: str = "auto", max_bad: float = 0.05
+) -> int:
+    """Write one vector per pixel of every image: memory-mapped float16 with geometry.
+
+    Args:
+        run: the trained run.
+        images: folder of images, or NAME:ROOT.
+        out: folder for the results.
+        device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
+    """
+    from selfseg.collection.inference import embed as run_embed
+
+    say(f"written: {run_embed(run, images, out, device=device, max_bad=max_bad)}")
+    return 0
+
+
+def concepts(
+    run: Positional[Path],
+    images: Positional[Path],
+    top: int = 10,
+    k: Annotated[int | None, arg(aliases=["-k"])] = None,
+    resolution: int | None = None,
+    crop: int | None = None,
+    min_share: float = 0.01,
+    device: str = "auto",
+    max_bad: float = 0.05,
+) -> int:
+    """Show what each concept finds: its best segments over a collection, with counts, as RUN/concepts.html.
+
+    Args:
+        run: the trained run.
+        images: folder of images, or NAME:ROOT.
+        top: segments shown of each concept.
+        k: the run's clusters with this k instead of its prototypes.
+        resolution: short side in px that images are resized to; the run's own if not given.
+        crop: side in px of the centre square that is looked at; the whole image if not given.
+        min_share: segments below this share of their image are ranked last.
+        device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
+    """
+    from selfseg.collection.concepts import concepts as run_concepts
+
+    page = run_concepts(
+        run,
+        images,
+        top=top,
+        k=k,
+        resolution=resolution,
+        crop=crop,
+        min_share=min_share,
+        device=device,
+        max_bad=max_bad,
+    )
+    say(f"written: {page}")
+    return 0
+
+
+def report(run: Positional[Path], images: Path | None = None, count: int = 12, device: str = "auto") -> int:
+    """Write RUN/report.html, one page that shows what was learned.
+
+    Args:
+        run: the run.
+        images: folder of images to show; the run's own if not given.
+        count: how many of them.
+        device: auto, cpu or cuda.
+    """
+    from selfseg.collection.report import report as run_report
+
+    say(f"written: {run_report(run, images=images, count=count, device=device)}")
+    return 0
+
+
+def export(
+    run: Positional[Path],
+    format: Literal["timm", "torchvision", "detectron2", "mmseg", "safetensors", "onnx"],
+    out: Path | None = None,
+) -> int:
+    """Write what a run has learned in the files that other projects load, each checked by loading it.
+
+    Args:
+        run: the trained run.
+        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder.
+        out: the file (for safetensors the folder); in RUN/export if not given.
+    """
+    from selfseg.exporting.export import card_of
+    from selfseg.exporting.export import export as run_export
+
+    path = run_export(run, format, out)
+    say(f"written: {path}; how to load it: {card_of(path)}")
+    return 0

@@ -1,0 +1,105 @@
+"""The verbs around training: train, recipes, doctor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.markup import escape
+
+from selfseg.cli.console import OUT, say
+from selfseg.errors import ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from selfseg.training.recipe import Recipe
+
+
+def train(words: list[str]) -> int:
+    """Train by a recipe."""
+    from selfseg.training.recipe import recipes
+
+    known = recipes()
+    if not words or words[0] in ("-h", "--help"):
+        OUT.print("selfseg train RECIPE IMAGES --out RUN [settings]; the recipes:\n", highlight=False)
+        list_recipes([])
+        return 0 if words else ConfigError.exit_code
+    name, rest = words[0], words[1:]
+    # A method's name stands for its recipe for one's own images.
+    function = known.get(f"{name}_small" if f"{name}_small" in known else name)
+    if function is None:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
+    recipe = parse_recipe(function, rest, f"selfseg train {name}")
+    from selfseg.models.distributed import rank
+    from selfseg.training.loop import train as run_train
+
+    try:
+        run = run_train(recipe)
+    except Interrupted:
+        # Fabric kills all processes of a run, its first one too, when it sees that one has ended with an error.
+        if rank() > 0:
+            return 0
+        raise
+    if rank() == 0:
+        say(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27")
+    return 0
+
+
+def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], prog: str) -> Recipe[Any]:
+    """A recipe with the settings of a command line.
+
+    Args:
+        function: the recipe.
+        words: `IMAGES --out RUN` (`--masks MASKS`) and overrides such as `--method.temperature 0.2`.
+        prog: the command, for its help.
+
+    Returns:
+        The recipe; `--steps` takes the place of the recipe's epochs and the other way round.
+    """
+    from selfseg.training.recipe import Recipe
+
+    # Masks have no default place: who trains on them must say where they are.
+    masks = {"masks": tyro.MISSING} if "masks" in inspect.signature(function).parameters else {}
+    default = function(Path("IMAGES"), Path("RUN"), **masks)
+    given = {word.split("=")[0] for word in words}
+    if "--steps" in given and "--epochs" not in given:
+        default = replace(default, steps=1, epochs=None)
+    elif "--epochs" in given and "--steps" not in given:
+        default = replace(default, steps=None, epochs=1.0)
+    default = replace(default, images=tyro.MISSING, out=tyro.MISSING)
+    settings: Any = Recipe[type(default.method)]  # type: ignore[misc]
+    recipe: Recipe[Any] = tyro.cli(settings, default=default, args=list(words), prog=prog, description=function.__doc__)
+    return recipe
+
+
+def list_recipes(words: list[str]) -> int:
+    """What can be trained, or one recipe's whole text."""
+    from selfseg.training.recipe import recipes
+
+    if words and words[0] not in recipes():
+        raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(recipes())}")
+    for name, function in recipes().items():
+        lines = [escape(line.strip()) for line in (function.__doc__ or "").strip().splitlines()]
+        if words and words[0] == name:
+            OUT.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)
+        elif not words:
+            OUT.print(f"[bold]{name:26}[/]{lines[0]}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def doctor(words: list[str]) -> int:
+    """What this machine has, and whether training works."""
+    if words:
+        raise ConfigError(f"doctor takes no options, not {' '.join(words)}")
+    from selfseg.training.doctor import doctor as run_doctor
+
+    diagnosis = run_doctor()
+    OUT.print(diagnosis.table())
+    return 0 if diagnosis.healthy else 1
+
+
+def _methods(known: dict[str, Any]) -> list[str]:
+    return [name.removesuffix("_small") for name in known if name.endswith("_small")]
