@@ -83,11 +83,11 @@ def _kmeans(job: Job) -> None:
                 _iterations(job, data, k, aim, what)
         if job.device.type == "cuda" and job.enough(10, "k-means, the other tile"):
             with job.attempt("k-means, the other tile"):
-                from selfseg.ops.kernels import kmeans_cuda as _kmeans_cuda
+                from selfseg.ops.kernels import kmeans_cuda
 
-                _kmeans_cuda.CENTROIDS = 64
+                kmeans_cuda.CENTROIDS = 64
                 _iterations(job, data, 4096, None, "the same into 4096 with tiles of 64 centroids instead of 128")
-                _kmeans_cuda.CENTROIDS = None
+                kmeans_cuda.CENTROIDS = None
         if job.enough(30, "k-means with seeding") or job.tiny:
             sample = data[: min(points, 2_000_000)]
             begin = time.perf_counter()

@@ -79,9 +79,10 @@ def list_recipes(words: list[str]) -> int:
     """What can be trained, or one recipe's whole text."""
     from selfseg.training.recipe import recipes
 
-    if words and words[0] not in recipes():
-        raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(recipes())}")
-    for name, function in recipes().items():
+    known = recipes()
+    if words and words[0] not in known:
+        raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(known)}")
+    for name, function in known.items():
         lines = [escape(line.strip()) for line in (function.__doc__ or "").strip().splitlines()]
         if words and words[0] == name:
             OUT.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -98,9 +98,6 @@ class FineTuningConfig:
             raise ConfigError(f"a network trained on {self.split!r} can't be measured on it; name another split")
 
 
-Config = TypeVar("Config", bound=FineTuningConfig)
-
-
 def rate_at(config: FineTuningConfig, step: int) -> float:
     """The learning rate of iteration `step`, counted from 0.
 
@@ -139,7 +136,7 @@ def fine_tune(
         config: how.
         loss: the scalar loss of a batch.
         batches: gives the batches from an iteration on.
-        out: the job's folder, see `claim_folder`.
+        out: the job's folder, which is claimed already (`selfseg.evaluation.sources.claim_folder`).
         groups: of parameters, for the optimiser; None = all alike. The learning rate of a group with a "scale" is so
             many times that of the others.
         checkpoint_every: iterations between checkpoints.

@@ -189,9 +189,9 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, spherical: bool, 
 def _nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The best score (N,) and its centroid (N,), without ever holding N x k scores."""
     if by_triton(points.device):
-        from selfseg.ops.kernels import kmeans_cuda as _kmeans_cuda
+        from selfseg.ops.kernels import kmeans_cuda
 
-        return _kmeans_cuda.nearest(points, weight, bias)
+        return kmeans_cuda.nearest(points, weight, bias)
     best = points.new_empty(len(points))
     index = torch.empty(len(points), dtype=torch.int64, device=points.device)
     rows = max(1, _held(points) // len(weight))
@@ -259,9 +259,9 @@ def _cumulative(distance: Tensor) -> Tensor:
 def _shorten(points: Tensor, square: Tensor, candidates: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
     """Distances (N,) with the best of the candidates (T, D) among the centroids, and its number (1,)."""
     if by_triton(points.device):
-        from selfseg.ops.kernels import kmeans_cuda as _kmeans_cuda
+        from selfseg.ops.kernels import kmeans_cuda
 
-        return _kmeans_cuda.shorten(points, square, candidates, distance)
+        return kmeans_cuda.shorten(points, square, candidates, distance)
     shortened = torch.minimum(distance[:, None], _distance(points, square, candidates))
     winner = shortened.sum(0).min(0).indices[None]
     return shortened.index_select(1, winner)[:, 0].contiguous(), winner

@@ -183,7 +183,7 @@ def train_segmenter(
         model: with the weights to start from; afterwards on the device, with those of the last iteration.
         fit: what it learns from.
         config: how.
-        out: the job's folder, see `selfseg.fitting.supervised`.
+        out: the job's folder, see `selfseg.evaluation.sources.claim_folder`.
         device: where.
         workers: processes that read and crop.
         checkpoint_every: iterations between checkpoints.

@@ -174,7 +174,7 @@ def slic(
     height, width = image.shape[:2]
     check_parameters(size, ruler, iterations)
     _check_shape(size, height, width)
-    from selfseg.ops.kernels import slic_connect as _slic_connect
+    from selfseg.ops.kernels import slic_connect
     from selfseg.ops.kernels import slic_cpu as cpu
 
     light, root = _tables()
@@ -196,9 +196,9 @@ def slic(
     cpu.assign(lab, centres, cell_x, cell_y, shift, weight, tiled, 0, 1)
     out = np.empty((height, width), np.int32)
     if connectivity:
-        _slic_connect.connect(labels, sums, smallest_piece(size, height, width), out)
+        slic_connect.connect(labels, sums, smallest_piece(size, height, width), out)
     else:
-        _slic_connect.densify(labels, rows * columns, out)
+        slic_connect.densify(labels, rows * columns, out)
     return out
 
 
@@ -242,14 +242,14 @@ def slic_batched(
     grid = _grid_on(device, height, width, size, ruler)
     centres, smallest = grid.rows * grid.columns, smallest_piece(size, height, width)
     if by_triton(device):
-        from selfseg.ops.kernels import slic_cuda as _slic_cuda
+        from selfseg.ops.kernels import slic_cuda
 
         tables = [torch.from_numpy(table).to(device) for table in _tables()]
-        finisher = _slic_cuda.Finisher(device, centres, smallest, connectivity)
+        finisher = slic_cuda.Finisher(device, centres, smallest, connectivity)
         with torch.cuda.device_of(images), finisher:  # type: ignore[no-untyped-call]
-            for part in torch.split(images, _slic_cuda.PART):
-                lab = _slic_cuda.to_lab((part * 255).round_().clamp_(0, 255).to(torch.uint8), *tables)
-                labels = _iterate(lab, lab, grid, size, iterations, _slic_cuda.assign, _slic_cuda.move)
+            for part in torch.split(images, slic_cuda.PART):
+                lab = slic_cuda.to_lab((part * 255).round_().clamp_(0, 255).to(torch.uint8), *tables)
+                labels = _iterate(lab, lab, grid, size, iterations, slic_cuda.assign, slic_cuda.move)
                 finisher.add(labels, lab)
             return finisher.result()
     lab = _to_lab(images)  # (B, 3, H, W) int32
@@ -356,7 +356,7 @@ def _move(centres: Tensor, labels: Tensor, lab: Tensor, grid: Grid, first_y: int
 
 def _finish(labels: Tensor, lab: Tensor, centres: int, smallest: int, connectivity: bool) -> Tensor:
     """Connected (or only dense) ids: (B, H, W) int64 on the CPU."""
-    from selfseg.ops.kernels import slic_connect as _slic_connect
+    from selfseg.ops.kernels import slic_connect
 
     label = labels.int().cpu().contiguous().numpy()
     colour = lab.to(torch.int16).cpu().numpy()  # |a|, |b| < 128 * 64
@@ -365,11 +365,11 @@ def _finish(labels: Tensor, lab: Tensor, centres: int, smallest: int, connectivi
 
     def one(index: int) -> None:
         if not connectivity:
-            _slic_connect.densify(label[index], centres, out[index])
+            slic_connect.densify(label[index], centres, out[index])
             return
         sums = np.empty((height, width + 1, 3), np.int32)
-        _slic_connect.running_sums(colour[index], sums)
-        _slic_connect.connect(label[index], sums, smallest, out[index])
+        slic_connect.running_sums(colour[index], sums)
+        slic_connect.connect(label[index], sums, smallest, out[index])
 
     with ThreadPoolExecutor(max(1, min(batch, torch.get_num_threads()))) as pool:
         list(pool.map(one, range(batch)))
