@@ -25,7 +25,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.ops.kernels import slic_connect as _slic_connect
+from selfseg.ops.kernels import slic_connect
 
 if TYPE_CHECKING:
     from selfseg.ops.kernels.slic_grid import Grid
@@ -331,10 +331,10 @@ class Finisher:
             mine, sums = _room(height, width)
             mine[...] = label[index]
             if colour is None:
-                _slic_connect.densify(mine, self.centres, found[index])
+                slic_connect.densify(mine, self.centres, found[index])
                 return
-            _slic_connect.running_sums(colour[index], sums)
-            _slic_connect.connect(mine, sums, self.smallest, found[index])
+            slic_connect.running_sums(colour[index], sums)
+            slic_connect.connect(mine, sums, self.smallest, found[index])
 
         self.waiting.append(([_pool().submit(one, index) for index in range(batch)], out))
 
