@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from selfseg.collection.report import report as report
     from selfseg.evaluation.comparison import compare as compare
     from selfseg.evaluation.evaluator import evaluate as evaluate
+    from selfseg.evaluation.protocols.clusters import Clusters as Clusters
     from selfseg.evaluation.protocols.few_labels import finetune as finetune
+    from selfseg.evaluation.protocols.linear import Linear as Linear
+    from selfseg.evaluation.protocols.object_vectors import Objects as Objects
+    from selfseg.evaluation.protocols.object_vectors import Retrieval as Retrieval
+    from selfseg.evaluation.protocols.prototypes import Prototypes as Prototypes
     from selfseg.evaluation.protocols.transfer import transfer as transfer
+    from selfseg.evaluation.settings import Beside as Beside
+    from selfseg.evaluation.settings import Reading as Reading
     from selfseg.exporting.export import export as export
     from selfseg.masks.mining import mine_masks as mine_masks
     from selfseg.methods import IIC as IIC
@@ -55,6 +62,8 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Batch": "selfseg.types",
+    "Beside": "selfseg.evaluation.settings",
+    "Clusters": "selfseg.evaluation.protocols.clusters",
     "DenseCL": "selfseg.methods",
     "DenseCLConfig": "selfseg.methods",
     "Embedder": "selfseg.models.embedder",
@@ -62,15 +71,20 @@ _WHERE = {
     "EvalResult": "selfseg.types",
     "IIC": "selfseg.methods",
     "IICConfig": "selfseg.methods",
+    "Linear": "selfseg.evaluation.protocols.linear",
     "MaskContrast": "selfseg.methods",
     "MaskContrastConfig": "selfseg.methods",
     "Method": "selfseg.methods",
     "MoCo": "selfseg.methods",
     "MoCoConfig": "selfseg.methods",
+    "Objects": "selfseg.evaluation.protocols.object_vectors",
     "OptimizerConfig": "selfseg.training.recipe",
     "PiCIE": "selfseg.methods",
     "PiCIEConfig": "selfseg.methods",
+    "Prototypes": "selfseg.evaluation.protocols.prototypes",
+    "Reading": "selfseg.evaluation.settings",
     "Recipe": "selfseg.training.recipe",
+    "Retrieval": "selfseg.evaluation.protocols.object_vectors",
     "SlotCon": "selfseg.methods",
     "SlotConConfig": "selfseg.methods",
     "StepOutput": "selfseg.types",

@@ -6,16 +6,12 @@ that is not a number with 5.
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 
-import tyro
-
-from selfseg.cli.console import ERR, OUT, parse, say
-from selfseg.cli.data_sets import data
-from selfseg.cli.measuring import compare, evaluate, finetune, transfer
-from selfseg.cli.runs import cluster, concepts, embed, export, report, segment
-from selfseg.cli.training import doctor, list_recipes, train
+from selfseg.cli.console import ERR, OUT, parse
 from selfseg.errors import ConfigError, SelfsegError
 from selfseg.version import __version__
 
@@ -37,7 +33,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]recipes[/]                                what can be trained
   [bold]doctor[/]                                 what this machine has, and whether training works
 
-`selfseg VERB --help` tells the options; `selfseg train RECIPE --help` every setting of a recipe."""
+`selfseg VERB --help` tells the everyday options, `--help-all` every one; for training `selfseg train RECIPE --help`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,10 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         OUT.print(f"selfseg {__version__}", highlight=False)
         return 0
     try:
-        verb = _VERBS.get(words[0])
-        if verb is None:
-            raise ConfigError(f"no verb {words[0]!r}; there are {', '.join(_VERBS)}")
-        return verb(words[1:])
+        return _call(words[0], words[1:])
     except SelfsegError as error:
         ERR.print("[bold red]error:[/] ", end="")
         ERR.print(str(error), markup=False, highlight=False, soft_wrap=True)  # paths are copied from it
@@ -72,27 +65,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _masks(words: list[str]) -> int:
-    from selfseg.cli.masks import masks
-
-    say(f"written: {tyro.cli(masks, prog='selfseg masks', args=words)}")
-    return 0
-
-
-_VERBS: dict[str, Callable[[list[str]], int]] = {
-    "train": train,
-    "cluster": lambda words: parse("cluster", cluster, words),
-    "segment": lambda words: parse("segment", segment, words),
-    "embed": lambda words: parse("embed", embed, words),
-    "concepts": lambda words: parse("concepts", concepts, words),
-    "evaluate": lambda words: parse("evaluate", evaluate, words),
-    "compare": lambda words: parse("compare", compare, words),
-    "finetune": finetune,
-    "transfer": transfer,
-    "data": data,
-    "masks": _masks,
-    "report": lambda words: parse("report", report, words),
-    "export": lambda words: parse("export", export, words),
-    "recipes": list_recipes,
-    "doctor": doctor,
+# Each verb's module and function, loaded when it is called: most of them need torch, which takes seconds. The first
+# ones are functions of options, the others of words.
+_OPTIONS = {
+    "cluster": ("runs", "cluster"),
+    "segment": ("runs", "segment"),
+    "embed": ("runs", "embed"),
+    "concepts": ("runs", "concepts"),
+    "evaluate": ("measuring", "evaluate"),
+    "compare": ("measuring", "compare"),
+    "masks": ("masks", "masks"),
+    "report": ("runs", "report"),
+    "export": ("runs", "export"),
 }
+_WORDS = {
+    "train": ("training", "train"),
+    "finetune": ("measuring", "finetune"),
+    "transfer": ("measuring", "transfer"),
+    "data": ("data_sets", "data"),
+    "recipes": ("training", "list_recipes"),
+    "doctor": ("training", "doctor"),
+}
+
+
+def _call(verb: str, words: Sequence[str]) -> int:
+    """Call a verb's function."""
+    known = _OPTIONS | _WORDS
+    if verb not in known:
+        in_order = re.findall(r"\[bold\](\w+)\[/\]  ", _USAGE)
+        raise ConfigError(f"no verb {verb!r}; there are {', '.join(in_order)}")
+    module, name = known[verb]
+    function: Callable[..., int] = getattr(importlib.import_module(f"selfseg.cli.{module}"), name)
+    return parse(verb, function, words) if verb in _OPTIONS else function(list(words))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -13,9 +17,98 @@ OUT = Console()
 ERR = Console(stderr=True)
 
 
+_FURTHER = "further"
+Option = TypeVar("Option")
+Further = Annotated[Option, _FURTHER]
+"""Marks an option of a verb that --help leaves out and --help-all shows."""
+
+
+RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+ImagesPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+DataPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+
+
+HELP = ("-h", "--help", "--help-all")
+
+
 def parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
     """Call a verb's function with the options of the command line."""
-    return tyro.cli(function, prog=f"selfseg {verb}", args=list(words))
+    prog = f"selfseg {verb}"
+    if asks_for_help(words):
+        function = _everyday(function, prog)
+    return tyro.cli(function, prog=prog, args=_for_tyro(words))
+
+
+def parse_settings(
+    settings: Any,
+    default: Any,
+    everyday: Collection[str],
+    words: Sequence[str],
+    prog: str,
+    about: str | None,
+    nested: Mapping[str, Any] | None = None,
+) -> Any:
+    """A dataclass of settings from the options of the command line.
+
+    Args:
+        settings: the dataclass, which may be one with its type parameter filled in.
+        default: an instance of it.
+        everyday: names of the fields that --help shows; --help-all shows the others too.
+        words: of the command line.
+        prog: the command, for its help.
+        about: what it does; --help shows the first line.
+        nested: annotations of options that must be given and lie deeper, for --help.
+    """
+    if asks_for_help(words):
+        settings, default = _everyday_settings(default, everyday, nested or {})
+        about = f"{(about or '').strip().partition(chr(10))[0]} {_more(prog)}"
+    return tyro.cli(settings, default=default, args=_for_tyro(words), prog=prog, description=about)
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether the everyday options are asked for."""
+    return "-h" in words or "--help" in words
+
+
+def _for_tyro(words: Sequence[str]) -> list[str]:
+    """Tyro has one kind of help."""
+    return ["--help" if word == "--help-all" else word for word in words]
+
+
+def _everyday(function: Callable[..., int], prog: str) -> Callable[..., int]:
+    """A function for its help: without the options that are marked as `Further`."""
+    hints = get_type_hints(function, include_extras=True)
+    further = [name for name, hint in hints.items() if _FURTHER in getattr(hint, "__metadata__", ())]
+
+    def shown(*args: Any, **kwargs: Any) -> int:
+        return function(*args, **kwargs)
+
+    about, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:")
+    shown.__doc__ = f"{about.rstrip()} {_more(prog)}\n\nArgs:{rest}" if further else function.__doc__
+    shown.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    shown.__annotations__ = {name: _hidden(hint) if name in further else hint for name, hint in hints.items()}
+    return shown
+
+
+def _everyday_settings(default: Any, shown: Collection[str], nested: Mapping[str, Any]) -> tuple[type[Any], Any]:
+    """A dataclass like that of `default`, and its default, for a help: some of its fields, and the nested options."""
+    cls, hints = type(default), get_type_hints(type(default), include_extras=True)
+    values = {each.name: getattr(default, each.name) for each in fields(default)}
+    annotations = {name: hints[name] if name in shown else _hidden(Any) for name in values} | dict(nested)
+    values |= dict.fromkeys(nested, tyro.MISSING)
+    short: Any = dataclass(frozen=True)(
+        type(cls.__name__, (), {"__annotations__": annotations, "__doc__": cls.__doc__, **values})
+    )
+    return short, short(**values)
+
+
+def _hidden(hint: Any) -> Any:
+    return Annotated[hint, tyro.conf.Suppress]
+
+
+def _more(prog: str) -> str:
+    """The sentence that tells how to see all options."""
+    return f"`{prog} --help-all` shows every option."
 
 
 def say(sentence: str) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from selfseg.cli.console import OUT, parse, say
+from selfseg.cli.console import HELP, OUT, parse, say
 from selfseg.errors import ConfigError, DataError
 
 
 def data(words: list[str]) -> int:
     """Check a data set, or list those that are known."""
-    if words and words[0] not in ("-h", "--help"):
+    if words and words[0] not in HELP:
         return parse("data", _check, words)
     from selfseg.data.labelled.datasets import DATASETS
 
@@ -26,7 +27,7 @@ def data(words: list[str]) -> int:
 
 
 def _check(
-    data: Positional[str],
+    data: Annotated[Positional[str], arg(metavar="DATA")],
     splits: tuple[str, ...] = (),
     sheet: Path | None = None,
     count: int = 12,

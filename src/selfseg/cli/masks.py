@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
+from selfseg.cli.console import Further, ImagesPath, say
 from selfseg.masks.cleaning import Cleaning
 from selfseg.masks.mining import Method, mine_masks
 from selfseg.masks.networks.learning import NetworkConfig
@@ -16,21 +15,21 @@ _NETWORK = NetworkConfig()
 
 
 def masks(
-    images: Positional[Path],
+    images: ImagesPath,
     out: Path,
     method: Method = "mean",
     threshold: float | Literal["otsu", "adaptive"] = 0.5,
-    min_piece: float = 0.01,
-    min_area: float = 0.01,
-    max_area: float = 0.95,
+    min_piece: Further[float] = 0.01,
+    min_area: Further[float] = 0.01,
+    max_area: Further[float] = 0.95,
     labels: Path | None = None,
-    split: str = "train",
-    max_bad: float = 0.05,
-    train_images: Path | None = None,
-    train_masks: Path | None = None,
-    network: NetworkConfig = _NETWORK,
+    split: Further[str] = "train",
+    max_bad: Further[float] = 0.05,
+    train_images: Further[Path | None] = None,
+    train_masks: Further[Path | None] = None,
+    network: Further[NetworkConfig] = _NETWORK,
     device: str = "auto",
-) -> Path:
+) -> int:
     """Mine a mask of what stands out in each image, without labels; OUT/masks.html shows them.
 
     Args:
@@ -53,4 +52,6 @@ def masks(
     """
     cleaning = Cleaning(threshold, min_piece, min_area, max_area)
     training = Training(network, train_images, train_masks, device)
-    return mine_masks(images, out, method, cleaning, labels=labels, split=split, max_bad=max_bad, training=training)
+    page = mine_masks(images, out, method, cleaning, labels=labels, split=split, max_bad=max_bad, training=training)
+    say(f"written: {page}")
+    return 0

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from selfseg.cli.console import OUT, passes, say
+from selfseg.cli.console import HELP, OUT, DataPath, Further, RunPath, parse_settings, passes, say
 from selfseg.errors import ConfigError
+from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Reading, Retrieval
+from selfseg.evaluation.sheet import Protocol
+from selfseg.ops.crf import CRFConfig
 
 Settings = TypeVar("Settings")
+Name = Literal["clusters", "linear", "prototypes", "objects", "retrieval"]
+OfPixels = Literal["clusters", "linear", "prototypes"]
+
+_CLUSTERS, _LINEAR, _PROTOTYPES, _OBJECTS, _RETRIEVAL = Clusters(), Linear(), Prototypes(), Objects(), Retrieval()
 
 
 def evaluate(
-    run: Positional[Path],
-    data: Positional[Path],
-    protocols: tuple[Literal["clusters", "linear", "prototypes", "objects", "retrieval"], ...] = ("clusters", "linear"),
+    run: RunPath,
+    data: DataPath,
+    protocols: tuple[Name, ...] = ("clusters", "linear"),
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
     seeds: int = 5,
-    points: int | Literal["all"] = 100_000,
     split: str = "val",
-    fit_split: str = "train",
+    fit_split: Further[str] = "train",
+    fit_data: Further[Path | None] = None,
     resolution: int | None = None,
     crop: int | None = None,
-    baselines: bool = True,
-    untrained: bool = False,
-    backbone: bool = False,
-    features: bool = False,
-    position: float = 0.0,
+    baselines: Further[bool] = True,
+    untrained: Further[bool] = False,
+    backbone: Further[bool] = False,
+    features: Further[bool] = False,
+    position: Further[float] = 0.0,
     crf: bool = False,
-    linear: Literal["adamw", "sgd", "lbfgs"] = "adamw",
-    fit_data: Path | None = None,
-    masks: Path | None = None,
-    objects: Literal["paper", "reference"] = "paper",
-    classes: tuple[str, ...] = (),
-    neighbours: int = 1,
+    clusters: Further[Clusters] = _CLUSTERS,
+    linear: Further[Linear] = _LINEAR,
+    prototypes: Further[Prototypes] = _PROTOTYPES,
+    objects: Further[Objects] = _OBJECTS,
+    retrieval: Further[Retrieval] = _RETRIEVAL,
     device: str = "auto",
     out: Path | None = None,
 ) -> int:
@@ -47,12 +53,12 @@ def evaluate(
         run: the trained run; or any timm backbone: timm:NAME (with timm's weights), timm:NAME:random, timm:NAME:FILE.
         data: NAME:ROOT of the catalog (selfseg data), or a folder with {train,val}/{images,labels}, classes.txt.
         protocols: clusters, linear, prototypes (of a run whose method has some), objects and retrieval (of a run with a
-            saliency head, or with --masks).
+            saliency head, or with --objects.masks).
         k: numbers of clusters; the number of classes and 64 if not given.
         seeds: how many seeds k-means is run with.
-        points: how many embedding cells k-means is fitted on, or all of the split's.
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
+        fit_data: other labelled data of the same classes to fit on: the protocol domain.
         resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
         crop: measure in a centre square of this many px, images and labels resized to it; 320 is the field's.
         baselines: also measure the trivial baselines.
@@ -61,50 +67,33 @@ def evaluate(
         features: also measure the decoder's features, before its last linear map.
         position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
         crf: also measure everything but objects with its probabilities refined by a CRF (much slower).
-        linear: how the linear layer is trained; sgd is the papers' schedule, lbfgs goes straight to the optimum.
-        fit_data: other labelled data of the same classes to fit on: the protocol domain.
-        masks: folder of masks that say what objects are, instead of the saliency head.
-        objects: how objects become vectors, as MaskContrast's paper says or as its reference implementation does.
-        classes: that retrieval is measured on, besides the first, the background; all if not given.
-        neighbours: that vote in retrieval.
+        clusters: how clusters are fitted and named.
+        linear: how the linear layer is trained.
+        prototypes: how prototypes are applied and named.
+        objects: how objects become vectors.
+        retrieval: how objects are retrieved.
         device: auto, cpu or cuda.
         out: folder for the result files; RUN/results if not given, nowhere for a timm backbone.
     """
-    from dataclasses import replace
-
     from selfseg.evaluation.evaluator import evaluate as measure
     from selfseg.evaluation.measure.results import format_table
-    from selfseg.evaluation.protocols.clusters import ClustersConfig
-    from selfseg.evaluation.protocols.linear import OPTIMIZERS
-    from selfseg.evaluation.protocols.object_vectors import ObjectsConfig, reference_objects
-    from selfseg.ops.crf import CRFConfig
 
+    asked: dict[str, Protocol] = {
+        "clusters": replace(clusters, k=k or None),
+        "linear": linear,
+        "prototypes": prototypes,
+        "objects": replace(objects, k=k or None),
+        "retrieval": replace(retrieval, objects=objects),
+    }
     with passes() as progress:
         results = measure(
             run,
             data,
-            protocols=protocols,
-            k=k or None,
+            [asked[name] for name in protocols],
+            reading=Reading(split, fit_split, fit_data, resolution, crop),
+            beside=Beside(baselines, untrained, backbone, features, position),
             seeds=seeds,
-            split=split,
-            fit_split=fit_split,
-            resolution=resolution,
-            crop=crop,
-            baselines=baselines,
-            untrained=untrained,
-            backbone=backbone,
-            features=features,
-            position=position,
             crf=CRFConfig() if crf else None,
-            clusters=ClustersConfig(points=points),
-            linear=OPTIMIZERS[linear](),
-            fit_data=fit_data,
-            objects=replace(
-                ObjectsConfig() if objects == "paper" else reference_objects(),
-                masks=masks,
-                classes=classes,
-                neighbours=neighbours,
-            ),
             device=device,
             progress=progress,
             out=out,
@@ -116,17 +105,22 @@ def evaluate(
 def compare(
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN... DATA")],
     out: Path,
-    protocols: tuple[Literal["clusters", "linear", "prototypes"], ...] = ("clusters", "linear"),
+    protocols: tuple[OfPixels, ...] = ("clusters", "linear"),
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (),
     seeds: int = 5,
     split: str = "val",
-    fit_split: str = "train",
+    fit_split: Further[str] = "train",
+    fit_data: Further[Path | None] = None,
     resolution: int | None = None,
-    baselines: bool = True,
-    untrained: bool = False,
-    position: float = 0.0,
     crop: int | None = None,
-    linear: Literal["adamw", "sgd", "lbfgs"] = "adamw",
+    baselines: Further[bool] = True,
+    untrained: Further[bool] = False,
+    backbone: Further[bool] = False,
+    features: Further[bool] = False,
+    position: Further[float] = 0.0,
+    clusters: Further[Clusters] = _CLUSTERS,
+    linear: Further[Linear] = _LINEAR,
+    prototypes: Further[Prototypes] = _PROTOTYPES,
     count: int = 6,
     device: str = "auto",
 ) -> int:
@@ -143,37 +137,39 @@ def compare(
         seeds: how many seeds k-means is run with.
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
+        fit_data: other labelled data of the same classes to fit on: the protocol domain.
         resolution: short side in px that all resize images to; each its own if not given, and 320 for prototypes.
+        crop: measure in a centre square of this many px, to which images and labels are resized.
         baselines: also measure the trivial baselines.
         untrained: also measure the first run's network with random weights.
+        backbone: also measure what each backbone gives before the decoder.
+        features: also measure each decoder's features, before its last linear map.
         position: above 0, also measure each with the pixel's place in the image appended at this weight.
-        crop: measure in a centre square of this many px, to which images and labels are resized.
-        linear: how the linear layer is trained; sgd is the papers' schedule, lbfgs the optimum itself, and fast.
+        clusters: how clusters are fitted and named.
+        linear: how the linear layer is trained.
+        prototypes: how prototypes are applied and named.
         count: how many images of the measured split to show.
         device: auto, cpu or cuda.
     """
     from selfseg.evaluation.comparison import compare as measure
     from selfseg.evaluation.measure.results import format_table
-    from selfseg.evaluation.protocols.linear import OPTIMIZERS
 
     if len(runs) < 2:
         raise ConfigError("selfseg compare RUN... DATA --out DIR: give at least one run, and the data last")
+    asked: dict[str, Protocol] = {
+        "clusters": replace(clusters, k=k or None),
+        "linear": linear,
+        "prototypes": prototypes,
+    }
     with passes() as progress:
         page, results = measure(
             runs[:-1],
             runs[-1],
             out,
-            protocols=protocols,
-            k=k or None,
+            [asked[name] for name in protocols],
+            reading=Reading(split, fit_split, fit_data, resolution, crop),
+            beside=Beside(baselines, untrained, backbone, features, position),
             seeds=seeds,
-            split=split,
-            fit_split=fit_split,
-            resolution=resolution,
-            baselines=baselines,
-            untrained=untrained,
-            position=position,
-            crop=crop,
-            linear=OPTIMIZERS[linear](),
             count=count,
             device=device,
             progress=progress,
@@ -188,7 +184,7 @@ def transfer(words: list[str]) -> int:
     from selfseg.evaluation.protocols.transfer import PRESETS
     from selfseg.evaluation.protocols.transfer import transfer as run_transfer
 
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in HELP:
         say("selfseg transfer PRESET RUN|FILE|imagenet|random DATA --out DIR [settings]; the presets:\n")
         for name, preset in PRESETS.items():
             OUT.print(f"[bold]{name:12}[/]{(preset.__doc__ or '').splitlines()[0]}", highlight=False, soft_wrap=True)
@@ -198,7 +194,8 @@ def transfer(words: list[str]) -> int:
     default: Any = _TransferJob(tyro.MISSING, tyro.MISSING, tyro.MISSING, PRESETS[words[0]]())
     settings: Any = _TransferJob[type(default.config)]  # type: ignore[misc]
     about = PRESETS[words[0]].__doc__
-    job = tyro.cli(settings, default=default, args=words[1:], prog=f"selfseg transfer {words[0]}", description=about)
+    shown = ("source", "data", "out", "device")
+    job = parse_settings(settings, default, shown, words[1:], f"selfseg transfer {words[0]}", about)
     result = run_transfer(
         job.source,
         job.data,
@@ -227,8 +224,8 @@ class _TransferJob(Generic[Settings]):
         checkpoint_every: iterations between checkpoints.
     """
 
-    source: Positional[str]
-    data: Positional[Path]
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    data: DataPath
     out: Path
     config: OmitArgPrefixes[Settings]
     device: str = "auto"
@@ -248,7 +245,8 @@ def finetune(words: list[str]) -> int:
         "from, and plot the curve. The same command goes on with a stopped one; further shares and splits are added."
     )
     settings: Any = _CurveJob[FewLabelsConfig]
-    job = tyro.cli(settings, default=default, args=words, prog="selfseg finetune", description=about)
+    shown = ("run", "data", "labels", "splits", "out", "device")
+    job = parse_settings(settings, default, shown, words, "selfseg finetune", about)
     results = run_curve(
         job.run,
         job.data,
@@ -283,8 +281,8 @@ class _CurveJob(Generic[Settings]):
         checkpoint_every: iterations between checkpoints.
     """
 
-    run: Positional[Path]
-    data: Positional[Path]
+    run: RunPath
+    data: DataPath
     config: OmitArgPrefixes[Settings]
     labels: tuple[float, ...] = (1.0, 2.0, 5.0, 12.5, 100.0)
     splits: int = 3

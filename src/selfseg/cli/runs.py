@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from selfseg.cli.console import say
+from selfseg.cli.console import Further, ImagesPath, RunPath, say
 
 
 def cluster(
-    run: Positional[Path],
-    images: Positional[Path],
+    run: RunPath,
+    images: ImagesPath,
     k: Annotated[tuple[int, ...], arg(aliases=["-k"])] = (27,),
-    seed: int = 0,
-    points: int = 200_000,
+    seed: Further[int] = 0,
+    points: Further[int] = 200_000,
     position: float = 0.0,
     device: str = "auto",
-    max_bad: float = 0.05,
+    max_bad: Further[float] = 0.05,
 ) -> int:
     """Group the pixels of a collection into k clusters; several k from one pass over the images.
 
@@ -41,12 +41,12 @@ def cluster(
 
 
 def segment(
-    run: Positional[Path],
-    images: Positional[Path],
+    run: RunPath,
+    images: ImagesPath,
     out: Path,
     k: Annotated[int | None, arg(aliases=["-k"])] = None,
     device: str = "auto",
-    max_bad: float = 0.05,
+    max_bad: Further[float] = 0.05,
 ) -> int:
     """Segment every image: an index PNG and a coloured overlay, at the image's own size.
 
@@ -64,9 +64,7 @@ def segment(
     return 0
 
 
-def embed(
-    run: Positional[Path], images: Positional[Path], out: Path, device: str = "auto", max_bad: float = 0.05
-) -> int:
+def embed(run: RunPath, images: ImagesPath, out: Path, device: str = "auto", max_bad: Further[float] = 0.05) -> int:
     """Write one vector per pixel of every image: memory-mapped float16 with geometry.
 
     Args:
@@ -83,15 +81,15 @@ def embed(
 
 
 def concepts(
-    run: Positional[Path],
-    images: Positional[Path],
+    run: RunPath,
+    images: ImagesPath,
     top: int = 10,
     k: Annotated[int | None, arg(aliases=["-k"])] = None,
     resolution: int | None = None,
-    crop: int | None = None,
-    min_share: float = 0.01,
+    crop: Further[int | None] = None,
+    min_share: Further[float] = 0.01,
     device: str = "auto",
-    max_bad: float = 0.05,
+    max_bad: Further[float] = 0.05,
 ) -> int:
     """Show what each concept finds: its best segments over a collection, with counts, as RUN/concepts.html.
 
@@ -123,7 +121,7 @@ def concepts(
     return 0
 
 
-def report(run: Positional[Path], images: Path | None = None, count: int = 12, device: str = "auto") -> int:
+def report(run: RunPath, images: Path | None = None, count: int = 12, device: str = "auto") -> int:
     """Write RUN/report.html, one page that shows what was learned.
 
     Args:
@@ -139,7 +137,7 @@ def report(run: Positional[Path], images: Path | None = None, count: int = 12, d
 
 
 def export(
-    run: Positional[Path],
+    run: RunPath,
     format: Literal["timm", "torchvision", "detectron2", "mmseg", "safetensors", "onnx"],
     out: Path | None = None,
 ) -> int:

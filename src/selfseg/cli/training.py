@@ -6,16 +6,19 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.markup import escape
+from tyro.conf import arg
 
-from selfseg.cli.console import OUT, say
+from selfseg.cli.console import HELP, OUT, asks_for_help, parse_settings, say
 from selfseg.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
+
+_EVERYDAY = ("images", "out", "steps", "epochs", "batch_size", "init", "seed", "precision", "accelerator")
 
 
 def train(words: list[str]) -> int:
@@ -23,7 +26,7 @@ def train(words: list[str]) -> int:
     from selfseg.training.recipe import recipes
 
     known = recipes()
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in HELP:
         OUT.print("selfseg train RECIPE IMAGES --out RUN [settings]; the recipes:\n", highlight=False)
         list_recipes([])
         return 0 if words else ConfigError.exit_code
@@ -62,7 +65,8 @@ def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], pro
     from selfseg.training.recipe import Recipe
 
     # Masks have no default place: who trains on them must say where they are.
-    masks = {"masks": tyro.MISSING} if "masks" in inspect.signature(function).parameters else {}
+    wants_masks = "masks" in inspect.signature(function).parameters
+    masks = {"masks": Path("MASKS") if asks_for_help(words) else tyro.MISSING} if wants_masks else {}
     default = function(Path("IMAGES"), Path("RUN"), **masks)
     given = {word.split("=")[0] for word in words}
     if "--steps" in given and "--epochs" not in given:
@@ -71,7 +75,10 @@ def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], pro
         default = replace(default, steps=None, epochs=1.0)
     default = replace(default, images=tyro.MISSING, out=tyro.MISSING)
     settings: Any = Recipe[type(default.method)]  # type: ignore[misc]
-    recipe: Recipe[Any] = tyro.cli(settings, default=default, args=list(words), prog=prog, description=function.__doc__)
+    nested = {"masks": Annotated[Path, arg(help="folder of masks of objects, such as `selfseg masks` makes.")]}
+    recipe: Recipe[Any] = parse_settings(
+        settings, default, _EVERYDAY, words, prog, function.__doc__, nested if wants_masks else None
+    )
     return recipe
 
 

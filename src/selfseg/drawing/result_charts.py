@@ -232,7 +232,8 @@ def fine_print(result: EvalResult) -> str:
     seeds = f"{len(result.seeds)} seeds" if len(result.seeds) != 1 else "1 seed"
     resolution = "native size" if result.resolution == "native" else f"short side {result.resolution} px"
     fitted = f"fitted on {result.fit_split}" if result.fit_split != "none" else "nothing fitted"
-    fitted += f" by {result.options['optimizer']}" if "optimizer" in result.options else ""
+    solver = result.options.get("solver", result.options.get("optimizer"))  # what 0.1.0 called it
+    fitted += f" by {solver}" if solver else ""
     counts = ", ".join(f"{value:,} {name}" for name, value in result.counts.items())
     return (
         f"{column_of(result)}: {fitted}, measured on {result.split} at {resolution}, "

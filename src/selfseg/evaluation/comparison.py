@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from selfseg.collection.inference import choose_device
-from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.reading.images import ImageCollection
 from selfseg.drawing.pictures import pca_picture, write_image
 from selfseg.errors import BadImage, ConfigError
@@ -34,9 +34,9 @@ from selfseg.evaluation.evaluator import embedder_extractors, evaluate_extractor
 from selfseg.evaluation.measure.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import TRIVIAL, markdown_table, package_version, result_name
-from selfseg.evaluation.protocols.linear import LinearConfig
 from selfseg.evaluation.references import is_reference, parse_reference
-from selfseg.evaluation.sheet import OF_OBJECTS, VERSIONS, EvaluationConfig, Protocol, Sheet
+from selfseg.evaluation.settings import Beside, Reading
+from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, VERSIONS, EvaluationConfig, Protocol, Sheet, names_of
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import has_prototypes, load_prototypes
 from selfseg.ops.pca import fit_pca
@@ -106,17 +106,11 @@ def compare(
     runs: Sequence[Path | str],
     data: Path | str,
     out: Path | str,
-    protocols: Sequence[Protocol] = ("clusters", "linear"),
-    k: Sequence[int] | None = None,
+    protocols: Sequence[Protocol] = DEFAULT_PROTOCOLS,
+    *,
+    reading: Reading | None = None,
+    beside: Beside | None = None,
     seeds: int | Sequence[int] = 5,
-    resolution: int | None = None,
-    fit_split: str = "train",
-    split: str = "val",
-    baselines: bool = True,
-    untrained: bool = False,
-    position: float = 0.0,
-    crop: int | None = None,
-    linear: LinearConfig | None = None,
     count: int = 6,
     device: str = "auto",
     progress: Progress | None = None,
@@ -128,17 +122,11 @@ def compare(
             calls it.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.labelled.catalog`.
         out: the folder to write.
-        protocols: any of "clusters", "linear", "prototypes" (of those that have some; the others have a gap there).
-        k: numbers of clusters; None = the number of classes, and 64.
+        protocols: any of `Clusters`, `Linear`, `Prototypes` (of those that have some; the others have a gap there).
+        reading: which images and labels are read, and at which size; the defaults if None.
+        beside: what is measured beside the runs; the untrained network is like the first run's. The trivial baselines
+            if None.
         seeds: how many (0, 1, ...), or which.
-        resolution: short side in px that all resize images to; None = each its own, and 320 for prototypes.
-        fit_split: the split that clusters and the linear layer are fitted on; not looked at for prototypes alone.
-        split: the split that is measured.
-        baselines: also measure raw colour, colour + position and the most frequent class.
-        untrained: also measure the first run's network with random weights.
-        position: above 0, also measure each with the pixel's place appended at this weight.
-        crop: measure in a centre square of this many px, see `selfseg.evaluate`.
-        linear: further options of the `linear` protocol.
         count: how many images of the measured split to show, evenly spread over it.
         device: "auto", "cpu", "cuda", ...
         progress: called after each image as (what, images done, images in all).
@@ -153,55 +141,47 @@ def compare(
         StorageError: if the disk is full.
 
     Example:
-        >>> compare(["runs/vice", "runs/slotcon"], "data/camvid", "comparison", k=[11, 64])  # doctest: +SKIP
+        >>> compare(["runs/vice", "runs/slotcon"], "data/camvid", "comparison")  # doctest: +SKIP
     """
-    config = EvaluationConfig(
-        protocols=tuple(protocols),
-        k=None if k is None else tuple(k),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-        linear=linear or LinearConfig(),
-    )
-    wrong = [name for name in config.protocols if name in OF_OBJECTS]
-    if wrong or count < 1:
+    config = EvaluationConfig(tuple(protocols), seeds)
+    reading, beside = reading or Reading(), beside or Beside()
+    if config.of_objects or count < 1:
+        wrong = ", ".join(names_of(config.of_objects))
         raise ConfigError(
-            f"{', '.join(wrong)} can't be compared here, only protocols of pixels; use selfseg evaluate"
+            f"{wrong} can't be compared here, only protocols of pixels; use selfseg evaluate"
             if wrong
             else f"count is {count}; give how many images to show, 1 or more"
         )
-    rows, out, resolution, where = parse_rows(runs), Path(out), resolution or crop, choose_device(device)
-    measured = open_labelled(data, split)
-    others = tuple(name for name in config.protocols if name != "prototypes")
+    rows, out, where = parse_rows(runs), Path(out), choose_device(device)
+    fit, measured = reading.open(data, bool(config.fitted))
     # What is missing fails before anything is measured.
-    contestants = [_contestant(row, config, resolution, position) for row in rows]
-    if untrained and others:
+    contestants = [_contestant(row, config, reading, beside) for row in rows]
+    if beside.untrained and config.fitted:
         like = contestants[0].embedder
         assert like is not None  # only baselines have none
         fresh = untrained_like(like)
-        extractor = replace(embedder_extractor(fresh, resolution, name=UNTRAINED), trivial=True)
+        extractor = replace(embedder_extractor(fresh, reading.side, name=UNTRAINED), trivial=True)
         contestants.append(_Contestant(UNTRAINED, (extractor,), fresh, {"network": asdict(like.config)}))
-    if baselines and others:
-        contestants.append(_Contestant(BASELINES, trivial_extractors(resolution), None, {}))
-    fit = open_labelled(data, fit_split) if others else measured
-    if crop is not None:
-        measured, fit = measured.cropped(crop), fit.cropped(crop)
+    if beside.baselines and config.fitted:
+        contestants.append(_Contestant(BASELINES, trivial_extractors(reading.side), None, {}))
     mark_output(out)
     with sole_use(out):
-        return _fill(out, rows, contestants, fit, measured, config, resolution, count, where, progress)
+        return _fill(out, rows, contestants, (fit, measured), config, reading, count, where, progress)
 
 
 def _fill(
     out: Path,
     rows: Sequence[Row],
     contestants: Sequence[_Contestant],
-    fit: LabelledImages,
-    measured: LabelledImages,
+    splits: tuple[LabelledImages, LabelledImages],
     config: EvaluationConfig,
-    resolution: int | None,
+    reading: Reading,
     count: int,
     device: torch.device,
     progress: Progress | None,
 ) -> tuple[Path, list[EvalResult]]:
     """Measure the rows that are not there yet, and write the page."""
+    fit, measured = splits
     shown = _choose(measured, count)
     data = [_data_digest(fit), _data_digest(measured)]
     results: list[EvalResult] = []
@@ -211,13 +191,13 @@ def _fill(
         settings = {
             "name": contestant.name,
             **contestant.identity,
-            "resolution": resolution,
+            "resolution": reading.side,
             "crop": measured.crop,
             "data": data,
             "splits": [fit.split, measured.split],
             "classes": list(measured.class_names),
             "shown": [image.name for image in shown],
-            "config": asdict(config),
+            "config": config.record(),
             "version": package_version(),
             "protocols": VERSIONS,
         }
@@ -256,30 +236,34 @@ class _Contestant:
     recipe_hash: str = ""
 
 
-def _contestant(row: Row, config: EvaluationConfig, resolution: int | None, position: float) -> _Contestant:
+def _contestant(row: Row, config: EvaluationConfig, reading: Reading, beside: Beside) -> _Contestant:
     embedder = open_source(row.source, "cpu")
     assert isinstance(embedder, Embedder)
-    others = tuple(name for name in config.protocols if name != "prototypes")
     reference = parse_reference(row.source) if is_reference(row.source) else None
     learned = None
-    if "prototypes" in config.protocols and reference is None and has_prototypes(row.source):
+    if config.prototypes is not None and reference is None and has_prototypes(row.source):
         learned = load_prototypes(row.source)
-    if learned is None and not others:
+    if learned is None and not config.fitted:
         raise ConfigError(f"{row.source} has no prototypes; leave it out, or add another protocol")
     extractors = [
         replace(
             extractor,
-            name=extractor.name.replace("embedder", row.name, 1),
+            name=_named(extractor.name, row),
             options={**extractor.options, **(asdict(reference) if reference else {})},
         )
-        for extractor in embedder_extractors(embedder, others, resolution, position, learned)
+        for extractor in embedder_extractors(embedder, config, reading, beside, learned)
     ]
     digests = [_digest(asdict(embedder.config), embedder.state_dict())]
     if learned is not None:
         digests.append(_digest({}, {"prototypes": learned}))
-    identity = {"weights": digests, "position": position}
+    identity = {"weights": digests, "beside": asdict(beside)}
     made_by = "" if reference else run_hash(Path(row.source))
     return _Contestant(row.name, tuple(extractors), embedder, identity, made_by)
+
+
+def _named(what: str, row: Row) -> str:
+    """What a row's table calls something that is measured of it."""
+    return what.replace("embedder", row.name, 1) if what.startswith("embedder") else f"{row.name}, {what}"
 
 
 def _digest(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
@@ -343,11 +327,7 @@ def _measure(
             old.unlink()
     mark_output(folder / "pictures")
     drawings: list[Drawing] = []
-    possible = tuple(
-        name
-        for name in config.protocols
-        if name != "prototypes" or any(extractor.prototypes is not None for extractor in contestant.extractors)
-    )
+    has_some = any(extractor.prototypes is not None for extractor in contestant.extractors)
 
     def draw(sheet: Sheet) -> None:
         # A row with prototypes may have two extractors, of two resolutions: one picture of the embedding will do.
@@ -358,7 +338,7 @@ def _measure(
         contestant.extractors,
         fit,
         measured,
-        replace(config, protocols=possible),
+        config if has_some else replace(config, protocols=config.fitted),
         most_frequent=contestant.name == BASELINES,
         recipe_hash=contestant.recipe_hash,
         progress=progress,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from selfseg.collection.inference import choose_device, load
-from selfseg.data.labelled.catalog import LabelledImages, check_same_classes, open_labelled
+from selfseg.data.labelled.catalog import LabelledImages, check_same_classes
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
 from selfseg.evaluation.measure.features import (
@@ -26,13 +26,12 @@ from selfseg.evaluation.measure.features import (
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import format_table as format_table
 from selfseg.evaluation.measure.results import result_name, write_table
-from selfseg.evaluation.protocols.clusters import ClustersConfig
-from selfseg.evaluation.protocols.linear import LinearConfig
-from selfseg.evaluation.protocols.object_vectors import Finder, ObjectsConfig, mask_finder, saliency_finder
-from selfseg.evaluation.protocols.objects import evaluate_objects
-from selfseg.evaluation.protocols.prototypes import PrototypesConfig
+from selfseg.evaluation.protocols.object_vectors import Finder, mask_finder, saliency_finder
+from selfseg.evaluation.protocols.objects import evaluate_objects, object_settings
+from selfseg.evaluation.protocols.prototypes import Prototypes
 from selfseg.evaluation.references import is_reference, load_reference, of_reference, parse_reference
-from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, OF_OBJECTS, EvaluationConfig, Protocol, Sheet
+from selfseg.evaluation.settings import Beside, Reading
+from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, EvaluationConfig, OfObjects, Protocol, Sheet, names_of
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import load_prototypes
 from selfseg.ops.crf import CRFConfig
@@ -45,24 +44,12 @@ def evaluate(
     run: Path | str | Embedder | Extractor,
     data: Path | str,
     protocols: Sequence[Protocol] = DEFAULT_PROTOCOLS,
-    k: Sequence[int] | None = None,
+    *,
+    reading: Reading | None = None,
+    beside: Beside | None = None,
     seeds: int | Sequence[int] = 5,
-    resolution: int | None = None,
-    fit_split: str = "train",
-    split: str = "val",
-    baselines: bool = True,
-    untrained: bool = False,
-    backbone: bool = False,
-    features: bool = False,
-    position: float = 0.0,
-    device: str | None = None,
-    fit_data: Path | str | None = None,
-    crop: int | None = None,
-    clusters: ClustersConfig | None = None,
-    linear: LinearConfig | None = None,
-    prototypes: PrototypesConfig | None = None,
-    objects: ObjectsConfig | None = None,
     crf: CRFConfig | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
     out: Path | str | None = None,
 ) -> list[EvalResult]:
@@ -73,31 +60,13 @@ def evaluate(
             thing measured, and `table.md` of all that lie there; or `timm:NAME[:WEIGHTS]`
             (`selfseg.evaluation.references`), an embedder or any extractor, and nothing is written but to `out`.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.labelled.catalog`.
-        protocols: any of "clusters", "linear", "prototypes" (of a run or an extractor that has some), "objects" and
-            "retrieval" (of an embedder with a saliency head, or with masks).
-        k: numbers of clusters; None = the number of classes, and 64, for objects those of MaskContrast. Prototypes are
-            as many as they are.
-        seeds: how many (0, 1, ...), or which.
-        resolution: short side in px that images are resized to; None = the embedder's own, native for baselines, and
-            320 for prototypes; with a crop its side. Labels keep their size, or the crop's.
-        fit_split: the split that clusters and the linear layer are fitted on; not looked at for prototypes alone.
-        split: the split that is measured.
-        baselines: also measure raw colour, colour + position and the most frequent class.
-        untrained: also measure a network of the same architecture with random weights.
-        backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
-        features: also measure the decoder's features, before its last linear map: what MaskContrast's probe sees.
-        position: above 0, also measure the embedding with the pixel's place appended at this weight
-            (`selfseg.collection.clusters.add_position`): what to hold against colour + position.
-        device: "auto", "cpu", "cuda", ...; None = "auto" for a run, and where it is for an embedder.
-        fit_data: another data set of the same classes, whose `fit_split` is learned from; what the linear layer then
-            has is of the protocol "domain".
-        crop: measure in a centre square of this many px, as the field does at 320: images and labels of both splits are
-            resized to this short side and cropped (`selfseg.data.labelled.catalog.LabelledImages.cropped`).
-        clusters: further options of the `clusters` protocol.
-        linear: further options of the `linear` protocol.
-        prototypes: further options of the `prototypes` protocol.
-        objects: options of the protocols `objects` and `retrieval`.
+        protocols: any of `Clusters`, `Linear`, `Prototypes` (of a run or an extractor that has some), `Objects` and
+            `Retrieval` (of an embedder with a saliency head, or with masks), each with its settings.
+        reading: which images and labels are read, and at which size; the defaults if None.
+        beside: what is measured beside the embedding; the trivial baselines if None.
+        seeds: of k-means and the linear layer: how many (0, 1, ...), or which.
         crf: also measure everything with its probabilities refined by this CRF, as results of their own.
+        device: "auto", "cpu", "cuda", ...; None = "auto" for a run, and where it is for an embedder.
         progress: called after each image as (what, images done, images in all).
         out: folder for the result files, of a run instead of RUN/results.
 
@@ -112,48 +81,31 @@ def evaluate(
         StorageError: if a result can't be written.
 
     Example:
-        >>> evaluate("runs/vice", "data/camvid", k=[11, 64])  # doctest: +SKIP
+        >>> evaluate("runs/vice", "data/camvid", [Clusters(k=(11, 64)), Linear(solver="lbfgs")])  # doctest: +SKIP
     """
-    config = EvaluationConfig(
-        protocols=tuple(protocols),
-        k=None if k is None else tuple(k),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-        clusters=clusters or ClustersConfig(),
-        linear=linear or LinearConfig(),
-        crf=crf,
-    )
-    resolution = resolution or crop
+    config = EvaluationConfig(tuple(protocols), seeds, crf)
+    reading, beside = reading or Reading(), beside or Beside()
     folder = None if is_reference(run) or not isinstance(run, str | Path) else Path(run)
     source = open_source(run, device)
-    of_objects = [name for name in config.protocols if name in OF_OBJECTS]
-    of_pixels = tuple(name for name in config.protocols if name not in OF_OBJECTS)
-    others = tuple(name for name in of_pixels if name != "prototypes")
-    finder, side = _finder(source, objects or ObjectsConfig(), resolution, crop) if of_objects else (None, "native")
+    finder, side = _finder(source, config.of_objects, reading) if config.of_objects else (None, "native")
     extractors: list[Extractor] = []
     if isinstance(source, Embedder):
         learned = None
-        if "prototypes" in config.protocols:
+        if config.prototypes is not None:
             if folder is None:
                 raise ConfigError("an embedder alone has no prototypes; give the run's folder, or leave them out")
             learned = load_prototypes(folder)
-        extractors += embedder_extractors(source, others, resolution, position, learned, prototypes)
-        if backbone and others:
-            extractors.append(replace(backbone_extractor(source, resolution), protocols=others))
-        if features and others:
-            extractors.append(replace(features_extractor(source, resolution), protocols=others))
-        if untrained and others:
-            extractors.append(untrained_extractor(source, resolution))
+        extractors += embedder_extractors(source, config, reading, beside, learned)
+        if beside.untrained and config.fitted:
+            extractors.append(untrained_extractor(source, reading.side))
         if is_reference(run):
             extractors = [of_reference(extractor, parse_reference(str(run))) for extractor in extractors]
     else:
         extractors.append(source)
-    if baselines and others:
-        extractors += trivial_extractors(resolution)
+    if beside.baselines and config.fitted:
+        extractors += trivial_extractors(reading.side)
 
-    measured = open_labelled(data, split)
-    fit = open_labelled(fit_data or data, fit_split) if others or of_objects else measured
-    if crop is not None:
-        measured, fit = measured.cropped(crop), fit.cropped(crop)
+    fit, measured = reading.open(data, bool(config.fitted or config.of_objects))
     made_by = run_hash(folder) if folder else ""
     where = Path(out) if out is not None else None if folder is None else folder / "results"
     results: list[EvalResult] = []
@@ -164,15 +116,15 @@ def evaluate(
             for result in made:
                 write_json(where / result_name(result), result.to_dict())
 
-    if of_pixels:
-        config = replace(config, protocols=of_pixels)
+    if config.of_pixels:
+        pixels = replace(config, protocols=config.of_pixels)
         # Kept at once: what fails for want of objects must not cost what took an hour.
-        keep(evaluate_extractors(extractors, fit, measured, config, baselines, made_by, progress))
+        keep(evaluate_extractors(extractors, fit, measured, pixels, beside.baselines, made_by, progress))
     if finder is not None:
         made = evaluate_objects(
-            finder, fit, measured, objects, of_objects, k, config.seeds, baselines, side, made_by, progress
+            finder, fit, measured, config.of_objects, config.each_seed, beside.baselines, side, made_by, progress
         )
-        keep([result for result in made if not of_pixels or result.protocol != "constant"])
+        keep([result for result in made if not config.of_pixels or result.protocol != "constant"])
     if where is not None:
         write_table(where)
     return results
@@ -207,22 +159,22 @@ def evaluate_extractors(
         ConfigError, DataError: as `evaluate`.
     """
     config = config or EvaluationConfig()
-    of_objects = [name for name in config.protocols if name in OF_OBJECTS]
-    if of_objects:
-        raise ConfigError(f"{', '.join(of_objects)} are of objects; call evaluate, or evaluate_objects, for them")
+    if config.of_objects:
+        wrong = ", ".join(names_of(config.of_objects))
+        raise ConfigError(f"{wrong} are of objects; call evaluate, or evaluate_objects, for them")
     check_same_classes(fit, measured)
-    if "linear" in config.protocols and fit.shares_images(measured):
+    if config.linear is not None and fit.shares_images(measured):
         raise ConfigError(
             f"a linear layer fitted on {fit.split!r} can't be measured on it; name another fit_split, "
-            'or leave "linear" out of the protocols'
+            "or leave the linear layer out of the protocols"
         )
-    if "prototypes" in config.protocols and all(extractor.prototypes is None for extractor in extractors):
+    if config.prototypes is not None and all(extractor.prototypes is None for extractor in extractors):
         raise ConfigError("nothing that is measured has prototypes; leave them out of the protocols")
     results: list[EvalResult] = []
     constant: Sheet | None = None  # of the last that looked at the fit split, if any did
     for extractor in extractors:
         sheet = Sheet(extractor, fit, measured, config, recipe_hash if not extractor.trivial else "")
-        if sheet.protocols:
+        if not sheet.empty:
             results += sheet.fill(progress)
             if filled is not None:
                 filled(sheet)
@@ -233,17 +185,16 @@ def evaluate_extractors(
     return results
 
 
-def _finder(
-    source: object, config: ObjectsConfig, resolution: int | None, crop: int | None
-) -> tuple[Finder, int | str]:
+def _finder(source: object, protocols: Sequence[OfObjects], reading: Reading) -> tuple[Finder, int | str]:
     """Where objects are found, and the resolution of the images for it."""
+    config = object_settings(protocols)
+    if isinstance(source, Embedder) and config.masks is not None:
+        source = embedder_extractor(source, reading.side)
     if isinstance(source, Embedder):
-        source = source if config.masks is None else embedder_extractor(source, resolution)
-    if isinstance(source, Embedder):
-        return saliency_finder(source, config, resolution), resolution or source.resolution or "native"
+        return saliency_finder(source, config, reading.side), reading.side or source.resolution or "native"
     if isinstance(source, Extractor) and config.masks is not None:
-        return mask_finder(source.extract, config.masks, crop), source.resolution
-    raise ConfigError("objects of an extractor without a saliency head need masks: ObjectsConfig(masks=FOLDER)")
+        return mask_finder(source.extract, config.masks, reading.crop), source.resolution
+    raise ConfigError("objects of an extractor without a saliency head need masks: Objects(masks=FOLDER)")
 
 
 def open_source(source: Path | str | Embedder | Extractor, device: str | None = None) -> Embedder | Extractor:
@@ -269,38 +220,38 @@ def open_source(source: Path | str | Embedder | Extractor, device: str | None = 
 
 def embedder_extractors(
     embedder: Embedder,
-    protocols: tuple[str, ...],
-    resolution: int | None = None,
-    position: float = 0.0,
+    config: EvaluationConfig,
+    reading: Reading,
+    beside: Beside,
     learned: torch.Tensor | None = None,
-    prototypes: PrototypesConfig | None = None,
 ) -> list[Extractor]:
-    """An embedder as what is measured: with its prototypes, if it has some, and beside it with the pixel's place.
+    """An embedder as what is measured: with its prototypes, if it has some, and what is asked for beside it.
 
     Args:
         embedder: stays on its device.
-        protocols: those besides "prototypes" that it is measured by.
-        resolution: short side in px that images are resized to instead of the embedder's own.
-        position: above 0, also the embedding with the pixel's place appended at this weight.
+        config: says by what it is measured.
+        reading: says the size of the images.
+        beside: `position`, `backbone` and `features`.
         learned: (K, D) prototypes to measure, or None.
-        prototypes: options of the protocol `prototypes`.
 
     Raises:
         RunError: if the prototypes are of another embedder.
     """
-    plain = embedder_extractor(embedder, resolution)
+    side, others = reading.side, names_of(config.fitted)
+    plain = embedder_extractor(embedder, side)
     found = [plain]
     if learned is not None:
         if learned.shape[1] != embedder.dim:
             raise RunError(f"the run's prototypes have {learned.shape[1]} dimensions, its embedder {embedder.dim}")
-        at = embedder_extractor(embedder, resolution or (prototypes or PrototypesConfig()).resolution)
-        if at.resolution == plain.resolution or not protocols:  # one extractor, which spares a pass
+        at = embedder_extractor(embedder, side or (config.prototypes or Prototypes()).resolution)
+        if at.resolution == plain.resolution or not others:  # one extractor, which spares a pass
             found = [replace(at, prototypes=learned)]
         else:
-            found = [
-                replace(plain, protocols=protocols),
-                replace(at, prototypes=learned, protocols=("prototypes",)),
-            ]
-    if position and protocols:
-        found.append(replace(positioned(plain, position), protocols=protocols))
+            found = [replace(plain, protocols=others), replace(at, prototypes=learned, protocols=("prototypes",))]
+    if beside.position and others:
+        found.append(replace(positioned(plain, beside.position), protocols=others))
+    if beside.backbone and others:
+        found.append(replace(backbone_extractor(embedder, side), protocols=others))
+    if beside.features and others:
+        found.append(replace(features_extractor(embedder, side), protocols=others))
     return found

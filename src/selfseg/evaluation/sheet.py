@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +17,42 @@ from selfseg.evaluation.measure.confusion import VOID
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.passes import AffineHead, RefinedHead, count, predict, sample
 from selfseg.evaluation.measure.reading import Progress, Tally
-from selfseg.evaluation.measure.results import column_of, result_of, split_name, summary
-from selfseg.evaluation.protocols.clusters import MATCHINGS, ClustersConfig, Matching, fit_clusters, name_clusters
+from selfseg.evaluation.measure.results import Question, column_of, result_of, split_name, summary
+from selfseg.evaluation.protocols.clusters import MATCHINGS, Clusters, Matching, fit_clusters, name_clusters
 from selfseg.evaluation.protocols.clusters import VERSION as CLUSTERS_VERSION
 from selfseg.evaluation.protocols.linear import VERSION as LINEAR_VERSION
-from selfseg.evaluation.protocols.linear import LinearConfig, LinearHead, fit_linear
+from selfseg.evaluation.protocols.linear import Linear, LinearHead, fit_linear
+from selfseg.evaluation.protocols.object_vectors import Objects, Retrieval
 from selfseg.evaluation.protocols.prototypes import VERSION as PROTOTYPES_VERSION
-from selfseg.evaluation.protocols.prototypes import matching_for, prototype_head
+from selfseg.evaluation.protocols.prototypes import Prototypes, prototype_head
 from selfseg.ops.crf import ALGORITHM_VERSION as CRF_VERSION
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig
 from selfseg.types import EvalResult
 
-Protocol = Literal["clusters", "linear", "prototypes", "objects", "retrieval"]
-PROTOCOLS: tuple[Protocol, ...] = ("clusters", "linear", "prototypes", "objects", "retrieval")
-OF_OBJECTS = ("objects", "retrieval")  # a vector per object; the others have one per pixel
-DEFAULT_PROTOCOLS: tuple[Protocol, ...] = ("clusters", "linear")
-VERSIONS: dict[Protocol, int] = {
-    "clusters": CLUSTERS_VERSION,
-    "linear": LINEAR_VERSION,
-    "prototypes": PROTOTYPES_VERSION,
+OfPixels = Clusters | Linear | Prototypes
+"""Protocols of a vector per pixel."""
+OfObjects = Objects | Retrieval
+"""Those of a vector per object."""
+Protocol = OfPixels | OfObjects
+Kind = TypeVar("Kind", bound=Protocol)
+
+DEFAULT_PROTOCOLS: tuple[Protocol, ...] = (Clusters(), Linear())
+VERSIONS: dict[str, int] = {
+    Clusters.name: CLUSTERS_VERSION,
+    Linear.name: LINEAR_VERSION,
+    Prototypes.name: PROTOTYPES_VERSION,
 }
 LINEAR_SEEDS = 3  # of a convex problem: further ones only repeat
+
+
+def find(protocols: Sequence[Protocol], kind: type[Kind]) -> Kind | None:
+    """The protocol of a kind, if it is among them."""
+    return next((protocol for protocol in protocols if isinstance(protocol, kind)), None)
+
+
+def names_of(protocols: Sequence[Protocol]) -> tuple[str, ...]:
+    """What protocols are called in results."""
+    return tuple(protocol.name for protocol in protocols)
 
 
 @dataclass(frozen=True)
@@ -44,37 +60,74 @@ class EvaluationConfig:
     """What is measured, and how.
 
     Attributes:
-        protocols: any of "clusters", "linear", "prototypes" (and, for `evaluate`, "objects", "retrieval").
-        k: numbers of clusters; None = the number of classes, and 64.
-        seeds: k-means seeds that the mean is over; the linear layer takes the first three of them, the first with
-            L-BFGS, which draws nothing.
-        clusters: how clusters are fitted and named; prototypes are named by it too.
-        linear: how the linear layer is trained.
+        protocols: at most one of each kind.
+        seeds: how many k-means seeds the mean is over (0, 1, ...), or which; the linear layer takes the first three of
+            them, the first with L-BFGS, which draws nothing.
         crf: also measure every protocol of pixels with its probabilities refined by this CRF; None = without alone.
         temperature: what scores are divided by to be the CRF's logits, unless they are a linear layer's: cosines, or
             minus half of squared distances (for unit vectors the same up to a constant).
     """
 
-    protocols: tuple[Protocol, ...] = DEFAULT_PROTOCOLS
-    k: tuple[int, ...] | None = None
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    clusters: ClustersConfig = field(default_factory=ClustersConfig)
-    linear: LinearConfig = field(default_factory=LinearConfig)
+    protocols: Sequence[Protocol] = DEFAULT_PROTOCOLS
+    seeds: int | Sequence[int] = 5
     crf: CRFConfig | None = None
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.protocols if name not in PROTOCOLS]
-        if unknown or not self.protocols:
-            raise ConfigError(f"protocols must be some of {', '.join(PROTOCOLS)}, not {', '.join(unknown) or 'none'}")
-        if not self.seeds:
+        kinds = (Clusters, Linear, Prototypes, Objects, Retrieval)
+        wrong = [protocol for protocol in self.protocols if not isinstance(protocol, kinds)]
+        if wrong or not self.protocols:
+            known = ", ".join(f"{kind.__name__}()" for kind in kinds)
+            raise ConfigError(f"protocols must be some of {known}, not {wrong[0] if wrong else 'none'!r}")
+        names = names_of(self.protocols)
+        if len(set(names)) < len(names):
+            raise ConfigError(f"each protocol is measured once, not {', '.join(names)}; call again for the other")
+        if not self.each_seed:
             raise ConfigError("an evaluation needs at least 1 seed")
-        if self.k is not None and (not self.k or min(self.k) < 1):
-            raise ConfigError(f"k must name numbers of clusters of at least 1, not {self.k}")
-        if self.crf is not None and max(self.k or (64,)) > MOST_CLASSES:
-            raise ConfigError(f"a CRF takes at most {MOST_CLASSES} clusters, not {max(self.k or ())}; leave one out")
+        k = max(self.clusters.k or (64,)) if self.clusters else 0
+        if self.crf is not None and k > MOST_CLASSES:
+            raise ConfigError(f"a CRF takes at most {MOST_CLASSES} clusters, not {k}; leave one out")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be above 0, not {self.temperature}")
+
+    @property
+    def each_seed(self) -> tuple[int, ...]:
+        """The seeds themselves."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+
+    @property
+    def clusters(self) -> Clusters | None:
+        """The protocol `clusters`, if it is measured."""
+        return find(self.protocols, Clusters)
+
+    @property
+    def linear(self) -> Linear | None:
+        """The protocol `linear`, if it is measured."""
+        return find(self.protocols, Linear)
+
+    @property
+    def prototypes(self) -> Prototypes | None:
+        """The protocol `prototypes`, if it is measured."""
+        return find(self.protocols, Prototypes)
+
+    @property
+    def of_pixels(self) -> tuple[OfPixels, ...]:
+        """The protocols of a vector per pixel."""
+        return tuple(protocol for protocol in self.protocols if isinstance(protocol, OfPixels))
+
+    @property
+    def of_objects(self) -> tuple[OfObjects, ...]:
+        """The protocols of a vector per object."""
+        return tuple(protocol for protocol in self.protocols if isinstance(protocol, OfObjects))
+
+    @property
+    def fitted(self) -> tuple[OfPixels, ...]:
+        """The protocols of pixels that fit something on the fit split."""
+        return tuple(protocol for protocol in self.of_pixels if not isinstance(protocol, Prototypes))
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "protocols": {protocol.name: asdict(protocol) for protocol in self.protocols}}
 
 
 @dataclass(frozen=True)
@@ -119,87 +172,115 @@ class Sheet:
         config: EvaluationConfig,
         recipe_hash: str,
     ) -> None:
-        self.extractor, self.fit, self.measured, self.config = extractor, fit, measured, config
+        self.extractor, self.fit, self.measured = extractor, fit, measured
         self.names = measured.class_names
         self.recipe_hash = recipe_hash
         self.classifiers: dict[str, Classifier] = {}
         self.fit_tally, self.tally = Tally(), Tally()
-        self.protocols = tuple(
-            name
-            for name in config.protocols
-            if (extractor.protocols is None or name in extractor.protocols)
-            and (name != "prototypes" or extractor.prototypes is not None)
-        )
+        self.seeds, self.crf, self.temperature = config.each_seed, config.crf, config.temperature
+        able = extractor.protocols
+        possible = [protocol for protocol in config.of_pixels if able is None or protocol.name in able]
+        self.clusters, self.linear = find(possible, Clusters), find(possible, Linear)
+        self.prototypes = find(possible, Prototypes) if extractor.prototypes is not None else None
+
+    @property
+    def fitted(self) -> bool:
+        """Whether a protocol looks at the fit split."""
+        return self.clusters is not None or self.linear is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether none of the protocols is one for this extractor."""
+        return not self.fitted and self.prototypes is None
 
     def fill(self, progress: Progress | None) -> list[EvalResult]:
         """Both passes, then every protocol."""
-        config, classes = self.config, len(self.names)
-        with_clusters, with_linear = "clusters" in self.protocols, "linear" in self.protocols
-        heads: dict[tuple[int | Protocol, int], AffineHead] = {}  # by k or protocol, and seed
-        probes: list[LinearHead] = []
-        if "prototypes" in self.protocols:  # what can't work fails before the passes
+        heads: dict[tuple[int | str, int], AffineHead] = {}  # by k or protocol, and seed
+        options: dict[str, dict[str, Any]] = {}
+        if self.prototypes is not None:  # what can't work fails before the passes
             heads["prototypes", 0] = prototype_head(self.extractor)
-        ks: tuple[int, ...] = ()
-        linear_seeds = config.seeds[: LINEAR_SEEDS if config.linear.seeded else 1] if with_linear else ()
-        spherical = self.extractor.normalised if config.clusters.spherical is None else config.clusters.spherical
-        options: dict[str, dict[str, Any]] = {"clusters": {}, "linear": {}}
-        if with_clusters or with_linear:
-            drawn = sample(
-                self.extractor,
-                self.fit,
-                cells=config.clusters.points if with_clusters else 0,
-                pixels=config.linear.pixels if with_linear else 0,
-                seed=config.seeds[0],
-                progress=progress,
-            )
-            self.fit_tally = drawn.tally
-            ks = tuple(dict.fromkeys(config.k or (classes, 64))) if with_clusters else ()
-            for k in ks:
-                for seed in config.seeds:
-                    heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, config.clusters)
-            for seed in linear_seeds:
-                heads["linear", seed] = layer = fit_linear(
-                    drawn.pixels, drawn.labels, classes, config.linear, seed, max(drawn.tally.images, 1)
-                )
-                probes.append(layer)
-            options["clusters"] = {**asdict(config.clusters), "points": len(drawn.cells), "spherical": spherical}
-            options["clusters"]["cells"] = drawn.cells_seen  # as many as points: all of them
-            options["linear"] = {**asdict(config.linear), "pixels": len(drawn.pixels)}
-            for figure in ("loss", "gradient", "steps") if probes else ():
-                options["linear"][f"first_{figure}"] = getattr(probes[0], figure)
-            del drawn  # up to 1 GiB
+        if self.fitted:
+            self._fit(heads, options, progress)
         refined: list[RefinedHead] = []
-        if config.crf is not None:
-            refined = [RefinedHead(head, self._temperature(name), config.crf) for (name, _), head in heads.items()]
+        if self.crf is not None:
+            refined = [RefinedHead(head, self._temperature(name), self.crf) for (name, _), head in heads.items()]
         totals, self.tally = count(self.extractor, self.measured, [*heads.values(), *refined], progress)
         if not self.fitted:
             self.fit, self.fit_tally = self.measured, self.tally
-
         results = []
         for crf in (False, True) if refined else (False,):
             counts = dict(zip(heads, totals[len(heads) :] if crf else totals, strict=False))
-            for k in ks:
-                tables = [counts[k, seed] for seed in config.seeds]
-                matching = config.clusters.matching_for(k, classes)
-                clusters = options["clusters"]
-                results.append(self._named("clusters", CLUSTERS_VERSION, tables, matching, clusters, config.seeds, crf))
-                self._keep(
-                    results[-1], heads[k, config.seeds[0]], name_clusters(tables[0], matching, config.clusters).classes
-                )
-            if with_linear:
-                confusions = [counts["linear", seed].T for seed in linear_seeds]
-                how = options["linear"]
-                probe = "linear" if self.fit.root == self.measured.root else "domain"
-                results.append(self._result(probe, LINEAR_VERSION, confusions, linear_seeds, how, "none", crf=crf))
-                self._keep(results[-1], heads["linear", linear_seeds[0]], np.arange(classes))
-            if "prototypes" in self.protocols:
-                table = counts["prototypes", 0]
-                matching = matching_for(len(table), classes, config.clusters)
-                named = {"maximise": config.clusters.maximise, "dead": int((table.sum(1) == 0).sum())}
-                results.append(
-                    self._named("prototypes", PROTOTYPES_VERSION, [table], matching, named, (), crf, fit_split="none")
-                )
-                self._keep(results[-1], heads["prototypes", 0], name_clusters(table, matching, config.clusters).classes)
+            results += self._results(heads, counts, options, crf)
+        return results
+
+    def _fit(
+        self,
+        heads: dict[tuple[int | str, int], AffineHead],
+        options: dict[str, dict[str, Any]],
+        progress: Progress | None,
+    ) -> None:
+        """One pass over the fit split, and what is fitted on it: adds the heads, and how they were made."""
+        drawn = sample(  # up to 1 GiB
+            self.extractor,
+            self.fit,
+            cells=self.clusters.points if self.clusters else 0,
+            pixels=self.linear.pixels if self.linear else 0,
+            seed=self.seeds[0],
+            progress=progress,
+        )
+        self.fit_tally = drawn.tally
+        if self.clusters is not None:
+            normalised = self.extractor.normalised
+            spherical = normalised if self.clusters.spherical is None else self.clusters.spherical
+            for k in self.clusters.numbers(len(self.names)):
+                for seed in self.seeds:
+                    heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, self.clusters)
+            how = {**asdict(self.clusters), "points": len(drawn.cells), "spherical": spherical}
+            del how["k"]  # each result has its own
+            options["clusters"] = {**how, "cells": drawn.cells_seen}  # as many as points: all of them
+        if self.linear is not None:
+            layers: list[LinearHead] = []
+            for seed in self._linear_seeds():
+                images = max(drawn.tally.images, 1)
+                layer = fit_linear(drawn.pixels, drawn.labels, len(self.names), self.linear, seed, images)
+                heads["linear", seed] = layer
+                layers.append(layer)
+            options["linear"] = {**self.linear.record(), "pixels": len(drawn.pixels)}
+            options["linear"] |= {f"first_{name}": getattr(layers[0], name) for name in ("loss", "gradient", "steps")}
+
+    def _linear_seeds(self) -> tuple[int, ...]:
+        return self.seeds[: LINEAR_SEEDS if self.linear and self.linear.seeded else 1]
+
+    def _results(
+        self,
+        heads: dict[tuple[int | str, int], AffineHead],
+        counts: dict[tuple[int | str, int], NDArray[np.int64]],
+        options: dict[str, dict[str, Any]],
+        crf: bool,
+    ) -> list[EvalResult]:
+        """Every protocol's results of what a pass has counted."""
+        classes, results = len(self.names), []
+        if self.clusters is not None:
+            for k in self.clusters.numbers(classes):
+                tables = [counts[k, seed] for seed in self.seeds]
+                matching, maximise = self.clusters.matching_for(k, classes), self.clusters.maximise
+                question = self._question("clusters", CLUSTERS_VERSION, self.seeds, matching, k, crf)
+                results.append(self._named(question, tables, matching, maximise, options["clusters"]))
+                named = name_clusters(tables[0], matching, maximise)
+                self._keep(results[-1], heads[k, self.seeds[0]], named.classes)
+        if self.linear is not None:
+            probe = "linear" if self.fit.root == self.measured.root else "domain"
+            question = self._question(probe, LINEAR_VERSION, self._linear_seeds(), crf=crf)
+            confusions = [counts["linear", seed].T for seed in question.seeds]
+            results.append(self._result(question, confusions, options["linear"]))
+            self._keep(results[-1], heads["linear", question.seeds[0]], np.arange(classes))
+        if self.prototypes is not None:
+            table = counts["prototypes", 0]
+            matching, maximise = self.prototypes.matching_for(len(table), classes), self.prototypes.maximise
+            question = self._question("prototypes", PROTOTYPES_VERSION, (), matching, len(table), crf)
+            how = {"maximise": maximise, "dead": int((table.sum(1) == 0).sum())}
+            results.append(self._named(replace(question, fit_split="none"), [table], matching, maximise, how))
+            self._keep(results[-1], heads["prototypes", 0], name_clusters(table, matching, maximise).classes)
         return results
 
     def _keep(self, result: EvalResult, head: AffineHead, classes: NDArray[np.int64]) -> None:
@@ -207,99 +288,77 @@ class Sheet:
             self.classifiers[column_of(result)] = Classifier(head, classes)
 
     def _temperature(self, what: int | str) -> float:
-        return 1.0 if what == "linear" else self.config.temperature
-
-    @property
-    def fitted(self) -> bool:
-        """Whether a protocol looked at the fit split."""
-        return "clusters" in self.protocols or "linear" in self.protocols
+        return 1.0 if what in ("linear", "domain") else self.temperature
 
     def constant(self) -> EvalResult:
         """The most frequent class."""
         winner, confusion = constant_confusion(self.fit_tally.labels, self.tally.labels)
-        return self._result(
-            "constant",
-            1,
-            [confusion],
-            (),
-            options={"class": self.names[winner]},
-            matching="none",
-            what=MOST_FREQUENT,
-            resolution="native",
-            recipe_hash="",
+        question = Question("constant", 1, MOST_FREQUENT, split_name(self.fit, self.measured), "native")
+        return self._result(question, [confusion], {"class": self.names[winner]})
+
+    def _question(
+        self,
+        protocol: str,
+        version: int,
+        seeds: tuple[int, ...],
+        matching: str = "none",
+        k: int | None = None,
+        crf: bool = False,
+    ) -> Question:
+        return Question(
+            protocol=protocol,
+            protocol_version=version,
+            what=self.extractor.name,
+            fit_split=split_name(self.fit, self.measured),
+            resolution=self.extractor.resolution,
+            seeds=seeds,
+            matching=matching,
+            k=k,
+            crf=crf,
+            recipe_hash=self.recipe_hash,
         )
 
     def _named(
         self,
-        protocol: Protocol,
-        protocol_version: int,
+        question: Question,
         counts: list[NDArray[np.int64]],
         matching: Matching,
+        maximise: Literal["iou", "pixels"],
         options: dict[str, Any],
-        seeds: tuple[int, ...],
-        crf: bool,
-        fit_split: str | None = None,
     ) -> EvalResult:
         """Clusters or prototypes under `matching`, with the figures under the other rule."""
-        config = self.config.clusters
         further: dict[str, float] = {}
         for rule in MATCHINGS:
             if rule != matching:
-                other = [name_clusters(table, rule, config).metrics for table in counts]
+                other = [name_clusters(table, rule, maximise).metrics for table in counts]
                 further = summary(other, f"{rule}_")
-        return self._result(
-            protocol,
-            protocol_version,
-            [name_clusters(table, matching, config).confusion for table in counts],
-            seeds,
-            options={**options, "matching": matching, "matched_on": self.measured.split},
-            matching=matching,
-            k=len(counts[0]),
-            further=further,
-            fit_split=fit_split,
-            crf=crf,
-        )
+        confusions = [name_clusters(table, matching, maximise).confusion for table in counts]
+        options = {**options, "matching": matching, "matched_on": self.measured.split}
+        return self._result(question, confusions, options, further)
 
     def _result(
         self,
-        protocol: str,
-        protocol_version: int,
+        question: Question,
         confusions: list[NDArray[np.int64]],
-        seeds: tuple[int, ...],
         options: dict[str, Any],
-        matching: str,
-        k: int | None = None,
         further: dict[str, float] | None = None,
-        what: str | None = None,
-        resolution: int | str | None = None,
-        recipe_hash: str | None = None,
-        fit_split: str | None = None,
-        crf: bool = False,
     ) -> EvalResult:
-        classes = len(self.names)
-        if crf and self.config.crf is not None:
-            temperature = self._temperature("linear" if protocol == "domain" else protocol)
-            settings = {**asdict(self.config.crf), "temperature": temperature, "version": CRF_VERSION}
+        if question.crf and self.crf is not None:
+            temperature = self._temperature(question.protocol)
+            settings = {**asdict(self.crf), "temperature": temperature, "version": CRF_VERSION}
             options = {**options, "crf": settings}
+        own = self.extractor.options if question.what == self.extractor.name else {}
+        looked = question.fit_split != "none"
         return result_of(
+            question,
             confusions,
             self.tally,
             self.measured,
-            protocol=protocol,
-            protocol_version=protocol_version,
-            what=what or self.extractor.name,
-            fit_split=fit_split or split_name(self.fit, self.measured),
-            resolution=resolution or self.extractor.resolution,
-            seeds=seeds,
-            options={**options, **(self.extractor.options if what is None else {})},
-            matching=matching,
-            k=k,
+            options={**options, **own},
             further=further,
             counts={
-                "unassigned": int(confusions[0][:, classes:].sum()),
-                "fit_images": self.fit_tally.images if fit_split is None else 0,
-                "fit_skipped": self.fit_tally.skipped if fit_split is None else 0,
+                "unassigned": int(confusions[0][:, len(self.names) :].sum()),
+                "fit_images": self.fit_tally.images if looked else 0,
+                "fit_skipped": self.fit_tally.skipped if looked else 0,
             },
-            recipe_hash=self.recipe_hash if recipe_hash is None else recipe_hash,
-            crf=crf,
         )

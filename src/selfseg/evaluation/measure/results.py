@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,68 +47,70 @@ def summary(metrics: Sequence[Metrics], prefix: str = "") -> dict[str, float]:
     return result
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a result answers: the fields of an `EvalResult` that are known before anything is measured.
+
+    Attributes:
+        protocol: its name.
+        protocol_version: of the protocol.
+        what: is measured.
+        fit_split: that is learned from.
+        resolution: of the images.
+        seeds: of the confusions.
+        matching: of clusters.
+        k: clusters.
+        crf: whether one refines the prediction.
+        labels: percentage of labels.
+        recipe_hash: of the run.
+    """
+
+    protocol: str
+    protocol_version: int
+    what: str
+    fit_split: str
+    resolution: int | str
+    seeds: tuple[int, ...] = ()
+    matching: str = "none"
+    k: int | None = None
+    crf: bool = False
+    labels: float | None = None
+    recipe_hash: str = ""
+
+
 def result_of(
+    question: Question,
     confusions: Sequence[NDArray[np.int64]],
     tally: Tally,
     measured: LabelledImages,
-    *,
-    protocol: str,
-    protocol_version: int,
-    what: str,
-    fit_split: str,
-    resolution: int | str,
-    seeds: tuple[int, ...],
     options: Mapping[str, Any],
-    matching: str = "none",
-    k: int | None = None,
     further: Mapping[str, float] | None = None,
     counts: Mapping[str, int] | None = None,
-    recipe_hash: str = "",
-    labels: float | None = None,
-    crf: bool = False,
 ) -> EvalResult:
     """The result that the confusions of some seeds make.
 
     Args:
+        question: what was asked.
         confusions: one per seed, (C, C) or (C, C + 1) with "none" as the last column; rows = truth.
         tally: what the pass over the measured split met.
         measured: the split.
-        protocol: its name, and so on: see `EvalResult`.
-        protocol_version: of the protocol.
-        what: was measured.
-        fit_split: that was learned from.
-        resolution: of the images.
-        seeds: of the confusions.
         options: to which the absent classes are added.
-        matching: of clusters.
-        k: clusters.
         further: metrics beside mIoU and accuracy.
         counts: beside the tally's.
-        recipe_hash: of the run.
-        labels: percentage of labels.
-        crf: whether one refined the prediction.
     """
     metrics = [metrics_of(confusion) for confusion in confusions]
     class_iou = mean_class_iou(metrics)
     names = measured.class_names
     absent = [name for name, value in zip(names, class_iou, strict=True) if value is None]
     return EvalResult(
-        protocol=protocol,
-        protocol_version=protocol_version,
-        what=what,
+        **asdict(question),
         dataset=measured.name,
         split=measured.split,
-        fit_split=fit_split,
+        crop="none" if measured.crop is None else str(measured.crop),
         metrics={**summary(metrics), **(further or {})},
         class_names=names,
         class_iou=class_iou,
         confusion=tuple(tuple(int(value) for value in row) for row in confusions[0][:, : len(names)]),
-        matching=matching,
-        k=k,
-        resolution=resolution,
-        crop="none" if measured.crop is None else str(measured.crop),
-        crf=crf,
-        seeds=seeds,
         counts={
             "images": tally.images,
             "pixels": tally.pixels,
@@ -116,9 +119,7 @@ def result_of(
             **(counts or {}),
         },
         options={**options, "absent_classes": absent},
-        recipe_hash=recipe_hash,
         package_version=package_version(),
-        labels=labels,
     )
 
 

@@ -10,12 +10,14 @@ Source: Ji et al., "Invariant information clustering", ICCV 2019 (Hungarian); Vi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from tyro.conf import Suppress
 
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.confusion import Metrics, map_clusters, metrics_of
@@ -30,10 +32,11 @@ MATCHINGS: tuple[Matching, ...] = ("hungarian", "majority")
 
 
 @dataclass(frozen=True)
-class ClustersConfig:
+class Clusters:
     """How clusters are fitted and named.
 
     Attributes:
+        k: numbers of clusters; None = the number of classes, and 64.
         points: about how many embedding cells k-means is fitted on, drawn from all images of the fit split alike, or
             "all" of them. The same points for every k and seed; a seed changes k-means' own seeding. N cells of D
             dimensions take 4 N D bytes, and k-means as much again: "all" is refused where that is not free.
@@ -44,6 +47,9 @@ class ClustersConfig:
         maximise: what Hungarian matching maximises, the sum of "iou" or "pixels".
     """
 
+    name: ClassVar[Literal["clusters"]] = "clusters"
+
+    k: Suppress[Sequence[int] | None] = None  # of all protocols on the command line
     points: int | Literal["all"] = 100_000
     iterations: int = 100
     tolerance: float = 1e-4
@@ -52,17 +58,28 @@ class ClustersConfig:
     maximise: Literal["iou", "pixels"] = "iou"
 
     def __post_init__(self) -> None:
+        check_numbers(self.k)
         if self.points != "all" and (not isinstance(self.points, int) or self.points < 1):
             raise ConfigError(f'k-means needs at least 1 point, or "all", not points={self.points!r}')
         if self.matching not in (None, *MATCHINGS):
             raise ConfigError(f"matching must be one of {', '.join(MATCHINGS)}, not {self.matching!r}")
+
+    def numbers(self, classes: int) -> tuple[int, ...]:
+        """The numbers of clusters, each once, for a data set of so many classes."""
+        return tuple(dict.fromkeys(self.k or (classes, 64)))
 
     def matching_for(self, k: int, classes: int) -> Matching:
         """The rule that a result's main metrics are by."""
         return self.matching or ("hungarian" if k == classes else "majority")
 
 
-def fit_clusters(cells: Tensor, k: int, seed: int, spherical: bool, config: ClustersConfig) -> AffineHead:
+def check_numbers(k: Sequence[int] | None) -> None:
+    """Raise ConfigError unless k is None or names numbers of clusters of at least 1."""
+    if k is not None and (isinstance(k, int | str) or not k or min(k) < 1):
+        raise ConfigError(f"k must name numbers of clusters of at least 1, such as (11, 64), not {k!r}")
+
+
+def fit_clusters(cells: Tensor, k: int, seed: int, spherical: bool, config: Clusters) -> AffineHead:
     """k-means as a head.
 
     Args:
@@ -97,14 +114,16 @@ class NamedClusters:
     metrics: Metrics
 
 
-def name_clusters(counts: NDArray[np.int64], matching: Matching, config: ClustersConfig) -> NamedClusters:
+def name_clusters(
+    counts: NDArray[np.int64], matching: Matching, maximise: Literal["iou", "pixels"] = "iou"
+) -> NamedClusters:
     """Name clusters by a rule and measure them.
 
     Args:
         counts: (k, C) labelled pixels of class c in cluster j.
         matching: the rule.
-        config: `maximise` is used.
+        maximise: what Hungarian matching maximises.
     """
-    mapping = match_hungarian(counts, config.maximise) if matching == "hungarian" else match_majority(counts)
+    mapping = match_hungarian(counts, maximise) if matching == "hungarian" else match_majority(counts)
     confusion = map_clusters(counts, mapping)
     return NamedClusters(mapping, confusion, metrics_of(confusion))

@@ -44,7 +44,7 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.reading import Tally
-from selfseg.evaluation.measure.results import result_name, result_of
+from selfseg.evaluation.measure.results import Question, result_name, result_of
 from selfseg.evaluation.protocols.contenders import Contender, FineTunedEmbedder, contenders
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, count_segmenter, open_splits, train_segmenter
 from selfseg.evaluation.sources import claim_folder, weights_hash
@@ -237,16 +237,21 @@ class _Curve:
         cells = [self.cell(contender, share, split) for split in range(splits)]
         confusions = [np.array(cell["confusion"], np.int64) for cell in cells]
         images = subset_size(len(self.fit), share)
-        return result_of(
-            confusions,
-            tally_of(cells[0]),
-            self.measured,
+        question = Question(
             protocol="finetune",
             protocol_version=VERSION,
             what=contender.what,
             fit_split=self.fit.split,
             resolution=self.config.short_side or "native",
             seeds=tuple(self.config.seed + split for split in range(splits)),
+            labels=share,
+            recipe_hash=recipe_hash if contender.trained else "",
+        )
+        return result_of(
+            question,
+            confusions,
+            tally_of(cells[0]),
+            self.measured,
             options={
                 **asdict(self.cell_config(contender, share, 0)[0]),
                 "start": contender.sentence,
@@ -256,8 +261,6 @@ class _Curve:
                 "curve": self.key,
             },
             counts={"fit_images": images},
-            recipe_hash=recipe_hash if contender.trained else "",
-            labels=share,
         )
 
     def constant(self, tally: Tally) -> EvalResult:
@@ -267,15 +270,10 @@ class _Curve:
             labels += np.bincount(self.fit.read_label(index).ravel(), minlength=VOID + 1)[: len(labels)]
         winner, confusion = constant_confusion(labels, tally.labels)
         return result_of(
+            Question("constant", 1, MOST_FREQUENT, self.fit.split, "native"),
             [confusion],
             tally,
             self.measured,
-            protocol="constant",
-            protocol_version=1,
-            what=MOST_FREQUENT,
-            fit_split=self.fit.split,
-            resolution="native",
-            seeds=(),
             options={"class": self.fit.class_names[winner]},
             counts={"fit_images": len(self.fit)},
         )

@@ -12,9 +12,8 @@ The ViCE paper says one 1x1 layer, and so does this; the reference implementatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ _ROWS = 4096  # pixels at a time: of 128 dimensions 2 MB, which stay in a core's
 
 
 @dataclass(frozen=True)
-class LinearConfig:
+class Linear:
     """How the linear layer is trained.
 
     Attributes:
@@ -41,27 +40,35 @@ class LinearConfig:
         steps: of AdamW; with SGD `epochs` and `images` say it.
         batch: pixels of a step of AdamW.
         learning_rate: at the start, for standardised features; L-BFGS has none.
-        weight_decay: on the weight only; with L-BFGS half of it times the squared weight is part of the loss.
-        optimizer: "adamw" with a cosine from `learning_rate` to 0, "sgd" with momentum 0.9, see `linear_sgd`, or
-            "lbfgs" on all drawn pixels at once, see `linear_lbfgs`.
+        weight_decay: on the weight only; with L-BFGS half of it times the squared weight is part of the loss. None =
+            1e-4 with SGD, as in the papers, and 0 with the others.
+        solver: "adamw" with a cosine from `learning_rate` to 0;
+            "sgd", the papers' schedule (MaskContrast, appendix D): SGD with a learning rate of 0.1, momentum 0.9 and
+            weight decay 1e-4, 60 epochs, batches of 16 images, a tenth of the learning rate from epoch 40 on, features
+            as they are. A step sees as many drawn pixels as 16 images have, mixed over images, instead of all pixels of
+            16; the same in every epoch, without augmentation;
+            "lbfgs", the optimum itself: L-BFGS with all drawn pixels in each step, until the gradient is nearly 0.
+            Nothing is left to a schedule or a seed, so one fit serves. No paper's; the loss is the default's.
         epochs: passes over the drawn pixels, of SGD.
         drop: the epoch from which SGD's learning rate is a tenth.
         images: so many images' share of the drawn pixels is a step of SGD.
         balanced: weigh each class by the inverse of its frequency among the drawn pixels; off in the papers.
-        standardise: see the top of this file.
+        standardise: see the top of this file. None = not with SGD, as in the papers, but with the others.
         tolerance: L-BFGS has converged when no entry of the gradient (of the mean loss, by the weights of whitened
             features) is larger.
         iterations: the most of L-BFGS.
     """
 
+    name: ClassVar[Literal["linear"]] = "linear"
+
     pixels: int = 400_000
     steps: int = 2000
     batch: int = 4096
     learning_rate: float = 0.1
-    weight_decay: float = 0.0
+    weight_decay: float | None = None
     balanced: bool = False
-    standardise: bool = True
-    optimizer: Literal["adamw", "sgd", "lbfgs"] = "adamw"
+    standardise: bool | None = None
+    solver: Literal["adamw", "sgd", "lbfgs"] = "adamw"
     epochs: int = 60
     drop: int = 40
     images: int = 16
@@ -69,8 +76,8 @@ class LinearConfig:
     iterations: int = 1000
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "sgd", "lbfgs"):
-            raise ConfigError(f"the linear layer's optimizer is adamw, sgd or lbfgs, not {self.optimizer!r}")
+        if self.solver not in ("adamw", "sgd", "lbfgs"):
+            raise ConfigError(f"the linear layer's solver is adamw, sgd or lbfgs, not {self.solver!r}")
         for name in ("pixels", "steps", "batch", "epochs", "drop", "images", "iterations"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"the linear layer's {name} must be at least 1, not {getattr(self, name)}")
@@ -80,32 +87,23 @@ class LinearConfig:
     @property
     def seeded(self) -> bool:
         """Whether a fit depends on its seed."""
-        return self.optimizer != "lbfgs"
+        return self.solver != "lbfgs"
 
+    @property
+    def decay(self) -> float:
+        """The weight decay that is used."""
+        if self.weight_decay is None:
+            return 1e-4 if self.solver == "sgd" else 0.0
+        return self.weight_decay
 
-def linear_sgd() -> LinearConfig:
-    """The papers' schedule (MaskContrast, appendix D): SGD 0.1, momentum 0.9, weight decay 1e-4, 60 epochs, 16 images.
+    @property
+    def standardises(self) -> bool:
+        """Whether features are standardised."""
+        return self.solver != "sgd" if self.standardise is None else self.standardise
 
-    The learning rate drops to a tenth after 40 epochs, features are as they are. A step sees as many drawn pixels as 16
-    images have, mixed over images, instead of all pixels of 16; the same in every epoch, without augmentation.
-    """
-    return LinearConfig(optimizer="sgd", learning_rate=0.1, weight_decay=1e-4, standardise=False)
-
-
-def linear_lbfgs() -> LinearConfig:
-    """The optimum itself: L-BFGS with all drawn pixels in each step, until the gradient is nearly 0.
-
-    Nothing is left to a schedule or a seed, so one fit serves. No paper's; the loss is the default's.
-    """
-    return LinearConfig(optimizer="lbfgs")
-
-
-OPTIMIZERS: dict[str, Callable[[], LinearConfig]] = {
-    "adamw": LinearConfig,
-    "sgd": linear_sgd,
-    "lbfgs": linear_lbfgs,
-}
-"""Settings by what the command line calls them."""
+    def record(self) -> dict[str, Any]:
+        """All settings, as they are used."""
+        return {**asdict(self), "weight_decay": self.decay, "standardise": self.standardises}
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class LinearHead(AffineHead):
 
 
 def fit_linear(
-    pixels: Tensor, labels: Tensor, classes: int, config: LinearConfig, seed: int = 0, images: int = 1
+    pixels: Tensor, labels: Tensor, classes: int, config: Linear, seed: int = 0, images: int = 1
 ) -> LinearHead:
     """Train the layer.
 
@@ -147,7 +145,7 @@ def fit_linear(
     if len(pixels) == 0:
         raise ConfigError("the linear layer has no labelled pixel to learn from; the fit split is all void")
     mean, deviation = torch.zeros(pixels.shape[1]), torch.ones(pixels.shape[1])
-    if config.standardise:
+    if config.standardises:
         mean = pixels.mean(0, dtype=torch.float64).float()
         deviation = pixels.std(0, correction=0)
         deviation = torch.where(deviation > 1e-8, deviation, torch.ones_like(deviation))  # a constant stays one
@@ -156,12 +154,12 @@ def fit_linear(
         frequency = torch.bincount(labels, minlength=classes).double()
         importance = torch.where(frequency > 0, len(labels) / (frequency * classes), 0.0).float()
     objective = _Objective(pixels, labels, mean, deviation, importance)
-    if config.optimizer == "lbfgs":
+    if config.solver == "lbfgs":
         weight, bias, steps = _converge(objective, config)
     else:
         weight, bias, steps = _descend(pixels, labels, mean, deviation, importance, config, seed, images)
     loss, gradient = objective(weight, bias)
-    gradient[:, :-1] += config.weight_decay * weight
+    gradient[:, :-1] += config.decay * weight
     folded = weight / deviation
     return LinearHead(folded, bias - folded @ mean, loss, float(gradient.abs().max()), steps)
 
@@ -218,13 +216,13 @@ class _Objective:
         return float(loss / self.total), gradient / self.total
 
 
-def _converge(objective: _Objective, config: LinearConfig) -> tuple[Tensor, Tensor, int]:
+def _converge(objective: _Objective, config: Linear) -> tuple[Tensor, Tensor, int]:
     """L-BFGS from 0: the weight (C, D) of standardised pixels, the bias (C,), and the iterations.
 
     The problem is the same in whitened coordinates: scores V (T^T x) + b are those of the weight V T^T.
     """
     whitened, to = objective, torch.eye(objective.pixels.shape[1], dtype=torch.float64)
-    if config.standardise:
+    if config.standardises:
         whitened, to = objective.whitened()
     shape = (len(objective.importance), len(to) + 1)
 
@@ -232,8 +230,8 @@ def _converge(objective: _Objective, config: LinearConfig) -> tuple[Tensor, Tens
         both = torch.from_numpy(flat.reshape(shape))
         loss, gradient = whitened(both[:, :-1].float().contiguous(), both[:, -1].float())
         weight = both[:, :-1] @ to.T
-        gradient[:, :-1] += config.weight_decay * weight @ to
-        return loss + 0.5 * config.weight_decay * float(weight.square().sum()), gradient.numpy().ravel()
+        gradient[:, :-1] += config.decay * weight @ to
+        return loss + 0.5 * config.decay * float(weight.square().sum()), gradient.numpy().ravel()
 
     # ftol 0: the gradient alone says when it is done. float32 products leave the loss exact to some 1e-8.
     options: dict[str, Any] = {"maxiter": config.iterations, "maxfun": 2 * config.iterations, "maxcor": 20}
@@ -249,7 +247,7 @@ def _descend(
     mean: Tensor,
     deviation: Tensor,
     importance: Tensor,
-    config: LinearConfig,
+    config: Linear,
     seed: int,
     images: int,
 ) -> tuple[Tensor, Tensor, int]:
@@ -258,10 +256,10 @@ def _descend(
     classes = len(importance)
     weight = (0.01 * torch.randn(classes, pixels.shape[1], generator=generator)).requires_grad_()
     bias = torch.zeros(classes, requires_grad=True)
-    groups = [{"params": [weight], "weight_decay": config.weight_decay}, {"params": [bias], "weight_decay": 0.0}]
+    groups = [{"params": [weight], "weight_decay": config.decay}, {"params": [bias], "weight_decay": 0.0}]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    if config.optimizer == "sgd":
+    if config.solver == "sgd":
         size = max(1, round(len(pixels) * min(1.0, config.images / images)))
         an_epoch = len(pixels) // size
         steps = config.epochs * an_epoch

@@ -4,24 +4,26 @@ MaskContrast (W. Van Gansbeke et al., ICCV 2021, arXiv 2102.06191, section E): t
 head takes for the object of an image, L2-normalised. Objects may also come from a folder of masks, several per image.
 
 Ours, where the paper is silent: the mean is over the embedding's cells (of a mask, weighted by the share of the cell
-that it covers), and the saliency is resized bilinearly to the label's size. `reference_objects` is the reference
-implementation's variant.
+that it covers), and the saliency is resized bilinearly to the label's size. The reference implementation sums the cells
+whose logit is above 0.5, weighted by their logits, and keeps 32 whitened principal components:
+`Objects(weighting="logit", threshold=0.5, whiten=32)`.
 
 Letters: O objects of a split, n of an image, D dimensions, C classes, H W pixels, h w cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from tyro.conf import Suppress
 
 from selfseg.data.labelled.catalog import LabelledImages, cropped_ids
 from selfseg.data.labelled.mask_files import MaskFolder
@@ -30,6 +32,7 @@ from selfseg.errors import BadMask, ConfigError, DataError
 from selfseg.evaluation.measure.confusion import cross_counts
 from selfseg.evaluation.measure.features import colour_and_position
 from selfseg.evaluation.measure.reading import Progress, Tally, readable
+from selfseg.evaluation.protocols.clusters import check_numbers
 from selfseg.models.embedder import Embedder
 
 PLACE = "colour + position"
@@ -37,36 +40,36 @@ PLACE = "colour + position"
 
 
 @dataclass(frozen=True)
-class ObjectsConfig:
-    """How objects become vectors, and what is done with them.
+class Objects:
+    """How objects become vectors, and how many clusters of them are made.
 
     Attributes:
+        k: numbers of clusters, with the background; None = the number of classes, and those of MaskContrast's table 4
+            for which there are objects enough.
         threshold: logit of the saliency head above which a place is the object's.
         weighting: of an object's cells: "mean", then L2-normalised (paper), or their sum weighted by the logits, as it
             is (reference implementation; it needs the saliency head).
         whiten: principal components of the fit split's vectors that are kept, whitened; None = none (paper).
         masks: folder of masks that say what an object is, instead of the saliency head; those of a split lie in its
             folder SPLIT if there is one.
-        neighbours: that vote in `retrieval`, the nearest first.
-        classes: of `retrieval`, besides the first, the background; others are void. Empty = all.
     """
 
+    name: ClassVar[Literal["objects"]] = "objects"
+
+    k: Suppress[Sequence[int] | None] = None  # of all protocols on the command line
     threshold: float = 0.0
     weighting: Literal["mean", "logit"] = "mean"
     whiten: int | None = None
     masks: Path | None = None
-    neighbours: int = 1
-    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_numbers(self.k)
         if self.weighting not in ("mean", "logit"):
             raise ConfigError(f'weighting must be "mean" or "logit", not {self.weighting!r}')
         if self.weighting == "logit" and (self.masks is not None or self.threshold < 0):
             raise ConfigError("weighting by logits needs the saliency head and a threshold of at least 0")
         if self.whiten is not None and self.whiten < 1:
             raise ConfigError(f"whiten must be at least 1 component or None, not {self.whiten}")
-        if self.neighbours < 1:
-            raise ConfigError(f"neighbours must be at least 1, not {self.neighbours}")
 
     @property
     def spherical(self) -> bool:
@@ -74,9 +77,26 @@ class ObjectsConfig:
         return self.weighting == "mean" and self.whiten is None
 
 
-def reference_objects() -> ObjectsConfig:
-    """The reference implementation's: sums over logits above 0.5 weighted by them, PCA to 32 with whitening."""
-    return ObjectsConfig(threshold=0.5, weighting="logit", whiten=32)
+@dataclass(frozen=True)
+class Retrieval:
+    """How an object gets the class of its nearest ones.
+
+    Attributes:
+        neighbours: that vote, the nearest first.
+        classes: that are retrieved, besides the first, the background; others are void. Empty = all.
+        objects: how objects become vectors; None = as the protocol `objects` has it that is measured too, or its
+            defaults.
+    """
+
+    name: ClassVar[Literal["retrieval"]] = "retrieval"
+
+    neighbours: int = 1
+    classes: tuple[str, ...] = ()
+    objects: Suppress[Objects | None] = None  # those of --objects on the command line
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise ConfigError(f"neighbours must be at least 1, not {self.neighbours}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +137,7 @@ class ObjectTable:
     tally: Tally = field(default_factory=Tally)
 
 
-def saliency_finder(embedder: Embedder, config: ObjectsConfig, resolution: int | None = None) -> Finder:
+def saliency_finder(embedder: Embedder, config: Objects, resolution: int | None = None) -> Finder:
     """At most one object per image: where the embedder's saliency head says so.
 
     Args:
@@ -191,7 +211,7 @@ def mask_finder(extract: Callable[[NDArray[np.uint8]], Tensor], folder: Path, cr
 def collect_objects(
     finder: Finder,
     data: LabelledImages,
-    config: ObjectsConfig,
+    config: Objects,
     baselines: bool = True,
     progress: Progress | None = None,
     what: str = "embedder",

@@ -15,7 +15,7 @@ Letters: O objects of a split, N of the fit split, D dimensions, C classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -29,9 +29,16 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import map_clusters, metrics_of
 from selfseg.evaluation.measure.reading import Progress
-from selfseg.evaluation.measure.results import result_of, split_name, summary
+from selfseg.evaluation.measure.results import Question, result_of, split_name, summary
 from selfseg.evaluation.protocols.clusters import Matching
-from selfseg.evaluation.protocols.object_vectors import PLACE, Finder, ObjectsConfig, ObjectTable, collect_objects
+from selfseg.evaluation.protocols.object_vectors import (
+    PLACE,
+    Finder,
+    Objects,
+    ObjectTable,
+    Retrieval,
+    collect_objects,
+)
 from selfseg.ops.kmeans import assign, kmeans
 from selfseg.ops.matching import match_hungarian, match_majority
 from selfseg.ops.pca import fit_pca
@@ -135,9 +142,7 @@ def evaluate_objects(
     finder: Finder,
     fit: LabelledImages,
     measured: LabelledImages,
-    config: ObjectsConfig | None = None,
-    protocols: Sequence[str] = ("objects", "retrieval"),
-    k: Sequence[int] | None = None,
+    protocols: Sequence[Objects | Retrieval] = (Objects(), Retrieval()),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     baselines: bool = True,
     resolution: int | str = "native",
@@ -150,10 +155,7 @@ def evaluate_objects(
         finder: of objects, see `saliency_finder` and `mask_finder`.
         fit: the split that clusters are fitted on, besides the measured one, and whose objects are retrieved.
         measured: the split that is measured.
-        config: how.
-        protocols: "objects" and "retrieval", or one of them.
-        k: numbers of clusters, with the background; None = the number of classes, and those of `OVERCLUSTERING` for
-            which there are objects enough.
+        protocols: `Objects` and `Retrieval`, or one of them.
         seeds: of k-means.
         baselines: also measure mean colour and place of the same objects, and the most frequent class.
         resolution: of the images, for the record.
@@ -168,53 +170,66 @@ def evaluate_objects(
         ConfigError: for fewer than two classes, more clusters than objects, an unknown class or splits that are one.
         DataError, BadMask: as `collect_objects`.
     """
-    config = config or ObjectsConfig()
+    config = object_settings(protocols)
+    clusters = next((protocol for protocol in protocols if isinstance(protocol, Objects)), None)
+    retrieval = next((protocol for protocol in protocols if isinstance(protocol, Retrieval)), None)
     names = measured.class_names
     if len(names) < 2:
         raise ConfigError(f"objects need a class besides the first, the background; there is {', '.join(names)}")
-    unknown = [name for name in config.classes if name not in names[1:]]
+    unknown = [name for name in (retrieval.classes if retrieval else ()) if name not in names[1:]]
     if unknown:
         raise ConfigError(f"no class {', '.join(unknown)} among the objects; there are {', '.join(names[1:])}")
     check_same_classes(fit, measured)
     same = fit.root == measured.root and fit.split == measured.split
-    if "retrieval" in protocols and fit.shares_images(measured):
+    if retrieval and fit.shares_images(measured):
         raise ConfigError(f"objects of {fit.split!r} would find themselves; name another fit_split for retrieval")
     target = collect_objects(finder, measured, config, baselines, progress)
     source = target if same else collect_objects(finder, fit, config, baselines, progress)
-    common: dict[str, Any] = {"resolution": resolution, "protocol_version": VERSION}
-    options = {**asdict(config), "masks": str(config.masks) if config.masks else None}
     results: list[EvalResult] = []
     for what in target.vectors:
-        own = {**common, "what": what, "recipe_hash": "" if what == PLACE else recipe_hash}
-        if "objects" in protocols:
-            results += _cluster(
-                source, target, split_name(fit, measured), what, measured, config, k, seeds, own, options
-            )
+        made_by = "" if what == PLACE else recipe_hash
+        question = Question(
+            "objects", VERSION, what, split_name(fit, measured), resolution, tuple(seeds), recipe_hash=made_by
+        )
+        if clusters is not None:
+            results += _cluster(source, target, measured, clusters, question)
             most = len(target.pixels) + 1  # what the measured split has objects for, which may be less
-            asked = [count for count in k or (len(names), *OVERCLUSTERING) if count <= most]
+            asked = [count for count in clusters.k or (len(names), *OVERCLUSTERING) if count <= most]
             if asked and not same:
-                results += _cluster(target, target, measured.split, what, measured, config, asked, seeds, own, options)
-        if "retrieval" in protocols:
-            results.append(_retrieve(source, target, what, fit, measured, config, own, options))
+                again = replace(question, fit_split=measured.split)
+                results += _cluster(target, target, measured, replace(clusters, k=tuple(asked)), again)
+        if retrieval is not None:
+            question = replace(question, protocol="retrieval", seeds=())
+            results.append(_retrieve(source, target, fit, measured, config, retrieval, question))
     if baselines:
         winner, confusion = constant_confusion(source.tally.labels, target.tally.labels)
-        kept = {**common, "resolution": "native", "protocol_version": 1, "what": MOST_FREQUENT}
-        results.append(
-            result_of(
-                [confusion],
-                target.tally,
-                measured,
-                protocol="constant",
-                fit_split=split_name(fit, measured),
-                seeds=(),
-                options={"class": names[winner]},
-                **kept,
-            )
-        )
+        question = Question("constant", 1, MOST_FREQUENT, split_name(fit, measured), "native")
+        results.append(result_of(question, [confusion], target.tally, measured, {"class": names[winner]}))
     return results
 
 
-def _ready(source: Tensor, target: Tensor, what: str, config: ObjectsConfig) -> tuple[Tensor, Tensor, bool]:
+def object_settings(protocols: Iterable[object]) -> Objects:
+    """How objects become vectors, of protocols that look at the same ones.
+
+    Raises:
+        ConfigError: if `Objects` and `Retrieval` want different ones.
+
+    Example:
+        >>> object_settings([Retrieval(objects=Objects(whiten=32))]).whiten
+        32
+    """
+    clusters = [protocol for protocol in protocols if isinstance(protocol, Objects)]
+    retrieved = [p.objects for p in protocols if isinstance(p, Retrieval) and p.objects is not None]
+    wanted = [replace(settings, k=None) for settings in (*clusters, *retrieved)] or [Objects()]
+    if wanted[0] != wanted[-1]:
+        raise ConfigError(
+            f"Objects and Retrieval are measured on the same objects, not on {wanted[0]} and {wanted[-1]}; "
+            "leave Retrieval's out, or measure them one after the other"
+        )
+    return wanted[0]
+
+
+def _ready(source: Tensor, target: Tensor, what: str, config: Objects) -> tuple[Tensor, Tensor, bool]:
     """The vectors as they are compared; colour and place are left as they are."""
     if what == PLACE or config.whiten is None or len(source) < 2:
         return source, target, what != PLACE and config.spherical
@@ -226,41 +241,28 @@ def _ready(source: Tensor, target: Tensor, what: str, config: ObjectsConfig) -> 
 
 
 def _cluster(
-    source: ObjectTable,
-    target: ObjectTable,
-    split: str,
-    what: str,
-    measured: LabelledImages,
-    config: ObjectsConfig,
-    k: Sequence[int] | None,
-    seeds: Sequence[int],
-    own: dict[str, Any],
-    options: dict[str, Any],
+    source: ObjectTable, target: ObjectTable, measured: LabelledImages, config: Objects, question: Question
 ) -> list[EvalResult]:
     classes = len(measured.class_names)
+    what = question.what
     fit, vectors, spherical = _ready(source.vectors[what], target.vectors[what], what, config)
-    ks = k or (classes, *(n for n in OVERCLUSTERING if n > classes and n - 1 <= len(fit)))
+    ks = config.k or (classes, *(n for n in OVERCLUSTERING if n > classes and n - 1 <= len(fit)))
     results = []
     for count in dict.fromkeys(ks):
-        tables = [object_counts(fit, vectors, target, count, seed, spherical) for seed in seeds]
+        tables = [object_counts(fit, vectors, target, count, seed, spherical) for seed in question.seeds]
         rules: tuple[Matching, ...] = ("hungarian", "majority")
         rules = rules if count == classes else rules[::-1]
         matched = {rule: [name_object_clusters(table, rule) for table in tables] for rule in rules}
         other = [metrics_of(confusion) for confusion in matched[rules[1]]]
         results.append(
             result_of(
+                replace(question, matching=rules[0], k=count),
                 matched[rules[0]],
                 target.tally,
                 measured,
-                protocol="objects",
-                fit_split=split,
-                seeds=tuple(seeds),
-                options={**options, "matched_on": measured.split},
-                matching=rules[0],
-                k=count,
+                options={**_options(config), "matched_on": measured.split},
                 further=summary(other, f"{rules[1]}_"),
                 counts=_object_figures(source, target) | {"unassigned": int(matched[rules[0]][0][:, classes:].sum())},
-                **own,
             )
         )
     return results
@@ -269,22 +271,21 @@ def _cluster(
 def _retrieve(
     source: ObjectTable,
     target: ObjectTable,
-    what: str,
     fit: LabelledImages,
     measured: LabelledImages,
-    config: ObjectsConfig,
-    own: dict[str, Any],
-    options: dict[str, Any],
+    config: Objects,
+    retrieval: Retrieval,
+    question: Question,
 ) -> EvalResult:
-    names = measured.class_names
-    kept = [0, *(i for i, name in enumerate(names) if i and (not config.classes or name in config.classes))]
+    names, what = measured.class_names, question.what
+    kept = [0, *(i for i, name in enumerate(names) if i and (not retrieval.classes or name in retrieval.classes))]
     labels = object_labels(source.pixels[:, kept])
     if not (labels >= 0).any():
         raise ConfigError(
             f"no object of {fit.split} has a labelled pixel of these classes; there is nothing to retrieve"
         )
     neighbours, vectors, _ = _ready(source.vectors[what], target.vectors[what], what, config)
-    chosen = retrieve(neighbours[torch.from_numpy(labels >= 0)], labels[labels >= 0], vectors, config.neighbours)
+    chosen = retrieve(neighbours[torch.from_numpy(labels >= 0)], labels[labels >= 0], vectors, retrieval.neighbours)
     confusion = np.zeros((len(kept), len(kept)), np.int64)
     confusion[:, 0] += target.background[kept]
     np.add.at(confusion.T, chosen, target.pixels[:, kept])
@@ -292,16 +293,20 @@ def _retrieve(
     left_out = target.tally.pixels - int(confusion.sum())
     tally = replace(target.tally, pixels=int(confusion.sum()), void=target.tally.void + left_out)
     return result_of(
+        question,
         [confusion],
         tally,
         replace(measured, class_names=tuple(names[index] for index in kept)),
-        protocol="retrieval",
-        fit_split=split_name(fit, measured),
-        seeds=(),
-        options=options,
+        options={**_options(config), "neighbours": retrieval.neighbours, "classes": retrieval.classes},
         counts={**_object_figures(source, target), "candidates": int((labels >= 0).sum())},
-        **own,
     )
+
+
+def _options(config: Objects) -> dict[str, Any]:
+    """How objects became vectors, for the record."""
+    settings = {**asdict(config), "masks": str(config.masks) if config.masks else None}
+    del settings["k"]
+    return settings
 
 
 def _object_figures(source: ObjectTable, target: ObjectTable) -> dict[str, int]:

@@ -12,6 +12,7 @@ sections 4.4 and A.3: K = 27 = classes, images at 320 px. The paper scores label
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,25 +20,42 @@ import torch.nn.functional as F
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.passes import AffineHead
-from selfseg.evaluation.protocols.clusters import ClustersConfig, Matching
+from selfseg.evaluation.protocols.clusters import MATCHINGS, Matching
 
 VERSION = 2  # 1: equal totals of a Hungarian matching might name a class without a pixel
 
 
 @dataclass(frozen=True)
-class PrototypesConfig:
-    """How prototypes are applied. How they are named is `ClustersConfig`'s `matching` and `maximise`.
+class Prototypes:
+    """How prototypes are applied and named.
 
     Attributes:
         resolution: short side in px that images are resized to; the paper's 320. None = the embedder's own. A
             resolution that is asked for all protocols takes its place.
+        matching: None = "hungarian" if there are at most as many prototypes as classes, else "majority".
+        maximise: what Hungarian matching maximises, the sum of "iou" or "pixels".
     """
 
+    name: ClassVar[Literal["prototypes"]] = "prototypes"
+
     resolution: int | None = 320
+    matching: Matching | None = None
+    maximise: Literal["iou", "pixels"] = "iou"
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 32:
             raise ConfigError(f"prototypes need images of at least 32 px, not resolution={self.resolution}")
+        if self.matching not in (None, *MATCHINGS):
+            raise ConfigError(f"matching must be one of {', '.join(MATCHINGS)}, not {self.matching!r}")
+
+    def matching_for(self, prototypes: int, classes: int) -> Matching:
+        """The rule that a result's main metrics are by.
+
+        Example:
+            >>> Prototypes().matching_for(27, 27), Prototypes().matching_for(256, 27)
+            ('hungarian', 'majority')
+        """
+        return self.matching or ("hungarian" if prototypes <= classes else "majority")
 
 
 def prototype_head(extractor: Extractor) -> AffineHead:
@@ -59,13 +77,3 @@ def prototype_head(extractor: Extractor) -> AffineHead:
     if not extractor.normalised:
         raise ConfigError(f"{extractor.name} gives vectors of any length, prototypes need unit vectors; normalise them")
     return AffineHead(F.normalize(prototypes.float(), dim=1), torch.zeros(len(prototypes)))
-
-
-def matching_for(prototypes: int, classes: int, config: ClustersConfig) -> Matching:
-    """The rule that a result's main metrics are by.
-
-    Example:
-        >>> matching_for(27, 27, ClustersConfig()), matching_for(256, 27, ClustersConfig())
-        ('hungarian', 'majority')
-    """
-    return config.matching or ("hungarian" if prototypes <= classes else "majority")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from selfseg.collection.inference import choose_device
 from selfseg.errors import ConfigError
-from selfseg.evaluation.measure.results import result_name, result_of
+from selfseg.evaluation.measure.results import Question, result_name, result_of
 from selfseg.evaluation.protocols.coco import DetectionResult
 from selfseg.evaluation.protocols.detection import DetectionConfig, coco_1x, coco_2x, transfer_to_detection
 from selfseg.evaluation.protocols.segmentation import (
@@ -227,18 +227,16 @@ def _transfer_to_segmentation(
         progress=progress,
     )
     confusion, tally = count_segmenter(model, measured, config)
-    result = result_of(
-        [confusion],
-        tally,
-        measured,
+    question = Question(
         protocol="transfer",
         protocol_version=VERSION,
         what=start.what,
         fit_split=fit.split,
         resolution=config.short_side or "native",
         seeds=(config.seed,),
-        options={**asdict(config), "weights": start.weights, "start": start.sentence},
         recipe_hash=run_hash(Path(source)) if isinstance(source, str | Path) else "",
     )
+    options = {**asdict(config), "weights": start.weights, "start": start.sentence}
+    result = result_of(question, [confusion], tally, measured, options)
     write_json(out / "results" / result_name(result), result.to_dict())
     return result

@@ -1,0 +1,71 @@
+"""What an evaluation is asked beside its protocols: which images it reads and how, and what stands beside the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which images and labels are read, and at which size.
+
+    Attributes:
+        split: that is measured.
+        fit_split: that clusters and the linear layer are fitted on; not looked at for prototypes alone.
+        fit_data: another data set of the same classes, whose `fit_split` is learned from; what the linear layer then
+            has is of the protocol "domain".
+        resolution: short side in px that images are resized to; None = the embedder's own, native for baselines, and
+            320 for prototypes; with a crop its side. Labels keep their size, or the crop's.
+        crop: measure in a centre square of this many px, as the field does at 320: images and labels of both splits are
+            resized to this short side and cropped (`selfseg.data.labelled.catalog.LabelledImages.cropped`).
+    """
+
+    split: str = "val"
+    fit_split: str = "train"
+    fit_data: Path | str | None = None
+    resolution: int | None = None
+    crop: int | None = None
+
+    @property
+    def side(self) -> int | None:
+        """The short side that images are resized to, if not each extractor's own."""
+        return self.resolution or self.crop
+
+    def open(self, data: Path | str, fitted: bool = True) -> tuple[LabelledImages, LabelledImages]:
+        """The split that is fitted on and the one that is measured.
+
+        Args:
+            data: a labelled folder, or NAME:ROOT, see `selfseg.data.labelled.catalog`.
+            fitted: whether anything is fitted; if not, the first is the second.
+
+        Raises:
+            DataError: if one is not there or can't be read.
+        """
+        measured = open_labelled(data, self.split)
+        fit = open_labelled(self.fit_data or data, self.fit_split) if fitted else measured
+        if self.crop is not None:
+            return fit.cropped(self.crop), measured.cropped(self.crop)
+        return fit, measured
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is measured beside the embedding.
+
+    Attributes:
+        baselines: raw colour, colour + position and the most frequent class.
+        untrained: a network of the same architecture with random weights.
+        backbone: what the backbone gives before the decoder (of SlotCon, before the projector).
+        features: the decoder's features, before its last linear map: what MaskContrast's probe sees.
+        position: above 0, the embedding with the pixel's place appended at this weight
+            (`selfseg.collection.clusters.add_position`): what to hold against colour + position.
+    """
+
+    baselines: bool = True
+    untrained: bool = False
+    backbone: bool = False
+    features: bool = False
+    position: float = 0.0
