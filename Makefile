@@ -9,7 +9,7 @@ WORKERS ?= 2
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench gpu-bundle clean
+.PHONY: help setup demo test quick check bench gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: $(STAMP)  ## train, cluster and picture in minutes on a CPU (IMAGES=folder
 
 test: $(STAMP)  ## the tests (WORKERS=2 processes)
 	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS)
+
+quick: $(STAMP)  ## the tests that take less than half a second each, in a minute; the others are marked slow
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
 
 check: $(STAMP)  ## lint, format, types
 	$(BIN)/ruff check .

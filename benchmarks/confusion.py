@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.evaluation.measure.confusion import cross_counts
-from selfseg.evaluation.protocols.clusters import ClustersConfig, name_clusters
+from selfseg.evaluation.protocols.clusters import name_clusters
 
 HEIGHT, WIDTH, CLASSES, VOID = 375, 500, 21, 255
 Label, Clusters = NDArray[np.uint8], NDArray[np.int64]
@@ -122,9 +122,9 @@ def time_matching(counts: NDArray[np.int64], repeats: int = 21) -> dict[str, flo
     """Median CPU milliseconds of each rule on the (k, classes) table, metrics in."""
     found = {}
     for name, matching, config in (
-        ("hungarian, IoU", "hungarian", ClustersConfig()),
-        ("hungarian, pixels", "hungarian", ClustersConfig(maximise="pixels")),
-        ("majority", "majority", ClustersConfig()),
+        ("hungarian, IoU", "hungarian", "iou"),
+        ("hungarian, pixels", "hungarian", "pixels"),
+        ("majority", "majority", "iou"),
     ):
         seconds = []
         for _ in range(repeats):
@@ -141,7 +141,7 @@ def evaluate(images: int, k: int) -> float:
     for label, clusters in stream(images, k):
         counts += cross_counts(label, clusters, CLASSES, k)[0].T
     for matching in ("hungarian", "majority"):
-        name_clusters(counts, matching, ClustersConfig())  # type: ignore[arg-type]
+        name_clusters(counts, matching)  # type: ignore[arg-type]
     # Not getrusage's: that one begins with what the process was forked from.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024

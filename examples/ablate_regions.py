@@ -69,9 +69,9 @@ def main(ablation: Ablation) -> Path:
                 checkpoint_every=10**6,
             )
             run = selfseg.train(recipe, progress=False)
-            results = selfseg.evaluate(
-                selfseg.load(run), ablation.data, k=(classes, ablation.k), seeds=ablation.seeds, baselines=False
-            )
+            protocols = [selfseg.Clusters(k=(classes, ablation.k)), selfseg.Linear()]
+            alone = selfseg.Beside(baselines=False)
+            results = selfseg.evaluate(selfseg.load(run), ablation.data, protocols, seeds=ablation.seeds, beside=alone)
             lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
             seconds = recipe.batch_size / (sum(line["images_per_second"] for line in lines) / len(lines))
             scores = {f"{result.protocol}{f' k={result.k}' if result.k else ''}": result.metrics for result in results}

@@ -48,7 +48,11 @@ def main(curve: Curve) -> Path:
         checkpoint = load_checkpoint(folder)
         method.load_state_dict(checkpoint.model)
         results = selfseg.evaluate(
-            method.embedder.eval(), curve.data, k=(classes, curve.k), seeds=curve.seeds, baselines=False
+            method.embedder.eval(),
+            curve.data,
+            [selfseg.Clusters(k=(classes, curve.k)), selfseg.Linear()],
+            seeds=curve.seeds,
+            beside=selfseg.Beside(baselines=False),
         )
         for result in results:
             name = f"k = {result.k}, {result.matching}" if result.protocol == "clusters" else result.protocol

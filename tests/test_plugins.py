@@ -28,6 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_an_installed_method_is_trained_by_name_and_its_run_can_be_used(
     installed: Path, photos: Path, tmp_path: Path
 ) -> None:

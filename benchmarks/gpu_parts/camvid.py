@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gpu_parts import material
 from gpu_parts.harness import Job
-from selfseg.evaluation.evaluator import evaluate
+from selfseg.evaluation import Beside, Clusters, Linear, evaluate
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 
@@ -45,10 +45,9 @@ def run(job: Job) -> None:
     results = evaluate(
         run_folder,
         job.images / "camvid",
-        protocols=("clusters",) if job.tiny else ("clusters", "linear"),
-        k=(3,) if job.tiny else (11, 64),
+        [Clusters(k=(3,))] if job.tiny else [Clusters(k=(11, 64)), Linear()],
         seeds=1 if job.tiny else 3,
-        baselines=not job.tiny,
+        beside=Beside(baselines=not job.tiny),
         device=job.device.type,
     )
     for result in results:

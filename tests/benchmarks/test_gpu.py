@@ -29,6 +29,7 @@ def _harness(gpu: ModuleType) -> ModuleType:
 # torch.compile looks at the gradient of every tensor that it meets, also where there can be none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
 # What torch 2.11 says of itself: its compiler instantiates functions, its profiler has one cycle; and of Python 3.13.0.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Warning. Profiler clears events:UserWarning")
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
@@ -67,6 +68,7 @@ def test_a_part_that_fails_keeps_what_it_had_and_the_next_goes_on(
     assert [row["what"] for row in parts["verbs"]["rows"]] == ["after"]
 
 
+@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_stopped_and_keeps_its_rows(
     gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,5 @@
 import inspect
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -18,12 +19,12 @@ from selfseg.cli import main
 from selfseg.cli.training import parse_recipe
 from selfseg.data.labelled.datasets import DATASETS
 from selfseg.evaluation import (
-    ClustersConfig,
-    LinearConfig,
-    ObjectsConfig,
-    linear_lbfgs,
-    linear_sgd,
-    reference_objects,
+    Beside,
+    Clusters,
+    Linear,
+    Objects,
+    Reading,
+    Retrieval,
 )
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import read_json
@@ -53,13 +54,11 @@ def test_both_packages_are_the_command(module: str, monkeypatch: pytest.MonkeyPa
 def test_help_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     out, _ = said(capsys)
-    assert all(f" {verb} " in out for verb in cli._VERBS)
+    assert all(f" {verb} " in out for verb in (*cli._OPTIONS, *cli._WORDS))
 
 
 @pytest.mark.parametrize("verb", ["cluster", "segment", "embed", "concepts", "evaluate", "compare", "masks", "report"])
-def test_every_verb_has_help_and_refuses_what_it_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "--help"]) == 0
-    assert f"selfseg {verb}" in said(capsys)[0]
+def test_a_verb_refuses_an_option_that_it_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "run", "images", "--no-such-option", "3"]) == 2
     assert "no-such-option" in said(capsys)[1]
 
@@ -70,8 +69,26 @@ def test_the_help_of_train_lists_recipes_and_that_of_a_recipe_its_settings(capsy
     assert all(name in out for name in recipes())
     assert main(["train"]) == 2
     capsys.readouterr()
-    assert main(["train", "vice", "--help"]) == 0
+    assert main(["train", "vice", "--help-all"]) == 0
     assert "--method.temperature" in said(capsys)[0]
+
+
+SHORT = [*cli._OPTIONS, "finetune", "transfer voc12aug", "transfer coco-1x", "train vice", "train maskcontrast_voc"]
+
+
+@pytest.mark.parametrize("words", SHORT)
+def test_help_fits_one_screen_and_tells_where_the_rest_is(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words.split(), "--help"]) == 0
+    everyday = said(capsys)[0]
+    assert len(everyday.splitlines()) <= 36
+    assert main([*words.split(), "--help-all"]) == 0
+    everything = said(capsys)[0]
+    options = re.compile(r"--[a-z][a-z.-]+")
+    assert set(options.findall(everyday)) <= {*options.findall(everything), "--help-all"}
+    assert ("--help-all" in everyday) == (len(everything) > len(everyday))
 
 
 def test_a_path_in_an_error_is_not_broken_by_a_narrow_terminal(
@@ -129,8 +146,8 @@ def test_every_kind_of_error_has_its_exit_code(
     def fail(words: list[str]) -> int:
         raise error
 
-    monkeypatch.setitem(cli._VERBS, "report", fail)
-    assert main(["report"]) == code
+    monkeypatch.setattr("selfseg.cli.training.doctor", fail)
+    assert main(["doctor"]) == code
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
@@ -138,8 +155,8 @@ def test_an_error_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: p
     def fail(words: list[str]) -> int:
         raise errors.MissingExtra("DeepLabV3+", "smp", "smp")
 
-    monkeypatch.setitem(cli._VERBS, "report", fail)
-    main(["report"])
+    monkeypatch.setattr("selfseg.cli.training.doctor", fail)
+    main(["doctor"])
     assert "pip install 'selfseg[smp]'" in said(capsys)[1]
 
 
@@ -153,6 +170,7 @@ def test_recipes_are_listed_and_one_is_shown_whole(capsys: pytest.CaptureFixture
     assert "Needs selfseg[smp]." in out
 
 
+@pytest.mark.slow
 def test_train_takes_overrides_and_goes_on_with_the_same_words(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +193,7 @@ def test_train_without_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "does not exist; give a folder of images" in said(capsys)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "steps", "epochs"), [("--steps", 7, None), ("--epochs", None, 7.0)])
 @pytest.mark.parametrize("joined", [False, True])
 def test_steps_take_the_place_of_epochs_and_the_other_way_round(
@@ -266,64 +285,47 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
     words = "evaluate run data --protocols clusters linear -k 11 64 --seeds 3 --split test --no-baselines --device cpu"
     assert main(words.split()) == 0
     ((positional, named),) = seen
-    assert positional == (Path("run"), Path("data"))
+    assert positional == (Path("run"), Path("data"), [Clusters(k=(11, 64)), Linear()])
     assert callable(named.pop("progress"))
     assert named == {
-        "protocols": ("clusters", "linear"),
-        "k": (11, 64),
+        "reading": Reading(split="test"),
+        "beside": Beside(baselines=False),
         "seeds": 3,
-        "split": "test",
-        "fit_split": "train",
-        "resolution": None,
-        "baselines": False,
-        "untrained": False,
-        "backbone": False,
-        "features": False,
-        "position": 0.0,
         "crf": None,
-        "crop": None,
-        "out": None,
-        "clusters": ClustersConfig(),
-        "linear": LinearConfig(),
-        "fit_data": None,
-        "objects": ObjectsConfig(),
         "device": "cpu",
+        "out": None,
     }
-    words = "evaluate run data --protocols linear objects --linear sgd --features --fit-data other --objects reference"
-    assert main([*words.split(), "--classes", "cat", "dog", "--neighbours", "5", "--crf"]) == 0
-    named = seen.pop()[1]
-    assert named["linear"] == linear_sgd()
-    assert (named["features"], named["fit_data"], named["crf"]) == (True, Path("other"), CRFConfig())
-    assert named["objects"] == replace(reference_objects(), classes=("cat", "dog"), neighbours=5)
-    assert main("evaluate run data --linear lbfgs --points all --crop 320".split()) == 0
-    named = seen.pop()[1]
-    assert (named["linear"], named["clusters"], named["crop"]) == (linear_lbfgs(), ClustersConfig(points="all"), 320)
-    assert main(["evaluate", "run", "data"]) == 0
-    assert seen[1][1]["k"] is None
+    words = "evaluate run data --protocols linear objects retrieval --linear.solver sgd --features --fit-data other"
+    words += " --objects.whiten 32 --objects.masks masks -k 21 50 --retrieval.classes cat dog --retrieval.neighbours 5"
+    assert main([*words.split(), "--crf"]) == 0
+    positional, named = seen.pop()
+    objects = Objects(whiten=32, masks=Path("masks"))
+    assert positional[2] == [
+        Linear(solver="sgd"),
+        replace(objects, k=(21, 50)),
+        Retrieval(neighbours=5, classes=("cat", "dog"), objects=objects),
+    ]
+    assert (named["beside"], named["crf"]) == (Beside(features=True), CRFConfig())
+    assert named["reading"] == Reading(fit_data=Path("other"))
+    assert main("evaluate run data --linear.solver lbfgs --clusters.points all --crop 320".split()) == 0
+    positional, named = seen.pop()
+    assert positional[2] == [Clusters(points="all"), Linear(solver="lbfgs")]
+    assert named["reading"] == Reading(crop=320)
     assert "fractions" in said(capsys)[0]
 
 
 def test_the_words_of_compare_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.evaluation.comparison", "compare", (Path("out/compare.html"), []))
-    words = (
-        "compare vice=runs/a timm:resnet18:random camvid:/data --out out -k 11 64 --seeds 2 --untrained --linear lbfgs"
-    )
-    assert main(words.split()) == 0
+    words = "compare vice=runs/a timm:resnet18:random camvid:/data --out out -k 11 64 --seeds 2 --untrained"
+    assert main([*words.split(), "--linear.solver", "lbfgs"]) == 0
     ((positional, named),) = seen
-    assert positional == (("vice=runs/a", "timm:resnet18:random"), "camvid:/data", Path("out"))
+    protocols = [Clusters(k=(11, 64)), Linear(solver="lbfgs")]
+    assert positional == (("vice=runs/a", "timm:resnet18:random"), "camvid:/data", Path("out"), protocols)
     assert callable(named.pop("progress"))
     assert named == {
-        "protocols": ("clusters", "linear"),
-        "k": (11, 64),
+        "reading": Reading(),
+        "beside": Beside(untrained=True),
         "seeds": 2,
-        "split": "val",
-        "fit_split": "train",
-        "resolution": None,
-        "baselines": True,
-        "untrained": True,
-        "position": 0.0,
-        "crop": None,
-        "linear": linear_lbfgs(),
         "count": 6,
         "device": "auto",
     }
@@ -370,6 +372,7 @@ def test_data_lists_what_is_known_and_checks_it(
     assert "there is cityscapes19, cityscapes27" in said(capsys)[1]
 
 
+@pytest.mark.slow
 def test_data_by_name_is_trained_on_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "data"
     for split, seeds in (("train", range(4)), ("val", range(4, 6))):

@@ -136,6 +136,7 @@ def test_a_gpu_writes_what_a_cpu_writes(clustered, photographs, tmp_path):
     assert both["cuda"].info["inertia"] == pytest.approx(both["cpu"].info["inertia"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_another_embedder_embeds_anew(run, photographs, tmp_path):
     inference.embed(run, photographs, tmp_path / "out", device="cpu", progress=False)
     first = np.load(next((tmp_path / "out").rglob("*.npy")))
@@ -229,6 +230,7 @@ def test_clusters_of_an_earlier_embedder_are_refused(clustered, tmp_path):
         load_clusters(tmp_path)
 
 
+@pytest.mark.slow
 def test_bad_images_are_skipped_and_listed(clustered, photographs, tmp_path):
     paths = [*list_images(photographs).paths] * 1
     images = tmp_path / "images"

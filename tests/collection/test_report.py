@@ -91,6 +91,7 @@ def result(what, protocol, miou, k=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_whole_run(run):
     write_log(run, 50)
     inference.cluster(run, run.parent / "images", k=(3, 5), points=400, device="cpu", progress=False)
@@ -123,6 +124,7 @@ def test_a_whole_run(run):
     assert "photo <0>" not in path.read_text()  # names are escaped
 
 
+@pytest.mark.slow
 def test_what_it_holds_for_foreground_is_a_column_where_there_is_such_a_head(run):
     torch.manual_seed(0)
     config = EmbedderConfig(output_stride=32, decoder="fpn", dim=8, resolution=64, saliency=True)
@@ -189,6 +191,7 @@ def test_a_failing_run_is_told_loudly(run):
     assert 'class="answer bad"' in text
 
 
+@pytest.mark.slow
 def test_the_same_colours_again(run):
     first = read(report(run, device="cpu", progress=False)).images
     assert read(report(run, device="cpu", progress=False)).images == first

@@ -66,6 +66,7 @@ def test_embedding_a_stream_is_embedding_each(folder: ImageCollection, embedder:
         assert min(one.seen.shape[:2]) == 48
 
 
+@pytest.mark.slow
 def test_batches_of_one_shape_give_the_same_in_the_same_order(folder: ImageCollection, embedder: Embedder) -> None:
     shapes: list[tuple[int, tuple[int, ...]]] = []
 

@@ -124,6 +124,7 @@ def test_a_batch_keeps_its_contract(folder: Path) -> None:
     assert torch.equal(batch.views[0].image[1].permute(1, 2, 0), torch.from_numpy(dataset[(0, 1)].crops[0].image))
 
 
+@pytest.mark.slow
 def test_workers_and_resumes_give_the_same_batches(folder: Path) -> None:
     dataset = _dataset(list_images(folder))
     here = _batches(make_loader(dataset, StepSampler(6, 4, 0, 5, seed=0)))

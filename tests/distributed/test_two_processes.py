@@ -209,6 +209,7 @@ def test_alone_everything_is_the_identity() -> None:
     torch.testing.assert_close(norm(image), plain(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [_COLLECTIVES, _SLOTS, _OBJECTS], ids=["collectives", "slots", "objects"])
 def test_two_processes_agree_with_one(script: str) -> None:
     tests = str(Path(__file__).parents[1])
@@ -222,6 +223,7 @@ def test_two_processes_agree_with_one(script: str) -> None:
     assert [worker.returncode for worker in workers] == [0, 0], messages
 
 
+@pytest.mark.slow
 def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_TRAIN)
     words = [
@@ -276,6 +278,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_one_process_equals_two_on_shards(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(WINDOW + 2):
@@ -317,6 +320,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_what_any_process_could_not_read_is_listed(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_SKIP)
     words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1]), str(photos), str(tmp_path / "r")]

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import palette
@@ -19,6 +20,7 @@ def test_the_legend_names_all_of_few_classes_and_of_many_those_in_sight() -> Non
     assert colours_in(many, 150) == [3, 7]
 
 
+@pytest.mark.slow
 def test_images_of_all_shapes_and_names_of_all_lengths() -> None:
     long, high = np.zeros((20, 900, 3), np.uint8), np.zeros((900, 20, 3), np.uint8)
     sheet = contact_sheet([("a/very" * 40, long, None), ("b", high, None)], title="title " * 300)

@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from selfseg.errors import ConfigError, RunError
-from selfseg.evaluation import comparison
+from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Reading, comparison
 from selfseg.evaluation.comparison import BASELINES, UNTRAINED, compare, file_name, parse_rows
 from selfseg.evaluation.evaluator import evaluate
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.prototypes import save_prototypes
 from selfseg.storage.files import read_json
 
+ALONE = Beside(baselines=False)
+THREE = Clusters(k=(3,))
+ONCE = {"protocols": [THREE], "seeds": 1, "count": 1, "beside": ALONE}
 SMALL = EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="fpn", dim=6, resolution=64)
 
 
@@ -31,8 +34,9 @@ def runs(tmp_path):
     return make_run(tmp_path / "first", 1, prototypes=4), make_run(tmp_path / "second", 2)
 
 
+@pytest.mark.slow
 def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
-    options = {"k": [4], "seeds": 2, "protocols": ["clusters"]}
+    options = {"seeds": 2, "protocols": [Clusters(k=(4,))]}
     page, results = compare(runs, labelled, tmp_path / "out", count=2, **options)
     alone = evaluate(runs[1], labelled, **options)
     for result in alone:
@@ -53,6 +57,7 @@ def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
     assert sorted(rows[2:]) == ["| colour", "| colour + position"]
 
 
+@pytest.mark.slow
 def test_a_row_is_measured_once_and_again_when_it_changes(runs, labelled, tmp_path, monkeypatch):
     measured = []
     real = comparison.evaluate_extractors
@@ -62,7 +67,7 @@ def test_a_row_is_measured_once_and_again_when_it_changes(runs, labelled, tmp_pa
         return real(extractors, *arguments, **options)
 
     monkeypatch.setattr(comparison, "evaluate_extractors", spy)
-    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1}
+    options = {"protocols": [THREE], "seeds": 1, "count": 1}
     _, before = compare(runs[:1], labelled, tmp_path / "out", **options)
     _, after = compare(runs, labelled, tmp_path / "out", **options)
     assert measured == ["first", "colour", "second"]
@@ -71,12 +76,11 @@ def test_a_row_is_measured_once_and_again_when_it_changes(runs, labelled, tmp_pa
     _, changed = compare(runs, labelled, tmp_path / "out", **options)
     assert measured[3:] == ["first"]
     assert [r for r in changed if r.what == "second"] == [r for r in after if r.what == "second"]
-    compare(runs, labelled, tmp_path / "out", **{**options, "k": [4]})
+    compare(runs, labelled, tmp_path / "out", **{**options, "protocols": [Clusters(k=(4,))]})
     assert measured[4:] == ["first", "second", "colour"]
 
 
 def test_a_row_that_was_cut_off_is_measured_again(runs, labelled, tmp_path, monkeypatch):
-    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1, "baselines": False}
     real = comparison.write_json
     with monkeypatch.context() as patch:
 
@@ -87,28 +91,29 @@ def test_a_row_that_was_cut_off_is_measured_again(runs, labelled, tmp_path, monk
 
         patch.setattr(comparison, "write_json", fail)
         with pytest.raises(KeyboardInterrupt):
-            compare(runs[:1], labelled, tmp_path / "out", **options)
+            compare(runs[:1], labelled, tmp_path / "out", **ONCE)
     assert not (tmp_path / "out" / "compare.html").exists()
-    _, results = compare(runs[:1], labelled, tmp_path / "out", **options)
+    _, results = compare(runs[:1], labelled, tmp_path / "out", **ONCE)
     assert [result.what for result in results] == ["first"]
 
 
+@pytest.mark.slow
 def test_prototypes_are_of_those_that_have_some(runs, labelled, tmp_path):
-    options = {"protocols": ["linear", "prototypes"], "seeds": 1, "count": 1, "baselines": False}
+    options = {"protocols": [Linear(), Prototypes()], "seeds": 1, "count": 1, "beside": ALONE}
     _, results = compare(runs, labelled, tmp_path / "out", **options)
     found = {(result.what, result.protocol) for result in results}
     assert found == {("first", "linear"), ("first", "prototypes"), ("second", "linear")}
-    alone = evaluate(runs[0], labelled, protocols=["linear", "prototypes"], seeds=1, baselines=False)
+    alone = evaluate(runs[0], labelled, [Linear(), Prototypes()], seeds=1, beside=ALONE)
     assert [replace(result, what="first") for result in alone] == [r for r in results if r.what == "first"]
     with pytest.raises(ConfigError, match="second has no prototypes"):
-        compare(runs, labelled, tmp_path / "out", **{**options, "protocols": ["prototypes"]})
+        compare(runs, labelled, tmp_path / "out", **{**options, "protocols": [Prototypes()]})
 
 
 def test_pictures_hold_the_classes_that_were_predicted(runs, labelled, tmp_path):
     import cv2
 
     out = tmp_path / "out"
-    compare(runs[:1], labelled, out, protocols=["clusters"], k=[6], seeds=1, count=2, position=1.0)
+    compare(runs[:1], labelled, out, [Clusters(k=(6,))], seeds=1, count=2, beside=Beside(position=1.0))
     drawings = read_json(out / "rows" / "first" / "row.json")["drawings"]
     assert {drawing["what"] for drawing in drawings} == {"first", "first + position"}
     for drawing in drawings:
@@ -120,20 +125,21 @@ def test_pictures_hold_the_classes_that_were_predicted(runs, labelled, tmp_path)
             assert picture.ndim == 3 or set(np.unique(picture)) <= {0, 1, 2, 3, 255}
 
 
+@pytest.mark.slow
 def test_the_first_runs_network_untrained_and_a_reference(runs, labelled, tmp_path):
     _, results = compare(
         ["mine=" + str(runs[0]), "timm:resnet10t:random"],
         labelled,
         tmp_path / "out",
-        protocols=["clusters"],
-        k=[3],
+        [THREE],
         seeds=1,
         count=1,
-        untrained=True,
-        baselines=False,
+        beside=Beside(baselines=False, untrained=True, backbone=True),
     )
-    assert [result.what for result in results] == ["mine", "resnet10t, random", UNTRAINED]
-    assert results[1].options["backbone"] == "resnet10t"
+    assert [result.what for result in results] == [
+        "mine", "mine, backbone", "resnet10t, random", "resnet10t, random, backbone", UNTRAINED
+    ]  # fmt: skip
+    assert results[2].options["backbone"] == "resnet10t"
 
 
 def test_what_is_missing_fails_before_anything_is_measured(runs, labelled, tmp_path):
@@ -143,16 +149,15 @@ def test_what_is_missing_fails_before_anything_is_measured(runs, labelled, tmp_p
 
 
 def test_a_crop_is_part_of_what_is_measured(runs, labelled, tmp_path):
-    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1, "baselines": False}
-    _, whole = compare(runs[:1], labelled, tmp_path / "out", **options)
-    _, cropped = compare(runs[:1], labelled, tmp_path / "out", **options, crop=64)
+    _, whole = compare(runs[:1], labelled, tmp_path / "out", **ONCE)
+    _, cropped = compare(runs[:1], labelled, tmp_path / "out", **ONCE, reading=Reading(crop=64))
     assert (whole[0].crop, cropped[0].crop, cropped[0].resolution) == ("none", "64", 64)
     assert cropped[0].counts["pixels"] + cropped[0].counts["void"] == 4 * 64 * 64
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"protocols": ["objects"]}, "can't be compared here"), ({"count": 0}, "how many images to show")],
+    [({"protocols": [Objects()]}, "can't be compared here"), ({"count": 0}, "how many images to show")],
 )
 def test_options_that_cannot_work_are_refused(runs, labelled, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
@@ -170,28 +175,28 @@ def test_rows_have_names_of_their_own(tmp_path):
             parse_rows(wrong)
 
 
+@pytest.mark.slow
 def test_changed_data_or_damaged_rows_are_measured_again(runs, labelled, tmp_path):
     import cv2
 
-    options = {"protocols": ["clusters"], "k": [3], "seeds": 1, "count": 1, "baselines": False}
     out = tmp_path / "out"
-    _, before = compare(runs[:1], labelled, out, **options)
+    _, before = compare(runs[:1], labelled, out, **ONCE)
     (file,) = (out / "rows" / "first" / "results").glob("*.json")
     for damage in (file.unlink, lambda: file.write_text("{")):
         damage()
-        assert compare(runs[:1], labelled, out, **options)[1] == before
+        assert compare(runs[:1], labelled, out, **ONCE)[1] == before
     next((out / "rows" / "first" / "pictures").glob("*.png")).unlink()
-    assert compare(runs[:1], labelled, out, **options)[1] == before
+    assert compare(runs[:1], labelled, out, **ONCE)[1] == before
     for path in (labelled / "val" / "labels").glob("*.png"):
         label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), np.where(label == 255, 255, 3 - label).astype(np.uint8))
-    _, after = compare(runs[:1], labelled, out, **options)
+    _, after = compare(runs[:1], labelled, out, **ONCE)
     assert after[0].confusion != before[0].confusion
 
 
 def test_columns_are_in_the_order_that_was_asked_for(runs, labelled, tmp_path):
-    options = {"protocols": ["clusters", "prototypes"], "k": [3, 11], "seeds": 1, "count": 1, "baselines": False}
-    _, results = compare(runs[:1], labelled, tmp_path / "out", **options)
+    protocols = [Clusters(k=(3, 11)), Prototypes()]
+    _, results = compare(runs[:1], labelled, tmp_path / "out", **(ONCE | {"protocols": protocols}))
     assert [(r.protocol, r.k) for r in results] == [("clusters", 3), ("clusters", 11), ("prototypes", 4)]
     drawings = read_json(tmp_path / "out" / "rows" / "first" / "row.json")["drawings"]
     kinds = [drawing["kind"] for drawing in drawings]

@@ -12,14 +12,17 @@ from selfseg.cli import main
 from selfseg.data.labelled.catalog import open_labelled
 from selfseg.errors import ConfigError, LabelError, RunError, TooManyBadImages
 from selfseg.evaluation import (
-    ClustersConfig,
+    Beside,
+    Clusters,
     EvaluationConfig,
     Extractor,
-    LinearConfig,
+    Linear,
+    Objects,
+    Prototypes,
+    Reading,
     evaluate,
     evaluate_extractors,
     format_table,
-    linear_sgd,
     read_results,
 )
 from selfseg.evaluation.measure.features import backbone_extractor, features_extractor
@@ -29,7 +32,10 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.crf import CRFConfig
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
-QUICK = LinearConfig(pixels=2000, steps=60, batch=256)
+QUICK = Linear(pixels=2000, steps=60, batch=256)
+FOUR = Clusters(k=(4,))
+BOTH = (FOUR, QUICK)
+ALONE = Beside(baselines=False)
 
 
 def draw(root: Path, images: int = 4, wrong: float = 0.0, size: tuple[int, int] = (40, 56)) -> Path:
@@ -60,7 +66,7 @@ PERFECT = Extractor("perfect", one_hot, normalised=True)
 
 def test_a_perfect_embedding_is_perfect(tmp_path):
     root = draw(tmp_path / "stripes")
-    results = evaluate(PERFECT, root, k=[4], seeds=3, linear=QUICK, baselines=False)
+    results = evaluate(PERFECT, root, BOTH, seeds=3, beside=ALONE)
     # The most frequent class belongs to the baselines.
     assert [(r.what, r.protocol, r.k) for r in results] == [("perfect", "clusters", 4), ("perfect", "linear", None)]
     for result in results:
@@ -76,7 +82,7 @@ def test_a_perfect_embedding_is_perfect(tmp_path):
 
 def test_wrong_labels_cost_their_share(tmp_path):
     root = draw(tmp_path / "stripes", wrong=0.2)
-    for result in evaluate(PERFECT, root, k=[4], seeds=1, linear=QUICK, baselines=False):
+    for result in evaluate(PERFECT, root, BOTH, seeds=1, beside=ALONE):
         assert result.metrics["accuracy"] == pytest.approx(0.8, abs=0.01)
         assert result.metrics["miou"] == pytest.approx(0.8 / 1.2, abs=0.02)
 
@@ -85,7 +91,7 @@ def test_interpolated_cells_keep_edges_in_place(tmp_path):
     # Stripes of 16 px are 4 whole cells: between the centres of two cells the scores cross exactly at the edge.
     root = draw(tmp_path / "stripes", size=(40, 64))
     coarse = Extractor("coarse", lambda image: one_hot(image[::4, ::4]))
-    for result in evaluate(coarse, root, k=[4], seeds=1, linear=QUICK, baselines=False):
+    for result in evaluate(coarse, root, BOTH, seeds=1, beside=ALONE):
         assert result.metrics["accuracy"] == 1.0
 
 
@@ -100,13 +106,14 @@ def test_an_embedder_is_also_measured_with_the_place_of_its_pixels(tmp_path):
             label = np.repeat(np.arange(2, dtype=np.uint8), 32)[None].repeat(64, 0)
             cv2.imwrite(str(root / split / "labels" / f"{index}.png"), label)
     embedder = Embedder(EmbedderConfig(dim=4, output_stride=32, decoder="linear", resolution=64)).eval()
-    kinds = {"k": [4], "seeds": 1, "linear": QUICK, "baselines": False}
-    results = evaluate(embedder, root, position=50.0, **kinds)
+    results = evaluate(embedder, root, BOTH, seeds=1, beside=Beside(baselines=False, position=50.0))
     assert [r.what for r in results] == ["embedder", "embedder", "embedder + position", "embedder + position"]
     assert results[2].options["position"] == 50.0
     assert "position" not in results[0].options
     assert results[2].metrics["accuracy"] > 0.99
-    assert [r.metrics for r in results[:2]] == [r.metrics for r in evaluate(embedder, root, **kinds)]
+    assert [r.metrics for r in results[:2]] == [
+        r.metrics for r in evaluate(embedder, root, BOTH, seeds=1, beside=ALONE)
+    ]
 
 
 def test_with_the_crf_every_protocol_has_a_second_result(tmp_path):
@@ -121,11 +128,11 @@ def test_with_the_crf_every_protocol_has_a_second_result(tmp_path):
         return torch.nn.functional.normalize(vectors, dim=0).reshape(4, *image.shape[:2])
 
     noisy = Extractor("noisy", speckled, normalised=True, prototypes=torch.eye(4))
-    options = {"protocols": ["clusters", "linear", "prototypes"], "k": [4], "seeds": 2, "linear": QUICK}
-    results = evaluate(noisy, root, **options, crf=CRFConfig(iterations=3))
+    protocols = (*BOTH, Prototypes())
+    results = evaluate(noisy, root, protocols, seeds=2, crf=CRFConfig(iterations=3))
     alone = [result for result in results if not result.crf]
     refined = [result for result in results if result.crf]
-    assert [r.metrics for r in alone] == [r.metrics for r in evaluate(noisy, root, **options)]
+    assert [r.metrics for r in alone] == [r.metrics for r in evaluate(noisy, root, protocols, seeds=2)]
     plain = [r for r in alone if r.protocol != "constant"]
     assert [(r.what, r.protocol, r.k) for r in refined] == [(r.what, r.protocol, r.k) for r in plain]
     before = {r.protocol: r.metrics["accuracy"] for r in plain if r.what == "noisy"}
@@ -149,49 +156,34 @@ def test_with_the_crf_every_protocol_has_a_second_result(tmp_path):
 def test_more_clusters_than_classes_vote(tmp_path):
     root = draw(tmp_path / "stripes")
     noisy = Extractor("noisy", lambda image: one_hot(image) + 0.3 * torch.rand(4, *image.shape[:2]))
-    (result,) = evaluate(noisy, root, protocols=["clusters"], k=[12], seeds=2, baselines=False)
+    (result,) = evaluate(noisy, root, [Clusters(k=(12,))], seeds=2, beside=ALONE)
     assert result.matching == "majority"
     assert result.metrics["miou"] > 0.99
     assert result.metrics["hungarian_accuracy"] < 0.8  # 12 clusters, 4 of them named
-    hungarian = evaluate(
-        noisy,
-        root,
-        protocols=["clusters"],
-        k=[12],
-        seeds=2,
-        baselines=False,
-        clusters=ClustersConfig(matching="hungarian"),
-    )[0]
+    (hungarian,) = evaluate(noisy, root, [Clusters(k=(12,), matching="hungarian")], seeds=2, beside=ALONE)
     assert hungarian.counts["unassigned"] > 0
     assert sum(map(sum, hungarian.confusion)) + hungarian.counts["unassigned"] == hungarian.counts["pixels"]
 
 
 def test_fewer_clusters_than_classes(tmp_path):
     root = draw(tmp_path / "stripes")
-    (result,) = evaluate(
-        PERFECT,
-        root,
-        protocols=["clusters"],
-        k=[2],
-        seeds=1,
-        baselines=False,
-        clusters=ClustersConfig(matching="hungarian"),
-    )
+    (result,) = evaluate(PERFECT, root, [Clusters(k=(2,), matching="hungarian")], seeds=1, beside=ALONE)
     assert sum(value is not None and value > 0 for value in result.class_iou) == 2
 
 
+@pytest.mark.slow
 def test_a_run_leaves_stable_files_with_baselines(tmp_path):
     root = draw(tmp_path / "stripes")
     run = tmp_path / "run"
     Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=None)).save(run / "embedder")
     (run / "recipe.yaml").write_text("epochs: 1\n")
-    settings = {"k": [5, 9], "seeds": 1, "linear": QUICK, "clusters": ClustersConfig(points=2000)}
     # Four colours can't make nine clusters, and the error says both.
     with pytest.raises(ConfigError, match=r"k=5 .* 4 distinct"):
-        evaluate(run, root, **settings)
+        evaluate(run, root, [Clusters(k=(5, 9), points=2000), QUICK], seeds=1)
     assert not (run / "results").exists()
 
-    results = evaluate(run, root, **{**settings, "k": [3, 4]})
+    protocols = Clusters(k=(3, 4), points=2000), QUICK
+    results = evaluate(run, root, protocols, seeds=1)
     names = sorted(path.name for path in (run / "results").glob("*.json"))
     expected = [
         f"stripes-val-clusters-k{k}-{what}.json" for k in (3, 4) for what in ("colour", "colour-position", "embedder")
@@ -202,7 +194,7 @@ def test_a_run_leaves_stable_files_with_baselines(tmp_path):
     assert sorted(map(repr, read_results(run))) == sorted(map(repr, results))
     for result in results:
         assert len(result.recipe_hash) == (16 if result.what == "embedder" else 0)
-    again = evaluate(run, root, **{**settings, "k": [3, 4]})
+    again = evaluate(run, root, protocols, seeds=1)
     assert again == results
     assert sorted(path.name for path in (run / "results").iterdir()) == sorted([*names, "table.md"])
 
@@ -218,7 +210,7 @@ def test_the_most_frequent_class(tmp_path):
     for index in range(4):
         path = root / "train" / "labels" / f"{index}.png"
         cv2.imwrite(str(path), np.full_like(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 2))
-    result = evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, baselines=True)[-1]
+    result = evaluate(PERFECT, root, [FOUR], seeds=1)[-1]
     assert result.what == "most frequent class"
     assert result.options["class"] == "blue"
     share = np.mean([(open_labelled(root, "val").read_label(i) == 2).sum() / (40 * 56 - 25) for i in range(4)])
@@ -229,20 +221,24 @@ def test_the_most_frequent_class(tmp_path):
 def test_what_the_layer_learned_from_can_not_be_measured(tmp_path):
     root = draw(tmp_path / "stripes")
     with pytest.raises(ConfigError, match="'val' can't be measured on it"):
-        evaluate(PERFECT, root, fit_split="val")
-    (result,) = evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, fit_split="val", baselines=False)
+        evaluate(PERFECT, root, reading=Reading(fit_split="val"))
+    (result,) = evaluate(PERFECT, root, [FOUR], seeds=1, reading=Reading(fit_split="val"), beside=ALONE)
     assert (result.fit_split, result.split) == ("val", "val")
 
 
 def test_options_that_can_not_work(tmp_path):
-    with pytest.raises(ConfigError, match="not detection"):
-        evaluate(PERFECT, tmp_path, protocols=["detection"])
-    with pytest.raises(ConfigError, match="at least 1"):
-        evaluate(PERFECT, tmp_path, k=[0])
+    for wrong, said in ((["linear"], r"some of Clusters\(\), .* not 'linear'"), ([], "not 'none'")):
+        with pytest.raises(ConfigError, match=said):
+            evaluate(PERFECT, tmp_path, wrong)
+    with pytest.raises(ConfigError, match="measured once, not clusters, clusters"):
+        evaluate(PERFECT, tmp_path, [Clusters(k=(3,)), FOUR])
+    for wrong_k in ((0,), (), 4):
+        with pytest.raises(ConfigError, match="at least 1"):
+            Clusters(k=wrong_k)
     with pytest.raises(ConfigError, match="seed"):
         evaluate(PERFECT, tmp_path, seeds=0)
     with pytest.raises(ConfigError, match="at most 512 clusters, not 600"):
-        evaluate(PERFECT, tmp_path, k=[4, 600], crf=CRFConfig())
+        evaluate(PERFECT, tmp_path, [Clusters(k=(4, 600))], crf=CRFConfig())
     with pytest.raises(ConfigError, match="above 0, not 0"):
         EvaluationConfig(temperature=0)
     with pytest.raises(ConfigError, match="give a run's folder"):
@@ -255,17 +251,17 @@ def test_a_label_outside_of_the_classes(tmp_path):
     label[3, 3] = 5
     cv2.imwrite(str(root / "val" / "labels" / "2.png"), label)
     with pytest.raises(LabelError, match=r"the value 5 but there are 5 classes"):
-        evaluate(PERFECT, root, k=[4], seeds=1, linear=QUICK, baselines=False)
+        evaluate(PERFECT, root, BOTH, seeds=1, beside=ALONE)
 
 
 def test_bad_images_are_skipped_and_counted(tmp_path):
     root = draw(tmp_path / "stripes", images=21)
     (root / "val" / "images" / "3.png").write_bytes(b"")
-    (result,) = evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, baselines=False)
+    (result,) = evaluate(PERFECT, root, [FOUR], seeds=1, beside=ALONE)
     assert (result.counts["images"], result.counts["skipped"], result.metrics["miou"]) == (20, 1, 1.0)
     (root / "val" / "images" / "4.png").write_bytes(b"")
     with pytest.raises(TooManyBadImages):
-        evaluate(PERFECT, root, protocols=["clusters"], k=[4], seeds=1, baselines=False)
+        evaluate(PERFECT, root, [FOUR], seeds=1, beside=ALONE)
 
 
 def test_an_embedding_that_is_not_finite(tmp_path):
@@ -281,17 +277,18 @@ def test_seeds_are_recorded_and_spread(tmp_path):
         "noise", lambda image: torch.rand(3, *image.shape[:2], generator=torch.Generator().manual_seed(1))
     )
     fit, measured = open_labelled(root, "train"), open_labelled(root, "val")
-    results = evaluate_extractors([noise], fit, measured, EvaluationConfig(k=(4,), seeds=(3, 7, 8, 9), linear=QUICK))
+    results = evaluate_extractors([noise], fit, measured, EvaluationConfig(BOTH, seeds=(3, 7, 8, 9)))
     by = {result.protocol: result for result in results}
     assert by["clusters"].seeds == (3, 7, 8, 9)
     assert by["clusters"].metrics["miou_std"] > 0
     assert by["linear"].seeds == (3, 7, 8)
 
 
+@pytest.mark.slow
 def test_the_backbone_before_the_decoder(tmp_path):
     root = draw(tmp_path / "stripes", images=2)
     embedder = Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=64)).eval()
-    results = evaluate(embedder, root, protocols=["linear"], seeds=1, linear=QUICK, baselines=False, backbone=True)
+    results = evaluate(embedder, root, [QUICK], seeds=1, beside=Beside(baselines=False, backbone=True))
     assert [r.what for r in results] == ["embedder", "backbone"]
     extractor = backbone_extractor(embedder)
     image = np.full((64, 96, 3), 90, np.uint8)
@@ -303,41 +300,45 @@ def test_an_untrained_network_beside_the_trained(tmp_path):
     root = draw(tmp_path / "stripes", images=2)
     embedder = Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=32))
     state = torch.random.get_rng_state()
-    results = evaluate(embedder, root, protocols=["linear"], seeds=1, linear=QUICK, baselines=False, untrained=True)
+    results = evaluate(embedder, root, [QUICK], seeds=1, beside=Beside(baselines=False, untrained=True))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert [(r.what, r.resolution) for r in results] == [("embedder", 32), ("untrained", 32)]
-    other = evaluate(embedder, root, protocols=["linear"], seeds=1, linear=QUICK, baselines=False, resolution=48)
+    other = evaluate(embedder, root, [QUICK], seeds=1, beside=ALONE, reading=Reading(resolution=48))
     assert (other[0].resolution, embedder.resolution) == (48, 32)
 
 
 def test_a_probe_of_another_data_set_is_of_the_protocol_domain(tmp_path):
     here, there = draw(tmp_path / "here"), draw(tmp_path / "there", wrong=0.1)
-    results = evaluate(PERFECT, here, ["linear", "clusters"], k=[4], seeds=1, linear=QUICK, fit_data=there)
+    results = evaluate(PERFECT, here, BOTH, seeds=1, reading=Reading(fit_data=there))
     probes = [r for r in results if r.what == "perfect"]
     assert [(r.protocol, r.fit_split) for r in probes] == [("clusters", "there/train"), ("domain", "there/train")]
     assert all(r.dataset == "here" and r.metrics["miou"] == 1 for r in probes)
     assert results[-1].what == "most frequent class"
     # The measured split's name is no reason to refuse another data set's.
-    assert evaluate(PERFECT, here, ["linear"], seeds=1, linear=QUICK, fit_data=there, fit_split="val", baselines=False)
+    assert evaluate(PERFECT, here, [QUICK], seeds=1, reading=Reading(fit_data=there, fit_split="val"), beside=ALONE)
     (there / "classes.txt").write_text("blue\ngreen\nred\nyellow\nnever\n")
     with pytest.raises(ConfigError, match="other classes"):
-        evaluate(PERFECT, here, ["linear"], linear=QUICK, fit_data=there)
+        evaluate(PERFECT, here, [QUICK], reading=Reading(fit_data=there))
 
 
 def test_objects_are_no_pixels(tmp_path):
     root = draw(tmp_path / "stripes")
     splits = open_labelled(root, "train"), open_labelled(root, "val")
     with pytest.raises(ConfigError, match="objects are of objects; call evaluate"):
-        evaluate_extractors([PERFECT], *splits, EvaluationConfig(protocols=("linear", "objects")))
+        evaluate_extractors([PERFECT], *splits, EvaluationConfig((Linear(), Objects())))
 
 
+@pytest.mark.slow
 def test_what_the_heads_share_is_measured_on_request(tmp_path):
     root = draw(tmp_path / "stripes")
     config = EmbedderConfig(backbone="resnet18", output_stride=16, decoder="deeplabv3", dim=4, resolution=64)
     embedder = Embedder(config).eval()
-    results = evaluate(embedder, root, ["linear"], seeds=1, linear=linear_sgd(), features=True, baselines=False)
+    results = evaluate(embedder, root, [Linear(solver="sgd")], seeds=1, beside=Beside(baselines=False, features=True))
     assert [r.what for r in results] == ["embedder", "decoder features"]
-    assert all(r.options["optimizer"] == "sgd" for r in results)
+    assert all(
+        (r.options["solver"], r.options["weight_decay"], r.options["standardise"]) == ("sgd", 1e-4, False)
+        for r in results
+    )
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3)).astype(np.uint8)
     features = features_extractor(embedder).extract(image)
     assert features.shape == (256, 4, 5)
@@ -354,8 +355,8 @@ def test_in_a_crop_every_protocol_measures_the_middle_alone(tmp_path):
             label[:, :8] = 4
             cv2.imwrite(str(path), label)
     ours = replace(PERFECT, prototypes=torch.eye(4))
-    kinds = {"k": [4], "seeds": 1, "linear": QUICK, "protocols": ["clusters", "linear", "prototypes"]}
-    results = evaluate(ours, root, **kinds, crop=40)
+    protocols = (*BOTH, Prototypes())
+    results = evaluate(ours, root, protocols, seeds=1, reading=Reading(crop=40))
     assert {r.protocol for r in results} == {"clusters", "linear", "prototypes", "constant"}
     for result in results:
         assert result.crop == "40"
@@ -372,17 +373,16 @@ def test_in_a_crop_every_protocol_measures_the_middle_alone(tmp_path):
     assert {r.resolution for r in results if r.what.startswith("colour")} == {40}
     names = {result_name(result) for result in results}
     assert "stripes-val-linear-crop40-perfect.json" in names
-    assert not names & {result_name(result) for result in evaluate(ours, root, **kinds)}
+    assert not names & {result_name(result) for result in evaluate(ours, root, protocols, seeds=1)}
     assert "linear, crop 40" in [str(column.header) for column in format_table(results).columns]
 
 
 def test_the_crop_is_what_the_network_sees(tmp_path):
     root = draw(tmp_path / "stripes", images=2)
     embedder = Embedder(EmbedderConfig(dim=4, output_stride=32, decoder="linear", resolution=128)).eval()
-    kinds = {"protocols": ["linear"], "seeds": 1, "linear": QUICK, "baselines": False, "crop": 64}
-    (result,) = evaluate(embedder, root, **kinds)
+    (result,) = evaluate(embedder, root, [QUICK], seeds=1, beside=ALONE, reading=Reading(crop=64))
     assert (result.crop, result.resolution) == ("64", 64)
-    (result,) = evaluate(embedder, root, **kinds, resolution=96)
+    (result,) = evaluate(embedder, root, [QUICK], seeds=1, beside=ALONE, reading=Reading(crop=64, resolution=96))
     assert (result.crop, result.resolution, result.counts["pixels"]) == ("64", 96, 2 * 64 * 64)
 
 
@@ -392,8 +392,7 @@ def test_all_cells_of_the_fit_split(tmp_path, monkeypatch):
     cells = 4 * 10 * 14
     found = {}
     for points in ("all", 100):
-        kinds = {"protocols": ["clusters"], "k": [4], "seeds": 1, "baselines": False}
-        (found[points],) = evaluate(few, root, **kinds, clusters=ClustersConfig(points=points))
+        (found[points],) = evaluate(few, root, [Clusters(k=(4,), points=points)], seeds=1, beside=ALONE)
     assert (found["all"].options["points"], found["all"].options["cells"]) == (cells, cells)
     assert (found[100].options["points"], found[100].options["cells"]) == (100, cells)
     data = open_labelled(root, "train")
@@ -407,18 +406,19 @@ def test_all_cells_of_the_fit_split(tmp_path, monkeypatch):
     assert len(sample(few, data, cells="all", pixels=0).cells) == cells
     for points in (0, "some"):
         with pytest.raises(ConfigError, match=f'or "all", not points={points!r}'):
-            ClustersConfig(points=points)
+            Clusters(points=points)
 
 
-def test_the_command_takes_crop_points_and_optimizer(tmp_path, capsys):
+def test_the_command_takes_crop_points_and_solver(tmp_path, capsys):
     root, run = draw(tmp_path / "stripes", images=2), tmp_path / "run"
     torch.manual_seed(0)
     Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=None)).save(run / "embedder")
-    options = ["--seeds", "2", "--crop", "40", "--points", "all", "--linear", "lbfgs", "-k", "3", "--no-baselines"]
+    options = ["--seeds", "2", "--crop", "40", "-k", "3", "--no-baselines"]
+    options += ["--clusters.points", "all", "--linear.solver", "lbfgs"]
     assert main(["evaluate", str(run), str(root), *options]) == 0
     clusters, probe = read_results(run)
     assert (clusters.protocol, clusters.crop, clusters.seeds) == ("clusters", "40", (0, 1))
     assert clusters.options["points"] == clusters.options["cells"]
-    assert (probe.protocol, probe.options["optimizer"], probe.seeds) == ("linear", "lbfgs", (0,))
+    assert (probe.protocol, probe.options["solver"], probe.seeds) == ("linear", "lbfgs", (0,))
     assert probe.options["first_gradient"] < 1e-3
     assert "k=3" in capsys.readouterr().out

@@ -7,10 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from selfseg.errors import CheckpointError, ConfigError
+from selfseg.evaluation import Clusters, Linear, Prototypes, evaluate
 from selfseg.evaluation.baselines import untrained_extractor
-from selfseg.evaluation.evaluator import evaluate
 from selfseg.evaluation.measure.features import backbone_extractor
-from selfseg.evaluation.protocols.linear import LinearConfig
 from selfseg.evaluation.references import Reference, is_reference, load_reference, parse_reference
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -88,8 +87,8 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_a_reference_is_evaluated_and_written_where_asked(labelled, tmp_path):
-    quick = LinearConfig(pixels=2000, steps=60, batch=256)
-    results = evaluate("timm:resnet10t:random", labelled, k=[4], seeds=1, linear=quick, out=tmp_path / "out")
+    quick = Linear(pixels=2000, steps=60, batch=256)
+    results = evaluate("timm:resnet10t:random", labelled, [Clusters(k=(4,)), quick], seeds=1, out=tmp_path / "out")
     own = [result for result in results if result.what == "resnet10t, random"]
     assert [result.protocol for result in own] == ["clusters", "linear"]
     assert all(result.options["weights"] == "random" for result in own)
@@ -98,4 +97,4 @@ def test_a_reference_is_evaluated_and_written_where_asked(labelled, tmp_path):
         "labelled-val-linear-colour.json",
     }
     with pytest.raises(ConfigError, match="no prototypes"):
-        evaluate("timm:resnet10t:random", labelled, protocols=["prototypes"])
+        evaluate("timm:resnet10t:random", labelled, [Prototypes()])

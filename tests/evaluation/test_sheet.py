@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.errors import ConfigError
-from selfseg.evaluation import ClustersConfig, EvaluationConfig, Extractor, LinearConfig, evaluate_extractors
+from selfseg.evaluation import Clusters, EvaluationConfig, Extractor, Linear, evaluate_extractors
 from selfseg.types import EvalResult
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255], [255, 0, 255]], np.uint8)
-LINEAR = LinearConfig(steps=150, batch=2048)
+LINEAR = Linear(steps=150, batch=2048)
 Drawn = dict[str, tuple[NDArray[np.int64], NDArray[np.uint8]]]
 
 
@@ -112,9 +112,7 @@ def test_clusters_by_both_rules(tmp_path, k, classes, images):
     splits = {name: draw(seed, k, list(range(classes)), images) for seed, name in enumerate(("train", "val"))}
     fit, measured = write(tmp_path / "data", classes, splits)
     for matching in ("hungarian", "majority"):
-        config = EvaluationConfig(
-            protocols=("clusters",), k=(k,), seeds=(0, 1), clusters=ClustersConfig(matching=matching)
-        )
+        config = EvaluationConfig((Clusters(k=(k,), matching=matching),), seeds=(0, 1))
         (result,) = evaluate_extractors([EMBEDDING], fit, measured, config, most_frequent=False)
         assert result.metrics["miou_std"] == 0
         for rule in ("hungarian", "majority"):
@@ -125,7 +123,7 @@ def test_absent_classes_and_a_cluster_that_wins_nothing(tmp_path):
     # Six colours in training of which four are in val; classes 1 and 4 are nowhere true there, 5 nowhere at all.
     splits = {"train": draw(0, 6, [0, 1, 2, 3, 4]), "val": draw(1, 4, [0, 2, 3])}
     fit, measured = write(tmp_path / "data", 6, splits)
-    config = EvaluationConfig(protocols=("clusters", "linear"), k=(6,), seeds=(0,), linear=LINEAR)
+    config = EvaluationConfig((Clusters(k=(6,)), LINEAR), seeds=(0,))
     clusters, linear = evaluate_extractors([EMBEDDING], fit, measured, config, most_frequent=False)
     check(clusters, named_by("majority", 6, 6, *splits["val"]), "majority")
     # Four clusters have pixels and three classes truth: a fourth class has an IoU of 0, of those absent any one.
@@ -143,17 +141,13 @@ def test_absent_classes_and_a_cluster_that_wins_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_the_linear_layer_learns_each_colours_class(tmp_path, seed, optimizer):
+@pytest.mark.parametrize("solver", ["adamw", "sgd"])
+def test_the_linear_layer_learns_each_colours_class(tmp_path, seed, solver):
     splits = {"train": draw(seed, 5, [3, 0, 2, 1]), "val": draw(seed + 9, 5, [3, 0, 1, 1], images=1)}
     fit, measured = write(tmp_path / "data", 4, splits)
     learned = majority_of(5, *splits["train"])
-    linear = (
-        LINEAR
-        if optimizer == "adamw"
-        else LinearConfig(optimizer="sgd", weight_decay=1e-4, standardise=False, epochs=100, drop=80)
-    )
-    config = EvaluationConfig(protocols=("linear",), seeds=(0,), linear=linear)
+    linear = LINEAR if solver == "adamw" else Linear(solver="sgd", epochs=100, drop=80)
+    config = EvaluationConfig((linear,), seeds=(0,))
     (result,) = evaluate_extractors([EMBEDDING], fit, measured, config, most_frequent=False)
     check(result, confusion_of(4, learned[splits["val"][0]], splits["val"][1]))
 
@@ -161,7 +155,7 @@ def test_the_linear_layer_learns_each_colours_class(tmp_path, seed, optimizer):
 def test_nothing_but_void(tmp_path):
     splits = {"train": draw(0, 3, [0, 1, 2]), "val": draw(1, 3, [0, 1, 2], void=1.1)}
     fit, measured = write(tmp_path / "data", 3, splits)
-    config = EvaluationConfig(k=(2, 3), seeds=(0,), linear=LINEAR)
+    config = EvaluationConfig((Clusters(k=(2, 3)), LINEAR), seeds=(0,))
     results = evaluate_extractors([EMBEDDING], fit, measured, config)
     assert len(results) == 4
     for result in results:
@@ -169,10 +163,10 @@ def test_nothing_but_void(tmp_path):
         assert result.class_iou == (None, None, None)
         assert result.options["absent_classes"] == list(result.class_names)
         assert (result.counts["pixels"], result.counts["void"]) == (0, splits["val"][1].size)
-    backwards = EvaluationConfig(protocols=("linear",), seeds=(0,), linear=LINEAR)
+    backwards = EvaluationConfig((LINEAR,), seeds=(0,))
     with pytest.raises(ConfigError, match="the fit split is all void"):
         evaluate_extractors([EMBEDDING], measured, fit, backwards)
     # Clusters need no labels to be found.
-    only = EvaluationConfig(protocols=("clusters",), k=(3,), seeds=(0,))
+    only = EvaluationConfig((Clusters(k=(3,)),), seeds=(0,))
     (result,) = evaluate_extractors([EMBEDDING], measured, fit, only, most_frequent=False)
     check(result, named_by("hungarian", 3, 3, *splits["train"]))

@@ -106,6 +106,7 @@ def test_the_card_tells_the_dimension_of_a_run_without_a_decoder(tmp_path: Path)
     assert "512 numbers per pixel" in card_of(path).read_text()
 
 
+@pytest.mark.slow
 def test_a_dilated_run_says_how_to_build_the_network(tmp_path: Path) -> None:
     dilated = make_run(tmp_path / "run", backbone="resnet50", output_stride=8, decoder="linear")
     path = export(dilated, "torchvision")
@@ -170,6 +171,7 @@ def test_cards_of_bottlenecks_and_groups(tmp_path: Path) -> None:
     assert (backbone["strides"], backbone["dilations"]) == ((1, 2, 2, 1), (1, 1, 1, 2))
 
 
+@pytest.mark.slow
 def test_the_whole_embedder_goes_into_a_folder_that_can_be_replaced(run: Path, tmp_path: Path) -> None:
     folder = export(run, "safetensors", tmp_path / "shared")
     image = torch.rand(1, 3, 64, 96)
@@ -198,6 +200,7 @@ def test_prototypes_go_with_the_embedder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"centred": True}, {"decoder": "linear", "output_stride": 8}])
 def test_onnx_gives_the_embedding_at_any_size(settings: dict[str, Any], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
@@ -235,6 +238,7 @@ def test_a_network_that_onnx_can_not_express_is_said(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["timm", "detectron2", "safetensors", "onnx"])
 def test_a_file_that_gives_other_features_is_not_left(
     format: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -115,6 +115,7 @@ def test_the_way_to_detectron2_and_back_is_lossless(name: str) -> None:
     assert [from_detectron2(to_detectron2(key)) for key in kept] == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stride"), [("resnet18", 8), ("resnet18", 32), ("resnet50", 16)])
 def test_the_networks_of_others_compute_the_same(name: str, stride: int) -> None:
     config = EmbedderConfig(backbone=name, output_stride=stride)
@@ -187,6 +188,7 @@ def test_timm_gets_no_random_layers_in_place_of_an_efficientnets_head() -> None:
         torch.testing.assert_close(rebuilt(target)(image())[-1], backbone(image())[-1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_timm_gets_a_whole_vision_transformer() -> None:
     """timm wraps transformers where they return feature maps, and leaves their last norm out."""
     torch.manual_seed(0)

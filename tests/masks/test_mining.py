@@ -197,6 +197,7 @@ def test_the_words_of_the_command_reach_it(
     assert "threshold of 7.0 parts nothing" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_the_command_does_it(tmp_path: Path) -> None:
     box(tmp_path / "photos" / "a.png")
     words = ["masks", str(tmp_path / "photos"), "--out", str(tmp_path / "masks"), "--method", "hierarchy"]

@@ -19,6 +19,7 @@ def example(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(truth * 0.5 + random.random(truth.shape) * 0.6, 0, 1).astype(np.float32), truth
 
 
+@pytest.mark.slow
 def test_the_measures_are_sklearns_image_by_image() -> None:
     quality, curves, errors, overlaps, adaptive = MaskQuality(), [], [], [], []
     for seed in range(4):

@@ -48,6 +48,7 @@ def photos(tmp_path: Path) -> Path:
     return draw_balls(tmp_path / "photos", range(8))
 
 
+@pytest.mark.slow
 def test_one_command_mines_masks_by_a_network_and_the_next_one_reuses_it(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +79,7 @@ def test_one_command_mines_masks_by_a_network_and_the_next_one_reuses_it(
     assert "networks" not in " ".join(list_images(tmp_path).names)  # our folders are no images
 
 
+@pytest.mark.slow
 def test_a_stopped_command_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object) -> None:
         raise Interrupted("stopped by a signal")
@@ -96,6 +98,7 @@ def test_a_stopped_command_goes_on(photos: Path, tmp_path: Path, monkeypatch: py
         np.testing.assert_array_equal(np.array(Image.open(path)), np.array(Image.open(broken / "soft" / path.name)))
 
 
+@pytest.mark.slow
 def test_mined_on_one_set_and_applied_to_another(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     draw_balls(target, range(50, 52), size=(64, 64))
@@ -107,6 +110,7 @@ def test_mined_on_one_set_and_applied_to_another(photos: Path, tmp_path: Path) -
     assert json.loads((work / "settings.json").read_text())["train_images"] == str(photos)
 
 
+@pytest.mark.slow
 def test_supervised_learns_from_the_images_that_have_masks(photos: Path, tmp_path: Path) -> None:
     masks = tmp_path / "photos-masks"
     for path in sorted(masks.iterdir())[5:]:

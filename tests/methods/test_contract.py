@@ -62,6 +62,7 @@ def test_logs_are_documented_detached_scalars(method: Method, photos: Path) -> N
         assert torch.isfinite(value), name
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_a_fixed_batch(method: Method, photos: Path) -> None:
     losses = losses_of(method, batch_for(method, photos), steps=40)
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])

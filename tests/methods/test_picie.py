@@ -64,6 +64,7 @@ def literal(vectors: Tensor, centres: Tensor, tau: float) -> tuple[Tensor, Tenso
     return within, cross
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [1.0, 0.2])
 @pytest.mark.parametrize("overclusters", [0, 6])
 def test_the_losses_equal_the_equations_written_literally(overclusters: int, tau: float) -> None:

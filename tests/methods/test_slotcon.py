@@ -133,6 +133,7 @@ def test_the_papers_ablations_train(changes: dict[str, Any]) -> None:
     assert (output.logs["loss_image"] > 0) == ("image_weight" in changes)
 
 
+@pytest.mark.slow
 def test_prototypes_that_find_nothing_are_counted_dead() -> None:
     method = make()
     student, teacher = slots_that_never_match(method)

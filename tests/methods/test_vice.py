@@ -45,6 +45,7 @@ def test_a_step_learns_from_every_region_source(regions: RegionSource, pool: str
     assert method.prototypes.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_a_fixed_batch() -> None:
     torch.manual_seed(0)
     method = ViCE(replace(CONFIG, embedder=replace(CONFIG.embedder, centred=True)))

@@ -244,6 +244,7 @@ def test_deviations_that_the_lattice_can_not_hold():
     torch.testing.assert_close(refine_logits(logits, image, narrow), by_torch(logits, image, narrow), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_importing_is_cheap():
     """Numba is loaded by the first call, not by the import."""
     code = "import sys, selfseg.ops.crf; sys.exit('numba' in sys.modules)"

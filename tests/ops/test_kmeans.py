@@ -173,6 +173,7 @@ torch.testing.assert_close(found.centroids, expected.centroids, rtol=1e-4, atol=
 """
 
 
+@pytest.mark.slow
 def test_the_triton_kernels_find_the_same_in_the_interpreter():
     if numpy_is_too_new_for_the_interpreter():
         pytest.skip("this numpy is too new for this Triton's interpreter")
@@ -180,6 +181,7 @@ def test_the_triton_kernels_find_the_same_in_the_interpreter():
     subprocess.run([sys.executable, "-c", INTERPRETED], check=True, env=environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [128, 132, 200])
 def test_the_kernel_of_the_nearest_fits_an_h100(dimensions):
     pytest.importorskip("triton")
@@ -194,6 +196,7 @@ def test_the_kernel_of_the_nearest_fits_an_h100(dimensions):
     assert taken.stack == 0
 
 
+@pytest.mark.slow
 def test_the_kernels_of_the_seeding_and_the_sums_fit_an_h100():
     pytest.importorskip("triton")
     from selfseg.ops.kernels import group_sums_cuda as sums

@@ -90,6 +90,7 @@ def module_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@pytest.mark.slow
 def test_there_is_no_circle() -> None:
     modules = {module_of(file): file for file in FILES}
     arrows: dict[str, set[str]] = {}

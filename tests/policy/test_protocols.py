@@ -16,6 +16,7 @@ from selfseg.evaluation import evaluator as run
 from selfseg.evaluation.protocols import few_labels as fewlabels
 from selfseg.evaluation.protocols import transfer
 from selfseg.evaluation.protocols.detection import DetectionConfig
+from selfseg.evaluation.protocols.object_vectors import Retrieval
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.sheet import EvaluationConfig
 from selfseg.training import loop
@@ -97,9 +98,10 @@ def check_labelled(data: str, call: SimpleNamespace) -> None:
     """Data set and splits, which have labels, and what is asked of them."""
     dataset = DATASETS[data.split(":")[0]]
     if call.verb == "evaluate":
-        splits = call.kwargs["fit_split"], call.kwargs["split"]
-        EvaluationConfig(protocols=call.kwargs["protocols"], k=call.kwargs["k"])
-        assert set(call.kwargs["objects"].classes) <= set(dataset.classes)
+        splits = call.kwargs["reading"].fit_split, call.kwargs["reading"].split
+        protocols = EvaluationConfig(call.args[2]).protocols
+        retrieved = (protocol for protocol in protocols if isinstance(protocol, Retrieval))
+        assert all(set(protocol.classes) <= set(dataset.classes) for protocol in retrieved)
     else:
         config = call.kwargs["config"] if call.verb == "finetune" else call.args[2]
         assert isinstance(config, DetectionConfig) == (dataset.name == "coco")

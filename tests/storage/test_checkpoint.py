@@ -140,6 +140,7 @@ sys.stdout.write(f"{points}")
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_point_of_a_save_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _KILLED_SAVES, str(tmp_path)], capture_output=True, text=True, check=False

@@ -78,6 +78,7 @@ def test_a_run_leaves_what_the_other_verbs_need(photos: Path, tmp_path: Path) ->
     assert list((run / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4], ids=["at an epoch's edge", "within an epoch"])
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
 @pytest.mark.parametrize("method", RECIPES)
@@ -96,6 +97,7 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_the_loss_scale_of_half_precision_goes_on_where_it_was(
     photos: Path, tmp_path: Path, stop_after: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +158,7 @@ def test_half_precision_needs_a_gpu(photos: Path, tmp_path: Path) -> None:
 
 
 # Workers are the loader's, whatever the method; each of their starts takes seconds.
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "workers"), [*((method, 0) for method in RECIPES), ("vice", 2)])
 def test_kill_9_and_resume_equals_straight_bit_for_bit(photos: Path, tmp_path: Path, workers: int, method: str) -> None:
     settings = {"workers": workers, "steps": 12, "checkpoint_every": 2}
@@ -178,6 +181,7 @@ def test_kill_9_and_resume_equals_straight_bit_for_bit(photos: Path, tmp_path: P
     assert_same_state(tmp_path / "straight", tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_sigterm_exits_with_its_own_code_and_the_same_command_goes_on(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [sys.executable, "-m", "selfseg", "train", "vice", str(photos), "--out", str(run), "--steps", "400"]
@@ -425,6 +429,7 @@ def test_a_full_disk_is_an_error_not_a_traceback(photos: Path, tmp_path: Path, m
         train(vice(photos, tmp_path / "run", steps=1), progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_region_cache_that_cannot_be_written_is_one_sentence(photos: Path, tmp_path: Path, workers: int) -> None:
     train(vice(photos, tmp_path / "run", steps=1, cache=False), progress=False)
@@ -434,6 +439,7 @@ def test_a_region_cache_that_cannot_be_written_is_one_sentence(photos: Path, tmp
         train(vice(photos, tmp_path / "run", steps=1, workers=workers), progress=False)
 
 
+@pytest.mark.slow
 def test_loader_processes_that_are_terminated_with_the_run_do_not_lose_it(photos: Path, tmp_path: Path) -> None:
     # What a scheduler does: SIGTERM to every process of the group.
     run = tmp_path / "run"
@@ -496,6 +502,7 @@ def test_shards_train_as_the_files_in_them(tmp_path: Path) -> None:
     system.rm("/run", recursive=True)
 
 
+@pytest.mark.slow
 def test_a_run_on_many_shards_is_resumed_exactly(tmp_path: Path, stop_after: Any) -> None:
     photos, shards = scenes_in_shards(tmp_path, WINDOW + 3)
     straight = train(vice(Path(shards), tmp_path / "straight", steps=8), progress=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from selfseg.data.regions import ObjectMasks
 from selfseg.data.views.plans import plans, region_sources
@@ -102,7 +102,7 @@ class Recipe(Generic[Config]):
         cache: keep the regions on disk, in RUN/cache.
     """
 
-    images: Positional[Path]
+    images: Annotated[Positional[Path], arg(metavar="IMAGES")]
     out: Path
     method: Config
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

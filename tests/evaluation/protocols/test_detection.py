@@ -145,6 +145,7 @@ def test_an_example_is_a_function_of_its_key(objects: Path) -> None:
     assert len({dataset[(epoch, 1)][0].shape for epoch in range(12)}) == 2
 
 
+@pytest.mark.slow
 def test_mask_rcnn_end_to_end_and_resumed(objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = transfer("random", objects, TINY, tmp_path / "straight", **QUIET)
     assert isinstance(straight, DetectionResult)

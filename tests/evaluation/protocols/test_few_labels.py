@@ -47,6 +47,7 @@ def test_a_split_is_nested_and_of_its_own():
     assert [subset_size(40, labels) for labels in (0.1, 1, 3.75, 50, 100)] == [1, 1, 2, 20, 40]
 
 
+@pytest.mark.slow
 def test_the_curve(run, labelled, monkeypatch):
     seen = {}
     real = fewlabels.train_segmenter
@@ -100,6 +101,7 @@ def test_the_curve(run, labelled, monkeypatch):
     assert left == {"finetune.json", "split0.txt", "split1.txt", "cell.json", "log.jsonl", "curve.svg"}
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(run, labelled, monkeypatch):
     straight = finetune(run, labelled, [20, 100], 1, TINY, run.parent / "straight", **QUIET)
     real, steps = finetuning.save_checkpoint, []
@@ -126,6 +128,7 @@ def test_what_is_done_is_not_done_again(run, labelled, monkeypatch):
         finetune(run, labelled, [20], 1, replace(TINY, crop=40), out, **QUIET)
 
 
+@pytest.mark.slow
 def test_another_run_in_the_same_folder_is_refused(run, labelled):
     finetune(run, labelled, [20], 1, TINY, **QUIET)
     Embedder(SMALL).save(run / "embedder")
@@ -137,6 +140,7 @@ def test_another_run_in_the_same_folder_is_refused(run, labelled):
         finetune(run, labelled, [20], 1, TINY, run.parent / "other", **QUIET)
 
 
+@pytest.mark.slow
 def test_statistics_that_came_with_weights_stay(run, labelled, tmp_path):
     torch.manual_seed(1)
     before = Embedder(SMALL).backbone.state_dict()
@@ -193,6 +197,7 @@ def test_slotcons_projector_is_left_out(tmp_path):
     assert same(embedder.backbone.state_dict(), model.embedder.backbone.state_dict())
 
 
+@pytest.mark.slow
 def test_it_learns_from_one_image(labelled):
     torch.manual_seed(0)
     embedder = Embedder(replace(SMALL, dim=16))
@@ -205,6 +210,7 @@ def test_it_learns_from_one_image(labelled):
     assert json.loads((labelled.parent / "out" / "results" / "labelled-val-finetune-labels1-random.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_plot(run, labelled):
     (run / "recipe.yaml").write_text(f"images: {labelled / 'train' / 'images'}\n")
     finetune(run, labelled, [20, 100], 2, TINY, **QUIET)
@@ -245,11 +251,12 @@ def test_settings_that_can_not_work_say_so():
         finetune(Embedder(SMALL), "data", config=TINY)
 
 
+@pytest.mark.slow
 def test_the_command(run, labelled, capsys):
     words = f"finetune {run} {labelled} --labels 20 100 --splits 1 --steps 1 --batch-size 2 --crop 40 --workers 0"
     assert main([*words.split(), "--device", "cpu"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "finetune, 20 %" in said
     assert f"selfseg report {run}" in said
-    assert main(["finetune", "--help"]) == 0
+    assert main(["finetune", "--help-all"]) == 0
     assert "--few-last-lr" in capsys.readouterr().out

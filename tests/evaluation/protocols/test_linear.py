@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from selfseg.errors import ConfigError
-from selfseg.evaluation.protocols.linear import LinearConfig, _Objective, fit_linear, linear_lbfgs, linear_sgd
+from selfseg.evaluation.protocols.linear import Linear, _Objective, fit_linear
 
 
 def problem(n: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def test_reaches_the_optimum_of_logistic_regression():
     scaled = (points - points.mean(0)) / points.std(0)
     best = LogisticRegression(C=1e6, max_iter=2000).fit(scaled.numpy(), labels.numpy())
     logits = scaled @ torch.from_numpy(best.coef_).float().T + torch.from_numpy(best.intercept_).float()
-    head = fit_linear(points, labels, 3, LinearConfig(steps=400, batch=1024))
+    head = fit_linear(points, labels, 3, Linear(steps=400, batch=1024))
     assert loss(head, points, labels) < float(F.cross_entropy(logits, labels)) * 1.005 + 0.001
 
 
@@ -35,7 +35,7 @@ def test_balanced_finds_more_of_the_rare_class():
     points, labels = problem()
     recall = []
     for balanced in (False, True):
-        head = fit_linear(points, labels, 3, LinearConfig(steps=200, batch=1024, balanced=balanced))
+        head = fit_linear(points, labels, 3, Linear(steps=200, batch=1024, balanced=balanced))
         guess = (points @ head.weight.T + head.bias).max(1).indices
         recall.append(float((guess[labels == 2] == 2).float().mean()))
     assert recall[1] > recall[0] + 0.1
@@ -43,23 +43,23 @@ def test_balanced_finds_more_of_the_rare_class():
 
 def test_a_seed_repeats():
     points, labels = problem(500)
-    first, again, other = (fit_linear(points, labels, 3, LinearConfig(steps=20), seed).weight for seed in (0, 0, 1))
+    first, again, other = (fit_linear(points, labels, 3, Linear(steps=20), seed).weight for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_no_label_at_all():
     with pytest.raises(ConfigError, match="no labelled pixel"):
-        fit_linear(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 3, LinearConfig())
+        fit_linear(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 3, Linear())
     with pytest.raises(ConfigError, match="steps must be at least 1"):
-        LinearConfig(steps=0)
+        Linear(steps=0)
 
 
 def test_the_papers_schedule_is_plain_sgd_with_a_drop():
     generator = np.random.default_rng(0)
     pixels, labels = generator.normal(size=(40, 3)), generator.integers(0, 4, 40)
-    config = replace(linear_sgd(), epochs=5, drop=3)
-    assert (config.learning_rate, config.weight_decay, config.images) == (0.1, 1e-4, 16)
+    config = replace(Linear(solver="sgd"), epochs=5, drop=3)
+    assert (config.learning_rate, config.decay, config.images) == (0.1, 1e-4, 16)
     head = fit_linear(torch.from_numpy(pixels).float(), torch.from_numpy(labels), 4, config, seed=7, images=16)
 
     # All images are a batch, so that an epoch is a step; gradients of softmax and cross entropy by hand.
@@ -86,11 +86,11 @@ def test_a_batch_of_sgd_is_of_so_many_images(monkeypatch):
         return real(logits, labels, weight=weight)
 
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", watched)
-    config = replace(linear_sgd(), epochs=2)
+    config = replace(Linear(solver="sgd"), epochs=2)
     fit_linear(torch.randn(400, 3), torch.zeros(400, dtype=torch.int64), 2, config, images=100)
     assert sizes == [64] * 12  # 16 of 100 images; what is left of an epoch is left out
     with pytest.raises(ConfigError, match="adamw, sgd or lbfgs, not 'lars'"):
-        replace(config, optimizer="lars")
+        replace(config, solver="lars")
 
 
 def correlated(n: int = 9000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +106,7 @@ def correlated(n: int = 9000) -> tuple[torch.Tensor, torch.Tensor]:
 def test_lbfgs_is_the_optimum(weight_decay, balanced, standardise):
     points, labels = correlated()
     points = points if standardise else (points - points.mean(0)) / points.std(0).clamp(min=1)
-    config = replace(linear_lbfgs(), weight_decay=weight_decay, balanced=balanced, standardise=standardise)
+    config = replace(Linear(solver="lbfgs"), weight_decay=weight_decay, balanced=balanced, standardise=standardise)
     config = replace(config, tolerance=1e-5)
     head = fit_linear(points, labels, 3, config)
     assert head.steps < 200
@@ -128,8 +128,8 @@ def test_lbfgs_is_the_optimum(weight_decay, balanced, standardise):
 
 def test_lbfgs_is_below_what_adamw_reaches_and_has_no_seed():
     points, labels = correlated()
-    best, again = (fit_linear(points, labels, 3, linear_lbfgs(), seed) for seed in (0, 1))
-    usual = fit_linear(points, labels, 3, LinearConfig(steps=400, batch=1024))
+    best, again = (fit_linear(points, labels, 3, Linear(solver="lbfgs"), seed) for seed in (0, 1))
+    usual = fit_linear(points, labels, 3, Linear(steps=400, batch=1024))
     assert best.loss <= usual.loss + 1e-6
     assert best.loss == pytest.approx(usual.loss, abs=0.01)
     assert best.gradient < usual.gradient / 10
@@ -140,14 +140,14 @@ def test_lbfgs_is_below_what_adamw_reaches_and_has_no_seed():
 def test_lbfgs_ends_where_there_is_no_optimum():
     # Classes that a line divides: the loss falls for ever. So it does with a class that never occurs.
     labels = torch.arange(60) % 2
-    head = fit_linear(labels[:, None].float() * torch.ones(1, 3), labels, 4, linear_lbfgs())
+    head = fit_linear(labels[:, None].float() * torch.ones(1, 3), labels, 4, Linear(solver="lbfgs"))
     assert head.loss < 1e-3
     assert bool(torch.isfinite(head.weight).all())
-    stopped = fit_linear(*correlated(2000), 3, replace(linear_lbfgs(), iterations=3))
+    stopped = fit_linear(*correlated(2000), 3, replace(Linear(solver="lbfgs"), iterations=3))
     assert stopped.steps == 3
     assert stopped.gradient > 1e-3
     with pytest.raises(ConfigError, match="tolerance must be above 0, not 0"):
-        replace(linear_lbfgs(), tolerance=0)
+        replace(Linear(solver="lbfgs"), tolerance=0)
 
 
 def test_the_chunked_gradient_is_that_of_the_whole(monkeypatch):

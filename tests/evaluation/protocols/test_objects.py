@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from selfseg.cli import main
 from selfseg.data.labelled.catalog import open_labelled
 from selfseg.errors import BadMask, ConfigError, DataError
-from selfseg.evaluation import LinearConfig, evaluate
+from selfseg.evaluation import Beside, Linear, Objects, Reading, Retrieval, evaluate
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.features import Extractor, colour
 from selfseg.evaluation.protocols.object_vectors import (
-    ObjectsConfig,
     ObjectTable,
     collect_objects,
     mask_finder,
-    reference_objects,
     saliency_finder,
 )
 from selfseg.evaluation.protocols.objects import (
@@ -61,6 +59,9 @@ def draw(root, kinds, masks, size=(40, 60), noise=0):
     return root
 
 
+REFERENCE = Objects(weighting="logit", threshold=0.5, whiten=32)
+
+
 @pytest.fixture
 def scenes(tmp_path):
     kinds = {"train": [1, 2, 3, 1, 2, 3, 0], "val": [3, 2, 1, 0, 2]}
@@ -75,7 +76,7 @@ def by_name(results, **wanted):
 def test_objects_of_distinct_colours_are_told_apart(scenes):
     root, masks = scenes
     extractor = Extractor("colour", colour)
-    results = evaluate(extractor, root, ["objects", "retrieval"], k=[4, 5], seeds=2, objects=ObjectsConfig(masks=masks))
+    results = evaluate(extractor, root, [Objects(k=(4, 5), masks=masks), Retrieval()], seeds=2)
     for what in ("embedder", "colour + position"):
         assert by_name(results, what=what, protocol="retrieval").metrics["accuracy"] == 1
         for split in ("train", "val"):
@@ -114,7 +115,7 @@ def test_vectors_and_labels_are_as_by_hand(tmp_path):
     def extract(image):  # four-pixel cells
         return torch.from_numpy(image[::4, ::4].astype(np.float32) / 255).permute(2, 0, 1)
 
-    table = collect_objects(mask_finder(extract, masks), data, ObjectsConfig(masks=masks))
+    table = collect_objects(mask_finder(extract, masks), data, Objects(masks=masks))
     assert table.pixels.shape == (15, 3)
     background = np.zeros(3, int)
     for index, (label, ids) in enumerate(drawn):
@@ -185,31 +186,33 @@ def test_the_nearest_are_found_as_by_looking_at_all():
 def test_retrieval_of_some_classes_leaves_out_the_others(scenes):
     root, masks = scenes
     finder = mask_finder(colour, masks)
-    config = ObjectsConfig(masks=masks, classes=("red", "blue"))
+    config, wanted = Objects(masks=masks), Retrieval(classes=("red", "blue"))
     splits = open_labelled(root, "train"), open_labelled(root, "val")
-    (result,) = evaluate_objects(finder, *splits, config, ["retrieval"], baselines=False)
+    (result,) = evaluate_objects(finder, *splits, [replace(wanted, objects=config)], baselines=False)
     assert result.class_names == ("ground", "red", "blue")
     assert result.metrics["miou"] == 1
     assert result.counts["candidates"] == 4
     assert result.counts["void"] == 5 * 2 * 60 + 2 * 20 * 22  # the frames and two green squares
     assert sum(map(sum, result.confusion)) == result.counts["pixels"]
     with pytest.raises(ConfigError, match="no class cat among the objects; there are red, green"):
-        evaluate_objects(finder, *splits, replace(config, classes=("cat",)))
+        evaluate_objects(finder, *splits, [Retrieval(classes=("cat",))])
     with pytest.raises(ConfigError, match="no object of train has a labelled pixel"):
-        evaluate_objects(mask_finder(colour, root), *splits, config, ["retrieval"])
+        evaluate_objects(mask_finder(colour, root), *splits, [wanted])
     with pytest.raises(ConfigError, match="would find themselves"):
-        evaluate_objects(finder, splits[0], splits[0], config)
+        evaluate_objects(finder, splits[0], splits[0], [config, Retrieval()])
+    with pytest.raises(ConfigError, match="measured on the same objects"):
+        evaluate_objects(finder, *splits, [config, Retrieval(objects=Objects(whiten=3))])
 
 
 def test_few_objects(tmp_path):
     root = draw(tmp_path / "few", {"train": [1, 2, 3], "val": [2]}, tmp_path / "masks")
-    finder, config = mask_finder(colour, tmp_path / "masks"), ObjectsConfig(masks=tmp_path / "masks")
+    finder = mask_finder(colour, tmp_path / "masks")
     splits = open_labelled(root, "train"), open_labelled(root, "val")
     with pytest.raises(ConfigError, match="k=5 is the background and 4 clusters, but there are 3 objects"):
-        evaluate_objects(finder, *splits, config, ["objects"])
+        evaluate_objects(finder, *splits, [Objects()])
     with pytest.raises(ConfigError, match="k=1 leaves no cluster beside the background"):
-        evaluate_objects(finder, *splits, config, ["objects"], k=[1])
-    results = evaluate_objects(finder, *splits, config, k=[2, 4], seeds=[0], baselines=False)
+        evaluate_objects(finder, *splits, [Objects(k=(1,))])
+    results = evaluate_objects(finder, *splits, [Objects(k=(2, 4)), Retrieval()], seeds=[0], baselines=False)
     # The one image of val has an object for k = 2, and none for more.
     assert [(r.protocol, r.k, r.fit_split) for r in results] == [
         ("objects", 2, "train"), ("objects", 4, "train"), ("objects", 2, "val"), ("retrieval", None, "train"),
@@ -221,7 +224,7 @@ def test_a_split_without_any_object_is_background(tmp_path):
     root = draw(tmp_path / "none", {"train": [1, 2, 3], "val": [0, 0]}, tmp_path / "masks")
     finder = mask_finder(colour, tmp_path / "masks")
     splits = open_labelled(root, "train"), open_labelled(root, "val")
-    results = evaluate_objects(finder, *splits, k=[3], seeds=[0])
+    results = evaluate_objects(finder, *splits, [Objects(k=(3,)), Retrieval()], seeds=[0])
     assert {r.metrics["accuracy"] for r in results} == {1}
     assert all(r.counts["without_object"] == 2 for r in results if r.protocol != "constant")
     assert "val" not in {r.fit_split for r in results}
@@ -230,11 +233,11 @@ def test_a_split_without_any_object_is_background(tmp_path):
 def test_masks_may_lie_by_split(scenes):
     root, masks = scenes
     data = open_labelled(root, "val")
-    flat = collect_objects(mask_finder(colour, masks), data, ObjectsConfig())
+    flat = collect_objects(mask_finder(colour, masks), data, Objects())
     (masks / "val").mkdir()
     for path in masks.glob("val*.png"):
         path.rename(masks / "val" / path.name)
-    assert np.array_equal(collect_objects(mask_finder(colour, masks), data, ObjectsConfig()).pixels, flat.pixels)
+    assert np.array_equal(collect_objects(mask_finder(colour, masks), data, Objects()).pixels, flat.pixels)
     with pytest.raises(DataError, match="nowhere does not exist"):
         mask_finder(colour, masks / "nowhere")
 
@@ -243,7 +246,7 @@ def test_a_mask_that_can_not_be_used_is_told(scenes):
     root, masks = scenes
     cv2.imwrite(str(masks / "val0.png"), np.ones((7, 60), np.uint8))
     with pytest.raises(BadMask, match="val0"):
-        collect_objects(mask_finder(colour, masks), open_labelled(root, "val"), ObjectsConfig())
+        collect_objects(mask_finder(colour, masks), open_labelled(root, "val"), Objects())
 
 
 @pytest.fixture
@@ -267,7 +270,7 @@ def test_what_the_saliency_head_finds(salient):
     pixels = cv2.resize(image, (90, 64), interpolation=cv2.INTER_LINEAR)
     embedding = salient.embed(image)
     centre_saliency(salient, torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
-    plain = saliency_finder(salient, ObjectsConfig())(image, "val", "")
+    plain = saliency_finder(salient, Objects())(image, "val", "")
     assert torch.allclose(plain.embedding, embedding, atol=1e-5)
     inside = plain.weight[0] > 0
     assert 0.2 < inside.float().mean() < 0.8
@@ -277,25 +280,26 @@ def test_what_the_saliency_head_finds(salient):
     again = F.interpolate((plain.weight[None] > 0).float(), (50, 70), mode="nearest")[0, 0].numpy() > 0
     assert ((plain.ids == 0) == again).mean() > 0.7
 
-    weighted = saliency_finder(salient, reference_objects())(image, "val", "")
+    weighted = saliency_finder(salient, REFERENCE)(image, "val", "")
     assert bool((weighted.weight[weighted.weight > 0] > 0.5).all())
     assert 0 < (weighted.weight > 0).sum() < inside.sum()
     with torch.no_grad():
         salient.saliency_head.bias -= 100
-    nothing = saliency_finder(salient, ObjectsConfig())(image, "val", "")
+    nothing = saliency_finder(salient, Objects())(image, "val", "")
     assert len(nothing.weight) == 0
     assert (nothing.ids == -1).all()
     with pytest.raises(ConfigError, match="no saliency head"):
-        saliency_finder(Embedder(replace(salient.config, saliency=False)), ObjectsConfig())
+        saliency_finder(Embedder(replace(salient.config, saliency=False)), Objects())
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_and_both_variants_are_told(salient, labelled, capsys):
     images = open_labelled(labelled, "train").images
     pixels = torch.stack([torch.from_numpy(images.read(i)).permute(2, 0, 1).float() / 255 for i in range(6)])
     centre_saliency(salient, pixels)
     run = labelled.parent / "run"
     salient.save(run / "embedder")
-    results = evaluate(run, labelled, ["objects", "retrieval"], seeds=2, device="cpu")
+    results = evaluate(run, labelled, [Objects(), Retrieval()], seeds=2, device="cpu")
     names = {path.name for path in (run / "results").glob("*.json")}
     assert names == {
         f"labelled-val-{rest}.json"
@@ -307,33 +311,25 @@ def test_a_run_is_measured_and_both_variants_are_told(salient, labelled, capsys)
         )
     } | {"labelled-val-constant-most-frequent-class.json"}
     assert all(r.resolution == 64 for r in results if r.protocol != "constant")
-    other = evaluate(run, labelled, ["objects"], seeds=1, device="cpu", objects=reference_objects(), baselines=False)
+    other = evaluate(run, labelled, [REFERENCE], seeds=1, device="cpu", beside=Beside(baselines=False))
     assert {(r.options["whiten"], r.options["weighting"]) for r in other} == {(32, "logit")}
-    words = f"evaluate {run} {labelled} --protocols objects retrieval --objects reference --classes ball --seeds 1"
+    words = f"evaluate {run} {labelled} --protocols objects retrieval --seeds 1 --retrieval.classes ball"
+    words += " --objects.weighting logit --objects.threshold 0.5 --objects.whiten 32"
     assert main([*words.split(), "--device", "cpu"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "retrieval" in said
     assert "labelled val, 2 classes" in said
     assert (run / "results" / "labelled-val-retrieval-2classes-embedder.json").is_file()
     with pytest.raises(ConfigError, match="need masks"):
-        evaluate(Extractor("colour", colour), labelled, ["objects"])
+        evaluate(Extractor("colour", colour), labelled, [Objects()])
 
 
 def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
     run = labelled.parent / "run"
     salient.save(run / "embedder")
-    linear = LinearConfig(pixels=200, steps=2, batch=50)
+    linear = Linear(pixels=200, steps=2, batch=50)
     with pytest.raises(ConfigError, match="no object was found to fit clusters on"):
-        evaluate(
-            run,
-            labelled,
-            ["linear", "objects"],
-            seeds=1,
-            baselines=False,
-            device="cpu",
-            linear=linear,
-            objects=ObjectsConfig(threshold=1e9),
-        )
+        evaluate(run, labelled, [linear, Objects(threshold=1e9)], seeds=1, beside=Beside(baselines=False), device="cpu")
     assert [path.name for path in (run / "results").glob("*.json")] == ["labelled-val-linear-embedder.json"]
 
 
@@ -349,13 +345,13 @@ def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
 )
 def test_settings_that_can_not_work_say_so(change, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        ObjectsConfig(**change)
+        Retrieval(**change) if "neighbours" in change else Objects(**change)
 
 
 def test_masks_are_cropped_with_their_images(scenes):
     root, masks = scenes
     whole = open_labelled(root, "val")
-    table = collect_objects(mask_finder(colour, masks, crop=20), whole.cropped(20), ObjectsConfig(masks=masks))
+    table = collect_objects(mask_finder(colour, masks, crop=20), whole.cropped(20), Objects(masks=masks))
     assert table.tally.pixels + table.tally.void == 5 * 20 * 20
     # Masks are exactly the objects' pixels, so after the same resize each holds its own class and nothing else.
     for index, pixels in enumerate(table.pixels):
@@ -364,6 +360,6 @@ def test_masks_are_cropped_with_their_images(scenes):
     assert table.background.tolist() == [int((labels == 0).sum()), 0, 0, 0, 0]
     assert table.pixels.sum(0).tolist() == [0, *(int((labels == c).sum()) for c in (1, 2, 3, 4))]
     results = evaluate(
-        Extractor("colour", colour), root, ["objects"], k=[3], seeds=1, objects=ObjectsConfig(masks=masks), crop=20
+        Extractor("colour", colour), root, [Objects(k=(3,), masks=masks)], seeds=1, reading=Reading(crop=20)
     )
     assert {result.crop for result in results} == {"20"}

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from selfseg.drawing.result_charts import compare_results
 from selfseg.errors import ConfigError, RunError
-from selfseg.evaluation import ClustersConfig, Extractor, evaluate, read_results
-from selfseg.evaluation.protocols.prototypes import PrototypesConfig, matching_for
+from selfseg.evaluation import Beside, Clusters, Extractor, Prototypes, Reading, evaluate, read_results
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.prototypes import save_prototypes
 
+ALONE = Beside(baselines=False)
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 SIZE = (24, 36)
 
@@ -79,7 +79,7 @@ THREE = [[0.1, 0.1, 1.0], [1.0, 0.2, 0.2], [0.2, 1.0, 0.3]]
 
 
 def test_as_many_prototypes_as_classes_match_one_to_one(stripes):
-    (result,) = evaluate(extractor(THREE), stripes, protocols=["prototypes"], baselines=False)
+    (result,) = evaluate(extractor(THREE), stripes, [Prototypes()], beside=ALONE)
     counts = oracle(stripes, THREE)
     expected, by_class = best_one_to_one(counts)
     assert (result.protocol, result.k, result.matching) == ("prototypes", 3, "hungarian")
@@ -93,7 +93,7 @@ def test_as_many_prototypes_as_classes_match_one_to_one(stripes):
 
 
 def test_fewer_prototypes_leave_classes_without_one(stripes):
-    (result,) = evaluate(extractor(THREE[:2]), stripes, protocols=["prototypes"], baselines=False)
+    (result,) = evaluate(extractor(THREE[:2]), stripes, [Prototypes()], beside=ALONE)
     assert result.matching == "hungarian"
     counts = oracle(stripes, THREE[:2])
     expected = max(miou(counts, order)[0] for order in itertools.permutations(range(3), 2))
@@ -103,7 +103,7 @@ def test_fewer_prototypes_leave_classes_without_one(stripes):
 
 def test_more_prototypes_vote_and_the_strict_figure_is_beside_it(stripes):
     many = [*THREE, [0.3, 0.1, 1.0], [0.5, 0.5, 0.5], [-1.0, -1.0, -1.0]]
-    (result,) = evaluate(extractor(many), stripes, protocols=["prototypes"], baselines=False)
+    (result,) = evaluate(extractor(many), stripes, [Prototypes()], beside=ALONE)
     counts = oracle(stripes, many)
     assert (counts[5] == 0).all()  # dead
     assert result.options["dead"] == (counts.sum(1) == 0).sum()
@@ -111,13 +111,7 @@ def test_more_prototypes_vote_and_the_strict_figure_is_beside_it(stripes):
     votes = [int(row.argmax()) if row.sum() else -1 for row in counts]
     assert result.metrics["miou"] == pytest.approx(miou(counts, votes)[0])
     assert result.counts["unassigned"] == 0
-    (strict,) = evaluate(
-        extractor(many),
-        stripes,
-        protocols=["prototypes"],
-        baselines=False,
-        clusters=ClustersConfig(matching="hungarian"),
-    )
+    (strict,) = evaluate(extractor(many), stripes, [Prototypes(matching="hungarian")], beside=ALONE)
     assert strict.metrics["miou"] == result.metrics["hungarian_miou"]
     assert strict.counts["unassigned"] > 0
     # The assignment maximises the sum of IoUs of pairs, in which prototypes without a class count for nobody.
@@ -130,14 +124,12 @@ def test_more_prototypes_vote_and_the_strict_figure_is_beside_it(stripes):
 
 def test_the_lengths_of_prototypes_do_not_matter(stripes):
     longer = (np.array(THREE) * [[1], [50], [0.1]]).tolist()
-    first, second = (
-        evaluate(extractor(p), stripes, protocols=["prototypes"], baselines=False)[0] for p in (THREE, longer)
-    )
+    first, second = (evaluate(extractor(p), stripes, [Prototypes()], beside=ALONE)[0] for p in (THREE, longer))
     assert first.confusion == second.confusion
 
 
 def test_the_most_frequent_class_stands_beside_it_and_nothing_else(stripes):
-    results = evaluate(extractor(THREE), stripes, protocols=["prototypes"])
+    results = evaluate(extractor(THREE), stripes, [Prototypes()])
     assert [(r.what, r.protocol, r.fit_split) for r in results] == [
         ("drawn", "prototypes", "none"),
         ("most frequent class", "constant", "val"),
@@ -152,16 +144,17 @@ def run(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_at_320_px_in_a_pass_of_its_own_or_at_what_is_asked(run, stripes, labelled):
     with pytest.raises(RunError, match="has no prototypes"):
-        evaluate(run, labelled, protocols=["prototypes"])
+        evaluate(run, labelled, [Prototypes()])
     save_prototypes(run, F.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(1)), dim=1))
     passes = []
-    settings = {"k": [3], "seeds": 1, "clusters": ClustersConfig(points=300), "device": "cpu"}
+    protocols, settings = [Prototypes(), Clusters(k=(3,), points=300)], {"seeds": 1, "device": "cpu"}
     results = evaluate(
         run,
         labelled,
-        protocols=["prototypes", "clusters"],
+        protocols,
         progress=lambda what, done, total: passes.append(what) if done == total else None,
         **settings,
     )
@@ -185,37 +178,37 @@ def test_a_run_is_measured_at_320_px_in_a_pass_of_its_own_or_at_what_is_asked(ru
     both = evaluate(
         run,
         labelled,
-        protocols=["prototypes", "clusters"],
-        resolution=32,
-        baselines=False,
+        protocols,
+        reading=Reading(resolution=32),
+        beside=ALONE,
         progress=lambda what, done, total: passes.append(what) if done == total else None,
         **settings,
     )
     assert [(r.protocol, r.resolution) for r in both] == [("clusters", 32), ("prototypes", 32)]
     assert passes == ["sample embedder", "measure embedder"]  # one pass over val for both
-    own = evaluate(
-        run, stripes, protocols=["prototypes"], prototypes=PrototypesConfig(resolution=None), baselines=False
-    )
+    own = evaluate(run, stripes, [Prototypes(resolution=None)], beside=ALONE)
     assert own[0].resolution == 32
 
 
 def test_what_can_not_work_is_said(run, stripes):
     with pytest.raises(ConfigError, match="nothing that is measured has prototypes"):
-        evaluate(Extractor("plain", cells, normalised=True), stripes, protocols=["prototypes"])
+        evaluate(Extractor("plain", cells, normalised=True), stripes, [Prototypes()])
     with pytest.raises(ConfigError, match="drawn gives vectors of any length"):
-        evaluate(Extractor("drawn", cells, prototypes=torch.eye(3)), stripes, protocols=["prototypes"])
+        evaluate(Extractor("drawn", cells, prototypes=torch.eye(3)), stripes, [Prototypes()])
     with pytest.raises(ConfigError, match="an embedder alone has no prototypes"):
-        evaluate(Embedder.load(run / "embedder"), stripes, protocols=["prototypes"])
+        evaluate(Embedder.load(run / "embedder"), stripes, [Prototypes()])
     with pytest.raises(ConfigError, match="resolution=8"):
-        PrototypesConfig(resolution=8)
+        Prototypes(resolution=8)
+    with pytest.raises(ConfigError, match="one of hungarian, majority, not 'best'"):
+        Prototypes(matching="best")
     save_prototypes(run, torch.eye(7))
     with pytest.raises(RunError, match="7 dimensions"):
-        evaluate(run, stripes, protocols=["prototypes"])
+        evaluate(run, stripes, [Prototypes()])
 
 
 def test_the_rule_follows_the_number_of_prototypes():
-    assert [matching_for(k, 4, ClustersConfig()) for k in (3, 4, 5)] == ["hungarian", "hungarian", "majority"]
-    assert matching_for(3, 4, ClustersConfig(matching="majority")) == "majority"
+    assert [Prototypes().matching_for(k, 4) for k in (3, 4, 5)] == ["hungarian", "hungarian", "majority"]
+    assert Prototypes(matching="majority").matching_for(3, 4) == "majority"
 
 
 def test_a_run_that_is_not_there_or_damaged_is_one_sentence(run, stripes):
@@ -225,4 +218,4 @@ def test_a_run_that_is_not_there_or_damaged_is_one_sentence(run, stripes):
         evaluate(run, stripes, device="tpu")
     (run / "embedder" / "prototypes.safetensors").write_bytes(b"cut off")
     with pytest.raises(RunError, match=r"prototypes.safetensors is damaged .* the same train command writes it again"):
-        evaluate(run, stripes, protocols=["prototypes"])
+        evaluate(run, stripes, [Prototypes()])

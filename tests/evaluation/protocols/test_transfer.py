@@ -69,6 +69,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("transfer") / "shapes")
 
 
+@pytest.mark.slow
 def test_it_learns_and_tells_so(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = replace(TINY, steps=60, batch_size=4, lr=0.05, crop=40, output_stride=8)
@@ -89,6 +90,7 @@ def test_it_learns_and_tells_so(shapes: Path, tmp_path: Path) -> None:
     model.load_state_dict(weights)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_straight(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = transfer("random", shapes, TINY, tmp_path / "straight", **QUIET)
     real, seen = finetuning.save_checkpoint, []
@@ -123,6 +125,7 @@ def test_a_folder_of_something_else_is_left_alone(shapes: Path, tmp_path: Path) 
         transfer("random", shapes, TINY, tmp_path, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     mark_output(out)
@@ -161,6 +164,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_every_source_gives_its_backbone(shapes: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     embedder = Embedder(EmbedderConfig(backbone="resnet18", output_stride=8, dim=8))
@@ -246,5 +250,5 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "ade20k" in capsys.readouterr().out
     assert main(["transfer", "voc", "run", "data", "--out", str(out)]) == 2
     assert "no preset 'voc'; there are voc12aug" in " ".join(capsys.readouterr().err.split())
-    assert main(["transfer", "coco-1x", "--help"]) == 0
+    assert main(["transfer", "coco-1x", "--help-all"]) == 0
     assert "--short-sides" in capsys.readouterr().out

@@ -71,6 +71,7 @@ def same(first: Path, second: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_balls_are_found_without_labels_and_the_second_network_follows(photos: Path, tmp_path: Path) -> None:
     work = job(photos, tmp_path / "work")
     first = learn_from_priors(work)
@@ -93,6 +94,7 @@ def test_balls_are_found_without_labels_and_the_second_network_follows(photos: P
     assert all(torch.equal(a, b) for a, b in zip(second.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_and_resumed_is_straight(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +147,7 @@ def test_the_moving_average_is_exact(photos: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(second[row], 0.7 * first[row].astype(float) + 0.3 * refined[1], atol=0.51)
 
 
+@pytest.mark.slow
 def test_a_boundary_network_overfits_given_masks(photos: Path, tmp_path: Path) -> None:
     config = replace(TINY, boundary_steps=80)
     network = learn_from_masks(job(photos, tmp_path / "work", config), MaskFolder(tmp_path / "photos-masks"))
@@ -168,6 +171,7 @@ def test_images_without_object_are_refused(tmp_path: Path) -> None:
         learn_from_priors(job(folder, tmp_path / "work"))
 
 
+@pytest.mark.slow
 def test_a_prior_without_labels_is_left_out(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = pseudo.all_priors
 
@@ -321,6 +325,7 @@ def test_settings_that_can_not_work(change: dict[str, object], message: str) -> 
         replace(NetworkConfig(), **change)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_scenes_with_several_things_still_train(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(5):

@@ -72,6 +72,7 @@ def test_attention_half_is_60_percent_of_the_mass() -> None:
     assert (np.argsort(-found, kind="stable") == np.argsort(-attention, kind="stable")).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["attention", "tokencut"])
 def test_maps_of_images_of_any_size(weights: Path, kind: vit.Foreground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vit, "SHORT_SIDE", 64)
@@ -110,6 +111,7 @@ def test_queries_and_keys_give_the_blocks_own_attention(weights: Path, monkeypat
     torch.testing.assert_close(outputs[0][0], expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_no_transformer_or_another_one_is_refused(weights: Path) -> None:
     with pytest.raises(ConfigError, match="CLS token"):
         TransformerForeground("vit_base_patch16_siglip_224", weights, "attention")

@@ -45,6 +45,7 @@ def test_an_object_on_a_plain_ground_is_found_at_one_half(prior: Prior) -> None:
     assert (found & truth).sum() / (found | truth).sum() > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 60), (60, 1), (2, 2), (3, 5), (17, 400), (9, 9), (420, 300)])
 @pytest.mark.parametrize("kind", ["picture", "noise", "constant", "gray", "black and white"])
 def test_any_image_gives_maps_of_its_size(shape: tuple[int, int], kind: str) -> None:
@@ -97,6 +98,7 @@ def test_an_unknown_prior_is_answered_with_the_known_ones() -> None:
         saliency(scene_image(), "salient")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_numba_is_imported_with_the_first_map_only() -> None:
     code = "import sys, selfseg.masks.mining; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -149,6 +149,7 @@ def test_the_batched_path_finds_the_same_regions(shape: tuple[int, int], size: i
         np.testing.assert_array_equal(found, slic(image, size, connectivity=connectivity))
 
 
+@pytest.mark.slow
 def test_the_triton_kernel_finds_the_same_regions_in_the_interpreter() -> None:
     if numpy_is_too_new_for_the_interpreter():
         pytest.skip("this numpy is too new for this Triton's interpreter")
@@ -170,6 +171,7 @@ def test_the_triton_kernel_finds_the_same_regions_in_the_interpreter() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
+@pytest.mark.slow
 def test_the_triton_kernels_compile_for_an_h100() -> None:
     pytest.importorskip("triton")
     from selfseg.ops.kernels import slic_cuda as cuda
@@ -231,12 +233,14 @@ def test_bad_images_are_named(image: np.ndarray, message: str) -> None:
         slic(image)
 
 
+@pytest.mark.slow
 def test_importing_is_cheap() -> None:
     """Numba is loaded by the first call, not by the import."""
     code = "import sys, selfseg.ops.regions.slic; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_it_works_where_no_cache_can_be_written() -> None:
     code = (
         "import numba\n"
@@ -250,6 +254,7 @@ def test_it_works_where_no_cache_can_be_written() -> None:
     assert done.stdout == "3\n"
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_quality_is_no_worse_than_scikit_image(shared_data: Path) -> None:
     segmentation = pytest.importorskip("skimage.segmentation")

@@ -150,7 +150,8 @@ def saliency_finder(embedder: Embedder, config: Objects, resolution: int | None 
     """
     if embedder.saliency_head is None:
         raise ConfigError(
-            "this embedder has no saliency head, so that nothing says where objects are; give a folder of --masks"
+            "this embedder has no saliency head, so that nothing says where objects are; "
+            "give a folder of masks (--objects.masks)"
         )
     side = resolution or embedder.resolution
 

@@ -73,7 +73,9 @@ def object_counts(
     if k < 2:
         raise ConfigError(f"k={k} leaves no cluster beside the background, which counts too; give at least 2")
     if not len(fit):
-        raise ConfigError("no object was found to fit clusters on; train longer, or give a folder of --masks")
+        raise ConfigError(
+            "no object was found to fit clusters on; train longer, or give a folder of masks (--objects.masks)"
+        )
     if k - 1 > len(fit):
         raise ConfigError(
             f"k={k} is the background and {k - 1} clusters, but there are {len(fit)} objects to fit them on; lower k"
