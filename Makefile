@@ -31,7 +31,7 @@ test: $(STAMP)  ## the tests (WORKERS=2 processes)
 	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS)
 
 quick: $(STAMP)  ## the tests that take less than half a second each, in a minute; the others are marked slow
-	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' -o addopts='-q --import-mode=importlib' tests
 
 check: $(STAMP)  ## lint, format, types
 	$(BIN)/ruff check .

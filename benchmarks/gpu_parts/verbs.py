@@ -9,7 +9,9 @@ from typing import Any
 
 from gpu_parts import material
 from gpu_parts.harness import Job, synchronise
-from selfseg.collection.inference import cluster, embed, segment
+from selfseg.collection.clustering import cluster
+from selfseg.collection.embedding import embed
+from selfseg.collection.segmenting import segment
 from selfseg.masks.mining import mine_masks
 from selfseg.training.loop import train
 

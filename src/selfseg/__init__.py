@@ -12,12 +12,12 @@ from selfseg.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from selfseg.collection.check import check_data as check_data
+    from selfseg.collection.clustering import cluster as cluster
     from selfseg.collection.concepts import concepts as concepts
-    from selfseg.collection.inference import cluster as cluster
-    from selfseg.collection.inference import embed as embed
-    from selfseg.collection.inference import load as load
-    from selfseg.collection.inference import segment as segment
-    from selfseg.collection.report import report as report
+    from selfseg.collection.embedding import embed as embed
+    from selfseg.collection.opening import load as load
+    from selfseg.collection.reporting.report import report as report
+    from selfseg.collection.segmenting import segment as segment
     from selfseg.evaluation.comparison import compare as compare
     from selfseg.evaluation.evaluator import evaluate as evaluate
     from selfseg.evaluation.protocols.clusters import Clusters as Clusters
@@ -94,19 +94,19 @@ _WHERE = {
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
     "check_data": "selfseg.collection.check",
-    "cluster": "selfseg.collection.inference",
+    "cluster": "selfseg.collection.clustering",
     "compare": "selfseg.evaluation.comparison",
     "concepts": "selfseg.collection.concepts",
     "doctor": "selfseg.training.doctor",
-    "embed": "selfseg.collection.inference",
+    "embed": "selfseg.collection.embedding",
     "evaluate": "selfseg.evaluation.evaluator",
     "export": "selfseg.exporting.export",
     "finetune": "selfseg.evaluation.protocols.few_labels",
-    "load": "selfseg.collection.inference",
+    "load": "selfseg.collection.opening",
     "mine_masks": "selfseg.masks.mining",
     "recipes": "selfseg.training.recipe",
-    "report": "selfseg.collection.report",
-    "segment": "selfseg.collection.inference",
+    "report": "selfseg.collection.reporting.report",
+    "segment": "selfseg.collection.segmenting",
     "train": "selfseg.training.loop",
     "transfer": "selfseg.evaluation.protocols.transfer",
 }

@@ -247,7 +247,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], list[tup
 
 def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls(
-        "selfseg.collection.inference", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json"))
+        "selfseg.collection.clustering", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json"))
     )
     assert (
         main("cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --device cpu --max-bad 0.5".split()) == 0
@@ -258,14 +258,14 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
 
 
 def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = calls("selfseg.collection.inference", "segment", Path("out"))
+    seen = calls("selfseg.collection.segmenting", "segment", Path("out"))
     assert main("segment run images --out out -k 8 --max-bad 0.5".split()) == 0
     assert seen == [((Path("run"), Path("images"), Path("out")), {"k": 8, "device": "auto", "max_bad": 0.5})]
     assert said(capsys)[0] == "written: out"
 
 
 def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = calls("selfseg.collection.inference", "embed", Path("out/index.json"))
+    seen = calls("selfseg.collection.embedding", "embed", Path("out/index.json"))
     assert main("embed run images --out out --max-bad 0.5".split()) == 0
     assert seen == [((Path("run"), Path("images"), Path("out")), {"device": "auto", "max_bad": 0.5})]
     assert said(capsys)[0] == "written: out/index.json"
@@ -335,7 +335,7 @@ def test_the_words_of_compare_reach_it(calls: Any, capsys: pytest.CaptureFixture
 
 
 def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = calls("selfseg.collection.report", "report", Path("run/report.html"))
+    seen = calls("selfseg.collection.reporting.report", "report", Path("run/report.html"))
     assert main("report run --images photos --count 4 --device cpu".split()) == 0
     assert seen == [((Path("run"),), {"images": Path("photos"), "count": 4, "device": "cpu"})]
     assert said(capsys)[0] == "written: run/report.html"

@@ -1,7 +1,7 @@
 import errno
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import selfseg
 from selfseg import cli
 from selfseg.errors import ConfigError, MissingExtra, RunError, StorageError
 from selfseg.exporting import export as exporting
-from selfseg.exporting.export import SUFFIX, card_of, export
+from selfseg.exporting.export import card_of, export, find_exporter
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.plugins import registered
 from selfseg.storage.hashes import embedder_hash
 
 
@@ -246,7 +247,7 @@ def test_a_file_that_gives_other_features_is_not_left(
     """One weight in a thousand is a little off, as by a wrong cast: only the comparison can see it."""
     if format == "onnx":
         pytest.importorskip("onnx")
-    out = tmp_path / f"out{SUFFIX[format]}"
+    out = tmp_path / f"out{find_exporter(format).suffix}"
     export(run, format, out)
     content = (out / "weights.safetensors" if out.is_dir() else out).read_bytes()
     before = sorted(tmp_path.iterdir())
@@ -296,12 +297,12 @@ def test_a_full_disk_is_said_and_leaves_nothing(run: Path, tmp_path: Path, monke
     monkeypatch.setattr(Path, "write_bytes", full)
     for format in ("timm", "mmseg", "safetensors"):
         with pytest.raises(StorageError, match="no space left"):
-            export(run, format, tmp_path / f"x{SUFFIX[format]}")
+            export(run, format, tmp_path / f"x{find_exporter(format).suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_can_not_be_exported_says_why(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no format 'keras'; there are timm, torchvision"):
+    with pytest.raises(ConfigError, match="no format 'keras'; there are detectron2, mmseg, onnx"):
         export(run, "keras")
     with pytest.raises(RunError, match="there is no run at"):
         export(tmp_path / "nothing", "timm")
@@ -336,4 +337,23 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "keras" in capsys.readouterr().err
     assert cli.main(["export", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(format in shown for format in SUFFIX)
+    assert all(format in shown for format in registered("selfseg.exporters"))
+
+
+def test_a_format_of_another_package_is_found_by_its_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> exporting.Written:
+        path.write_text(about["architecture"])
+        return "read it", ["A note."]
+
+    words = exporting.Exporter(".txt", whole=True, write=write)
+    monkeypatch.setattr(exporting, "registered", lambda group: {"words": None})
+    monkeypatch.setattr(exporting, "load_plugin", lambda group, name: words)
+    path = export(run, "words")
+    assert path == run / "export" / "embedder.txt"
+    assert path.read_text() == "resnet18"
+    card = card_of(path).read_text()
+    assert "| input | RGB in [0, 1] |" in card
+    assert "- A note." in card
+    assert "read it" in card

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from selfseg.collection.report import report
+from selfseg.collection.reporting.report import report
 from selfseg.drawing.pictures import write_image
 from selfseg.pages.concepts import draw_segment, ranges, read_concepts, write_concepts_page
 from selfseg.storage.hashes import embedder_hash

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import arg
 
@@ -32,7 +32,7 @@ def cluster(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
-    from selfseg.collection.inference import cluster as run_cluster
+    from selfseg.collection.clustering import cluster as run_cluster
 
     paths = run_cluster(run, images, k, seed=seed, points=points, position=position, device=device, max_bad=max_bad)
     for path in paths:
@@ -58,7 +58,7 @@ def segment(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
-    from selfseg.collection.inference import segment as run_segment
+    from selfseg.collection.segmenting import segment as run_segment
 
     say(f"written: {run_segment(run, images, out, k=k, device=device, max_bad=max_bad)}")
     return 0
@@ -74,7 +74,7 @@ def embed(run: RunPath, images: ImagesPath, out: Path, device: str = "auto", max
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
-    from selfseg.collection.inference import embed as run_embed
+    from selfseg.collection.embedding import embed as run_embed
 
     say(f"written: {run_embed(run, images, out, device=device, max_bad=max_bad)}")
     return 0
@@ -130,7 +130,7 @@ def report(run: RunPath, images: Path | None = None, count: int = 12, device: st
         count: how many of them.
         device: auto, cpu or cuda.
     """
-    from selfseg.collection.report import report as run_report
+    from selfseg.collection.reporting.report import report as run_report
 
     say(f"written: {run_report(run, images=images, count=count, device=device)}")
     return 0
@@ -138,14 +138,15 @@ def report(run: RunPath, images: Path | None = None, count: int = 12, device: st
 
 def export(
     run: RunPath,
-    format: Literal["timm", "torchvision", "detectron2", "mmseg", "safetensors", "onnx"],
+    format: str,
     out: Path | None = None,
 ) -> int:
     """Write what a run has learned in the files that other projects load, each checked by loading it.
 
     Args:
         run: the trained run.
-        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder.
+        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder; or one that
+            an installed package adds.
         out: the file (for safetensors the folder); in RUN/export if not given.
     """
     from selfseg.exporting.export import card_of

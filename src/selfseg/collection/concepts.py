@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.collection.clusters import add_position, assign_pixels, load_clusters
-from selfseg.collection.inference import Images, collect, load, whole_images
+from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, WriteBehind, embed_images
 from selfseg.data.reading.images import SkipLog, resize_short_side
 from selfseg.drawing.pictures import fit_within, palette, write_image

@@ -33,7 +33,7 @@ from selfseg.data.reading import images as image_files
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.shards import WINDOW
 from selfseg.data.regions import RegionCache
-from selfseg.data.views.content_centred import Crop, ViewPlan
+from selfseg.data.views.base import Crop, ViewPlan
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.types import Batch, View
 

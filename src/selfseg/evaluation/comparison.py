@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfseg.collection.inference import choose_device
+from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.reading.images import ImageCollection
 from selfseg.drawing.pictures import pca_picture, write_image

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from selfseg.collection.inference import choose_device, load
+from selfseg.collection.opening import choose_device, load
 from selfseg.data.labelled.catalog import LabelledImages, check_same_classes
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from selfseg.collection.inference import load
+from selfseg.collection.opening import load
 from selfseg.errors import CheckpointError, RecipeMismatch, RunError
 from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.backbones import load_backbone, make_backbone

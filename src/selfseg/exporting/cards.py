@@ -12,11 +12,12 @@ _PLAIN = "The file is `torch.save` of plain tensors, which loads with `weights_o
 _INPUT = "The network wants RGB in [0, 1], minus `mean`, divided by `std`."
 
 
-def facts(format: str, config: EmbedderConfig, stride: int, recipe: str, embedder: str) -> dict[str, str]:
+def facts(format: str, whole: bool, config: EmbedderConfig, stride: int, recipe: str, embedder: str) -> dict[str, str]:
     """What an exported file says of itself; stands in its header.
 
     Args:
         format: its format.
+        whole: whether it holds the whole embedder, or the backbone alone.
         config: of the embedder.
         stride: of the backbone's last stage; a ViT's is its patch's side, whatever `config` says.
         recipe: hash of the run's recipe, "" if it has none.
@@ -31,7 +32,7 @@ def facts(format: str, config: EmbedderConfig, stride: int, recipe: str, embedde
         "architecture": config.backbone,
         "output_stride": str(stride),
     }
-    if format in _WHOLE:  # mean and std are inside: whoever reads them here would normalise twice
+    if whole:  # mean and std are inside: whoever reads them here would normalise twice
         made["input"] = "RGB in [0, 1]"
     else:
         made["input"] = "RGB in [0, 1], minus mean, divided by std"
@@ -146,9 +147,6 @@ def _whole(name: str, config: EmbedderConfig) -> str:
         "network is made of."
     )
     return _code("python", lines) + f"\n{text}"
-
-
-_WHOLE = ("safetensors", "onnx")
 
 
 def _code(language: str, lines: Sequence[str]) -> str:

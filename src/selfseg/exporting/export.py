@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,26 +17,46 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfseg.collection.inference import load
+from selfseg.collection.opening import load
 from selfseg.errors import ConfigError, RunError
 from selfseg.exporting.cards import card, facts, loading
 from selfseg.exporting.onnx_graph import evaluate_graph, require_onnx, trace
-from selfseg.exporting.targets import TARGETS, Target
+from selfseg.exporting.targets import (
+    TargetOf,
+    detectron2_target,
+    mmseg_target,
+    timm_target,
+    torchvision_target,
+)
 from selfseg.models.backbones import read_weights
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.prototypes import load_prototypes
+from selfseg.plugins import load as load_plugin
+from selfseg.plugins import registered
 from selfseg.storage.files import storage_errors, write_atomically, write_text
 from selfseg.storage.hashes import embedder_hash, run_hash
 
-SUFFIX = {
-    "timm": ".safetensors",
-    "torchvision": ".safetensors",
-    "detectron2": ".pth",
-    "mmseg": ".pth",
-    "onnx": ".onnx",
-    "safetensors": "",
-}
-"""Every format and how its file ends; "" is a folder."""
+Written = tuple[str, Sequence[str]]
+"""Markdown with the lines that load what was written, and sentences that whoever loads it must know."""
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A format; `selfseg export --format NAME` finds it under its name in the entry points `selfseg.exporters`.
+
+    Attributes:
+        suffix: how its file ends; "" is a folder.
+        whole: whether it holds the whole embedder, or the backbone alone.
+        write: (path, embedder, facts for the file's header, run's folder) writes the file or folder, reads it back and
+            raises RunError unless it gives what the run gives. Called without gradients.
+        require: raises MissingExtra if what it needs isn't installed.
+    """
+
+    suffix: str
+    whole: bool
+    write: Callable[[Path, Embedder, Mapping[str, str], Path], Written]
+    require: Callable[[], object] = lambda: None
+
 
 TOLERANCE = 1e-5  # of the largest feature
 _PROTOTYPES = "prototypes.safetensors"
@@ -66,28 +87,31 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
         MissingExtra: if "onnx" is asked for and not installed.
         StorageError: if it can't be written.
     """
-    if format not in SUFFIX:
-        raise ConfigError(f"no format {format!r}; there are {', '.join(SUFFIX)}")
+    exporter = find_exporter(format)
     run = Path(run)
     embedder = load(run, "cpu")
-    if format == "onnx":
-        require_onnx()
-    path = _place(run, format, embedder, None if out is None else Path(out))
+    exporter.require()
+    path = _place(run, format, exporter, embedder, None if out is None else Path(out))
     stride = cast(Any, embedder.backbone.feature_info).reduction()[-1]
-    about = facts(format, embedder.config, stride, run_hash(run), embedder_hash(run))
+    about = facts(format, exporter.whole, embedder.config, stride, run_hash(run), embedder_hash(run))
     with torch.no_grad():
-        if format == "safetensors":
-            _write_folder(path, embedder, about, run)
-            return path
-        target = None
-        if format == "onnx":
-            _write_graph(path, embedder, about)
-        else:
-            target = TARGETS[format](embedder.backbone, embedder.config)
-            _write_backbone(path, format, target, about)
-    lines = loading(format, path.name, _config(embedder), target)
-    write_text(card_of(path), card(path.name, about, lines, target.notes if target else ()))
+        lines, notes = exporter.write(path, embedder, about, run)
+    if not path.is_dir():  # a folder is moved into place with its card inside
+        write_text(card_of(path), card(path.name, about, lines, notes))
     return path
+
+
+def find_exporter(format: str) -> Exporter:
+    """The format of a name.
+
+    Raises:
+        ConfigError: if there is none; names those that there are.
+    """
+    known = registered("selfseg.exporters")
+    if format not in known:
+        raise ConfigError(f"no format {format!r}; there are {', '.join(known)}")
+    found: Exporter = load_plugin("selfseg.exporters", format)
+    return found
 
 
 def card_of(path: Path) -> Path:
@@ -100,10 +124,10 @@ def _config(embedder: Embedder) -> EmbedderConfig:
     return replace(embedder.config, dim=embedder.dim)
 
 
-def _place(run: Path, format: str, embedder: Embedder, out: Path | None) -> Path:
-    suffix = SUFFIX[format]
+def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: Path | None) -> Path:
+    suffix = exporter.suffix
     if out is None:
-        stem = "embedder" if format in ("safetensors", "onnx") else f"{embedder.config.backbone}_{format}"
+        stem = "embedder" if exporter.whole else f"{embedder.config.backbone}_{format}"
         return run / "export" / (re.sub(r"[^\w.-]+", "-", stem) + suffix)
     if suffix:
         if out.is_dir():
@@ -112,7 +136,7 @@ def _place(run: Path, format: str, embedder: Embedder, out: Path | None) -> Path
             raise ConfigError(f"a file for {format} ends in {suffix}; give e.g. --out {out.with_suffix(suffix)}")
         return out
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; the format safetensors writes a folder: give another --out")
+        raise ConfigError(f"{out} is a file; the format {format} writes a folder: give another --out")
     there = {each.name for each in out.iterdir()} if out.is_dir() else set()
     if there and not ("README.md" in there and there <= _FOLDER):  # the second: a run's own embedder has no card
         raise ConfigError(f"{out} holds something else than an export; give a new folder")
@@ -135,13 +159,17 @@ def _compare(path: Path, found: Tensor, expected: Tensor) -> None:
         )
 
 
-def _write_backbone(path: Path, format: str, target: Target, about: Mapping[str, str]) -> None:
+def _write_backbone(
+    format: str, target_of: TargetOf, path: Path, embedder: Embedder, about: Mapping[str, str], run: Path
+) -> Written:
+    """The backbone under the names of another project."""
+    target = target_of(embedder.backbone, embedder.config)
     extra = {"untrained": " ".join(target.untrained), "notes": " ".join(target.notes), "network": target.call}
     header = {**about, **{key: value for key, value in extra.items() if value}}
     image = (_draw(target.image_size) - 0.5) * 4  # about the range of a normalised image
 
     def write(temporary: Path) -> None:
-        if SUFFIX[format] == ".safetensors":
+        if path.suffix == ".safetensors":
             save_file(target.weights, temporary, metadata=header)
             read = load_file(temporary)
         else:
@@ -159,9 +187,11 @@ def _write_backbone(path: Path, format: str, target: Target, about: Mapping[str,
         _compare(path, target.last_stage(read, image), target.expected(image))
 
     write_atomically(path, write)
+    return loading(format, path.name, _config(embedder), target), target.notes
 
 
-def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str]) -> None:
+def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> Written:
+    """The whole embedder as a graph."""
     other = (96, 64) if embedder.config.decoder == "deeplabv3plus" else (75, 53)  # that decoder wants even division
 
     def write(temporary: Path) -> None:
@@ -170,9 +200,10 @@ def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str]) -> No
             _compare(path, evaluate_graph(embedder, temporary, image), embedder(image))
 
     write_atomically(path, write)
+    return loading("onnx", path.name, _config(embedder)), ()
 
 
-def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> None:
+def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> Written:
     """The whole embedder as `Embedder.save` writes it, the method's prototypes if it has any, and a card."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,3 +235,12 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+    return lines, notes
+
+
+TIMM = Exporter(".safetensors", False, partial(_write_backbone, "timm", timm_target))
+TORCHVISION = Exporter(".safetensors", False, partial(_write_backbone, "torchvision", torchvision_target))
+DETECTRON2 = Exporter(".pth", False, partial(_write_backbone, "detectron2", detectron2_target))
+MMSEG = Exporter(".pth", False, partial(_write_backbone, "mmseg", mmseg_target))
+SAFETENSORS = Exporter("", True, _write_folder)
+ONNX = Exporter(".onnx", True, _write_graph, require_onnx)

@@ -49,6 +49,9 @@ class Target:
     untrained: tuple[str, ...] = ()
 
 
+TargetOf = Callable[[nn.Module, EmbedderConfig], Target]
+
+
 @dataclass(frozen=True)
 class Resnet:
     """What detectron2 and mmsegmentation must be told about a ResNet of torchvision.
@@ -316,11 +319,3 @@ def _timm_last(network: Any, image: Tensor) -> Tensor:
         return cast(Tensor, network.forward_features(image))
     stages = network.forward_intermediates(image, indices=1, norm=False, output_fmt="NCHW", intermediates_only=True)
     return cast(Tensor, stages[-1])
-
-
-TARGETS: dict[str, Callable[[nn.Module, EmbedderConfig], Target]] = {
-    "timm": timm_target,
-    "torchvision": torchvision_target,
-    "detectron2": detectron2_target,
-    "mmseg": mmseg_target,
-}

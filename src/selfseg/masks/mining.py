@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.collection.inference import Images, choose_device, collect, whole_images
+from selfseg.collection.opening import Images, choose_device, collect, whole_images
 from selfseg.collection.streaming import map_images, usable_cores
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.data.labelled.mask_files import MaskFolder

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.collection.inference import choose_device
+from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import MaskFolder, survey
 from selfseg.data.reading.images import ImageCollection

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from selfseg.data.views.content_centred import ViewPlan
+from selfseg.data.views.base import ViewPlan
 from selfseg.models.backbones import load_backbone
 from selfseg.models.embedder import Embedder
 from selfseg.models.twin import Twin

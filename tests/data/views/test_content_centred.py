@@ -13,7 +13,8 @@ from PIL import Image
 
 from selfseg.data.regions import Grid, Pixels
 from selfseg.data.views import content_centred as module
-from selfseg.data.views.content_centred import ContentCentredViews, Crop
+from selfseg.data.views.base import Crop
+from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import crop_affine
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from selfseg.cli import main
-from selfseg.collection.report import report
+from selfseg.collection.reporting.report import report
 from selfseg.drawing.result_charts import compare_results, few_label_curves
 from selfseg.errors import CheckpointError, ConfigError, RecipeMismatch, RunError
 from selfseg.evaluation.measure.results import read_results

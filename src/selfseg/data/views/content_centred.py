@@ -19,68 +19,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.data.regions import AnyRegions, Pixels, RegionSource, Superpixels
+from selfseg.data.regions import Pixels, RegionSource, Superpixels
 from selfseg.data.views import augment
+from selfseg.data.views.base import Crop, Ids, Image
 from selfseg.data.views.settings import check_jitter, check_settings, check_stride
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import Box, crop_affine, sample_ids
-
-Image = NDArray[np.uint8]
-Ids = NDArray[np.int32]
 
 CONTENT_FLOOR = 0.005
 """What a pixel without any edge near it weighs when a centre is drawn; one inside of edges weighs 1."""
 CONTENT_SIGMA = 4.0
 """Standard deviation in pixels of the smoothing of edges; the paper gives none."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """One view of one image.
-
-    Attributes:
-        image: (H, W, 3) RGB uint8.
-        to_image: (2, 3) float32 affine from the view to the prepared image, both in [-1, 1] (`selfseg.ops.geometry`); a
-            flip is a negative determinant.
-        regions: (H / region_stride, W / region_stride) int32 ids of the prepared image's regions, -1 = none;
-            (0, 0) from a plan without regions.
-        noise: (H, W) bool, where noise was painted.
-    """
-
-    image: Image
-    to_image: NDArray[np.float32]
-    regions: Ids
-    noise: NDArray[np.bool_]
-
-
-class ViewPlan(Protocol):
-    """How an image becomes the views of one training step. Plans are frozen: the same `rng`, the same views."""
-
-    @property
-    def regions(self) -> AnyRegions:
-        """Where the region ids come from; they are computed once per prepared image."""
-
-    def prepare(self, image: Image) -> Image:
-        """The source image of the views, always the same for an image.
-
-        Args:
-            image: (H, W, 3) RGB uint8 of any size.
-        """
-
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
-        """The views.
-
-        Args:
-            image: (H, W, 3) uint8 from `prepare`.
-            regions: (H, W) int32, dense from 0; -1 = none; what the plan's `regions` computed, (0, 0) from `NoRegions`.
-            rng: the only source of chance.
-        """
 
 
 @dataclass(frozen=True)

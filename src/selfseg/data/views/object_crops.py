@@ -22,7 +22,7 @@ import numpy as np
 
 from selfseg.data.regions import ObjectMasks
 from selfseg.data.views import augment
-from selfseg.data.views.content_centred import Crop, Ids, Image
+from selfseg.data.views.base import Crop, Ids, Image
 from selfseg.data.views.overlapping_crops import CropPlan, cut_view, draw_crop
 from selfseg.data.views.settings import check_settings, check_stride
 from selfseg.errors import ConfigError

@@ -28,7 +28,7 @@ import numpy as np
 
 from selfseg.data.regions import NoRegions
 from selfseg.data.views import augment
-from selfseg.data.views.content_centred import Crop, Ids, Image
+from selfseg.data.views.base import Crop, Ids, Image
 from selfseg.data.views.settings import check_jitter, check_settings
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import Box, crop_affine

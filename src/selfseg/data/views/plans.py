@@ -8,7 +8,7 @@ from selfseg.plugins import load_all
 
 
 def plans() -> dict[str, type[Any]]:
-    """The view plans: frozen dataclasses with the methods of `selfseg.data.views.content_centred.ViewPlan`."""
+    """The view plans: frozen dataclasses with the methods of `selfseg.data.views.base.ViewPlan`."""
     return load_all("selfseg.views")
 
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from selfseg.collection.inference import load
+from selfseg.collection.opening import load
 from selfseg.errors import CheckpointError
 from selfseg.evaluation.protocols.segmentation import Segmenter
 from selfseg.models.backbones import load_backbone

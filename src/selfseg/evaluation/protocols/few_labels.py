@@ -36,7 +36,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from selfseg.collection.inference import choose_device
+from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import VOID, LabelledImages
 from selfseg.drawing.charts import standalone
 from selfseg.drawing.result_charts import curves_of, few_label_curves

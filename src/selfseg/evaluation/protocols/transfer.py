@@ -26,7 +26,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from selfseg.collection.inference import choose_device
+from selfseg.collection.opening import choose_device
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.results import Question, result_name, result_of
 from selfseg.evaluation.protocols.coco import DetectionResult

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from selfseg.collection import inference
-from selfseg.collection.health import Verdict
-from selfseg.collection.report import _headline, report
+from selfseg.collection.clustering import cluster
+from selfseg.collection.reporting.health import Verdict
+from selfseg.collection.reporting.report import _headline, report
 from selfseg.data.regions import Superpixels
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import DataError, RunError
@@ -94,7 +94,7 @@ def result(what, protocol, miou, k=None):
 @pytest.mark.slow
 def test_a_whole_run(run):
     write_log(run, 50)
-    inference.cluster(run, run.parent / "images", k=(3, 5), points=400, device="cpu", progress=False)
+    cluster(run, run.parent / "images", k=(3, 5), points=400, device="cpu", progress=False)
     (run / "results").mkdir()
     for i, one in enumerate(
         [

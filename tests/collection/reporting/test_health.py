@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfseg.collection.health import judge
+from selfseg.collection.reporting.health import judge
 from selfseg.fitting.stepping import read_log
 from selfseg.ops.objectives.losses import effective_rank
 

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
-from selfseg.collection.facts import facts_of, next_commands
-from selfseg.collection.health import Verdict, judge
-from selfseg.collection.inference import collect, load
+from selfseg.collection.opening import collect, load
+from selfseg.collection.reporting.facts import facts_of, next_commands
+from selfseg.collection.reporting.health import Verdict, judge
+from selfseg.collection.reporting.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.collection.streaming import embed_images
-from selfseg.collection.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection, SkipLog, list_images
 from selfseg.drawing.charts import line_chart

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfseg.collection.what_it_sees import read_plan, region_figures, view_figures
+from selfseg.collection.reporting.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.data.regions import Grid, ObjectMasks
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.data.views.object_crops import ObjectCrops

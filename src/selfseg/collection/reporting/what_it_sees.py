@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from selfseg.data.regions import NoRegions
-from selfseg.data.views.content_centred import ViewPlan
+from selfseg.data.views.base import ViewPlan
 from selfseg.data.views.plans import plans, region_sources
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, draw_views, fit_within, outlines

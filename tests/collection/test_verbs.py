@@ -10,8 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfseg.collection import inference
+from selfseg.collection.clustering import cluster
 from selfseg.collection.clusters import add_position, assign_pixels, available_clusters, load_clusters
+from selfseg.collection.embedding import embed
+from selfseg.collection.opening import load
+from selfseg.collection.segmenting import segment
 from selfseg.data.reading.images import list_images
 from selfseg.drawing.pictures import palette
 from selfseg.errors import ConfigError, RunError, StorageError, TooManyBadImages
@@ -44,26 +47,26 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clustered(run, photographs):
-    inference.cluster(run, photographs, k=(3, 5), points=500, progress=False)
+    cluster(run, photographs, k=(3, 5), points=500, progress=False)
     return run
 
 
 def test_load_says_what_is_missing(tmp_path, run):
-    assert inference.load(run, "cpu").dim == 8
+    assert load(run, "cpu").dim == 8
     with pytest.raises(RunError, match="there is no run at"):
-        inference.load(tmp_path / "nothing")
+        load(tmp_path / "nothing")
     with pytest.raises(RunError, match="is not a run"):
-        inference.load(tmp_path)
+        load(tmp_path)
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(RunError, match="no embedder yet"):
-        inference.load(tmp_path)
+        load(tmp_path)
     with pytest.raises(ConfigError, match="teapot"):
-        inference.load(run, "teapot")
+        load(run, "teapot")
 
 
 def test_embed_writes_what_the_embedder_gives(run, photographs, tmp_path):
-    index = json.loads(inference.embed(run, photographs, tmp_path, device="cpu", progress=False).read_text())
-    collection, embedder = list_images(photographs), inference.load(run, "cpu")
+    index = json.loads(embed(run, photographs, tmp_path, device="cpu", progress=False).read_text())
+    collection, embedder = list_images(photographs), load(run, "cpu")
     assert [entry["name"] for entry in index["images"]] == list(collection.names)
     assert (index["dim"], index["normalised"]) == (8, True)
     for i, entry in enumerate(index["images"]):
@@ -77,14 +80,14 @@ def test_embed_writes_what_the_embedder_gives(run, photographs, tmp_path):
 
 
 def test_an_interrupted_embed_goes_on(run, photographs, tmp_path):
-    inference.embed(run, photographs, tmp_path, device="cpu", progress=False)
+    embed(run, photographs, tmp_path, device="cpu", progress=False)
     files = sorted(tmp_path.rglob("*.npy"))
     before = [path.stat().st_mtime_ns for path in files]
     files[1].write_bytes(files[1].read_bytes()[:100])
     (tmp_path / "index.json").unlink()
     with (tmp_path / "progress.jsonl").open("a") as journal:
         journal.write('{"name": "cut o')
-    inference.embed(run, photographs, tmp_path, device="cpu", progress=False)
+    embed(run, photographs, tmp_path, device="cpu", progress=False)
     after = [path.stat().st_mtime_ns for path in files]
     assert (after[0], after[2]) == (before[0], before[2])
     assert np.load(files[1]).shape[0] == 8
@@ -102,7 +105,7 @@ def test_a_full_disk_leaves_whole_files_and_what_is_missing_is_made_later(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", until_full)
-    for verb, kind in ((inference.embed, "npy"), (inference.segment, "jpg")):
+    for verb, kind in ((embed, "npy"), (segment, "jpg")):
         out = tmp_path / kind
         with pytest.raises(StorageError, match="no space left"):
             verb(clustered, photographs, out, device="cpu", progress=False)
@@ -112,7 +115,7 @@ def test_a_full_disk_leaves_whole_files_and_what_is_missing_is_made_later(
     done = [json.loads(line)["name"] for line in (tmp_path / "npy" / "progress.jsonl").read_text().splitlines()]
     assert "photo.1" not in done
     full = False
-    inference.embed(clustered, photographs, tmp_path / "npy", device="cpu", progress=False)
+    embed(clustered, photographs, tmp_path / "npy", device="cpu", progress=False)
     done = [json.loads(line)["name"] for line in (tmp_path / "npy" / "progress.jsonl").read_text().splitlines()]
     assert sorted(set(done)) == sorted(list_images(photographs).names)
 
@@ -122,11 +125,11 @@ def test_a_gpu_writes_what_a_cpu_writes(clustered, photographs, tmp_path):
     """TF32 rounds a product's factors to 10 bits, so that a convolution's output is some thousandths off."""
     both = {}
     for device in ("cpu", "cuda"):
-        inference.embed(clustered, photographs, tmp_path / device, device=device, progress=False)
-        inference.segment(clustered, photographs, tmp_path / f"{device}_segments", k=3, device=device, progress=False)
+        embed(clustered, photographs, tmp_path / device, device=device, progress=False)
+        segment(clustered, photographs, tmp_path / f"{device}_segments", k=3, device=device, progress=False)
         own = tmp_path / f"{device}_run"
         shutil.copytree(clustered, own)
-        inference.cluster(own, photographs, k=(3,), points=500, device=device, progress=False)
+        cluster(own, photographs, k=(3,), points=500, device=device, progress=False)
         both[device] = load_clusters(own, 3)
     for name in list_images(photographs).names:
         embedded = [np.load(tmp_path / device / f"{name}.npy").astype(np.float32) for device in both]
@@ -138,11 +141,11 @@ def test_a_gpu_writes_what_a_cpu_writes(clustered, photographs, tmp_path):
 
 @pytest.mark.slow
 def test_another_embedder_embeds_anew(run, photographs, tmp_path):
-    inference.embed(run, photographs, tmp_path / "out", device="cpu", progress=False)
+    embed(run, photographs, tmp_path / "out", device="cpu", progress=False)
     first = np.load(next((tmp_path / "out").rglob("*.npy")))
     torch.manual_seed(1)
-    Embedder(inference.load(run, "cpu").config).save(tmp_path / "other" / "embedder")
-    inference.embed(tmp_path / "other", photographs, tmp_path / "out", device="cpu", progress=False)
+    Embedder(load(run, "cpu").config).save(tmp_path / "other" / "embedder")
+    embed(tmp_path / "other", photographs, tmp_path / "out", device="cpu", progress=False)
     assert not np.array_equal(first, np.load(next((tmp_path / "out").rglob("*.npy"))))
 
 
@@ -160,12 +163,12 @@ def test_clusters_describe_the_collection(clustered, photographs):
 
 def test_clustering_repeats_and_refuses(clustered, photographs):
     before = load_clusters(clustered, 3)
-    inference.cluster(clustered, photographs, k=(3,), points=500, progress=False)
+    cluster(clustered, photographs, k=(3,), points=500, progress=False)
     assert torch.equal(before.centroids, load_clusters(clustered, 3).centroids)
     with pytest.raises(ConfigError, match="k = 1000 is more than 500 points"):
-        inference.cluster(clustered, photographs, k=(1000,), points=500, progress=False)
+        cluster(clustered, photographs, k=(1000,), points=500, progress=False)
     with pytest.raises(ConfigError, match="2 or more"):
-        inference.cluster(clustered, photographs, k=(1,), progress=False)
+        cluster(clustered, photographs, k=(1,), progress=False)
 
 
 def test_position_is_nearness_in_the_image():
@@ -188,10 +191,10 @@ def test_clusters_of_place_cut_a_plain_image_by_place(run, tmp_path):
     assert cv2.imwrite(str(tmp_path / "plain" / "wall.png"), image)
     shutil.copytree(run, tmp_path / "run")
     # A weight that leaves no say to what is seen: two clusters are the two halves of a wide image.
-    inference.cluster(tmp_path / "run", tmp_path / "plain", k=2, points=500, position=100.0, progress=False)
+    cluster(tmp_path / "run", tmp_path / "plain", k=2, points=500, position=100.0, progress=False)
     clusters = load_clusters(tmp_path / "run", 2)
     assert (clusters.position, clusters.centroids.shape) == (100.0, (2, 12))
-    inference.segment(tmp_path / "run", tmp_path / "plain", tmp_path / "out", k=2, device="cpu", progress=False)
+    segment(tmp_path / "run", tmp_path / "plain", tmp_path / "out", k=2, device="cpu", progress=False)
     ids = cv2.imread(str(tmp_path / "out" / "index" / "wall.png"), cv2.IMREAD_UNCHANGED)
     halves = [
         np.bincount(half.ravel(), minlength=2) / half.size for half in (ids[:, :64], ids[:, 64:], ids[:32], ids[32:])
@@ -200,7 +203,7 @@ def test_clusters_of_place_cut_a_plain_image_by_place(run, tmp_path):
 
 
 def test_segments_have_the_images_size(clustered, photographs, tmp_path):
-    inference.segment(clustered, photographs, tmp_path, device="cpu", progress=False)
+    segment(clustered, photographs, tmp_path, device="cpu", progress=False)
     collection = list_images(photographs)
     for i, name in enumerate(collection.names):
         size = collection.read(i).shape[:2]
@@ -215,14 +218,14 @@ def test_segments_have_the_images_size(clustered, photographs, tmp_path):
 
 def test_segment_needs_clusters(run, photographs, tmp_path):
     other = tmp_path / "run"
-    inference.load(run, "cpu").save(other / "embedder")
+    load(run, "cpu").save(other / "embedder")
     with pytest.raises(RunError, match="selfseg cluster"):
-        inference.segment(other, photographs, tmp_path / "out", progress=False)
+        segment(other, photographs, tmp_path / "out", progress=False)
 
 
 def test_clusters_of_an_earlier_embedder_are_refused(clustered, tmp_path):
     torch.manual_seed(2)
-    Embedder(inference.load(clustered, "cpu").config).save(tmp_path / "embedder")
+    Embedder(load(clustered, "cpu").config).save(tmp_path / "embedder")
     (tmp_path / "clusters").mkdir()
     for path in (clustered / "clusters").glob("k3.*"):
         (tmp_path / "clusters" / path.name).write_bytes(path.read_bytes())
@@ -238,15 +241,15 @@ def test_bad_images_are_skipped_and_listed(clustered, photographs, tmp_path):
     for i in range(30):
         (images / f"{i:02}.png").write_bytes(paths[i % 3].read_bytes())
     (images / "bad.png").write_bytes(b"no picture")
-    inference.segment(clustered, images, tmp_path / "out", k=3, device="cpu", progress=False)
+    segment(clustered, images, tmp_path / "out", k=3, device="cpu", progress=False)
     skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert [entry["name"] for entry in skipped] == ["bad"]
     assert len(list((tmp_path / "out" / "index").glob("*.png"))) == 30
     for i in range(4):
         (images / f"{i:02}.png").write_bytes(b"")
     with pytest.raises(TooManyBadImages):
-        inference.segment(clustered, images, tmp_path / "more", k=3, device="cpu", progress=False)
-    inference.segment(clustered, images, tmp_path / "more", k=3, device="cpu", progress=False, max_bad=0.5)
+        segment(clustered, images, tmp_path / "more", k=3, device="cpu", progress=False)
+    segment(clustered, images, tmp_path / "more", k=3, device="cpu", progress=False, max_bad=0.5)
     assert len(list((tmp_path / "more" / "index").glob("*.png"))) == 26
 
 
@@ -269,7 +272,9 @@ def test_too_many_bad_images_are_refused_before_any_work_and_all_are_listed(
     monkeypatch.setattr(Embedder, "embed", worked)
     further = {"segment": [tmp_path / "out"], "embed": [tmp_path / "out"], "cluster": [[2]]}[verb]
     with pytest.raises(TooManyBadImages, match="3 of 6 images"):
-        getattr(inference, verb)(run, images, *further, device="cpu", progress=False)
+        {"segment": segment, "embed": embed, "cluster": cluster}[verb](
+            run, images, *further, device="cpu", progress=False
+        )
     listed = (run / "clusters" if verb == "cluster" else tmp_path / "out") / "skipped.jsonl"
     assert [json.loads(line)["name"] for line in listed.read_text().splitlines()] == ["3", "4", "5"]
 

@@ -1,0 +1,165 @@
+"""`selfseg cluster`: the pixels of a whole collection become concepts.
+
+Embeddings of drawn pixels are grouped by k-means, once for each k, from one pass over the images.
+
+Letters in shapes: D embedding dimension, h w embedding cells, K clusters, N points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfseg.collection.clusters import Clusters, add_position, save_clusters
+from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.streaming import embed_images, to_device, usable_cores
+from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.errors import ConfigError, EmptyCollection
+from selfseg.models.embedder import Embedder
+from selfseg.ops.kmeans import kmeans
+from selfseg.storage.hashes import embedder_hash
+
+
+def cluster(
+    run: Path | str,
+    images: Images,
+    k: Sequence[int] = (27,),
+    seed: int = 0,
+    points: int = 200_000,
+    position: float = 0.0,
+    device: str = "auto",
+    progress: bool = True,
+    max_bad: float = 0.05,
+) -> tuple[Path, ...]:
+    """Group the pixels of a collection into concepts: k-means on their embeddings, for each k from one pass.
+
+    Writes `RUN/clusters/k{K}.safetensors` (centroids) and `k{K}.json` (see `Clusters`).
+
+    Args:
+        run: the run's folder.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        k: the numbers of clusters.
+        seed: of the sampled images and pixels, and of k-means.
+        points: how many pixels to sample in all, equally many from each image. From more than points / 64 images,
+            points / 64 are drawn and 64 pixels of each.
+        position: how much a pixel's place in its image has a say (`selfseg.collection.clusters.add_position`);
+            above 0 for cameras that stand or always look ahead, e.g. 1.
+        device: see `load`.
+        progress: whether to show a progress bar on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
+
+    Returns:
+        The paths of the JSON files, in the order of `k`.
+
+    Raises:
+        ConfigError: if a k is below 2 or above the number of points that the images give.
+        RunError: see `load`.
+        EmptyCollection: if there are no images, or none could be read.
+        TooManyBadImages: if too many can't be read.
+    """
+    counts = (k,) if isinstance(k, int) else tuple(k)
+    if not counts or min(counts) < 2:
+        raise ConfigError(f"k is {counts}; give one or more numbers of clusters, each 2 or more")
+    if max(counts) > points:
+        raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
+    embedder = load(run, device)
+    collection = collect(images)
+    log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection), max_bad)
+    samples, owners = sample_pixels(embedder, collection, seed, points, position, log, progress)
+    if max(counts) > len(samples):
+        raise ConfigError(f"k = {max(counts)} is more than the {len(samples)} points that the images give; lower k")
+    return tuple(
+        _cluster_once(
+            Path(run),
+            collection,
+            samples,
+            owners,
+            count,
+            {"seed": seed, "position": position, "skipped": len(log.skipped)},
+        )
+        for count in counts
+    )
+
+
+def sample_pixels(
+    embedder: Embedder,
+    collection: ImageCollection,
+    seed: int,
+    points: int,
+    position: float,
+    log: SkipLog,
+    progress: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of pixels drawn from a collection; a pure function of (seed, image index).
+
+    Returns:
+        (N, D) float32 on the embedder's device, (N, D + 4) with a `position` above 0 (`add_position`), and (N,) int64
+        on the CPU: the image that each is of. N is at most about `points`, less where images have fewer cells.
+
+    Raises:
+        EmptyCollection: if no image could be read.
+    """
+    most_images = max(1, points // 64)
+    chosen = np.arange(len(collection))
+    if len(collection) > most_images:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(collection), most_images, replace=False))
+    per_image = max(1, math.ceil(points / len(chosen)))
+    samples, owners = [], []
+    whole = whole_images(collection, log, chosen.tolist())
+    readers = max(2, usable_cores())  # nothing is written meanwhile
+    for i, _, _, embedding in embed_images(embedder, collection, whole, log, "cluster", progress, threads=readers):
+        vectors = add_position(embedding, position).flatten(1)  # (D, h w)
+        count = min(per_image, vectors.shape[1])
+        drawn = np.random.default_rng((seed, i)).choice(vectors.shape[1], count, replace=False)
+        samples.append(vectors[:, to_device(np.sort(drawn), vectors.device)].T.contiguous())
+        owners.append(torch.full((count,), i))
+    if not samples:
+        raise EmptyCollection(f"none of the {len(chosen)} images in {collection.root} could be read")
+    return torch.cat(samples), torch.cat(owners)
+
+
+def _cluster_once(
+    run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, k: int, info: Mapping[str, Any]
+) -> Path:
+    """k-means for one k, and what the clusters look like; `info` holds the seed and what else is to be kept."""
+    result = kmeans(samples, k, seed=info["seed"])
+    centroids = torch.nn.functional.normalize(result.centroids.float(), dim=1).cpu()
+    # Sorted by size, so that cluster 0 is the largest and colours mean the same kind of thing in each run.
+    assignment = result.assignment.cpu()
+    order = torch.bincount(assignment, minlength=k).sort(descending=True, stable=True).indices
+    centroids, assignment = centroids[order], torch.argsort(order)[assignment]
+    vectors = torch.nn.functional.normalize(samples.cpu().float(), dim=1)
+    similarity = (vectors * centroids[assignment]).sum(1).clamp(min=0)
+    images, place = torch.unique(owners, return_inverse=True)
+    # Mean similarity times area is the sum of similarities over the image's number of points.
+    total = torch.zeros(len(images) * k).index_add_(0, place * k + assignment, similarity).reshape(-1, k)
+    score = total / torch.bincount(place)[:, None]
+    best = score.topk(min(12, len(images)), dim=0)
+    clusters = Clusters(
+        centroids=centroids,
+        share=tuple((torch.bincount(assignment, minlength=k) / len(assignment)).tolist()),
+        typical=tuple(
+            tuple(
+                collection.names[int(images[i])]
+                for i, value in zip(best.indices[:, c].tolist(), best.values[:, c].tolist(), strict=True)
+                if value > 0
+            )
+            for c in range(k)
+        ),
+        info={
+            "k": k,
+            "images": str(collection.root),
+            "count": len(images),
+            "points": len(samples),
+            "inertia": result.inertia,
+            **info,
+            "embedder": embedder_hash(run),
+        },
+    )
+    return save_clusters(run, clusters)

@@ -1,0 +1,83 @@
+"""Where every verb begins: a run's embedder on a device, and the images that it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from selfseg.data.labelled.catalog import find_images
+from selfseg.data.reading.images import ImageCollection, SkipLog, scan
+from selfseg.errors import ConfigError, EmptyCollection, RunError
+from selfseg.models.embedder import Embedder
+
+Images = str | Path | Sequence[Path] | ImageCollection
+
+
+def load(run: Path | str, device: str = "auto") -> Embedder:
+    """The embedder that a run has learned so far, in evaluation mode.
+
+    Args:
+        run: the run's folder.
+        device: where it shall live: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        RunError: if the folder is missing, is not a run, or holds no embedder yet.
+        ConfigError: if the device is not there.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise RunError(f"there is no run at {run}; give the folder that training wrote with --out")
+    if not (run / "embedder" / "embedder.json").is_file():
+        if not any((run / name).exists() for name in ("recipe.yaml", "log.jsonl", "checkpoints")):
+            raise RunError(f"{run} is not a run (no recipe.yaml, log.jsonl or embedder/ in it)")
+        raise RunError(
+            f"{run} has no embedder yet; training writes it: run the same train command again and it goes on"
+        )
+    return Embedder.load(run / "embedder").to(choose_device(device)).eval()
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that a word names; "auto" is CUDA if there is any, else the CPU.
+
+    Raises:
+        ConfigError: if the word is no device or the device is not there.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device!r} is not there ({torch.cuda.device_count()} CUDA devices); use auto or cpu")
+    return chosen
+
+
+def collect(images: Images) -> ImageCollection:
+    """The collection that a folder, a list file, NAME:ROOT (see `selfseg.data.labelled.catalog`) or paths name.
+
+    Raises:
+        EmptyCollection: if there is no image.
+    """
+    collection = images if isinstance(images, ImageCollection) else find_images(images)
+    if len(collection) == 0:
+        raise EmptyCollection(f"no images in {images}; give a folder with images, or a .txt file that lists them")
+    return collection
+
+
+def whole_images(collection: ImageCollection, log: SkipLog, indices: Sequence[int] | None = None) -> list[int]:
+    """Those of `indices` (None: all) that `scan` finds whole; damage inside of a file shows only when it is read.
+
+    Raises:
+        TooManyBadImages: at once, when all of the bad ones are in `log`; see `SkipLog`.
+        EmptyCollection: if none is left.
+    """
+    wanted = range(len(collection)) if indices is None else indices
+    scan(collection if indices is None else collection.subset(indices), log)
+    return [i for i in wanted if collection.names[i] not in log.skipped]
