@@ -11,6 +11,8 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,8 +24,10 @@ from torchvision.transforms.v2 import functional as F
 
 from selfseg.data.reading.images import list_images
 from selfseg.data.regions import Grid, Pixels, Superpixels
-from selfseg.data.views.content_centred import ContentCentredViews, augment
-from selfseg.data.views.content_centred import content_centred as views
+from selfseg.data.views import augment
+from selfseg.data.views import content_centred as views
+from selfseg.data.views.content_centred import ContentCentredViews
+from selfseg.ops.geometry import sample_ids
 from selfseg.storage.files import write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -93,8 +97,8 @@ def _parts(plan: ContentCentredViews, jobs: Sequence[Job]) -> dict[str, float]:
     for image, regions, seed in jobs:
         rng = np.random.default_rng(seed)
         boxes[seed] = plan.place(views.draw_centre(views.content_map(image), rng), image.shape[:2], rng)
-        ids[seed] = [views._sample(regions, box, size, False) for box in boxes[seed]]
-        crops[seed] = [views._resize(image[y0:y1, x0:x1], size, size) for x0, y0, x1, y1 in boxes[seed]]
+        ids[seed] = [sample_ids(regions, box, (size, size)) for box in boxes[seed]]
+        crops[seed] = [views._resize(views.cut(image, box), size, size) for box in boxes[seed]]
         masks[seed] = [crop.noise for crop in plan.make(image, regions, rng)]
 
     def colour(job: Job) -> None:
@@ -112,9 +116,9 @@ def _parts(plan: ContentCentredViews, jobs: Sequence[Job]) -> dict[str, float]:
             views.content_map(job[0]), np.random.default_rng(job[2])
         ),
         "crop_and_resize_images": lambda job: [
-            views._resize(job[0][y0:y1, x0:x1], size, size) for x0, y0, x1, y1 in boxes[job[2]]
+            views._resize(views.cut(job[0], box), size, size) for box in boxes[job[2]]
         ],
-        "crop_and_resize_regions": lambda job: [views._sample(job[1], box, size, False) for box in boxes[job[2]]],
+        "crop_and_resize_regions": lambda job: [sample_ids(job[1], box, (size, size)) for box in boxes[job[2]]],
         "common_regions_and_masks": lambda job: plan.choose_masks(
             ids[job[2]], ids[job[2]], np.random.default_rng(job[2])
         ),
@@ -122,6 +126,28 @@ def _parts(plan: ContentCentredViews, jobs: Sequence[Job]) -> dict[str, float]:
         "noise": paint,
     }
     return {name: round(_milliseconds(work, jobs), 3) for name, work in parts.items()}
+
+
+def _make(plan: ContentCentredViews, job: Job) -> object:
+    return plan.make(job[0], job[1], np.random.default_rng(job[2]))
+
+
+def _filled_and_clipped(pictures: Sequence[np.ndarray], rounds: int = 5) -> dict[str, float]:
+    """The time of views that reach beyond the image as a multiple of that of views inside of it, in turns."""
+    ratios = {}
+    for name, plan in {
+        "whole_image": ContentCentredViews(short_side=None, centre_square=False, regions=Superpixels(10)),
+        "low_resolution_320": ContentCentredViews(regions=Superpixels(10)),
+    }.items():
+        sources = [plan.prepare(picture) for picture in pictures]
+        jobs = [(source, plan.regions.compute(source), seed) for seed, source in enumerate(sources)]
+        plans = [replace(plan, outside="fill"), replace(plan, outside="clip")]
+        found = []
+        for _ in range(rounds):
+            filled, clipped = (_milliseconds(partial(_make, each), jobs, repeats=1) for each in plans)
+            found.append(filled / clipped)
+        ratios[name] = round(float(np.median(found)), 3)
+    return ratios
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -150,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     whole = ContentCentredViews(short_side=None, centre_square=False, regions=Superpixels(10))
     full, jobs = measure(whole)
+    filled_and_clipped = _filled_and_clipped(pictures)
     torch.manual_seed(0)
     reference = _milliseconds(lambda job: reference_views(*job), jobs[:8], repeats=2)
     result = {
@@ -160,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "pixels": measure(ContentCentredViews(short_side=None, centre_square=False, regions=Pixels()))[0],
         "low_resolution_320_superpixels_10": measure(ContentCentredViews(regions=Superpixels(10)))[0],
         "low_resolution_320_pixels": measure(ContentCentredViews(regions=Pixels()))[0],
+        "filled_times_clipped": filled_and_clipped,
         "stride_8": measure(
             ContentCentredViews(short_side=None, centre_square=False, regions=Grid(10), region_stride=8)
         )[0],

@@ -1,7 +1,8 @@
+import numpy as np
 import torch
 from torchvision.ops import roi_align
 
-from selfseg.ops.geometry import interpolation_matrices, overlap
+from selfseg.ops.geometry import interpolation_matrices, overlap, sample_ids
 
 
 def test_the_overlap_is_read_as_roi_align_and_a_flip_back() -> None:
@@ -31,3 +32,13 @@ def test_the_overlap_is_read_as_roi_align_and_a_flip_back() -> None:
         theirs = roi_align(cells, rois, (h, w), sampling_ratio=1, aligned=True)
         theirs = torch.where((affine[:, 0, 0] < 0)[:, None, None, None], theirs.flip(3), theirs)
         torch.testing.assert_close(ours[together], theirs[together], atol=1e-9, rtol=0)
+
+
+def test_ids_beyond_the_map_are_none() -> None:
+    ids = np.arange(12, dtype=np.int32).reshape(3, 4)
+    padded = np.pad(ids, 5, constant_values=-1)
+    for box in ((-2, -1, 6, 5), (-3, 1, 2, 3), (1, 0, 9, 3), (3, 2, 8, 7)):
+        x0, y0, x1, y1 = box
+        inside = (x0 + 5, y0 + 5, x1 + 5, y1 + 5)
+        for size, flip in (((4, 8), False), ((3, 5), True)):
+            assert np.array_equal(sample_ids(ids, box, size, flip), sample_ids(padded, inside, size, flip))

@@ -141,7 +141,7 @@ def sample_ids(ids: NDArray[np.int32], box: Box, size: tuple[int, int], flip: bo
 
     Args:
         ids: (H, W) int32.
-        box: within the map of ids, in its pixels.
+        box: in the map's pixels; what lies outside of the map is -1.
         size: (rows, columns) of the grid.
         flip: whether the result is mirrored left to right.
 
@@ -159,5 +159,18 @@ def sample_ids(ids: NDArray[np.int32], box: Box, size: tuple[int, int], flip: bo
     columns = x0 + (2 * np.arange(size[1]) + 1) * (x1 - x0) // (2 * size[1])
     if flip:
         columns = columns[::-1]
+    height, width = ids.shape
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        found = np.full(size, -1, np.int32)
+        (top, bottom), (left, right) = _between(rows, height), _between(columns, width)
+        inside = np.take(np.take(ids, rows[top:bottom], axis=0), columns[left:right], axis=1)
+        found[top:bottom, left:right] = inside
+        return found
     # Rows, then columns: the same as one two-dimensional index, in a third of its time.
     return np.take(np.take(ids, rows, axis=0), columns, axis=1)
+
+
+def _between(places: NDArray[np.int_], length: int) -> tuple[int, int]:
+    """The range of those that lie in [0, length); they rise or fall."""
+    inside = np.flatnonzero((places >= 0) & (places < length))
+    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)

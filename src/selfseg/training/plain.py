@@ -47,6 +47,8 @@ def from_plain(annotation: Any, value: Any, kinds: Mapping[str, type[Any]], wher
             raise ConfigError(f"{where}: no kind {value[KIND]!r}; there are {', '.join(sorted(kinds))}")
         hints = typing.get_type_hints(cls)
         names = {field.name for field in fields(cls)}
+        # What an entry that came later would have been, where that isn't its default.
+        value = {**getattr(cls, "WHEN_MISSING", {}), **value}
         unknown = set(value) - names - {KIND}
         if unknown:
             raise ConfigError(

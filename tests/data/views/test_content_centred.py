@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import cv2
@@ -14,7 +15,7 @@ from PIL import Image
 from selfseg.data.regions import Grid, Pixels
 from selfseg.data.views import content_centred as module
 from selfseg.data.views.base import Crop
-from selfseg.data.views.content_centred import ContentCentredViews
+from selfseg.data.views.content_centred import ContentCentredViews, cut
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import crop_affine
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
@@ -81,7 +82,7 @@ def test_without_masks_the_kept_regions_are_exactly_those_in_every_view() -> Non
 
 
 def test_region_zero_is_kept_and_none_is_not() -> None:
-    plan, image = _plan(**PLAIN), _picture()
+    plan, image = _plan(outside="clip", **PLAIN), _picture()
     regions = np.zeros(image.shape[:2], np.int32)
     assert all((crop.regions == 0).all() for crop in plan.make(image, regions, np.random.default_rng(0)))
     for changed in (plan, replace(plan, mask_area=0.25)):
@@ -124,7 +125,7 @@ def test_pixels_lie_where_the_affine_says() -> None:
     # Red grows to the right and green downwards, so that a pixel's colour tells where it came from.
     y, x = np.mgrid[0:200, 0:250]
     image = np.stack([x, y, 0 * x], 2).astype(np.uint8)
-    plan = _plan(**PLAIN)
+    plan = _plan(outside="clip", **PLAIN)
     for seed in range(6):
         for crop in _make(plan, image, seed):
             centres = (2 * np.arange(64) + 1) / 64 - 1
@@ -146,15 +147,68 @@ def test_grid_sample_sees_the_view_at_the_affine() -> None:
 
 
 @pytest.mark.parametrize("size", [(120, 160), (8, 2000), (33, 47), (1, 1)])
-def test_every_view_is_inside_and_holds_the_centre(size: tuple[int, int]) -> None:
-    plan = _plan(views=6)
+@pytest.mark.parametrize("outside", ["fill", "clip"])
+def test_every_view_holds_the_centre_and_is_inside_if_clipped(size: tuple[int, int], outside: str) -> None:
+    plan = _plan(views=6, outside=outside)
     rng = np.random.default_rng(0)
     for _ in range(200):
         x, y = int(rng.integers(size[1])), int(rng.integers(size[0]))
         for x0, y0, x1, y1 in plan.place((x, y), size, rng):
-            assert 0 <= x0 <= x < x1 <= size[1]
-            assert 0 <= y0 <= y < y1 <= size[0]
+            assert x0 <= x < x1
+            assert y0 <= y < y1
             assert x1 - x0 == y1 - y0
+            assert outside == "fill" or (min(x0, y0) >= 0 and x1 <= size[1] and y1 <= size[0])
+
+
+def test_views_that_are_wanted_larger_than_the_image_differ_only_if_they_are_filled() -> None:
+    plan, image = _plan(**PLAIN, views=5, zoom=(2.0, 4.0)), _picture()
+    regions = plan.regions.compute(image)
+    sizes = {}
+    for outside in ("fill", "clip"):
+        crops = replace(plan, outside=outside).make(image, regions, np.random.default_rng(0))
+        sizes[outside] = {crop.to_image[1, 1] for crop in crops}
+        beyond = [_beyond(crop) for crop in crops]
+        assert all((crop.regions[out] == -1).all() for crop, out in zip(crops, beyond, strict=True))
+        assert any(out.any() for out in beyond) == (outside == "fill")
+    assert (len(sizes["fill"]), len(sizes["clip"])) == (5, 1)
+
+
+def _beyond(crop: Crop) -> NDArray[np.bool_]:
+    """Where a view's cells look beyond the image."""
+    cells = crop.regions.shape[0]
+    centres = (2 * np.arange(cells) + 1) / cells - 1
+    x, y = np.meshgrid(centres, centres)
+    points = np.einsum("ij,jyx->iyx", crop.to_image, np.stack([x, y, np.ones_like(x)]))
+    return (np.abs(points) > 1).any(0)
+
+
+def test_filled_views_are_the_clipped_ones_where_nothing_reaches_beyond() -> None:
+    plan, image = _plan(views=4, zoom=(0.2, 0.4), mask_area=0.3), _picture()
+    regions, same = plan.regions.compute(image), 0
+    for seed in range(40):
+        filled, clipped = (
+            replace(plan, outside=outside).make(image, regions, np.random.default_rng(seed))
+            for outside in ("fill", "clip")
+        )
+        if not any(_beyond(crop).any() for crop in filled):
+            same += 1
+            for one, other in zip(filled, clipped, strict=True):
+                assert np.array_equal(one.image, other.image)
+                assert np.array_equal(one.regions, other.regions)
+                assert np.array_equal(one.to_image, other.to_image)
+    assert same > 5
+
+
+def test_what_lies_beyond_the_image_is_black() -> None:
+    image = np.full((6, 8, 3), 200, np.uint8)
+    for box in ((-3, -2, 5, 6), (2, 1, 12, 11), (-1, -1, 9, 9)):
+        x0, y0, x1, y1 = box
+        expected = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        for y, x in itertools.product(range(6), range(8)):
+            if y0 <= y < y1 and x0 <= x < x1:
+                expected[y - y0, x - x0] = 200
+        assert np.array_equal(cut(image, box), expected)
+    assert cut(image, (1, 1, 4, 4)).base is image
 
 
 def test_the_first_view_is_centred_and_the_others_stand_around() -> None:
@@ -198,7 +252,7 @@ def test_a_protected_share_of_the_common_regions_survives() -> None:
 
 
 def test_noise_covers_whole_regions_that_no_view_keeps() -> None:
-    plan, image = _plan(), _picture()
+    plan, image = _plan(outside="clip"), _picture()
     regions = plan.regions.compute(image)
     for seed in range(10):
         crops = plan.make(image, regions, np.random.default_rng(seed))
@@ -212,7 +266,7 @@ def test_noise_covers_whole_regions_that_no_view_keeps() -> None:
 
 def test_noise_is_uniform_around_the_mean_after_normalisation_and_only_where_painted() -> None:
     image = np.full((200, 200, 3), 7, np.uint8)
-    plan = _plan(**(PLAIN | {"mask_area": 0.25}))
+    plan = _plan(outside="clip", **(PLAIN | {"mask_area": 0.25}))
     crops = [crop for seed in range(10) for crop in _make(plan, image, seed)]
     drawn = np.concatenate([crop.image[crop.noise] for crop in crops]) / 255
     normalised = (drawn - IMAGENET_MEAN) / IMAGENET_STD

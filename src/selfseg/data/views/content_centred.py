@@ -4,8 +4,9 @@ The plan is ViCE's: R. Karlsson et al., "ViCE: Improving Dense Representation Le
 Contrasting Cluster Assignment", BMVC 2022, section 3.2 and Algorithm 1 (arXiv 2111.12460).
 
 Where the paper leaves a choice, ours is
-- views never leave the image: a square that is too large is cut to the image's shorter side, and one that would
-  stick out is pushed back in; there is no padding to learn from.
+- what a view shows of beyond the image is black, as in the reference implementation, has no region, and so no part in
+  the loss. `outside="clip"` keeps views inside instead: a square that is too large is cut to the image's shorter side,
+  one that would stick out is pushed back in. Then half of the views of a 320 px square at 256 px are all of it.
 - the covered area of a view's mask is uniform in [0, `mask_area`]: the paper gives only the maximum (25 %).
 - noise is painted after blur and colour, so that it stays noise, as the uint8 equivalent of U(-1, 1) after the
   usual normalisation; what is outside of the masks is still normalised by the embedder alone.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -44,8 +46,8 @@ class ContentCentredViews:
     Attributes:
         views: number of views M.
         size: side of every view in pixels; the paper uses 256 (low resolution) and 512 (high resolution).
-        zoom: range of the crop's side as a multiple of `size`, before it is cut to the image. The paper's own
-            ablation prefers (0.5, 1.5) for small backbones.
+        zoom: range of the crop's side as a multiple of `size`. The reference implementation has (0.5, 1.5) throughout.
+        outside: what becomes of a square that reaches beyond the image: "fill" with black, or "clip", see above.
         short_side: the shorter side of the prepared image in pixels; None keeps the image's own size.
         centre_square: whether only the central square of the image is used (the low-resolution protocol).
         shortest: with `short_side` None, a smaller image is enlarged until its shorter side has this length.
@@ -79,6 +81,7 @@ class ContentCentredViews:
     views: int = 5
     size: int = 256
     zoom: tuple[float, float] = (0.5, 2.0)
+    outside: Literal["fill", "clip"] = "fill"
     short_side: int | None = 320
     centre_square: bool = True
     shortest: int | None = None
@@ -93,6 +96,8 @@ class ContentCentredViews:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     flip_probability: float = 0.5
     region_stride: int = 1
+
+    WHEN_MISSING: ClassVar[dict[str, Any]] = {"outside": "clip"}  # in recipes from before there was a choice
 
     def __post_init__(self) -> None:
         check_settings(
@@ -109,6 +114,8 @@ class ContentCentredViews:
                 f"region_stride {self.region_stride} looks at one pixel in {self.region_stride**2}, hardly ever at the "
                 "same one in all views; use region_stride 1, or Grid regions of some pixels"
             )
+        if self.outside not in ("fill", "clip"):
+            raise ConfigError(f'outside is "fill" or "clip", not {self.outside!r}')
         if not 0 <= self.mask_area < 1:
             raise ConfigError(f"mask_area is a fraction in [0, 1), not {self.mask_area}")
 
@@ -173,8 +180,7 @@ class ContentCentredViews:
         names = np.where(common, np.arange(len(common), dtype=np.int32), np.int32(-1))
         crops = []
         for box, flip, ids, cells_ids, table in zip(boxes, flips, seen, kept, masked, strict=True):
-            x0, y0, x1, y1 = box
-            view = _resize(image[y0:y1, x0:x1], self.size, self.size)
+            view = _resize(cut(image, box), self.size, self.size)
             if flip:
                 view = cv2.flip(view, 1)
             view = self.change_appearance(view, rng)
@@ -195,11 +201,12 @@ class ContentCentredViews:
             rng: the source of chance.
 
         Returns:
-            `views` boxes inside of the image, each with the pixel `centre` inside.
+            `views` boxes, each with the pixel `centre` inside; inside of the image if views are clipped.
         """
         height, width = image_size
         sides = np.rint(rng.uniform(*self.zoom, self.views) * self.size).astype(int)
-        sides = np.clip(sides, 1, min(height, width))
+        clip = self.outside == "clip"
+        sides = np.clip(sides, 1, min(height, width) if clip else None)
         sector = 2 * math.pi / max(1, self.views - 1)
         angles = (np.arange(self.views) + rng.random(self.views)) * sector
         radii = rng.random(self.views) * sides / 2
@@ -210,8 +217,9 @@ class ContentCentredViews:
             for point, offset, length in zip(
                 centre, (radius * math.cos(angle), radius * math.sin(angle)), (width, height), strict=True
             ):
-                # In the image and around the centre: never empty, because the centre is in the image.
-                low, high = max(0, point - side + 1), min(point, length - side)
+                low, high = point - side + 1, point  # around the centre
+                if clip:  # and in the image: never empty, because the centre is in the image
+                    low, high = max(0, low), min(high, length - side)
                 corner.append(min(max(round(point + offset - side / 2), low), high))
             boxes.append((corner[0], corner[1], corner[0] + side, corner[1] + side))
         return boxes
@@ -260,6 +268,26 @@ class ContentCentredViews:
             (H, W, 3) uint8; may be `view` itself.
         """
         return augment.change_appearance(view, self, rng)
+
+
+def cut(image: Image, box: Box) -> Image:
+    """A box of an image, black where it reaches beyond.
+
+    Args:
+        image: (H, W, 3) RGB uint8.
+        box: that has at least one pixel of the image.
+
+    Returns:
+        (y1 - y0, x1 - x0, 3) uint8.
+    """
+    x0, y0, x1, y1 = box
+    height, width = image.shape[:2]
+    part = image[max(0, y0) : y1, max(0, x0) : x1]
+    edges = max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)
+    if not any(edges):
+        return part
+    filled: Image = cv2.copyMakeBorder(part, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    return filled
 
 
 def content_map(image: Image) -> NDArray[np.float32]:
