@@ -1,4 +1,4 @@
-"""What installed packages offer by name: methods, recipes, view plans, region sources, formats of export.
+"""What installed packages offer by name: methods, recipes, view plans, region sources, weights, formats of export.
 
 Each is an entry point of one of the groups below, ours as anyone's (Python packaging guide, "Entry points"). A package
 that offers a recipe has in its pyproject.toml:
@@ -16,9 +16,12 @@ from typing import Any, Literal
 
 from selfseg.errors import ConfigError
 
-Group = Literal["selfseg.methods", "selfseg.recipes", "selfseg.views", "selfseg.regions", "selfseg.exporters"]
+Group = Literal[
+    "selfseg.methods", "selfseg.recipes", "selfseg.views", "selfseg.regions", "selfseg.weights", "selfseg.exporters"
+]
 """selfseg.methods: `Method` classes; selfseg.recipes: functions of (images, out) that return a `Recipe`; selfseg.views
-and selfseg.regions: frozen dataclasses, entered under their class's name; selfseg.exporters: an `Exporter`
+and selfseg.regions: frozen dataclasses, entered under their class's name; selfseg.weights: functions that give the
+`Weights` (`selfseg.models.start`) of the backbone whose name they have in timm; selfseg.exporters: an `Exporter`
 (`selfseg.exporting.export`)."""
 
 

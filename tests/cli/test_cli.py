@@ -114,7 +114,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["recipes", "vise"], "no recipe 'vise'; there are "),
         (["doctor", "--fast"], "doctor takes no options, not --fast"),
-        (["train", "vice", "images", "--out", "run", "--steps", "0"], "steps must be above 0, not 0"),
+        (["train", "vice", "images", "--out", "run", "--steps", "-1"], "steps can't be negative: -1"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_right_ones(

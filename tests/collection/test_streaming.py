@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfseg.collection import streaming
-from selfseg.collection.streaming import WriteBehind, embed_images, embed_together, map_ahead, map_images, track_images
+from selfseg.collection.streaming import WriteBehind, embed_images, embed_together
+from selfseg.data.reading import ahead
+from selfseg.data.reading.ahead import map_ahead, map_images, track_images
 from selfseg.data.reading.images import ImageCollection, SkipLog, list_images
 from selfseg.errors import TooManyBadImages
 from selfseg.models.embedder import Embedder, EmbedderConfig
@@ -122,8 +124,8 @@ def test_little_is_read_ahead_and_large_images_less() -> None:
             return len(started) - 20
 
     assert most_ahead(pixels=1) <= 16
-    assert most_ahead(pixels=streaming._PIXELS) <= 4
-    assert most_ahead(pixels=10 * streaming._PIXELS) <= 2
+    assert most_ahead(pixels=ahead._PIXELS) <= 4
+    assert most_ahead(pixels=10 * ahead._PIXELS) <= 2
     started.clear()
     with closing(map_ahead(read, 100, 4, lambda _: 1)) as results:  # nothing is known of the first
         next(results)

@@ -23,6 +23,9 @@ from selfseg.exporting.export import card_of, export, find_exporter
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.plugins import registered
 from selfseg.storage.hashes import embedder_hash
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
+
+COLOURS = IMAGENET_MEAN, IMAGENET_STD
 
 
 def make_run(folder: Path, **settings: Any) -> Path:
@@ -157,7 +160,7 @@ def test_cards_of_bottlenecks_and_groups(tmp_path: Path) -> None:
     from selfseg.exporting.cards import loading
 
     config = EmbedderConfig(backbone="resnext50_32x4d", output_stride=16)
-    theirs = yaml.safe_load(loading("detectron2", "x.pth", config).split("```")[1].removeprefix("yaml"))
+    theirs = yaml.safe_load(loading("detectron2", "x.pth", config, COLOURS).split("```")[1].removeprefix("yaml"))
     assert theirs["MODEL"]["RESNETS"] == {
         "DEPTH": 50,
         "STRIDE_IN_1X1": False,
@@ -166,7 +169,7 @@ def test_cards_of_bottlenecks_and_groups(tmp_path: Path) -> None:
         "RES5_DILATION": 2,
     }
     names: dict[str, Any] = {}
-    exec(loading("mmseg", "x.pth", config).split("```")[1].removeprefix("python"), names)
+    exec(loading("mmseg", "x.pth", config, COLOURS).split("```")[1].removeprefix("python"), names)
     backbone = names["model"]["backbone"]
     assert (backbone["type"], backbone["groups"], backbone["base_width"]) == ("ResNeXt", 32, 4)
     assert (backbone["strides"], backbone["dilations"]) == ((1, 2, 2, 1), (1, 1, 1, 2))
@@ -344,6 +347,7 @@ def test_a_format_of_another_package_is_found_by_its_name(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> exporting.Written:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(about["architecture"])
         return "read it", ["A note."]
 

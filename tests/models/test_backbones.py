@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, MissingExtra
-from selfseg.models.backbones import cell_centres, load_backbone, make_backbone
+from selfseg.models.backbones import cell_centres, make_backbone
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.start import load_backbone
 
 
 def _weights() -> dict[str, Tensor]:
@@ -37,7 +38,7 @@ def test_weights_in_other_projects_naming_load(tmp_path: Path, wrapper: tuple[st
         content = {key: content, "epoch": 3}
     torch.save(content, tmp_path / "weights.pth")
     backbone = make_backbone("resnet18", 8)
-    load_backbone(backbone, tmp_path / "weights.pth")
+    load_backbone(backbone, tmp_path / "weights.pth", "")
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, weights[key]), key
 
@@ -46,7 +47,7 @@ def test_safetensors_load(tmp_path: Path) -> None:
     weights = _weights()
     save_file(weights, tmp_path / "weights.safetensors")
     backbone = make_backbone("resnet18", 32)
-    assert "120 tensors" in load_backbone(backbone, tmp_path / "weights.safetensors")
+    assert "120 tensors" in load_backbone(backbone, tmp_path / "weights.safetensors", "resnet18").loaded
     assert torch.equal(backbone.state_dict()["conv1.weight"], weights["conv1.weight"])
 
 
@@ -55,7 +56,7 @@ def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path) -> 
     backbone = make_backbone("resnet34", 32)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     with pytest.raises(CheckpointError, match="does not hold this backbone"):
-        load_backbone(backbone, tmp_path / "weights.safetensors")
+        load_backbone(backbone, tmp_path / "weights.safetensors", "")
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
@@ -66,9 +67,9 @@ class _Surprise:
 def test_files_that_hold_code_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": _weights(), "extra": _Surprise()}, tmp_path / "unsafe.pth")
     with pytest.raises(CheckpointError, match="could run code"):
-        load_backbone(make_backbone("resnet18", 32), tmp_path / "unsafe.pth")
+        load_backbone(make_backbone("resnet18", 32), tmp_path / "unsafe.pth", "")
     with pytest.raises(CheckpointError, match="no weights at"):
-        load_backbone(make_backbone("resnet18", 32), tmp_path / "absent.pth")
+        load_backbone(make_backbone("resnet18", 32), tmp_path / "absent.pth", "")
 
 
 def test_no_network_is_an_error_not_a_start_from_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ def test_weights_of_networks_that_timm_renames_for_features_load(tmp_path: Path)
     whole = timm.create_model("convnext_atto", pretrained=False)
     save_file(whole.state_dict(), tmp_path / "weights.safetensors")
     backbone = make_backbone("convnext_atto", 32)
-    load_backbone(backbone, tmp_path / "weights.safetensors")
+    load_backbone(backbone, tmp_path / "weights.safetensors", "")
     name = "blocks.0.mlp.fc1.weight"
     assert torch.equal(backbone.state_dict()[f"stages_1.{name}"], whole.state_dict()[f"stages.1.{name}"])
 
@@ -103,7 +104,7 @@ def test_a_vit_takes_images_of_any_size_and_its_weights_load(tmp_path: Path) -> 
     embedder = Embedder(
         EmbedderConfig(backbone="vit_tiny_patch16_224", output_stride=16, decoder="projector", hidden=16, dim=8)
     ).eval()
-    load_backbone(embedder.backbone, tmp_path / "weights.safetensors")
+    load_backbone(embedder.backbone, tmp_path / "weights.safetensors", "")
     name = "blocks.3.attn.qkv.weight"
     assert torch.equal(embedder.backbone.state_dict()[f"model.{name}"], whole.state_dict()[name])
     assert embedder.stride == 16
@@ -124,7 +125,7 @@ def test_a_dino_checkpoint_of_a_vit_loads(tmp_path: Path) -> None:
     student = {f"module.{key}": torch.zeros_like(value) for key, value in teacher.items()}
     torch.save({"student": student, "teacher": teacher, "epoch": 100}, tmp_path / "dino.pth")
     backbone = make_backbone("vit_tiny_patch16_224", 16)
-    load_backbone(backbone, tmp_path / "dino.pth")
+    load_backbone(backbone, tmp_path / "dino.pth", "")
     assert all(torch.equal(v, whole[key.removeprefix("model.")]) for key, v in backbone.state_dict().items())
 
 
@@ -132,14 +133,14 @@ def test_weights_for_another_image_size_say_which_tensor_differs(tmp_path: Path)
     weights = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=96).state_dict()
     save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"pos_embed is \(1, 37, 192\) instead of \(1, 197, 192\)"):
-        load_backbone(make_backbone("vit_tiny_patch16_224", 16), tmp_path / "weights.safetensors")
+        load_backbone(make_backbone("vit_tiny_patch16_224", 16), tmp_path / "weights.safetensors", "")
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"epoch": 3}])
 def test_torch_files_without_named_tensors_are_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth holds"):
-        load_backbone(make_backbone("resnet18", 32), tmp_path / "other.pth")
+        load_backbone(make_backbone("resnet18", 32), tmp_path / "other.pth", "")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "tf_mobilenetv3_small_minimal_100", "convnext_atto"])

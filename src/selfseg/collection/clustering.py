@@ -18,7 +18,8 @@ from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, add_position, save_clusters
 from selfseg.collection.opening import Images, collect, load, whole_images
-from selfseg.collection.streaming import embed_images, to_device, usable_cores
+from selfseg.collection.streaming import embed_images, to_device
+from selfseg.data.reading.ahead import usable_cores
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Embedder

@@ -1,12 +1,13 @@
 """Reference rows: networks that nobody here trained, as embedders, by a word on the command line.
 
     timm:NAME              any timm backbone with the weights that timm has for it (downloaded, once)
+    timm:NAME:default      with packaged weights, where there are some
     timm:NAME:random       with random weights
-    timm:NAME:FILE         with those of a local file, as `selfseg.models.backbones.load_backbone` reads them
+    timm:NAME:FILE         with those of a local file, as `selfseg.models.start.load_backbone` reads them
 
 What is measured is the last stage, normalised to unit length as every embedding is. Colours are centred and scaled as
-timm says for its weights; for a file's by ImageNet's mean and deviation, as those of torchvision, MoCo, SwAV and DINO
-want it. A CNN's last stage has a stride of 16 (dilated; 32 where timm can't), a ViT's that of its patches.
+the file says, or timm for the architecture's weights. A CNN's last stage has a stride of 16 (dilated; 32 where timm
+can't), a ViT's that of its patches.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import torch
 
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Extractor
-from selfseg.models.backbones import load_backbone
 from selfseg.models.embedder import Embedder, EmbedderConfig
 
 PREFIX = "timm:"
@@ -82,12 +82,11 @@ def load_reference(reference: Reference, seed: int = 0) -> Embedder:
     embedder = _build(reference.backbone, seed)
     _check_any_size(embedder, reference.backbone)
     if reference.weights != "random":
-        source = "imagenet" if reference.weights == "timm" else Path(reference.weights).expanduser()
-        load_backbone(embedder.backbone, source, reference.backbone)
+        embedder.begin_from("imagenet" if reference.weights == "timm" else reference.weights)
+        return embedder
     known = timm.models.get_pretrained_cfg(reference.backbone)
-    if known is not None and reference.weights in ("timm", "random"):
-        embedder.mean.copy_(torch.tensor(known.mean).view(1, 3, 1, 1))
-        embedder.std.copy_(torch.tensor(known.std).view(1, 3, 1, 1))
+    if known is not None:
+        embedder.expect_colours(known.mean, known.std)
     return embedder
 
 

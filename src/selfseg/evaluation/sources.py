@@ -15,9 +15,11 @@ from torch import nn
 from selfseg.collection.opening import load
 from selfseg.errors import CheckpointError, RecipeMismatch, RunError
 from selfseg.fitting.supervised import FineTuningConfig
-from selfseg.models.backbones import load_backbone, make_backbone
+from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder
+from selfseg.models.start import Colour, load_backbone
 from selfseg.storage.files import is_unclaimed, mark_output, read_json, write_json
+from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 Config = TypeVar("Config", bound=FineTuningConfig)
 
@@ -31,19 +33,24 @@ class Start:
         what: what results call it: "embedder" of a run, the file's name, "random" or "imagenet".
         sentence: what was loaded.
         weights: hash of its weights.
+        mean: of R, G and B in [0, 1] that it expects to be subtracted.
+        std: that it expects to be divided by.
     """
 
     backbone: nn.Module
     what: str
     sentence: str
     weights: str
+    mean: Colour = IMAGENET_MEAN
+    std: Colour = IMAGENET_STD
 
 
 def open_source(source: Path | str | Embedder, config: Config, output_stride: int) -> tuple[Start, Config]:
     """The backbone that a source names, at the stride that the task wants.
 
     Args:
-        source: a run's folder, an embedder, a checkpoint that `load_backbone` reads, "imagenet", or "random".
+        source: a run's folder, an embedder, a checkpoint that `load_backbone` reads, "default", "imagenet" or
+            "random".
         config: its `backbone` is the architecture, but for a run or an embedder, which know theirs.
         output_stride: of the last stage; weights don't depend on it.
 
@@ -64,17 +71,22 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
         except RuntimeError as error:
             raise CheckpointError(f"the embedder's backbone does not fit a {config.backbone}: {error}") from error
         what, sentence = "embedder", f"a {config.backbone}, of a trained embedder"
+        colours = embedder.colours
     else:
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.backbone, output_stride)
         if str(source) == "random":
             what, sentence = "random", f"random weights of a {config.backbone}"
-        elif str(source) != "imagenet" and not Path(source).is_file():
-            raise CheckpointError(f"there is nothing at {source}; give a run, a file of weights, imagenet or random")
+            colours = IMAGENET_MEAN, IMAGENET_STD
+        elif str(source) not in ("default", "imagenet") and not Path(source).is_file():
+            raise CheckpointError(
+                f"there is nothing at {source}; give a run, a file of weights, default, imagenet or random"
+            )
         else:
             what = Path(source).name
-            sentence = load_backbone(backbone, source, config.backbone)
-    return Start(backbone, what, sentence, weights_hash(backbone)), config
+            initial = load_backbone(backbone, source, config.backbone)
+            sentence, colours = initial.loaded, (initial.mean, initial.std)
+    return Start(backbone, what, sentence, weights_hash(backbone), *colours), config
 
 
 def weights_hash(network: nn.Module) -> str:

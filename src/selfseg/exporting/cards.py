@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from selfseg.exporting.targets import Target, resnet_of
-from selfseg.models.embedder import EmbedderConfig
-from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
+from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.start import Colour
 
 _PLAIN = "The file is `torch.save` of plain tensors, which loads with `weights_only=True`."
 _INPUT = "The network wants RGB in [0, 1], minus `mean`, divided by `std`."
 
 
-def facts(format: str, whole: bool, config: EmbedderConfig, stride: int, recipe: str, embedder: str) -> dict[str, str]:
+def facts(format: str, whole: bool, embedder: Embedder, recipe: str, weights: str) -> dict[str, str]:
     """What an exported file says of itself; stands in its header.
 
     Args:
         format: its format.
         whole: whether it holds the whole embedder, or the backbone alone.
-        config: of the embedder.
-        stride: of the backbone's last stage; a ViT's is its patch's side, whatever `config` says.
+        embedder: what is exported.
         recipe: hash of the run's recipe, "" if it has none.
-        embedder: hash of the run's weights.
+        weights: hash of the run's weights.
 
     Returns:
         Words to words, because a safetensors header holds nothing else.
     """
+    stride = cast(Any, embedder.backbone.feature_info).reduction()[-1]  # a ViT's is its patch's side
     made = {
         "made_by": "selfseg",
         "format": format,
-        "architecture": config.backbone,
+        "architecture": embedder.config.backbone,
         "output_stride": str(stride),
     }
     if whole:  # mean and std are inside: whoever reads them here would normalise twice
         made["input"] = "RGB in [0, 1]"
     else:
         made["input"] = "RGB in [0, 1], minus mean, divided by std"
-        made |= {"mean": _numbers(IMAGENET_MEAN), "std": _numbers(IMAGENET_STD)}
-    return {**made, "recipe": recipe, "embedder": embedder}
+        mean, std = embedder.colours
+        made |= {"mean": _numbers(mean), "std": _numbers(std)}
+    return {**made, "began_from": embedder.start, "recipe": recipe, "embedder": weights}
 
 
 def card(name: str, facts: Mapping[str, str], load: str, notes: Sequence[str] = ()) -> str:
@@ -54,13 +56,16 @@ def card(name: str, facts: Mapping[str, str], load: str, notes: Sequence[str] = 
     return "\n".join(lines).rstrip() + "\n"
 
 
-def loading(format: str, name: str, config: EmbedderConfig, target: Target | None = None) -> str:
+def loading(
+    format: str, name: str, config: EmbedderConfig, colours: tuple[Colour, Colour], target: Target | None = None
+) -> str:
     """Markdown with the lines that load a file.
 
     Args:
         format: its format.
         name: of the file.
         config: of the embedder.
+        colours: mean and deviation that the backbone expects.
         target: the backbone's target, for formats of a backbone alone.
     """
     if format in ("timm", "torchvision"):
@@ -70,16 +75,18 @@ def loading(format: str, name: str, config: EmbedderConfig, target: Target | Non
         lines = [first, "from safetensors.torch import load_file", "", f"network = {target.call}", drop]
         lines += [f"network.load_state_dict(load_file({name!r}), strict=True)"]
         return _code("python", [line for at, line in enumerate(lines) if line or at == 2]) + f"\n{_INPUT}"
-    return {"detectron2": _detectron2, "mmseg": _mmseg, "onnx": _onnx, "safetensors": _whole}[format](name, config)
+    if format in ("detectron2", "mmseg"):
+        return (_detectron2 if format == "detectron2" else _mmseg)(name, config, colours)
+    return (_onnx if format == "onnx" else _whole)(name, config)
 
 
-def _detectron2(name: str, config: EmbedderConfig) -> str:
+def _detectron2(name: str, config: EmbedderConfig, colours: tuple[Colour, Colour]) -> str:
     _, arch = resnet_of(config, "detectron2")
     lines = [
         "MODEL:",
         f"  WEIGHTS: {name}",
-        f"  PIXEL_MEAN: [{_numbers([255 * value for value in IMAGENET_MEAN], ', ')}]",
-        f"  PIXEL_STD: [{_numbers([255 * value for value in IMAGENET_STD], ', ')}]",
+        f"  PIXEL_MEAN: [{_numbers([255 * value for value in colours[0]], ', ')}]",
+        f"  PIXEL_STD: [{_numbers([255 * value for value in colours[1]], ', ')}]",
         "  RESNETS:",
         f"    DEPTH: {arch.depth}",
     ]
@@ -99,12 +106,12 @@ def _detectron2(name: str, config: EmbedderConfig) -> str:
     return _code("yaml", lines) + f"\n{text}"
 
 
-def _mmseg(name: str, config: EmbedderConfig) -> str:
+def _mmseg(name: str, config: EmbedderConfig, colours: tuple[Colour, Colour]) -> str:
     _, arch = resnet_of(config, "mmseg")
     kind = "ResNet" if arch.groups == 1 else "ResNeXt"
     lines = ["model = dict(", "    pretrained=None,", "    data_preprocessor=dict("]
-    lines += [f"        mean=[{_numbers([255 * value for value in IMAGENET_MEAN], ', ')}],"]
-    lines += [f"        std=[{_numbers([255 * value for value in IMAGENET_STD], ', ')}],"]
+    lines += [f"        mean=[{_numbers([255 * value for value in colours[0]], ', ')}],"]
+    lines += [f"        std=[{_numbers([255 * value for value in colours[1]], ', ')}],"]
     lines += ["        bgr_to_rgb=True,", "    ),", "    backbone=dict("]
     lines += [
         f"        type={kind!r},  # not the configs' ResNetV1c, which has another stem",

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -92,8 +91,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
     embedder = load(run, "cpu")
     exporter.require()
     path = _place(run, format, exporter, embedder, None if out is None else Path(out))
-    stride = cast(Any, embedder.backbone.feature_info).reduction()[-1]
-    about = facts(format, exporter.whole, embedder.config, stride, run_hash(run), embedder_hash(run))
+    about = facts(format, exporter.whole, embedder, run_hash(run), embedder_hash(run))
     with torch.no_grad():
         lines, notes = exporter.write(path, embedder, about, run)
     if not path.is_dir():  # a folder is moved into place with its card inside
@@ -187,7 +185,7 @@ def _write_backbone(
         _compare(path, target.last_stage(read, image), target.expected(image))
 
     write_atomically(path, write)
-    return loading(format, path.name, _config(embedder), target), target.notes
+    return loading(format, path.name, _config(embedder), embedder.colours, target), target.notes
 
 
 def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> Written:
@@ -200,7 +198,7 @@ def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str], run: 
             _compare(path, evaluate_graph(embedder, temporary, image), embedder(image))
 
     write_atomically(path, write)
-    return loading("onnx", path.name, _config(embedder)), ()
+    return loading("onnx", path.name, _config(embedder), embedder.colours), ()
 
 
 def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> Written:
@@ -217,7 +215,7 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run:
             if (run / "embedder" / _PROTOTYPES).is_file():
                 save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
                 notes = [f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row."]
-            lines = loading("safetensors", path.name, _config(embedder))
+            lines = loading("safetensors", path.name, _config(embedder), embedder.colours)
             write_text(temporary / "README.md", card(path.name, about, lines, notes))
             image = _draw((64, 96))
             _compare(path, Embedder.load(temporary)(image), embedder(image))

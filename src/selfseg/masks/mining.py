@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.collection.opening import Images, choose_device, collect, whole_images
-from selfseg.collection.streaming import map_images, usable_cores
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.data.labelled.mask_files import MaskFolder
+from selfseg.data.reading.ahead import map_images, usable_cores
 from selfseg.data.reading.images import ImageCollection, SkipLog, read_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.masks import proposals as hierarchy

@@ -9,6 +9,7 @@ from selfseg.methods.iic import IIC, IICConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
 from selfseg.methods.moco import MoCo, MoCoConfig
 from selfseg.methods.picie import PiCIE, PiCIEConfig
+from selfseg.methods.pyramid import Pyramid, PyramidConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
 from selfseg.methods.swav import SwAV, SwAVConfig
 from selfseg.methods.vice import ViCE, ViCEConfig
@@ -37,6 +38,8 @@ __all__ = [
     "MoCoConfig",
     "PiCIE",
     "PiCIEConfig",
+    "Pyramid",
+    "PyramidConfig",
     "SlotCon",
     "SlotConConfig",
     "SwAV",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from selfseg.data.views.base import ViewPlan
-from selfseg.models.backbones import load_backbone
 from selfseg.models.embedder import Embedder
 from selfseg.models.twin import Twin
 from selfseg.types import Batch, StepOutput
@@ -47,8 +47,16 @@ class Method(nn.Module, ABC):
         """Which views and regions the step wants."""
 
     def load_backbone(self, source: str) -> str:
-        """Give the backbone its initial weights (`models.backbones.load_backbone`); returns a sentence on it."""
-        return load_backbone(self.embedder.backbone, source, self.embedder.config.backbone)
+        """Give the backbone its initial weights (`Embedder.begin_from`); returns a sentence on it."""
+        return self.embedder.begin_from(source)
+
+    def fit_start(self, samples: Sequence[Tensor]) -> None:
+        """Find what the embedder's pyramid begins as, of an embedder that has one.
+
+        Args:
+            samples: see `Embedder.fit_pyramid`.
+        """
+        self.embedder.fit_pyramid(samples)
 
     def concept_vectors(self) -> Tensor | None:
         """The method's own concepts: (K, D) unit rows in the space of the embedder's output, or None if it has none."""
@@ -76,6 +84,12 @@ class MomentumMethod(Method):
         """Into both networks."""
         return load_both(self.embedder, cast(Embedder, self.twin.teacher.embedder), source)
 
+    def fit_start(self, samples: Sequence[Tensor]) -> None:
+        """Into both networks."""
+        super().fit_start(samples)
+        teacher = cast(Embedder, self.twin.teacher.embedder)
+        teacher.load_state_dict(self.embedder.state_dict())
+
     def queries_and_keys(self, first: Tensor, second: Tensor, momentum: float) -> tuple[Any, Any]:
         """The first view by the query network, then the second by the momentum network, which moves before it.
 
@@ -100,10 +114,11 @@ def load_both(student: Embedder, teacher: Embedder, source: str) -> str:
     The teacher's BatchNorm statistics would not follow the student's by themselves.
 
     Args:
-        student: loads the weights, see `selfseg.models.backbones.load_backbone`.
+        student: loads the weights, see `Embedder.begin_from`.
         teacher: takes over the student's.
         source: which weights.
     """
-    sentence = load_backbone(student.backbone, source, student.config.backbone)
+    sentence = student.begin_from(source)
     teacher.backbone.load_state_dict(student.backbone.state_dict())
+    teacher.expect_colours(*student.colours)
     return sentence

@@ -138,25 +138,20 @@ def _first(value: Any) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def load_backbone(backbone: nn.Module, source: str | Path, name: str = "") -> str:
-    """Fill a backbone from a local checkpoint, or from timm's ImageNet weights.
+def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: object) -> str:
+    """Fill a backbone from named tensors.
 
     Args:
         backbone: made by `make_backbone`; changed in place.
-        source: a .safetensors or torch file in timm, torchvision, MoCo, SwAV or DINO naming (read without unpickling
-            code), or "imagenet", which downloads timm's default weights of `name`.
-        name: timm's name of the backbone, for "imagenet".
+        weights: in timm, torchvision, MoCo, SwAV or DINO naming.
+        source: where they are from, for messages.
 
     Returns:
         A sentence on what was loaded.
 
     Raises:
-        CheckpointError: if the file is missing, unsafe, or does not hold this backbone. The backbone is unchanged.
+        CheckpointError: if they are not of this backbone. The backbone is unchanged.
     """
-    if str(source) == "imagenet":
-        weights = _download(name)
-    else:
-        weights = read_weights(Path(source))
     wanted = backbone.state_dict()
     found: dict[str, Tensor] = {}
     best = ""
@@ -201,7 +196,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: if the file is missing, damaged, or holds more than tensors.
     """
     if not path.is_file():
-        raise CheckpointError(f"no weights at {path}; give an existing file or 'imagenet'")
+        raise CheckpointError(f"no weights at {path}; give an existing file, default, imagenet or random")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -224,7 +219,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _download(name: str) -> dict[str, Tensor]:
+def timm_weights(name: str) -> dict[str, Tensor]:
+    """What timm downloads for a network, once.
+
+    Raises:
+        CheckpointError: if it can't be had.
+    """
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # network, hub and name errors of many libraries

@@ -6,6 +6,7 @@ A decoder is its `features` and, on them, `project`, the last linear map. Other 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from selfseg.errors import ConfigError, MissingExtra
 from selfseg.models.heads import VectorBatchNorm, VectorMLP
+from selfseg.ops.pca import fit_pca
 
 
 def move_cells(cells: Tensor, shift: float) -> Tensor:
@@ -216,15 +218,105 @@ class DeepLabV3Plus(Decoder):
         return out
 
 
-def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: int, hidden: int) -> Decoder:
+class Pyramid(Decoder):
+    """Several stages of a pretrained backbone, put together without any training: `fit_pyramid` finds its numbers.
+
+    Each stage is standardised per channel over a collection and its vectors get unit length, so that no stage or
+    channel outweighs the others; at the finest stage's cells the stages are concatenated, and principal components,
+    partly whitened, are what is left. `correction` is a small network on the standardised stages whose last layer
+    begins at zero, so that training begins at the pyramid itself.
+
+    Args:
+        channels: of the backbone's stages, finest first.
+        dim: D.
+        stages: places of the used ones in the list of stages, finest first, e.g. (-2, -1).
+        correction: channels inside of the correction; 0 = none.
+    """
+
+    def __init__(self, channels: Sequence[int], dim: int, stages: Sequence[int], correction: int = 0) -> None:
+        super().__init__()
+        used = [channels[stage] for stage in stages]
+        self.stages, self.channels = tuple(stages), sum(used)
+        if dim > self.channels:
+            raise ConfigError(f"a pyramid of {self.channels} channels has no {dim} components; lower dim")
+        for index, count in enumerate(used):
+            self.register_buffer(f"mean_{index}", torch.zeros(count, 1, 1))
+            self.register_buffer(f"deviation_{index}", torch.ones(count, 1, 1))
+        self.components = nn.Conv2d(self.channels, dim, 1)
+        self.components.requires_grad_(False)  # found, not learned
+        self.correction: nn.Sequential | None = None
+        if correction:
+            last = nn.Conv2d(correction, dim, 1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+            self.correction = nn.Sequential(nn.Conv2d(self.channels, correction, 1), nn.GELU(), last)
+
+    def standardised(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """The used stages with mean 0 and deviation 1 in each channel, and unit length: (B, C_i, h_i, w_i) each."""
+        found = []
+        for index, stage in enumerate(self.stages):
+            mean, deviation = getattr(self, f"mean_{index}"), getattr(self, f"deviation_{index}")
+            found.append(F.normalize((stages[stage] - mean) / deviation, dim=1))
+        return found
+
+    def features(self, stages: Sequence[Tensor]) -> Tensor:
+        """Finest first list of (B, C_i, h_i, w_i) to (B, C, h, w) at the finest used stage."""
+        first, *coarser = self.standardised(stages)
+        size = (first.shape[2], first.shape[3])
+        larger = [F.interpolate(each, size=size, mode="bilinear", align_corners=False) for each in coarser]
+        return torch.cat([first, *larger], dim=1)
+
+    def project(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, D, h, w)."""
+        out: Tensor = self.components(features)
+        return out if self.correction is None else out + self.correction(features)
+
+    def fit(self, samples: Sequence[Tensor], whiten: float) -> None:
+        """Find the components.
+
+        Args:
+            samples: of each used stage (N, C_i) float, vectors of drawn places, the same places in all of them.
+            whiten: 0 leaves the components' deviations as they are, 1 makes them equal; in between, their power.
+
+        Raises:
+            ConfigError: if there are fewer than 2 samples, or they are not finite.
+        """
+        scaled = []
+        for index, values in enumerate(samples):
+            mean = values.mean(0, dtype=torch.float64).float()
+            deviation = values.std(0, correction=0)
+            deviation = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.ones_like(deviation))
+            getattr(self, f"mean_{index}").copy_(mean[:, None, None])
+            getattr(self, f"deviation_{index}").copy_(deviation[:, None, None])
+            scaled.append(F.normalize((values - mean) / deviation, dim=1))
+        basis = fit_pca(torch.cat(scaled, dim=1), self.components.out_channels)
+        place = basis.project(torch.cat(scaled, dim=1))
+        spread = place.std(0, correction=0).clamp(min=1e-6 * float(place.std(0, correction=0).max()))
+        weight = basis.components / spread[:, None] ** whiten
+        with torch.no_grad():
+            self.components.weight.copy_(weight[:, :, None, None])
+            cast(Tensor, self.components.bias).copy_(-weight @ basis.mean)
+
+
+def make_decoder(
+    name: str,
+    channels: Sequence[int],
+    dim: int,
+    output_stride: int,
+    hidden: int,
+    stages: Sequence[int] = (-2, -1),
+    correction: int = 0,
+) -> Decoder:
     """Build a decoder by name.
 
     Args:
-        name: "fpn", "deeplabv3", "deeplabv3plus", "linear", "projector" or "none".
+        name: "fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid" or "none".
         channels: of the backbone's stages, finest first.
         dim: D; of no use to "none".
         output_stride: of the last stage, for the rates of the two DeepLabs.
         hidden: channels inside of the projector.
+        stages: that the pyramid uses.
+        correction: channels inside of the pyramid's correction.
 
     Raises:
         ConfigError: for another name.
@@ -239,6 +331,8 @@ def make_decoder(name: str, channels: Sequence[int], dim: int, output_stride: in
         return LinearDecoder(channels, dim)
     if name == "projector":
         return Projector(channels, hidden, dim)
+    if name == "pyramid":
+        return Pyramid(channels, dim, stages, correction)
     if name == "none":
         return LastStage(channels)
-    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3, deeplabv3plus, linear, projector, none")
+    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3, deeplabv3plus, linear, projector, pyramid, none")

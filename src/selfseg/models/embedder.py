@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tyro.conf import arg
 
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import cell_centres, make_backbone
-from selfseg.models.decoders import Projector, make_decoder, move_cells
+from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
+from selfseg.models.start import Colour, load_backbone
 from selfseg.storage.files import read_json, write_atomically, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -32,8 +34,13 @@ class EmbedderConfig:
         output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's
             is its patch size, whatever is given.
         decoder: "fpn" (ViCE low-res), "deeplabv3" (MaskContrast), "deeplabv3plus" (ViCE high-res), "linear",
-            "projector" (SlotCon), or "none": the backbone's last stage, whose channels are then D.
+            "projector" (SlotCon), "pyramid" (several stages of a pretrained backbone as they are, see
+            `selfseg.models.decoders.Pyramid`), or "none": the backbone's last stage, whose channels are then D.
         hidden: channels inside of the projector.
+        stages: that the pyramid uses, finest first, counted from the last one, -1.
+        whiten: of the pyramid's components: 0 leaves their deviations as they are, 1 makes them equal.
+        correction: channels inside of the pyramid's learned correction; 0 = none.
+        frozen: whether the backbone stays as it is: no gradient, and its BatchNorm keeps its statistics.
         dim: D, the length of a pixel's vector.
         centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
             (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
@@ -42,17 +49,25 @@ class EmbedderConfig:
             embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
         resolution: short side in px that images are resized to before they are embedded; None = as they are.
         saliency: a second linear head beside the decoder's last one, which tells foreground from background.
+        mean: of R, G and B in [0, 1], that the backbone expects to be subtracted; None = what belongs to its weights.
+        std: that it expects to be divided by; None = what belongs to its weights.
     """
 
     backbone: str = "resnet18"
     output_stride: Literal[8, 16, 32] = 8
-    decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "none"] = "fpn"
+    decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid", "none"] = "fpn"
     hidden: int = 4096
+    stages: tuple[int, ...] = (-2, -1)
+    whiten: float = 0.5
+    correction: int = 0
+    frozen: bool = False
     dim: int = 128
     centred: bool = False
     aligned: bool = False
     resolution: int | None = 320
     saliency: bool = False
+    mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
+    std: Annotated[Colour | None, arg(aliases=["--std"])] = None
 
     def __post_init__(self) -> None:
         for name in ("dim", "hidden"):
@@ -60,6 +75,14 @@ class EmbedderConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.resolution is not None and self.resolution < 32:
             raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
+        if self.decoder == "pyramid" and (not self.stages or list(self.stages) != sorted({*self.stages})):
+            raise ConfigError(f"a pyramid's stages are named once each, finest first, e.g. (-2, -1), not {self.stages}")
+        if not 0 <= self.whiten <= 1 or self.correction < 0:
+            raise ConfigError(f"need whiten in [0, 1] and correction >= 0, not {self.whiten} and {self.correction}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
+                raise ConfigError(f"{name} has a number for each of R, G and B in [0, 1], not {value}")
 
 
 class Embedder(nn.Module):
@@ -70,6 +93,7 @@ class Embedder(nn.Module):
         dim: D, the length of a pixel's vector.
         stride: pixels of the input per embedding cell.
         normalised: True: every pixel's vector has unit length.
+        start: what the backbone's weights began from, "" if that isn't known.
         resolution: short side in px that `embed` resizes to, or None.
 
     Example:
@@ -86,6 +110,7 @@ class Embedder(nn.Module):
         self.config = config
         self.resolution = config.resolution
         self.normalised = True
+        self.start = ""
         self.backbone = make_backbone(config.backbone, config.output_stride)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
@@ -97,13 +122,86 @@ class Embedder(nn.Module):
         centres = cell_centres(self.backbone) if config.aligned else {}
         # Of each stage, how far in cells the middle of a cell is from where the cell looks.
         self.shifts = [0.5 - centres.get(stride, stride / 2) / stride for stride in strides]
-        self.decoder = make_decoder(config.decoder, channels, config.dim, config.output_stride, config.hidden)
+        if config.decoder == "pyramid" and max(-min(config.stages), max(config.stages) + 1) > len(channels):
+            raise ConfigError(f"{config.backbone} has {len(channels)} stages, not those of stages={config.stages}")
+        self.decoder = make_decoder(
+            config.decoder,
+            channels,
+            config.dim,
+            config.output_stride,
+            config.hidden,
+            config.stages,
+            config.correction,
+        )
         self.dim: int = channels[-1] if config.decoder == "none" else config.dim
         self.centre = nn.BatchNorm2d(self.dim, affine=False) if config.centred else nn.Identity()
-        self.stride: int = strides[max(len(strides) - 4, 0) if config.decoder in ("fpn", "deeplabv3plus") else -1]
+        finest = {"fpn": max(len(strides) - 4, 0), "deeplabv3plus": max(len(strides) - 4, 0)}
+        finest["pyramid"] = config.stages[0] if config.decoder == "pyramid" else -1
+        self.stride: int = strides[finest.get(config.decoder, -1)]
+        if config.frozen:
+            self.backbone.requires_grad_(False)
         self.saliency_head = nn.Conv2d(self.decoder.channels, 1, 1) if config.saliency else None
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(config.mean or IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config.std or IMAGENET_STD).view(1, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> Embedder:
+        """As of any module; a frozen backbone stays in eval mode."""
+        super().train(mode)
+        if self.config.frozen:
+            self.backbone.eval()
+        return self
+
+    @property
+    def colours(self) -> tuple[Colour, Colour]:
+        """The mean and the deviation of R, G and B in [0, 1] that the network expects."""
+        red, green, blue = self.mean.flatten().tolist()
+        deviations = self.std.flatten().tolist()
+        return (red, green, blue), (deviations[0], deviations[1], deviations[2])
+
+    def expect_colours(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set what is subtracted from R, G and B in [0, 1], and what they are divided by."""
+        self.mean.copy_(self.mean.new_tensor(mean).view(1, 3, 1, 1))
+        self.std.copy_(self.std.new_tensor(std).view(1, 3, 1, 1))
+
+    def begin_from(self, word: str | Path | None) -> str:
+        """Give the backbone its initial weights, and the normalisation that belongs to them unless the config has one.
+
+        Args:
+            word: "default", "imagenet", "random" or a file, see `selfseg.models.start`.
+
+        Returns:
+            A sentence on what was loaded.
+
+        Raises:
+            CheckpointError: if the weights can't be had, or are another network's. Nothing is changed then.
+        """
+        initial = load_backbone(self.backbone, word, self.config.backbone)
+        self.expect_colours(self.config.mean or initial.mean, self.config.std or initial.std)
+        self.start = initial.about
+        return initial.loaded
+
+    @torch.no_grad()
+    def pyramid_stages(self, image: Tensor) -> list[Tensor]:
+        """The stages that the pyramid uses, as they are: (B, C_i, h_i, w_i) float32 each, finest first.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+        """
+        stages = self._stages(image)
+        return [stages[stage].float() for stage in self.config.stages]
+
+    def fit_pyramid(self, samples: Sequence[Tensor]) -> None:
+        """Find the pyramid's numbers.
+
+        Args:
+            samples: of each used stage (N, C_i) float, as `pyramid_stages` gives them, at the same places.
+
+        Raises:
+            ConfigError: if the decoder is another, or the samples can't be used.
+        """
+        if not isinstance(self.decoder, Pyramid):
+            raise ConfigError(f"the decoder {self.config.decoder} is trained, not fitted; take the decoder pyramid")
+        self.decoder.fit(samples, self.config.whiten)
 
     def features(self, image: Tensor) -> Tensor:
         """What the heads share: the decoder before its last linear map.
@@ -288,7 +386,7 @@ class Embedder(nn.Module):
         folder = Path(folder)
         weights = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
         write_atomically(folder / "weights.safetensors", lambda path: save_file(weights, path))
-        write_json(folder / "embedder.json", {"format": FORMAT, **asdict(self.config)})
+        write_json(folder / "embedder.json", {"format": FORMAT, "start": self.start, **asdict(self.config)})
 
     @classmethod
     def load(cls, folder: str | Path) -> Embedder:
@@ -306,11 +404,16 @@ class Embedder(nn.Module):
                 f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
             ) from error
         known = {field.name for field in fields(EmbedderConfig)}
+        start = str(values.pop("start", "")) if isinstance(values, dict) else ""
         # A setting that a file does not know yet has its default, which is what the file was made with.
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
             raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
         try:
-            embedder = cls(EmbedderConfig(**values))
+            settings: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            }
+            embedder = cls(EmbedderConfig(**settings))
+            embedder.start = start
             embedder.load_state_dict(weights)
         except (RuntimeError, TypeError) as error:
             raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error

@@ -49,6 +49,7 @@ from selfseg.training.recipe import (
     unsettled,
     write_recipe,
 )
+from selfseg.training.start import begin
 from selfseg.types import Batch, StepOutput
 
 _console = Console(stderr=True)
@@ -93,8 +94,11 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     if checkpoint is not None:
         _restore(checkpoint, recipe, method, optimizer, images)
         _say(fabric, f"resuming {run} after step {checkpoint.step} of {total}")
-    elif recipe.init is not None:
-        _say(fabric, f"initial weights: {method.load_backbone(recipe.init)}")
+    else:
+        with together(fabric):
+            sentence = begin(method, recipe.init, images, skips, recipe.seed, progress and fabric.is_global_zero)
+        if sentence:
+            _say(fabric, sentence)
     wrapped, optimizer = fabric.setup(_TrainingStep(method), optimizer)
     method = wrapped.module.method
     if checkpoint is not None:
@@ -109,6 +113,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 record_images(images, run)
                 if step != saved:
                     meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
+                    meta["start"] = method.embedder.start
                     meta["scaler"] = fabric.strategy.precision.state_dict()  # empty but for "16-mixed"
                     state = method.state_dict()
                     save_checkpoint(run / "checkpoints", step, state, optimizer.optimizer, meta, recipe.keep)
@@ -117,7 +122,8 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         saved = step
 
     if step >= total:
-        _say(fabric, f"{run} is already trained: {step} of {total} steps")
+        if checkpoint is not None:
+            _say(fabric, f"{run} is already trained: {step} of {total} steps")
         save()
         return run
 
@@ -309,6 +315,7 @@ def _restore(
             "exactly; restore them or give another --out"
         )
     checkpoint.restore(method, optimizer)
+    method.embedder.start = str(checkpoint.meta.get("start", ""))
 
 
 def _restore_scaler(fabric: Fabric, checkpoint: Checkpoint) -> None:

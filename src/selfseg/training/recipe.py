@@ -85,10 +85,11 @@ class Recipe(Generic[Config]):
         method: the method's settings; their class chooses the method.
         optimizer: how weights move.
         name: of the recipe.
-        steps: training steps; or give epochs.
+        steps: training steps; or give epochs. 0 is the start alone, without any training.
         epochs: passes over the images; or give steps.
         batch_size: images a step, over all processes.
-        init: initial weights of the backbone: a file, "imagenet" (timm), or None = random.
+        init: initial weights of the backbone: "default" (packaged ones, where there are some of this backbone),
+            "imagenet" (timm downloads them), a file, or "random", which None is too.
         seed: of everything random.
         precision: "32-true", "bf16-mixed" or "16-mixed".
         accelerator: "auto", "cpu" or "cuda".
@@ -126,12 +127,12 @@ class Recipe(Generic[Config]):
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError(f"give either steps or epochs, not steps={self.steps} and epochs={self.epochs}")
-        for name in ("steps", "epochs", "batch_size", "nodes", "checkpoint_every", "keep", "log_every"):
+        for name in ("epochs", "batch_size", "nodes", "checkpoint_every", "keep", "log_every"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")
-        for name in ("workers", "devices", "seed"):
-            if getattr(self, name) < 0:
+        for name in ("steps", "workers", "devices", "seed"):
+            if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name} can't be negative: {getattr(self, name)}")
 
     def total_steps(self, images: int) -> int:

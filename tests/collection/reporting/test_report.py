@@ -153,13 +153,22 @@ def test_the_images_shown_are_those_learned_from(run):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["loss", "rank"], "Yes. Nothing here looks wrong."),
-        (["speed", "rank"], "Too little was logged to say. Nothing here looks wrong."),
+        (
+            ["loss", "rank"],
+            "No fault was found in what can be counted: the loss, how many directions the vectors use. ",
+        ),
+        (["speed", "rank"], "Too little was logged to say. No fault was found in what could be checked: "),
         ([], "Nothing to judge yet."),
     ],
 )
 def test_what_was_not_judged_is_not_praised(names, sentence):
-    assert _headline([Verdict(name, "ok", "", 0.0) for name in names])[1] == sentence
+    assert _headline(True, [Verdict(name, "ok", "", 0.0) for name in names])[1].startswith(sentence)
+
+
+def test_a_run_without_any_step_says_so():
+    level, sentence = _headline(False, [Verdict("rank", "ok", "", 0.0)])
+    assert level == "none"
+    assert sentence.startswith("Nothing was trained")
 
 
 def test_without_clusters_results_or_log(run):

@@ -180,7 +180,7 @@ def test_every_source_gives_its_backbone(shapes: Path, tmp_path: Path) -> None:
     assert start.what == "moco.safetensors"
     assert all(torch.equal(value, wanted[name]) for name, value in start.backbone.state_dict().items())
     assert open_source("random", TINY, 16)[0].weights == open_source("random", TINY, 32)[0].weights != start.weights
-    with pytest.raises(CheckpointError, match="give a run, a file of weights, imagenet or random"):
+    with pytest.raises(CheckpointError, match="give a run, a file of weights, default, imagenet or random"):
         open_source(tmp_path / "nowhere.pth", TINY, 16)
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from conftest import draw_scene
 from masks import balls
 from masks.balls import ball, draw_balls
-from selfseg.collection import streaming
 from selfseg.data.labelled.mask_files import MaskFolder
+from selfseg.data.reading import ahead
 from selfseg.data.reading.images import list_images
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection, TooManyBadImages
 from selfseg.fitting import supervised as finetuning
@@ -198,7 +198,7 @@ def test_a_network_that_finds_nothing_teaches_nobody(
 def test_preparing_goes_on_and_keeps_its_images(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(TINY, images=9)
     work, seen, most = job(photos, tmp_path / "work", config), [], 5
-    monkeypatch.setattr(streaming, "usable_cores", lambda: 1)  # in order
+    monkeypatch.setattr(ahead, "usable_cores", lambda: 1)  # in order
 
     def make(name: str, image: np.ndarray) -> dict[str, np.ndarray]:
         if len(seen) == most:

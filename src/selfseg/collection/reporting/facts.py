@@ -16,7 +16,7 @@ from selfseg.data.reading.images import ImageCollection
 
 
 def facts_of(
-    recipe: Mapping[str, Any], collection: ImageCollection | None, log: Sequence[Mapping[str, Any]]
+    recipe: Mapping[str, Any], collection: ImageCollection | None, log: Sequence[Mapping[str, Any]], start: str = ""
 ) -> list[tuple[str, str]]:
     """What the page's head says, as (name, value).
 
@@ -24,10 +24,13 @@ def facts_of(
         recipe: plain values of recipe.yaml; empty if it can't be read.
         collection: the images learned from, if they can be found.
         log: the lines of log.jsonl.
+        start: what the weights began from, see `Embedder.start`; "" if that isn't known.
     """
     facts = []
     if recipe:
         facts.append(("recipe", str(recipe.get("name", "custom"))))
+    if start:
+        facts.append(("began from", start))
     if collection is not None:
         facts.append(("images", f"{len(collection):,}"))
     if log:

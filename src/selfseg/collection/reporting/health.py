@@ -40,6 +40,20 @@ from selfseg.ops.objectives.losses import effective_rank
 
 Level = Literal["ok", "warn", "bad"]
 
+CHECKED = {
+    "finite": "the loss",
+    "loss": "the loss",
+    "guessing": "whether it does better than a guess",
+    "finding": "whether objects are found again",
+    "prototypes": "the use of the prototypes",
+    "slots": "the active slots",
+    "rank": "how many directions the vectors use",
+    "contrast": "how much images differ",
+    "clusters": "the sizes of the clusters",
+    "speed": "the time spent waiting for images",
+}
+"""What each check looks at, in words."""
+
 _FEWEST_STEPS = 200
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
 from selfseg.collection.opening import collect, load
 from selfseg.collection.reporting.facts import facts_of, next_commands
-from selfseg.collection.reporting.health import Verdict, judge
+from selfseg.collection.reporting.health import CHECKED, Verdict, judge
 from selfseg.collection.reporting.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.collection.streaming import embed_images
 from selfseg.data.labelled.catalog import find_images
@@ -162,10 +163,10 @@ def report(
     regions, views = _training_figures(run, recipe, collection, samples)
     context = {
         "title": run.resolve().name,
-        "facts": facts_of(recipe, shown, log),
+        "facts": facts_of(recipe, shown, log, "" if embedder is None else embedder.start),
         "notes": notes,
         "verdicts": judge(log, [s.embedding for s in samples], {c.k: c.share for c in clusterings}),
-        "headline": _headline,
+        "headline": partial(_headline, recipe.get("steps") != 0),
         "rows": rows,
         "columns": len(rows[0].figures) if rows else 0,
         "foreground": embedder is not None and embedder.saliency_head is not None,
@@ -188,18 +189,27 @@ def report(
     return run / "report.html"
 
 
-def _headline(verdicts: Sequence[Verdict]) -> tuple[str, str]:
-    """The verdicts in one word (level) and one sentence."""
+_LOOK = (
+    "Whether what it found means something, no number here can tell: look at the pictures below, and hold them against "
+    "those of `selfseg train pyramid`, which learns nothing."
+)
+
+
+def _headline(trained: bool, verdicts: Sequence[Verdict]) -> tuple[str, str]:
+    """The verdicts in one word (level) and some sentences."""
+    if not trained:
+        return "none", "Nothing was trained: this run is its start alone. " + _LOOK.partition(", and")[0] + "."
     if not verdicts:
         return "none", "Nothing to judge yet."
     level = verdicts[0].level
+    checked = ", ".join(dict.fromkeys(CHECKED[verdict.name] for verdict in verdicts))
+    if level == "ok" and not any(verdict.name in ("loss", "guessing") for verdict in verdicts):
+        return "none", f"Too little was logged to say. No fault was found in what could be checked: {checked}."
     sentence = {
-        "ok": "Yes. Nothing here looks wrong.",
+        "ok": f"No fault was found in what can be counted: {checked}. {_LOOK}",
         "warn": "Probably, with something to look at.",
         "bad": "No. Something is wrong.",
     }
-    if level == "ok" and not any(verdict.name in ("loss", "guessing") for verdict in verdicts):
-        return "none", "Too little was logged to say. Nothing here looks wrong."
     return level, sentence[level]
 
 

@@ -85,6 +85,7 @@ def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: 
         extract=embedder.embed,
         normalised=embedder.normalised,
         resolution=embedder.resolution or "native",
+        options={"start": embedder.start} if embedder.start else {},
         batched=Batched(embedder.prepare, embedder.embed_prepared, embedder.mean.device),
     )
 

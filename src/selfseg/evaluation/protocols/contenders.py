@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from selfseg.collection.opening import load
 from selfseg.errors import CheckpointError
 from selfseg.evaluation.protocols.segmentation import Segmenter
-from selfseg.models.backbones import load_backbone
 from selfseg.models.embedder import Embedder, EmbedderConfig
 
 
@@ -105,7 +104,7 @@ def contenders(run: Path | str | Embedder, init: str | None = None) -> tuple[Con
             fresh = Embedder(config)
         if source is not None:
             try:
-                load_backbone(fresh.backbone, source, config.backbone)
+                fresh.begin_from(source)
             except CheckpointError as error:
                 raise CheckpointError(
                     f"the weights that the run began from can't be used: {error}; tell where they are with --init, or "

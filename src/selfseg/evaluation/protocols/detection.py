@@ -49,6 +49,7 @@ from selfseg.evaluation.protocols.coco import (
 from selfseg.evaluation.sources import claim_folder, describe, open_source
 from selfseg.fitting.supervised import FineTuningConfig, fine_tune
 from selfseg.models.embedder import Embedder
+from selfseg.models.start import Colour
 from selfseg.storage.files import write_json
 from selfseg.storage.hashes import run_hash
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
@@ -143,13 +144,21 @@ class Pyramid(nn.Module):
         return levels
 
 
-def make_detector(backbone: nn.Module, classes: int, config: DetectionConfig) -> nn.Module:
+def make_detector(
+    backbone: nn.Module,
+    classes: int,
+    config: DetectionConfig,
+    mean: Colour = IMAGENET_MEAN,
+    std: Colour = IMAGENET_STD,
+) -> nn.Module:
     """Torchvision's Mask R-CNN on a backbone; all of its parameters are trained.
 
     Args:
         backbone: made by `make_backbone` with output stride 32.
         classes: C, without the background.
         config: `channels`, `test_side`, `max_side`.
+        mean: of R, G and B in [0, 1] that the backbone expects to be subtracted.
+        std: that it expects to be divided by.
 
     Returns:
         The network; it takes images in [0, 1]. Training images come resized; others it resizes itself.
@@ -159,8 +168,8 @@ def make_detector(backbone: nn.Module, classes: int, config: DetectionConfig) ->
         num_classes=classes + 1,
         min_size=config.test_side,
         max_size=config.max_side,
-        image_mean=list(IMAGENET_MEAN),
-        image_std=list(IMAGENET_STD),
+        image_mean=list(mean),
+        image_std=list(std),
         _skip_resize=True,
     )
     return network
@@ -238,7 +247,7 @@ def transfer_to_detection(
     dataset = ExampleDataset(fit, config)
     claim_folder(out, describe("detection", source, start, data, config))
     torch.manual_seed(config.seed)
-    model = make_detector(start.backbone, len(fit.class_names), config).to(device)
+    model = make_detector(start.backbone, len(fit.class_names), config, start.mean, start.std).to(device)
 
     def batches(step: int) -> Iterator[list[Example]]:
         sampler = StepSampler(len(dataset), config.batch_size, step, config.steps, config.seed)

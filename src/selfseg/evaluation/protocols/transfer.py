@@ -41,6 +41,7 @@ from selfseg.evaluation.protocols.segmentation import (
 from selfseg.evaluation.sources import claim_folder, describe, open_source
 from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.embedder import Embedder
+from selfseg.models.start import Colour
 from selfseg.storage.files import write_json
 from selfseg.storage.hashes import run_hash
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD, EvalResult
@@ -123,12 +124,22 @@ class FCN(Segmenter):
         classes: C.
         channels: of the convolutions.
         dilation: of the convolutions.
+        mean: of R, G and B in [0, 1] that the backbone expects to be subtracted.
+        std: that it expects to be divided by.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, classes: int, channels: int = 256, dilation: int = 6) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        classes: int,
+        channels: int = 256,
+        dilation: int = 6,
+        mean: Colour = IMAGENET_MEAN,
+        std: Colour = IMAGENET_STD,
+    ) -> None:
         width = list(cast(Any, backbone.feature_info).channels())[-1]
         layers: list[nn.Module] = []
         for inputs in (width, channels):
@@ -138,8 +149,8 @@ class FCN(Segmenter):
         super().__init__(channels, classes)
         self.backbone = backbone
         self.head = nn.Sequential(*layers)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def features(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] to what the classifier sees, (B, channels, h, w)."""
@@ -215,7 +226,8 @@ def _transfer_to_segmentation(
     start, config = open_source(source, config, config.output_stride)
     claim_folder(out, describe("segmentation", source, start, data, config))
     torch.manual_seed(config.seed)
-    model = FCN(start.backbone, len(fit.class_names), config.head_channels, config.head_dilation)
+    classes = len(fit.class_names)
+    model = FCN(start.backbone, classes, config.head_channels, config.head_dilation, start.mean, start.std)
     train_segmenter(
         model,
         fit,

@@ -16,6 +16,7 @@ Letters in shapes: B images, C_i channels of stage i, H W pixels.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -24,10 +25,11 @@ from torch import Tensor, nn
 
 from selfseg.models.backbones import make_backbone
 from selfseg.models.decoders import convolution_block
+from selfseg.models.start import load_backbone
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 
-class _Encoder(nn.Module):
+class Encoder(nn.Module):
     """A timm backbone with its normalisation: (B, 3, H, W) in [0, 1] to its stages, finest first."""
 
     mean: Tensor
@@ -40,7 +42,14 @@ class _Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
+    def begin_from(self, word: str | Path, name: str) -> None:
+        """Give the backbone, timm's `name`, its initial weights and their normalisation (`selfseg.models.start`)."""
+        initial = load_backbone(self.backbone, word, name)
+        self.mean.copy_(self.mean.new_tensor(initial.mean).view(1, 3, 1, 1))
+        self.std.copy_(self.std.new_tensor(initial.std).view(1, 3, 1, 1))
+
     def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] to its stages, finest first."""
         image = image.contiguous(memory_format=torch.channels_last)
         stages: list[Tensor] = self.backbone((image - self.mean) / self.std)
         return stages
@@ -61,7 +70,7 @@ class SaliencyNet(nn.Module):
 
     def __init__(self, backbone: str = "resnet18", width: int = 64) -> None:
         super().__init__()
-        self.encoder = _Encoder(backbone)
+        self.encoder = Encoder(backbone)
         self.laterals = nn.ModuleList(nn.Conv2d(count, width, 1) for count in self.encoder.channels)
         self.blocks = nn.ModuleList(convolution_block(width, width) for _ in self.encoder.channels)
         self.head = nn.Conv2d(width, 1, 1)
@@ -100,7 +109,7 @@ class BoundaryNet(nn.Module):
 
     def __init__(self, backbone: str = "resnet18", width: int = 64, refine_width: int = 16) -> None:
         super().__init__()
-        self.encoder = _Encoder(backbone)
+        self.encoder = Encoder(backbone)
         last = self.encoder.channels[-1]
         # Three dilated convolutions see the whole object before the way up begins.
         self.bridge = nn.Sequential(

@@ -45,8 +45,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from selfseg.collection.streaming import map_images
 from selfseg.data.labelled.mask_files import MaskFolder
+from selfseg.data.reading.ahead import map_images
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import CheckpointError, EmptyCollection
 from selfseg.fitting.stepping import step_seed
@@ -66,7 +66,6 @@ from selfseg.masks.networks.losses import boundary_loss, cross_entropy_loss, f_m
 from selfseg.masks.networks.network import BoundaryNet, SaliencyNet, predict
 from selfseg.masks.priors.by_name import all_priors
 from selfseg.masks.priors.scene import Array
-from selfseg.models.backbones import load_backbone
 from selfseg.storage.files import read_json, write_json
 
 _CUT = Cleaning()  # how maps become pseudo-labels
@@ -370,5 +369,5 @@ def _start(job: Job, kind: type[Network], what: str) -> Network:
     torch.manual_seed(job.seed(what))
     network = kind(job.config.backbone, job.config.width)
     if job.config.init is not None:
-        load_backbone(network.encoder.backbone, job.config.init, job.config.backbone)
+        network.encoder.begin_from(job.config.init, job.config.backbone)
     return network.to(job.device)

@@ -34,7 +34,7 @@ from selfseg.data.reading.images import resize_short_side
 from selfseg.errors import ConfigError
 from selfseg.masks.edges import to_image
 from selfseg.masks.priors.scene import Array
-from selfseg.models.backbones import load_backbone
+from selfseg.models.start import load_backbone
 
 Foreground = Literal["attention", "tokencut"]
 
@@ -54,7 +54,7 @@ class TransformerForeground:
 
     Args:
         name: timm's name of a plain ViT, e.g. "vit_small_patch8_224".
-        weights: its weights, as `selfseg.models.backbones.load_backbone` reads them; a file of DINO will do.
+        weights: its weights, as `selfseg.models.start.load_backbone` reads them; a file of DINO will do.
         kind: "attention" or "tokencut".
         device: where it runs.
 
@@ -73,13 +73,12 @@ class TransformerForeground:
     def __init__(self, name: str, weights: Path, kind: Foreground, device: torch.device | str = "cpu") -> None:
         self.kind, self.device = kind, torch.device(device)
         network = _make(name)
-        load_backbone(network, weights, name)
+        initial = load_backbone(network, weights, name)
         self.network = network.to(self.device).eval()
         self._alone = threading.Lock()
         self.patch: tuple[int, int] = network.patch_embed.patch_size
-        statistics = cast(Any, network).pretrained_cfg
         self.mean, self.std = (
-            torch.tensor(statistics[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")
+            torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (initial.mean, initial.std)
         )
 
     def __call__(self, image: NDArray[np.uint8]) -> Array:

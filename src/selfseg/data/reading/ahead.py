@@ -1,0 +1,168 @@
+"""A collection's images, read ahead in threads: decoding lets others run meanwhile, and the order is kept.
+
+A stream that is left early, by an error or Ctrl-C, leaves no thread behind. One that is kept in a variable is to be
+closed (`contextlib.closing`): an error's traceback keeps the variable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from threadpoolctl import threadpool_limits
+
+from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.errors import BadImage
+
+T = TypeVar("T")
+Image = NDArray[np.uint8]
+
+_PIXELS = 1 << 25  # of images that wait, decoded, for each thread: 100 MB
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on a Mac
+        return os.cpu_count() or 1
+
+
+def map_ahead(
+    function: Callable[[int], T], count: int, threads: int, weight: Callable[[T], int]
+) -> Generator[T, None, None]:
+    """`function` of 0, 1, ... in threads, a little ahead of who takes the results; in order.
+
+    Args:
+        function: is called in one of the threads. What it raises is raised when its turn comes.
+        count: of calls.
+        threads: that call it.
+        weight: of a result, in pixels: what waits is kept below 2^25 of them a thread, as far as earlier results tell.
+
+    Yields:
+        The results.
+    """
+    pending: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    heaviest, started = _PIXELS, 0  # until the first one tells: not more than there are threads
+    try:
+        for _ in range(count):
+            most = max(2, min(4 * threads, threads * _PIXELS // heaviest))
+            while started < count and len(pending) < most:
+                pending.append(pool.submit(function, started))
+                started += 1
+            result = pending.popleft().result()
+            heaviest = max(weight(result), heaviest // 2)  # forgets a single large one after a while
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def track_images(
+    collection: ImageCollection,
+    indices: Sequence[int],
+    log: SkipLog,
+    what: str,
+    progress: bool = True,
+) -> Generator[tuple[int, Image], None, None]:
+    """Read images ahead in threads and yield them in order; those that can't be read go to `log`.
+
+    Yields:
+        (index, image): image (H, W, 3) uint8 RGB.
+
+    Raises:
+        TooManyBadImages: see `SkipLog`.
+    """
+    return in_threads(collection, indices, lambda _, image: image, pixels_of, log, what, progress)
+
+
+def map_images(
+    collection: ImageCollection,
+    indices: Sequence[int],
+    function: Callable[[int, Image], T],
+    log: SkipLog,
+    what: str,
+    progress: bool = True,
+    threads: int | None = None,
+) -> Generator[tuple[int, T], None, None]:
+    """`track_images` with a function of the image that is worked out in the threads, too.
+
+    Args:
+        collection: the images.
+        indices: of those that are wanted.
+        function: of an image's index and the image (H, W, 3) uint8 RGB; called in several threads at once.
+        log: where those go that can't be read, or for which the function raises BadImage.
+        what: for the progress bar.
+        progress: whether to show one on stderr.
+        threads: that read and call the function; one for each core if None.
+
+    Yields:
+        (index, what the function gave).
+
+    Raises:
+        TooManyBadImages: see `SkipLog`.
+    """
+    threads = threads or usable_cores()
+    sized = in_threads(
+        collection,
+        indices,
+        lambda i, image: (pixels_of(image), function(i, image)),
+        lambda both: both[0],
+        log,
+        what,
+        progress,
+        threads,
+    )
+    # BLAS would start threads of its own in each of ours, which then wait for each other at full speed: with two cores
+    # masks took 1.75 times as long.
+    with threadpool_limits(1, user_api="blas") if threads > 1 else nullcontext():
+        with closing(sized):
+            for i, (_, result) in sized:
+                yield i, result
+
+
+def in_threads(
+    collection: ImageCollection,
+    indices: Sequence[int],
+    prepare: Callable[[int, Image], T],
+    weight: Callable[[T], int],
+    log: SkipLog,
+    what: str,
+    progress: bool,
+    threads: int | None = None,
+) -> Generator[tuple[int, T], None, None]:
+    """What `prepare` makes of each image in the threads that read, with the image's index."""
+
+    def read(position: int) -> T | BadImage:
+        try:
+            return prepare(indices[position], collection.read(indices[position]))
+        except BadImage as error:
+            return error
+
+    def size(result: T | BadImage) -> int:
+        return 1 if isinstance(result, BadImage) else weight(result)
+
+    # Half of the cores read and the other half writes; two hide the disk's latency where there are few.
+    threads = max(2, usable_cores() // 2) if threads is None else threads
+    console = Console(stderr=True)
+    with closing(map_ahead(read, len(indices), threads, size)) as results:
+        shown = track(range(len(indices)), what, console=console, disable=not (progress and console.is_terminal))
+        for position, result in zip(shown, results, strict=True):
+            i = indices[position]
+            if isinstance(result, BadImage):
+                log.add(collection.names[i], result.reason, result.detail)
+                continue
+            yield i, result
+
+
+def pixels_of(image: Image) -> int:
+    """How many it has, at least 1."""
+    return max(1, int(image.shape[0]) * int(image.shape[1]))

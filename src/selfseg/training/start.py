@@ -1,0 +1,97 @@
+"""What a run begins from: the backbone's initial weights, and what is found in its images before the first step."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfseg.data.reading.ahead import map_images
+from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.errors import EmptyCollection
+from selfseg.methods import Method
+from selfseg.models.embedder import Embedder
+
+POINTS = 200_000
+"""Places that a pyramid is fitted on; of 472 channels 380 MB."""
+
+
+def begin(method: Method, init: str | None, images: ImageCollection, skips: SkipLog, seed: int, progress: bool) -> str:
+    """Give a new run its start.
+
+    Args:
+        method: on its device.
+        init: the word of `selfseg.models.start`; None = random weights.
+        images: of the run.
+        skips: where those go that can't be read.
+        seed: of the drawn places.
+        progress: whether to show a bar on stderr.
+
+    Returns:
+        A sentence on it; "" for random weights.
+
+    Raises:
+        CheckpointError: if the weights can't be had, or are another network's.
+        TooManyBadImages: see `SkipLog`.
+    """
+    sentence = "" if init is None else f"initial weights: {method.load_backbone(init)}"
+    if method.embedder.config.decoder == "pyramid":
+        samples = draw_stages(method.embedder, images, skips, seed, progress=progress)
+        method.fit_start(samples)
+        sentence += f"; the pyramid was fitted on {len(samples[0]):,} places"
+    return sentence.removeprefix("; ")
+
+
+@torch.no_grad()
+def draw_stages(
+    embedder: Embedder,
+    images: ImageCollection,
+    skips: SkipLog,
+    seed: int,
+    points: int = POINTS,
+    progress: bool = False,
+) -> list[Tensor]:
+    """The stages of a pyramid at places drawn from a collection; a pure function of (seed, image index).
+
+    Args:
+        embedder: with a pyramid; on its device.
+        images: the collection.
+        skips: where those go that can't be read.
+        seed: of the draws.
+        points: about how many places, as many of each image; of more than points / 64 images so many are drawn.
+        progress: whether to show a bar on stderr.
+
+    Returns:
+        (N, C_i) float32 on the CPU for each used stage: of a coarser one the cell that the place lies in.
+
+    Raises:
+        EmptyCollection: if no image could be read.
+        TooManyBadImages: see `SkipLog`.
+    """
+    chosen = np.arange(len(images))
+    if len(chosen) > max(1, points // 64):
+        chosen = np.sort(np.random.default_rng(seed).choice(len(images), max(1, points // 64), replace=False))
+    each = math.ceil(points / len(chosen))
+    training = embedder.training
+    embedder.eval()
+    found: list[list[Tensor]] = [[] for _ in embedder.config.stages]
+    prepared = map_images(images, chosen.tolist(), lambda _, image: embedder.prepare(image), skips, "start", progress)
+    with closing(prepared):
+        for index, image in prepared:
+            batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(embedder.mean.device).float() / 255
+            stages = embedder.pyramid_stages(batch)
+            height, width = stages[0].shape[2:]
+            rng = np.random.default_rng((seed, index))
+            places = np.sort(rng.choice(height * width, min(each, height * width), replace=False))
+            y, x = np.divmod(places, width)
+            for kept, stage in zip(found, stages, strict=True):
+                rows = torch.from_numpy(y * stage.shape[2] // height)
+                columns = torch.from_numpy(x * stage.shape[3] // width)
+                kept.append(stage[0].cpu()[:, rows, columns].T)
+    embedder.train(training)
+    if not found[0]:
+        raise EmptyCollection(f"none of the {len(chosen)} images in {images.root} could be read")
+    return [torch.cat(kept) for kept in found]
