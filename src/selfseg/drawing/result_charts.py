@@ -222,6 +222,7 @@ def column_of(result: EvalResult) -> str:
     if result.labels is not None:
         return f"{result.protocol}, {result.labels:g} % of the labels"
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+    name = f"{name}, merged from {result.options['merge']}" if result.options.get("merge") else name
     name = f"{name}, crop {result.crop}" if result.crop != "none" else name
     name = f"{name} + CRF" if result.crf else name
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name

@@ -27,6 +27,7 @@ from selfseg.evaluation.protocols.prototypes import VERSION as PROTOTYPES_VERSIO
 from selfseg.evaluation.protocols.prototypes import Prototypes, prototype_head
 from selfseg.ops.crf import ALGORITHM_VERSION as CRF_VERSION
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig
+from selfseg.ops.merging import cut_tree, merge_tree
 from selfseg.types import EvalResult
 
 OfPixels = Clusters | Linear | Prototypes
@@ -157,6 +158,13 @@ class Classifier:
         return np.asarray(table[outputs])
 
 
+def _grouped(counts: NDArray[np.int64], groups: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Counts (M, C) of clusters that are merged to k: (k, C)."""
+    merged = np.zeros((k, counts.shape[1]), np.int64)
+    np.add.at(merged, groups, counts)
+    return merged
+
+
 class Sheet:
     """The results of one extractor.
 
@@ -176,6 +184,7 @@ class Sheet:
         self.names = measured.class_names
         self.recipe_hash = recipe_hash
         self.classifiers: dict[str, Classifier] = {}
+        self.trees: list[NDArray[np.float64]] = []  # of each seed, if clusters are merged
         self.fit_tally, self.tally = Tally(), Tally()
         self.seeds, self.crf, self.temperature = config.each_seed, config.crf, config.temperature
         able = extractor.protocols
@@ -232,9 +241,12 @@ class Sheet:
         if self.clusters is not None:
             normalised = self.extractor.normalised
             spherical = normalised if self.clusters.spherical is None else self.clusters.spherical
-            for k in self.clusters.numbers(len(self.names)):
+            merge = self.clusters.merge
+            for k in self.clusters.numbers(len(self.names)) if merge is None else (merge,):
                 for seed in self.seeds:
                     heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, self.clusters)
+            if merge is not None:
+                self.trees = [merge_tree(heads[merge, seed].weight, spherical) for seed in self.seeds]
             how = {**asdict(self.clusters), "points": len(drawn.cells), "spherical": spherical}
             del how["k"]  # each result has its own
             options["clusters"] = {**how, "cells": drawn.cells_seen}  # as many as points: all of them
@@ -262,12 +274,14 @@ class Sheet:
         classes, results = len(self.names), []
         if self.clusters is not None:
             for k in self.clusters.numbers(classes):
-                tables = [counts[k, seed] for seed in self.seeds]
+                found = self.clusters.merge or k
+                groups = [cut_tree(tree, k) for tree in self.trees] or [np.arange(k) for _ in self.seeds]
+                tables = [_grouped(counts[found, seed], own, k) for seed, own in zip(self.seeds, groups, strict=True)]
                 matching, maximise = self.clusters.matching_for(k, classes), self.clusters.maximise
                 question = self._question("clusters", CLUSTERS_VERSION, self.seeds, matching, k, crf)
                 results.append(self._named(question, tables, matching, maximise, options["clusters"]))
                 named = name_clusters(tables[0], matching, maximise)
-                self._keep(results[-1], heads[k, self.seeds[0]], named.classes)
+                self._keep(results[-1], heads[found, self.seeds[0]], named.classes[groups[0]])
         if self.linear is not None:
             probe = "linear" if self.fit.root == self.measured.root else "domain"
             question = self._question(probe, LINEAR_VERSION, self._linear_seeds(), crf=crf)

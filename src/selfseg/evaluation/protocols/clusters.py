@@ -37,6 +37,8 @@ class Clusters:
 
     Attributes:
         k: numbers of clusters; None = the number of classes, and 64.
+        merge: so many clusters are found first, and then merged to each k (`selfseg.ops.merging`); None = k-means with
+            k clusters, as the papers have it.
         points: about how many embedding cells k-means is fitted on, drawn from all images of the fit split alike, or
             "all" of them. The same points for every k and seed; a seed changes k-means' own seeding. N cells of D
             dimensions take 4 N D bytes, and k-means as much again: "all" is refused where that is not free.
@@ -50,6 +52,7 @@ class Clusters:
     name: ClassVar[Literal["clusters"]] = "clusters"
 
     k: Suppress[Sequence[int] | None] = None  # of all protocols on the command line
+    merge: int | None = None
     points: int | Literal["all"] = 100_000
     iterations: int = 100
     tolerance: float = 1e-4
@@ -59,6 +62,8 @@ class Clusters:
 
     def __post_init__(self) -> None:
         check_numbers(self.k)
+        if self.merge is not None and self.merge < max(self.k or (2,)):
+            raise ConfigError(f"merge={self.merge} clusters can't be merged to k={max(self.k or (2,))}; raise merge")
         if self.points != "all" and (not isinstance(self.points, int) or self.points < 1):
             raise ConfigError(f'k-means needs at least 1 point, or "all", not points={self.points!r}')
         if self.matching not in (None, *MATCHINGS):
