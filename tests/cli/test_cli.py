@@ -249,10 +249,9 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
     seen = calls(
         "selfseg.collection.clustering", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json"))
     )
-    assert (
-        main("cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --device cpu --max-bad 0.5".split()) == 0
-    )
-    expected = {"seed": 3, "points": 500, "position": 0.7, "device": "cpu", "max_bad": 0.5}
+    words = "cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --merge 90 --device cpu --max-bad 0.5"
+    assert main(words.split()) == 0
+    expected = {"seed": 3, "points": 500, "position": 0.7, "merge": 90, "device": "cpu", "max_bad": 0.5}
     assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
     assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"
 

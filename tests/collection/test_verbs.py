@@ -3,6 +3,7 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from selfseg.collection.clustering import cluster
-from selfseg.collection.clusters import add_position, assign_pixels, available_clusters, load_clusters
+from selfseg.collection.clusters import (
+    add_position,
+    assign_pixels,
+    available_clusters,
+    diverse,
+    load_clusters,
+    load_tree,
+)
+from selfseg.collection.concepts import concepts
 from selfseg.collection.embedding import embed
 from selfseg.collection.opening import load
 from selfseg.collection.segmenting import segment
@@ -300,3 +309,38 @@ def test_damaged_clusters_are_said_with_the_way_out(clustered, tmp_path, name):
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(RunError, match=r"k = 3 in .* are damaged .*run: selfseg cluster .* IMAGES -k 3"):
         load_clusters(run, 3)
+
+
+def test_merged_clusters_are_cut_at_any_number(run, photographs, tmp_path):
+    own = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.rmtree(own / "clusters", ignore_errors=True)
+    paths = cluster(own, photographs, k=(3, 5), merge=20, points=500, device="cpu", progress=False)
+    assert [path.name for path in paths] == ["k3.json", "k5.json"]
+    tree = load_tree(own)
+    assert len(tree.centroids) == 20
+    # A number that nobody asked for: the parts of 5 are joined to 4, and every pixel follows.
+    embedding = load(own, "cpu").embed(list_images(photographs).read(0))
+    fine, coarse = (load_clusters(own, k).assign(embedding, (40, 50)) for k in (5, 4))
+    assert len({*zip(fine.ravel().tolist(), coarse.ravel().tolist(), strict=True)}) == len(np.unique(fine))
+    four = load_clusters(own, 4)
+    assert (four.k, len(four.typical)) == (4, 4)
+    assert sum(four.share) == pytest.approx(1)
+    assert list(four.share) == sorted(four.share, reverse=True)
+    assert load_clusters(own, 3).info["merge"] == 20
+    segment(own, photographs, tmp_path / "out", k=4, device="cpu", progress=False)
+    assert concepts(own, photographs, k=5, device="cpu", progress=False).is_file()
+    with pytest.raises(RunError, match="no clusters with k = 21"):
+        load_clusters(own, 21)
+    (own / "clusters" / "tree.json").write_text("{")
+    with pytest.raises(RunError, match=r"tree of clusters in .* is damaged"):
+        load_clusters(own, 4)
+    for wrong in ({"merge": 4, "k": (5,)}, {"merge": 1000, "k": (5,)}):
+        with pytest.raises(ConfigError, match="merge"):
+            cluster(own, photographs, points=500, device="cpu", progress=False, **wrong)
+
+
+def test_typical_images_are_not_neighbours():
+    ranked = [(f"{i:03}", i) for i in (10, 11, 12, 50, 51, 90)]
+    assert diverse(ranked, images=100, most=3) == ("010", "050", "090")
+    assert diverse(ranked, images=100, most=5) == ("010", "050", "090", "011", "012")
+    assert diverse(ranked[:2], images=4, most=5) == ("010", "011")

@@ -40,5 +40,5 @@ def test_clusters_that_are_equal_can_still_be_cut_at_any_number() -> None:
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_more_than_there_are_is_refused(k: int) -> None:
-    with pytest.raises(ConfigError, match="6 clusters can be merged to 1 .* 6, not to k="):
+    with pytest.raises(ConfigError, match=r"6 clusters can be merged to 1 .* 6, not to k="):
         cut_tree(merge_tree(torch.rand(6, 3)), k)

@@ -17,6 +17,7 @@ def cluster(
     seed: Further[int] = 0,
     points: Further[int] = 200_000,
     position: float = 0.0,
+    merge: int | None = None,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -29,12 +30,24 @@ def cluster(
         seed: of the sampled pixels and k-means.
         points: pixels that k-means sees.
         position: how much a pixel's place in its image has a say; e.g. 1 for a camera that stands.
+        merge: find so many clusters first, e.g. 200, and merge them to each k; segment -k then takes any other number
+            too.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
     from selfseg.collection.clustering import cluster as run_cluster
 
-    paths = run_cluster(run, images, k, seed=seed, points=points, position=position, device=device, max_bad=max_bad)
+    paths = run_cluster(
+        run,
+        images,
+        k,
+        seed=seed,
+        points=points,
+        position=position,
+        merge=merge,
+        device=device,
+        max_bad=max_bad,
+    )
     for path in paths:
         say(f"written: {path}")
     return 0

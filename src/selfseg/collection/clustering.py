@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfseg.collection.clusters import Clusters, add_position, save_clusters
+from selfseg.collection.clusters import Clusters, ClusterTree, add_position, diverse, save_clusters, save_tree
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import embed_images, to_device
 from selfseg.data.reading.ahead import usable_cores
@@ -24,7 +24,10 @@ from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Embedder
 from selfseg.ops.kmeans import kmeans
+from selfseg.ops.merging import merge_tree
 from selfseg.storage.hashes import embedder_hash
+
+_KEPT = 48  # images of each cluster, of which those that are not neighbours are shown
 
 
 def cluster(
@@ -34,13 +37,15 @@ def cluster(
     seed: int = 0,
     points: int = 200_000,
     position: float = 0.0,
+    merge: int | None = None,
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
 ) -> tuple[Path, ...]:
     """Group the pixels of a collection into concepts: k-means on their embeddings, for each k from one pass.
 
-    Writes `RUN/clusters/k{K}.safetensors` (centroids) and `k{K}.json` (see `Clusters`).
+    Writes `RUN/clusters/k{K}.safetensors` (centroids) and `k{K}.json` (see `Clusters`); with `merge` also
+    `tree.safetensors` and `tree.json`, from which `segment` and the others take any other k.
 
     Args:
         run: the run's folder.
@@ -51,6 +56,8 @@ def cluster(
             points / 64 are drawn and 64 pixels of each.
         position: how much a pixel's place in its image has a say (`selfseg.collection.clusters.add_position`);
             above 0 for cameras that stand or always look ahead, e.g. 1.
+        merge: so many clusters are found first and then merged to each k by average linkage (`selfseg.ops.merging`),
+            e.g. 200. None = k-means with k clusters, as in the papers.
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -67,6 +74,8 @@ def cluster(
     counts = (k,) if isinstance(k, int) else tuple(k)
     if not counts or min(counts) < 2:
         raise ConfigError(f"k is {counts}; give one or more numbers of clusters, each 2 or more")
+    if merge is not None and merge < max(counts):
+        raise ConfigError(f"merge = {merge} clusters can't be merged to k = {max(counts)}; raise merge or lower k")
     if max(counts) > points:
         raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
     embedder = load(run, device)
@@ -75,17 +84,15 @@ def cluster(
     samples, owners = sample_pixels(embedder, collection, seed, points, position, log, progress)
     if max(counts) > len(samples):
         raise ConfigError(f"k = {max(counts)} is more than the {len(samples)} points that the images give; lower k")
-    return tuple(
-        _cluster_once(
-            Path(run),
-            collection,
-            samples,
-            owners,
-            count,
-            {"seed": seed, "position": position, "skipped": len(log.skipped)},
-        )
-        for count in counts
-    )
+    found = {"seed": seed, "position": position, "skipped": len(log.skipped)}
+    run = Path(run)
+    if merge is None:
+        return tuple(_cluster_once(run, collection, samples, owners, count, found) for count in counts)
+    if merge > len(samples):
+        raise ConfigError(f"merge = {merge} is more than the {len(samples)} points that the images give; lower merge")
+    tree = _find_tree(run, collection, samples, owners, merge, {**found, "merge": merge})
+    save_tree(run, tree)
+    return tuple(save_clusters(run, tree.cut(count)) for count in counts)
 
 
 def sample_pixels(
@@ -129,6 +136,26 @@ def _cluster_once(
     run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, k: int, info: Mapping[str, Any]
 ) -> Path:
     """k-means for one k, and what the clusters look like; `info` holds the seed and what else is to be kept."""
+    centroids, share, best, info = _find(run, collection, samples, owners, k, info)
+    typical = tuple(diverse([(name, index) for name, index, _ in each], int(info["count"])) for each in best)
+    return save_clusters(run, Clusters(centroids, share, typical, info))
+
+
+def _find_tree(
+    run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, merge: int, info: Mapping[str, Any]
+) -> ClusterTree:
+    """k-means with many clusters, and how they are joined."""
+    centroids, share, best, info = _find(run, collection, samples, owners, merge, info)
+    return ClusterTree(centroids, merge_tree(centroids), share, best, info)
+
+
+_Best = tuple[tuple[str, int, float], ...]
+
+
+def _find(
+    run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, k: int, info: Mapping[str, Any]
+) -> tuple[Tensor, tuple[float, ...], tuple[_Best, ...], dict[str, Any]]:
+    """k-means: centroids (k, D), shares, the images that show each cluster best, and how they were found."""
     result = kmeans(samples, k, seed=info["seed"])
     centroids = torch.nn.functional.normalize(result.centroids.float(), dim=1).cpu()
     # Sorted by size, so that cluster 0 is the largest and colours mean the same kind of thing in each run.
@@ -141,26 +168,23 @@ def _cluster_once(
     # Mean similarity times area is the sum of similarities over the image's number of points.
     total = torch.zeros(len(images) * k).index_add_(0, place * k + assignment, similarity).reshape(-1, k)
     score = total / torch.bincount(place)[:, None]
-    best = score.topk(min(12, len(images)), dim=0)
-    clusters = Clusters(
-        centroids=centroids,
-        share=tuple((torch.bincount(assignment, minlength=k) / len(assignment)).tolist()),
-        typical=tuple(
-            tuple(
-                collection.names[int(images[i])]
-                for i, value in zip(best.indices[:, c].tolist(), best.values[:, c].tolist(), strict=True)
-                if value > 0
-            )
-            for c in range(k)
-        ),
-        info={
-            "k": k,
-            "images": str(collection.root),
-            "count": len(images),
-            "points": len(samples),
-            "inertia": result.inertia,
-            **info,
-            "embedder": embedder_hash(run),
-        },
+    top = score.topk(min(_KEPT, len(images)), dim=0)
+    best = tuple(
+        tuple(
+            (collection.names[int(images[i])], int(images[i]), value)
+            for i, value in zip(top.indices[:, c].tolist(), top.values[:, c].tolist(), strict=True)
+            if value > 0
+        )
+        for c in range(k)
     )
-    return save_clusters(run, clusters)
+    share = tuple((torch.bincount(assignment, minlength=k) / len(assignment)).tolist())
+    found = {
+        "k": k,
+        "images": str(collection.root),
+        "count": len(images),
+        "points": len(samples),
+        "inertia": result.inertia,
+        **info,
+        "embedder": embedder_hash(run),
+    }
+    return centroids, share, best, found

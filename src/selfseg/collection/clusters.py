@@ -6,8 +6,8 @@ Letters in shapes: H W pixels of an image, D embedding dimension, h w embedding 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from selfseg.collection.streaming import Fetched
 from selfseg.errors import ConfigError, RunError
 from selfseg.ops.linear import linear
+from selfseg.ops.merging import cut_tree
 from selfseg.ops.resized_argmax import resized_argmax
 from selfseg.storage.files import read_json, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
@@ -38,18 +39,26 @@ class Clusters:
             (K, D + 4) where the position has a say.
         share: K fractions of the sampled pixels.
         typical: per cluster, names of the images that show it best (mean similarity times area), best first.
-        info: how they were found: images, count, seed, points, position, inertia, embedder.
+        info: how they were found: images, count, seed, points, position, merge, inertia, embedder.
+        groups: (M,) int64 in [0, K) of clusters that were merged: `centroids` are then the M that were there before,
+            and a pixel belongs to the group of the nearest. None = not merged.
     """
 
     centroids: Tensor
     share: tuple[float, ...]
     typical: tuple[tuple[str, ...], ...]
     info: Mapping[str, Any]
+    groups: Tensor | None = None
 
     @property
     def k(self) -> int:
         """The number of clusters."""
-        return self.centroids.shape[0]
+        return len(self.share)
+
+    def to(self, device: torch.device) -> Clusters:
+        """The same with their tensors on a device."""
+        groups = None if self.groups is None else self.groups.to(device)
+        return replace(self, centroids=self.centroids.to(device), groups=groups)
 
     @property
     def position(self) -> float:
@@ -70,7 +79,7 @@ class Clusters:
 
     def assign_later(self, embedding: Tensor, size: tuple[int, int]) -> Fetched:
         """As `assign`, without waiting for a GPU."""
-        return _assign(add_position(embedding, self.position), self.centroids, size)
+        return _assign(add_position(embedding, self.position), self.centroids, size, self.groups)
 
 
 def add_position(embedding: Tensor, weight: float) -> Tensor:
@@ -122,6 +131,10 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
     run, found = Path(run), available_clusters(run)
     if not found:
         raise RunError(f"{run} has no clusters yet; run: selfseg cluster {run} IMAGES -k 27")
+    if k is not None and k not in found and has_tree(run):
+        tree = load_tree(run)
+        if 1 <= k <= len(tree.centroids):
+            return tree.cut(k)
     if k is not None and k not in found:
         raise RunError(
             f"{run} has no clusters with k = {k}, only with {', '.join(map(str, found))}; "
@@ -131,7 +144,8 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
     path = run / "clusters" / f"k{k}.json"
     try:
         info = read_json(path)
-        centroids = load_file(path.with_suffix(".safetensors"))["centroids"]
+        tensors = load_file(path.with_suffix(".safetensors"))
+        centroids, groups = tensors["centroids"], tensors.get("groups")
         share = tuple(float(one["share"]) for one in info["clusters"])
         typical = tuple(tuple(one["typical"]) for one in info["clusters"])
         made_by = info["embedder"]
@@ -145,10 +159,116 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
             f"the clusters with k = {k} in {run} were made by an earlier embedder; "
             f"run: selfseg cluster {run} IMAGES -k {k}"
         )
-    return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"})
+    return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"}, groups)
 
 
-def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+@dataclass(frozen=True)
+class ClusterTree:
+    """Many small clusters of a run and how they are joined; it gives clusters at any K without clustering again.
+
+    Attributes:
+        centroids: (M, D) float32, unit vectors.
+        linkage: (M - 1, 4) of `selfseg.ops.merging.merge_tree`.
+        share: M fractions of the sampled pixels.
+        best: per small cluster (image, its index in the collection, mean similarity times area), best first.
+        info: see `Clusters`.
+    """
+
+    centroids: Tensor
+    linkage: NDArray[np.float64]
+    share: tuple[float, ...]
+    best: tuple[tuple[tuple[str, int, float], ...], ...]
+    info: Mapping[str, Any]
+
+    def cut(self, k: int) -> Clusters:
+        """The clusters when K are left, the largest first.
+
+        Raises:
+            ConfigError: if there are fewer.
+        """
+        groups = cut_tree(self.linkage, k)
+        shares = np.zeros(k)
+        np.add.at(shares, groups, self.share)
+        order = np.argsort(-shares, kind="stable")
+        groups = np.argsort(order)[groups]
+        typical = []
+        for group in range(k):
+            scores: dict[tuple[str, int], float] = {}
+            for member in np.flatnonzero(groups == group):
+                for name, index, value in self.best[member]:
+                    scores[name, index] = scores.get((name, index), 0.0) + value
+            ranked = sorted(scores, key=lambda image: -scores[image])
+            typical.append(diverse(ranked, int(self.info["count"])))
+        share = tuple(shares[order].tolist())
+        return Clusters(self.centroids, share, tuple(typical), {**self.info, "k": k}, torch.from_numpy(groups))
+
+
+def diverse(ranked: Sequence[tuple[str, int]], images: int, most: int = 12) -> tuple[str, ...]:
+    """The best images that are not neighbours: frames of a video that follow each other show the same.
+
+    Args:
+        ranked: (name, index in the collection), best first.
+        images: in the collection.
+        most: how many to choose. Neighbours are as near as a quarter of an even spread of so many.
+
+    Returns:
+        The names; where too few are far from each other, the best of the others follow.
+
+    Example:
+        >>> diverse([("a", 0), ("b", 1), ("c", 40)], images=96, most=2)
+        ('a', 'c')
+    """
+    reach = images // (4 * most)
+    chosen: list[tuple[str, int]] = []
+    for image in ranked:
+        if len(chosen) < most and all(abs(image[1] - other) > reach for _, other in chosen):
+            chosen.append(image)
+    others = [image for image in ranked if image not in chosen]
+    return tuple(name for name, _ in [*chosen, *others[: most - len(chosen)]])
+
+
+def has_tree(run: Path | str) -> bool:
+    """Whether a run has clusters that can be merged to any number."""
+    return (Path(run) / "clusters" / "tree.json").is_file()
+
+
+def save_tree(run: Path | str, tree: ClusterTree) -> None:
+    """Write `RUN/clusters/tree.safetensors` and, last, `tree.json`."""
+    folder = Path(run) / "clusters"
+    tensors = {"centroids": tree.centroids.contiguous(), "linkage": torch.from_numpy(tree.linkage)}
+    write_atomically(folder / "tree.safetensors", lambda path: save_file(tensors, path))
+    write_json(folder / "tree.json", {**tree.info, "share": tree.share, "best": tree.best})
+
+
+def load_tree(run: Path | str) -> ClusterTree:
+    """What `save_tree` wrote.
+
+    Raises:
+        RunError: if it is damaged, or another embedder's.
+    """
+    path = Path(run) / "clusters" / "tree.json"
+    try:
+        info = read_json(path)
+        tensors = load_file(path.with_suffix(".safetensors"))
+        best = tuple(tuple((str(n), int(i), float(v)) for n, i, v in each) for each in info.pop("best"))
+        share = tuple(map(float, info.pop("share")))
+        tree = ClusterTree(tensors["centroids"], tensors["linkage"].numpy(), share, best, info)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(
+            f"the tree of clusters in {run} is damaged ({type(error).__name__}: {error}); "
+            f"run: selfseg cluster {run} IMAGES --merge 200"
+        ) from error
+    if info.get("embedder") != embedder_hash(Path(run)):
+        raise RunError(
+            f"the tree of clusters in {run} was made by an earlier embedder; "
+            f"run: selfseg cluster {run} IMAGES --merge 200"
+        )
+    return tree
+
+
+def assign_pixels(
+    embedding: Tensor, centroids: Tensor, size: tuple[int, int], groups: Tensor | None = None
+) -> NDArray[Any]:
     """The best centroid of each pixel: scores upsampled bilinearly (align_corners=False), then the maximum.
 
     Exact, and cheap on large images. A bilinear mean of scores keeps an order that its four cells agree on: between
@@ -159,22 +279,27 @@ def assign_pixels(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -
         embedding: (D, h, w) float.
         centroids: (K, D) unit vectors.
         size: (H, W) of the result.
+        groups: (K,) int64, what each centroid stands for; None = itself.
 
     Returns:
-        (H, W) array, uint8 if K <= 256, else uint16.
+        (H, W) array, uint8 if there are at most 256 clusters or groups, else uint16.
 
     Example:
         >>> embedding = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # two cells, side by side
         >>> assign_pixels(embedding, torch.eye(2), (1, 6)).tolist()
         [[0, 0, 0, 1, 1, 1]]
     """
-    return _assign(embedding, centroids, size).numpy()
+    return _assign(embedding, centroids, size, groups).numpy()
 
 
-def _assign(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> Fetched:
+def _assign(embedding: Tensor, centroids: Tensor, size: tuple[int, int], groups: Tensor | None) -> Fetched:
     if embedding.is_cuda:  # the cleverness on a CPU asks for numbers that a GPU would be waited for
-        return _assign_densely(embedding, centroids, size)
-    return Fetched(torch.from_numpy(_assign_cleverly(embedding, centroids, size)))
+        return _assign_densely(embedding, centroids, size, groups)
+    found = _assign_cleverly(embedding, centroids, size)
+    if groups is not None:
+        table = groups.numpy()
+        found = np.take(table.astype(np.uint8 if table.max() < 256 else np.uint16), found)
+    return Fetched(torch.from_numpy(found))
 
 
 def _assign_cleverly(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
@@ -196,12 +321,15 @@ def _assign_cleverly(embedding: Tensor, centroids: Tensor, size: tuple[int, int]
     return result
 
 
-def _assign_densely(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> Fetched:
+def _assign_densely(
+    embedding: Tensor, centroids: Tensor, size: tuple[int, int], groups: Tensor | None = None
+) -> Fetched:
     """`assign_pixels` by resizing all scores, on the embedding's device."""
     h, w = embedding.shape[1:]
     cells = F.normalize(embedding.float().flatten(1).T, dim=1)
     best = resized_argmax(linear(cells, centroids.to(cells)).reshape(h, w, -1), size)
-    if len(centroids) <= 256:
+    best, count = (best, len(centroids)) if groups is None else (groups[best], len(groups))
+    if count <= 256:
         return Fetched(best.to(torch.uint8))
     return Fetched(best.to(torch.int32), np.uint16)  # torch has no uint16 to speak of
 
@@ -250,6 +378,8 @@ def save_clusters(run: Path | str, clusters: Clusters) -> Path:
     """Write `RUN/clusters/k{K}.safetensors` and, last, `k{K}.json`; returns the latter's path."""
     folder = Path(run) / "clusters"
     tensors = {"centroids": clusters.centroids.contiguous()}
+    if clusters.groups is not None:
+        tensors["groups"] = clusters.groups.contiguous()
     write_atomically(folder / f"k{clusters.k}.safetensors", lambda path: save_file(tensors, path))
     both = zip(clusters.share, clusters.typical, strict=True)
     listed = [{"cluster": c, "share": share, "typical": list(names)} for c, (share, names) in enumerate(both)]

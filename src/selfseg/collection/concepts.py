@@ -101,7 +101,7 @@ def concepts(
     if crop is not None and (crop < 32 or (resolution is not None and crop > resolution)):
         raise ConfigError(f"a crop of {crop} px must be from 32 px to the resolution, {resolution}")
     clusters = None if k is None else load_clusters(run, k)
-    vectors = clusters.centroids if clusters else load_prototypes(run)
+    vectors, groups = (clusters.centroids, clusters.groups) if clusters else (load_prototypes(run), None)
     position = clusters.position if clusters else 0.0
     if position and crop is not None:
         raise ConfigError(f"the clusters with k = {k} look at a pixel's place in its image; leave out crop = {crop}")
@@ -113,7 +113,7 @@ def concepts(
     collection = collect(images)
     folder = run / "concepts"
     log = SkipLog(folder / "skipped.jsonl", len(collection), max_bad)
-    search = Search(vectors.to(embedder.mean.device), top, min_share)
+    search = Search(vectors.to(embedder.mean.device), top, min_share, groups)
 
     def embeddings(indices: Sequence[int], log: SkipLog, what: str) -> Generator[Embedded, None, None]:
         cut = partial(_cut, resolution=resolution, crop=crop)
@@ -135,7 +135,7 @@ def concepts(
     drawn = _draw(search, embeddings, pictures)
     values = {
         "source": "prototypes" if k is None else "clusters",
-        "k": len(vectors),
+        "k": search.k,
         "images": str(collection.root),
         "count": search.images,
         "skipped": len(log.skipped),
@@ -158,7 +158,7 @@ def concepts(
                     for rank, segment in enumerate(search.best(c))
                 ],
             }
-            for c in range(len(vectors))
+            for c in range(search.k)
         ],
     }
     write_json(folder / "concepts.json", values)
@@ -193,6 +193,8 @@ class Search:
         vectors: (K, D) float, the concepts; a cell belongs to the nearest by cosine. Embeddings are on their device.
         top: how many segments of each are kept.
         min_share: smaller segments are ranked after all larger ones.
+        groups: (M,) int64 of merged clusters: the (M, D) vectors are then what is merged, and a concept's own vector is
+            the mean direction of its members.
 
     Example:
         >>> search = Search(torch.eye(2), top=1)
@@ -201,14 +203,19 @@ class Search:
         (1.0, (1,))
     """
 
-    def __init__(self, vectors: Tensor, top: int, min_share: float = 0.0) -> None:
-        self.vectors = F.normalize(vectors.float(), dim=1)
+    def __init__(self, vectors: Tensor, top: int, min_share: float = 0.0, groups: Tensor | None = None) -> None:
+        self.members = F.normalize(vectors.float(), dim=1)
+        self.groups = torch.arange(len(vectors)) if groups is None else groups
+        self.groups = self.groups.to(vectors.device)
+        self.k = int(self.groups.max()) + 1
+        one_hot = F.one_hot(self.groups, self.k).to(self.members)
+        self.vectors = self.members if groups is None else F.normalize(one_hot.T @ self.members, dim=1)
         self.top, self.min_share = top, min_share
         self.images = 0  # seen
-        self._heaps: list[list[Segment]] = [[] for _ in vectors]
-        self._cells = torch.zeros(len(vectors), dtype=torch.int64)
-        self._active = torch.zeros(len(vectors), dtype=torch.int64)  # images that each is active in
-        self._sums = torch.zeros(vectors.shape, dtype=torch.float64)  # of all segments' vectors
+        self._heaps: list[list[Segment]] = [[] for _ in range(self.k)]
+        self._cells = torch.zeros(self.k, dtype=torch.int64)
+        self._active = torch.zeros(self.k, dtype=torch.int64)  # images that each is active in
+        self._sums = torch.zeros((self.k, vectors.shape[1]), dtype=torch.float64)  # of all segments' vectors
 
     def add(self, image: int, embedding: Tensor) -> None:
         """Look at an image.
@@ -219,7 +226,7 @@ class Search:
         """
         cells = F.normalize(embedding.float().flatten(1).T, dim=1)  # (hw, D)
         found, place, count = torch.unique(
-            (cells @ self.vectors.T).max(1).indices, return_inverse=True, return_counts=True
+            self.groups[(cells @ self.members.T).max(1).indices], return_inverse=True, return_counts=True
         )
         if cells.is_cuda:  # where adding up by index has no order
             sums = F.one_hot(place, len(found)).to(cells).T @ cells
@@ -325,7 +332,8 @@ def _draw(
     with writer:
         for one in embeddings(sorted(wanted), log, "pictures"):
             picture = fit_within(one.seen, longest)
-            ids = assign_pixels(one.embedding, search.vectors, (picture.shape[0], picture.shape[1]))
+            size = picture.shape[0], picture.shape[1]
+            ids = assign_pixels(one.embedding, search.members, size, search.groups)
             writer.call(write, wanted[one.number], picture, ids)
             for concept, rank in wanted[one.number]:
                 file, size = _picture_name(concept, rank), picture.shape

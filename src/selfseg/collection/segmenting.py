@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +49,7 @@ def segment(
         StorageError: if the disk is full.
     """
     embedder = load(run, device)
-    clusters = load_clusters(run, k)
-    clusters = replace(clusters, centroids=clusters.centroids.to(embedder.mean.device))  # once, not for each image
+    clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
     collection, out = collect(images), Path(out)
     colours = palette(clusters.k)
     for kind in ("index", "overlay"):

@@ -24,9 +24,9 @@ def pyramid(images: Path, out: Path) -> Recipe[PyramidConfig]:
                 backbone="tf_efficientnet_lite0",
                 output_stride=32,
                 decoder="pyramid",
-                dim=64,
+                dim=96,
                 aligned=True,
-                resolution=384,
+                resolution=512,
                 frozen=True,
             )
         ),
