@@ -26,6 +26,7 @@ from selfseg.evaluation import (
     Reading,
     Retrieval,
 )
+from selfseg.models.embedder import Looks
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import read_json
 from selfseg.training.recipe import read_recipe, recipes
@@ -251,22 +252,32 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
     )
     words = "cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --merge 90 --device cpu --max-bad 0.5"
     assert main(words.split()) == 0
-    expected = {"seed": 3, "points": 500, "position": 0.7, "merge": 90, "device": "cpu", "max_bad": 0.5}
+    expected = {
+        "seed": 3,
+        "points": 500,
+        "position": 0.7,
+        "merge": 90,
+        "looks": Looks(),
+        "device": "cpu",
+        "max_bad": 0.5,
+    }
     assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
     assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"
 
 
 def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.segmenting", "segment", Path("out"))
-    assert main("segment run images --out out -k 8 --max-bad 0.5".split()) == 0
-    assert seen == [((Path("run"), Path("images"), Path("out")), {"k": 8, "device": "auto", "max_bad": 0.5})]
+    assert main("segment run images --out out -k 8 --scales 1 1.5 --flip --max-bad 0.5".split()) == 0
+    looks = Looks((1.0, 1.5), flip=True)
+    expected = {"k": 8, "looks": looks, "device": "auto", "max_bad": 0.5}
+    assert seen == [((Path("run"), Path("images"), Path("out")), expected)]
     assert said(capsys)[0] == "written: out"
 
 
 def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.embedding", "embed", Path("out/index.json"))
     assert main("embed run images --out out --max-bad 0.5".split()) == 0
-    assert seen == [((Path("run"), Path("images"), Path("out")), {"device": "auto", "max_bad": 0.5})]
+    assert seen == [((Path("run"), Path("images"), Path("out")), {"looks": Looks(), "device": "auto", "max_bad": 0.5})]
     assert said(capsys)[0] == "written: out/index.json"
 
 
@@ -310,6 +321,8 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
     positional, named = seen.pop()
     assert positional[2] == [Clusters(points="all"), Linear(solver="lbfgs")]
     assert named["reading"] == Reading(crop=320)
+    assert main("evaluate run data --scales 0.5 2 --flip".split()) == 0
+    assert seen.pop()[1]["reading"] == Reading(looks=Looks((0.5, 2.0), flip=True))
     assert "fractions" in said(capsys)[0]
 
 

@@ -27,7 +27,7 @@ from selfseg.collection.segmenting import segment
 from selfseg.data.reading.images import list_images
 from selfseg.drawing.pictures import palette
 from selfseg.errors import ConfigError, RunError, StorageError, TooManyBadImages
-from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 
 SIZES = ((61, 83), (64, 64), (97, 40))
 
@@ -344,3 +344,16 @@ def test_typical_images_are_not_neighbours():
     assert diverse(ranked, images=100, most=3) == ("010", "050", "090")
     assert diverse(ranked, images=100, most=5) == ("010", "050", "090", "011", "012")
     assert diverse(ranked[:2], images=4, most=5) == ("010", "011")
+
+
+def test_more_looks_make_other_files_and_say_so(run, photographs, tmp_path):
+    once = json.loads(embed(run, photographs, tmp_path / "out", device="cpu", progress=False).read_text())
+    looks = Looks((1.0, 1.5), flip=True)
+    more = json.loads(embed(run, photographs, tmp_path / "out", looks=looks, device="cpu", progress=False).read_text())
+    assert (more["scales"], more["flip"], more["stride"]) == ([1.0, 1.5], True, once["stride"] / 1.5)
+    embedder = load(run, "cpu", looks)
+    first = more["images"][0]
+    expected = embedder.embed(list_images(photographs).read(0)).half().numpy()
+    assert np.array_equal(np.load(tmp_path / "out" / first["file"]), expected)
+    assert first["embedding_size"] == list(expected.shape[1:])
+    assert first["embedding_size"] != once["images"][0]["embedding_size"]

@@ -28,7 +28,7 @@ from selfseg.evaluation import (
 from selfseg.evaluation.measure.features import backbone_extractor, features_extractor
 from selfseg.evaluation.measure.passes import sample
 from selfseg.evaluation.measure.results import result_name
-from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 from selfseg.ops.crf import CRFConfig
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
@@ -422,3 +422,31 @@ def test_the_command_takes_crop_points_and_solver(tmp_path, capsys):
     assert (probe.protocol, probe.options["solver"], probe.seeds) == ("linear", "lbfgs", (0,))
     assert probe.options["first_gradient"] < 1e-3
     assert "k=3" in capsys.readouterr().out
+
+
+def test_more_looks_are_a_column_of_their_own(tmp_path):
+    root, run = draw(tmp_path / "stripes", images=2), tmp_path / "run"
+    torch.manual_seed(0)
+    Embedder(EmbedderConfig(dim=8, output_stride=32, resolution=None)).save(run / "embedder")
+    once = evaluate(run, root, [QUICK], seeds=1, beside=ALONE)
+    more = evaluate(run, root, [QUICK], seeds=1, beside=ALONE, reading=Reading(looks=Looks((1.0, 2.0), flip=True)))
+    assert once[0].metrics != more[0].metrics
+    assert (more[0].options["scales"], more[0].options["flip"]) == ((1.0, 2.0), True)
+    assert {path.name for path in (run / "results").glob("*.json")} == {
+        "stripes-val-linear-embedder.json",
+        "stripes-val-linear-1x2x-mirrored-embedder.json",
+    }
+    assert "linear, 1x2x, mirrored" in [str(column.header) for column in format_table(more).columns]
+
+
+def test_merged_clusters_are_the_parts_of_one_tree(tmp_path):
+    root = draw(tmp_path / "stripes")
+    noisy = Extractor("noisy", lambda image: one_hot(image) + 0.1 * torch.rand(4, *image.shape[:2]), normalised=False)
+    four, two = evaluate(noisy, root, [Clusters(k=(4, 2), merge=40, points=4000)], seeds=2, beside=ALONE)
+    # 40 clusters of four colours: average linkage finds the colours again.
+    assert (four.k, four.matching, four.metrics["miou"]) == (4, "majority", 1.0)
+    assert (two.k, two.options["merge"]) == (2, 40)
+    assert result_name(four) == "stripes-val-clusters-k4-merged40-noisy.json"
+    assert "clusters k=4, majority, merged from 40" in [str(column.header) for column in format_table([four]).columns]
+    with pytest.raises(ConfigError, match="merge=3 clusters can't be merged to k=4"):
+        Clusters(k=(4,), merge=3)

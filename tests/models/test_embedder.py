@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.decoders import move_cells
-from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 
 
 def _needs(config: EmbedderConfig) -> None:
@@ -165,3 +166,27 @@ def test_cells_move_both_ways() -> None:
     torch.testing.assert_close(move_cells(cells, 1.0)[0, 0], forward)
     torch.testing.assert_close(move_cells(cells, -1.0)[0, 0], back)
     torch.testing.assert_close(move_cells(cells, 0.25)[0, 0, 1, 1], torch.tensor(5 + 0.25 * 5))
+
+
+def test_looks_are_averaged_by_hand() -> None:
+    torch.manual_seed(0)
+    embedder = Embedder(EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="linear", dim=6)).eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        once = embedder.look(image)
+        assert torch.equal(once, embedder(image))
+        embedder.looks = Looks((1.0, 2.0), flip=True)
+        found = embedder.look(image)
+        large = F.interpolate(image, (128, 192), mode="bilinear", align_corners=False, antialias=True)
+        total = embedder(large) + embedder(large.flip(3)).flip(3)
+        for small in (once, embedder(image.flip(3)).flip(3)):
+            total = total + F.interpolate(small, total.shape[2:], mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, F.normalize(total, dim=1))
+    mirrored = embedder.look(image.flip(3)).flip(3)
+    torch.testing.assert_close(mirrored, found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (9.0,)])
+def test_looks_that_can_not_be(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="multiples of an image's size"):
+        Looks(scales)

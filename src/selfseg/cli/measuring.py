@@ -13,6 +13,7 @@ from selfseg.cli.console import HELP, OUT, DataPath, Further, RunPath, parse_set
 from selfseg.errors import ConfigError
 from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Reading, Retrieval
 from selfseg.evaluation.sheet import Protocol
+from selfseg.models.embedder import Looks
 from selfseg.ops.crf import CRFConfig
 
 Settings = TypeVar("Settings")
@@ -33,6 +34,8 @@ def evaluate(
     fit_data: Further[Path | None] = None,
     resolution: int | None = None,
     crop: int | None = None,
+    scales: Further[tuple[float, ...]] = (1.0,),
+    flip: Further[bool] = False,
     baselines: Further[bool] = True,
     untrained: Further[bool] = False,
     backbone: Further[bool] = False,
@@ -61,6 +64,8 @@ def evaluate(
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
         resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
         crop: measure in a centre square of this many px, images and labels resized to it; 320 is the field's.
+        scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
+        flip: also look at its mirror image.
         baselines: also measure the trivial baselines.
         untrained: also measure the same network with random weights.
         backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
@@ -90,7 +95,7 @@ def evaluate(
             run,
             data,
             [asked[name] for name in protocols],
-            reading=Reading(split, fit_split, fit_data, resolution, crop),
+            reading=Reading(split, fit_split, fit_data, resolution, crop, Looks(scales, flip)),
             beside=Beside(baselines, untrained, backbone, features, position),
             seeds=seeds,
             crf=CRFConfig() if crf else None,
@@ -113,6 +118,8 @@ def compare(
     fit_data: Further[Path | None] = None,
     resolution: int | None = None,
     crop: int | None = None,
+    scales: Further[tuple[float, ...]] = (1.0,),
+    flip: Further[bool] = False,
     baselines: Further[bool] = True,
     untrained: Further[bool] = False,
     backbone: Further[bool] = False,
@@ -140,6 +147,8 @@ def compare(
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
         resolution: short side in px that all resize images to; each its own if not given, and 320 for prototypes.
         crop: measure in a centre square of this many px, to which images and labels are resized.
+        scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
+        flip: also look at its mirror image.
         baselines: also measure the trivial baselines.
         untrained: also measure the first run's network with random weights.
         backbone: also measure what each backbone gives before the decoder.
@@ -167,7 +176,7 @@ def compare(
             runs[-1],
             out,
             [asked[name] for name in protocols],
-            reading=Reading(split, fit_split, fit_data, resolution, crop),
+            reading=Reading(split, fit_split, fit_data, resolution, crop, Looks(scales, flip)),
             beside=Beside(baselines, untrained, backbone, features, position),
             seeds=seeds,
             count=count,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
 from selfseg.cli.console import Further, ImagesPath, RunPath, say
+
+if TYPE_CHECKING:
+    from selfseg.models.embedder import Looks
 
 
 def cluster(
@@ -18,6 +21,8 @@ def cluster(
     points: Further[int] = 200_000,
     position: float = 0.0,
     merge: int | None = None,
+    scales: Further[tuple[float, ...]] = (1.0,),
+    flip: Further[bool] = False,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -32,6 +37,8 @@ def cluster(
         position: how much a pixel's place in its image has a say; e.g. 1 for a camera that stands.
         merge: find so many clusters first, e.g. 200, and merge them to each k; segment -k then takes any other number
             too.
+        scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
+        flip: also look at its mirror image.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
@@ -45,6 +52,7 @@ def cluster(
         points=points,
         position=position,
         merge=merge,
+        looks=_looks(scales, flip),
         device=device,
         max_bad=max_bad,
     )
@@ -58,6 +66,8 @@ def segment(
     images: ImagesPath,
     out: Path,
     k: Annotated[int | None, arg(aliases=["-k"])] = None,
+    scales: Further[tuple[float, ...]] = (1.0,),
+    flip: Further[bool] = False,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -68,28 +78,40 @@ def segment(
         images: folder of images, or NAME:ROOT.
         out: folder for the results.
         k: which clustering; the largest if not given.
+        scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
+        flip: also look at its mirror image.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
     from selfseg.collection.segmenting import segment as run_segment
 
-    say(f"written: {run_segment(run, images, out, k=k, device=device, max_bad=max_bad)}")
+    say(f"written: {run_segment(run, images, out, k=k, looks=_looks(scales, flip), device=device, max_bad=max_bad)}")
     return 0
 
 
-def embed(run: RunPath, images: ImagesPath, out: Path, device: str = "auto", max_bad: Further[float] = 0.05) -> int:
+def embed(
+    run: RunPath,
+    images: ImagesPath,
+    out: Path,
+    scales: Further[tuple[float, ...]] = (1.0,),
+    flip: Further[bool] = False,
+    device: str = "auto",
+    max_bad: Further[float] = 0.05,
+) -> int:
     """Write one vector per pixel of every image: memory-mapped float16 with geometry.
 
     Args:
         run: the trained run.
         images: folder of images, or NAME:ROOT.
         out: folder for the results.
+        scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
+        flip: also look at its mirror image.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
     from selfseg.collection.embedding import embed as run_embed
 
-    say(f"written: {run_embed(run, images, out, device=device, max_bad=max_bad)}")
+    say(f"written: {run_embed(run, images, out, looks=_looks(scales, flip), device=device, max_bad=max_bad)}")
     return 0
 
 
@@ -168,3 +190,9 @@ def export(
     path = run_export(run, format, out)
     say(f"written: {path}; how to load it: {card_of(path)}")
     return 0
+
+
+def _looks(scales: tuple[float, ...], flip: bool) -> Looks:
+    from selfseg.models.embedder import Looks
+
+    return Looks(scales, flip)

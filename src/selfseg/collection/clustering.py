@@ -22,7 +22,7 @@ from selfseg.collection.streaming import embed_images, to_device
 from selfseg.data.reading.ahead import usable_cores
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
-from selfseg.models.embedder import Embedder
+from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.kmeans import kmeans
 from selfseg.ops.merging import merge_tree
 from selfseg.storage.hashes import embedder_hash
@@ -38,6 +38,7 @@ def cluster(
     points: int = 200_000,
     position: float = 0.0,
     merge: int | None = None,
+    looks: Looks | None = None,
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
@@ -58,6 +59,7 @@ def cluster(
             above 0 for cameras that stand or always look ahead, e.g. 1.
         merge: so many clusters are found first and then merged to each k by average linkage (`selfseg.ops.merging`),
             e.g. 200. None = k-means with k clusters, as in the papers.
+        looks: how often each image is looked at; once if None (`selfseg.models.embedder.Looks`).
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -78,7 +80,7 @@ def cluster(
         raise ConfigError(f"merge = {merge} clusters can't be merged to k = {max(counts)}; raise merge or lower k")
     if max(counts) > points:
         raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
-    embedder = load(run, device)
+    embedder = load(run, device, looks)
     collection = collect(images)
     log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection), max_bad)
     samples, owners = sample_pixels(embedder, collection, seed, points, position, log, progress)

@@ -16,7 +16,7 @@ import numpy as np
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.images import SkipLog
-from selfseg.models.embedder import Embedder
+from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
 
@@ -25,6 +25,7 @@ def embed(
     run: Path | str,
     images: Images,
     out: Path | str,
+    looks: Looks | None = None,
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
@@ -42,6 +43,7 @@ def embed(
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
+        looks: how often each image is looked at; once if None (`selfseg.models.embedder.Looks`).
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -55,8 +57,8 @@ def embed(
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
-    embedder = load(run, device)
-    fingerprint = embedder_hash(run)
+    embedder = load(run, device, looks)
+    fingerprint = embedder_hash(run) + embedder.looks.name
     collection, out = collect(images), Path(out)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
@@ -82,7 +84,9 @@ def embed(
     index = {
         "embedder": fingerprint,
         "dim": embedder.dim,
-        "stride": embedder.stride,
+        "stride": embedder.stride / max(embedder.looks.scales),
+        "scales": embedder.looks.scales,
+        "flip": embedder.looks.flip,
         "normalised": embedder.normalised,
         "resolution": embedder.resolution,
         "dtype": "float16",
@@ -117,7 +121,7 @@ def _write_embedding(
         "image_size": list(sizes[0]),
         "resized_size": list(sizes[1]),
         "embedding_size": list(values.shape[1:]),
-        "stride": embedder.stride,
+        "stride": embedder.stride / max(embedder.looks.scales),
         # The cells are stretched over the whole image, as in training: the frames coincide.
         "to_image": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
         "source": version,

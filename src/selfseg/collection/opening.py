@@ -10,17 +10,18 @@ import torch
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection, SkipLog, scan
 from selfseg.errors import ConfigError, EmptyCollection, RunError
-from selfseg.models.embedder import Embedder
+from selfseg.models.embedder import Embedder, Looks
 
 Images = str | Path | Sequence[Path] | ImageCollection
 
 
-def load(run: Path | str, device: str = "auto") -> Embedder:
+def load(run: Path | str, device: str = "auto", looks: Looks | None = None) -> Embedder:
     """The embedder that a run has learned so far, in evaluation mode.
 
     Args:
         run: the run's folder.
         device: where it shall live: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
+        looks: how often `embed` looks at an image; once if None.
 
     Raises:
         RunError: if the folder is missing, is not a run, or holds no embedder yet.
@@ -35,7 +36,9 @@ def load(run: Path | str, device: str = "auto") -> Embedder:
         raise RunError(
             f"{run} has no embedder yet; training writes it: run the same train command again and it goes on"
         )
-    return Embedder.load(run / "embedder").to(choose_device(device)).eval()
+    embedder = Embedder.load(run / "embedder").to(choose_device(device)).eval()
+    embedder.looks = looks or Looks()
+    return embedder
 
 
 def choose_device(device: str) -> torch.device:

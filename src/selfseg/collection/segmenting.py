@@ -12,6 +12,7 @@ from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.images import SkipLog
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
+from selfseg.models.embedder import Looks
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
 
@@ -21,6 +22,7 @@ def segment(
     images: Images,
     out: Path | str,
     k: int | None = None,
+    looks: Looks | None = None,
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
@@ -35,6 +37,7 @@ def segment(
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
         k: which clustering; the largest one there is if None.
+        looks: how often each image is looked at; once if None (`selfseg.models.embedder.Looks`).
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -48,7 +51,7 @@ def segment(
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
-    embedder = load(run, device)
+    embedder = load(run, device, looks)
     clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
     collection, out = collect(images), Path(out)
     colours = palette(clusters.k)

@@ -224,6 +224,7 @@ def column_of(result: EvalResult) -> str:
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
     name = f"{name}, merged from {result.options['merge']}" if result.options.get("merge") else name
     name = f"{name}, crop {result.crop}" if result.crop != "none" else name
+    name = f"{name}, {result.options['looks'].strip('-').replace('-', ', ')}" if result.options.get("looks") else name
     name = f"{name} + CRF" if result.crf else name
     return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
 

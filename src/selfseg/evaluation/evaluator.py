@@ -238,12 +238,13 @@ def embedder_extractors(
         RunError: if the prototypes are of another embedder.
     """
     side, others = reading.side, names_of(config.fitted)
-    plain = embedder_extractor(embedder, side)
+    plain = embedder_extractor(embedder, side, looks=reading.looks)
     found = [plain]
     if learned is not None:
         if learned.shape[1] != embedder.dim:
             raise RunError(f"the run's prototypes have {learned.shape[1]} dimensions, its embedder {embedder.dim}")
-        at = embedder_extractor(embedder, side or (config.prototypes or Prototypes()).resolution)
+        own = side or (config.prototypes or Prototypes()).resolution
+        at = embedder_extractor(embedder, own, looks=reading.looks)
         if at.resolution == plain.resolution or not others:  # one extractor, which spares a pass
             found = [replace(at, prototypes=learned)]
         else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.models.embedder import Looks
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Reading:
             320 for prototypes; with a crop its side. Labels keep their size, or the crop's.
         crop: measure in a centre square of this many px, as the field does at 320: images and labels of both splits are
             resized to this short side and cropped (`selfseg.data.labelled.catalog.LabelledImages.cropped`).
+        looks: how often an embedder looks at each image (`selfseg.models.embedder.Looks`); not a baseline.
     """
 
     split: str = "val"
@@ -28,6 +30,7 @@ class Reading:
     fit_data: Path | str | None = None
     resolution: int | None = None
     crop: int | None = None
+    looks: Looks = Looks()  # noqa: RUF009 (frozen)
 
     @property
     def side(self) -> int | None:

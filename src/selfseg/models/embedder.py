@@ -85,6 +85,35 @@ class EmbedderConfig:
                 raise ConfigError(f"{name} has a number for each of R, G and B in [0, 1], not {value}")
 
 
+@dataclass(frozen=True)
+class Looks:
+    """How often an image is looked at, for a steadier embedding: the unit vectors of all looks are averaged.
+
+    Attributes:
+        scales: sizes of the image as multiples of its usual one.
+        flip: whether each is looked at mirrored, too.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0.1 <= scale <= 8 for scale in self.scales):
+            raise ConfigError(f"scales are multiples of an image's size from 0.1 to 8, e.g. 1 1.5, not {self.scales}")
+
+    @property
+    def name(self) -> str:
+        """What files and columns call it; "" for one look at the usual size.
+
+        Example:
+            >>> Looks((1.0, 1.5), flip=True).name, Looks().name
+            ('-1x1.5x-mirrored', '')
+        """
+        if self == Looks():
+            return ""
+        return "-" + "".join(f"{scale:g}x" for scale in self.scales) + ("-mirrored" if self.flip else "")
+
+
 class Embedder(nn.Module):
     """An image to a dense embedding; a plain module that owns its normalisation.
 
@@ -94,6 +123,7 @@ class Embedder(nn.Module):
         stride: pixels of the input per embedding cell.
         normalised: True: every pixel's vector has unit length.
         start: what the backbone's weights began from, "" if that isn't known.
+        looks: how often `embed` looks at an image, see `Looks`; once unless somebody asks for more.
         resolution: short side in px that `embed` resizes to, or None.
 
     Example:
@@ -111,6 +141,7 @@ class Embedder(nn.Module):
         self.resolution = config.resolution
         self.normalised = True
         self.start = ""
+        self.looks = Looks()
         self.backbone = make_backbone(config.backbone, config.output_stride)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
@@ -300,7 +331,7 @@ class Embedder(nn.Module):
             BadImage: if a file can't be read.
             ConfigError: if an array is not (H, W, 3) uint8.
         """
-        return self._on(self, image)
+        return self._on(self.look, image)
 
     @torch.no_grad()
     def foreground(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
@@ -356,7 +387,33 @@ class Embedder(nn.Module):
         Returns:
             (B, D, h, w) float32 on the embedder's device, unit length over D. On a GPU it may still be at work.
         """
-        return self._evaluate(self, images)
+        return self._evaluate(self.look, images)
+
+    def look(self, image: Tensor) -> Tensor:
+        """The embedding, averaged over as many looks as `looks` says.
+
+        Args:
+            image: (B, 3, H, W) float, RGB in [0, 1].
+
+        Returns:
+            (B, D, h, w) float32, unit length over D, on the grid of the largest look.
+        """
+        if self.looks == Looks():
+            return cast(Tensor, self(image))
+        height, width = image.shape[2:]
+        found: list[Tensor] = []
+        for scale in sorted(self.looks.scales, reverse=True):
+            size = max(32, round(height * scale)), max(32, round(width * scale))
+            seen = image
+            if size != (height, width):
+                seen = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+            views = [self(seen), self(seen.flip(3)).flip(3)] if self.looks.flip else [self(seen)]
+            for vectors in views:
+                if found and vectors.shape != found[0].shape:
+                    grid = found[0].shape[2:]
+                    vectors = F.interpolate(vectors, grid, mode="bilinear", align_corners=False)
+                found.append(vectors)
+        return F.normalize(torch.stack(found).sum(0), dim=1)
 
     def _on(self, function: Callable[[Tensor], Tensor], image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
         """What a function of a batch gives for one image, in eval mode; on the CPU, without the batch."""

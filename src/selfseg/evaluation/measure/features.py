@@ -18,7 +18,7 @@ from torch import Tensor
 
 from selfseg.collection.clusters import add_position
 from selfseg.data.reading.images import resize_short_side
-from selfseg.models.embedder import Embedder
+from selfseg.models.embedder import Embedder, Looks
 
 Extract = Callable[[NDArray[np.uint8]], Tensor]
 """A feature extractor: (H, W, 3) uint8 RGB to (D, h, w) float32. `Embedder.embed` is one."""
@@ -69,23 +69,29 @@ class Extractor:
     batched: Batched | None = field(default=None, repr=False, compare=False)
 
 
-def embedder_extractor(embedder: Embedder, resolution: int | None = None, name: str = "embedder") -> Extractor:
+def embedder_extractor(
+    embedder: Embedder, resolution: int | None = None, name: str = "embedder", looks: Looks | None = None
+) -> Extractor:
     """An embedder as the evaluation sees it.
 
     Args:
         embedder: stays on its device and in its mode.
         resolution: short side in px that images are resized to instead of the embedder's own.
         name: what results call it.
+        looks: how often each image is looked at; the embedder's own if None.
     """
-    if resolution is not None and resolution != embedder.resolution:
-        embedder = copy.copy(embedder)  # shares the weights; only the attribute is its own
-        embedder.resolution = resolution
+    embedder = copy.copy(embedder)  # shares the weights; only the attributes are its own
+    embedder.resolution = resolution or embedder.resolution
+    embedder.looks = looks or embedder.looks
+    options: dict[str, Any] = {"start": embedder.start} if embedder.start else {}
+    if embedder.looks != Looks():
+        options |= {"scales": embedder.looks.scales, "flip": embedder.looks.flip, "looks": embedder.looks.name}
     return Extractor(
         name=name,
         extract=embedder.embed,
         normalised=embedder.normalised,
         resolution=embedder.resolution or "native",
-        options={"start": embedder.start} if embedder.start else {},
+        options=options,
         batched=Batched(embedder.prepare, embedder.embed_prepared, embedder.mean.device),
     )
 

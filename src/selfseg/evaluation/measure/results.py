@@ -138,6 +138,7 @@ def result_name(result: EvalResult | DetectionResult) -> str:
         asked = [f"k{result.k}" if result.k is not None else ""]
         asked += [f"merged{result.options['merge']}" if result.options.get("merge") else ""]
         asked += [f"crop{result.crop}" if result.crop != "none" else ""]
+        asked += [str(result.options.get("looks", "")).strip("-")]
         asked += ["crf" if result.crf else ""]
         asked += [f"labels{result.labels:g}" if result.labels is not None else ""]
         asked += [f"{len(result.class_names)}classes" if result.options.get("classes") else ""]
