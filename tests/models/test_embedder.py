@@ -190,3 +190,23 @@ def test_looks_are_averaged_by_hand() -> None:
 def test_looks_that_can_not_be(scales: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="multiples of an image's size"):
         Looks(scales)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (75, 53), (9, 40)])
+def test_with_a_border_edges_look_like_any_other_place(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    config = EmbedderConfig(backbone="tf_efficientnet_lite0", output_stride=32, decoder="fpn", dim=6, aligned=True)
+    plain = Embedder(config).eval()
+    plain.begin_from("default")
+    bordered = Embedder(replace(config, border=64)).eval()
+    bordered.load_state_dict(plain.state_dict())
+    image = torch.full((1, 3, *size), 0.3)
+    with torch.no_grad():
+        before, after = plain(image), bordered(image)
+    assert after.shape == before.shape
+    assert after.std((2, 3)).max() < before.std((2, 3)).max() / 3
+
+
+def test_a_border_is_a_multiple_of_the_largest_stride() -> None:
+    with pytest.raises(ConfigError, match="multiple of the largest stride, 32 px, not 40"):
+        Embedder(EmbedderConfig(output_stride=32, dim=4, border=40))

@@ -47,6 +47,8 @@ class EmbedderConfig:
             papers have none and begin from ImageNet weights.
         aligned: each stage is moved by a part of a cell to where its cells should look (`cell_centres`), so that
             embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
+        border: px of mirrored image around it that the backbone sees too and that are cut off again, a multiple of its
+            largest stride: else the edges of images look alike, because the network sees nothing beyond them.
         resolution: short side in px that images are resized to before they are embedded; None = as they are.
         saliency: a second linear head beside the decoder's last one, which tells foreground from background.
         mean: of R, G and B in [0, 1], that the backbone expects to be subtracted; None = what belongs to its weights.
@@ -64,12 +66,15 @@ class EmbedderConfig:
     dim: int = 128
     centred: bool = False
     aligned: bool = False
+    border: int = 0
     resolution: int | None = 320
     saliency: bool = False
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
     std: Annotated[Colour | None, arg(aliases=["--std"])] = None
 
     def __post_init__(self) -> None:
+        if self.border < 0:
+            raise ConfigError(f"border can't be negative: {self.border}")
         for name in ("dim", "hidden"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -150,6 +155,9 @@ class Embedder(nn.Module):
                 f"the decoder deeplabv3plus needs stages of stride 4 and more, {config.backbone} has "
                 f"{', '.join(map(str, strides))}; choose a ResNet, or the decoder linear or projector"
             )
+        self.strides = strides
+        if config.border % max(strides):
+            raise ConfigError(f"border is a multiple of the largest stride, {max(strides)} px, not {config.border}")
         centres = cell_centres(self.backbone) if config.aligned else {}
         # Of each stage, how far in cells the middle of a cell is from where the cell looks.
         self.shifts = [0.5 - centres.get(stride, stride / 2) / stride for stride in strides]
@@ -297,7 +305,20 @@ class Embedder(nn.Module):
 
     def _stages(self, image: Tensor) -> list[Tensor]:
         image = image.contiguous(memory_format=torch.channels_last)  # pooling and convolutions are faster so
+        height, width = image.shape[2:]
+        border = self.config.border
+        if border:
+            # Mirrored as far as there is something to mirror, repeated beyond: images may be smaller than the border.
+            inner = min(border, height - 1, width - 1)
+            image = F.pad(image, (inner,) * 4, mode="reflect")
+            if border > inner:
+                image = F.pad(image, (border - inner,) * 4, mode="replicate")
         maps = self.backbone((image - self.mean) / self.std)
+        if border:
+            maps = [
+                each[:, :, border // s : border // s - (-height // s), border // s : border // s - (-width // s)]
+                for each, s in zip(maps, self.strides, strict=True)
+            ]
         return [move_cells(each, shift) for each, shift in zip(maps, self.shifts, strict=True)]
 
     def _saliency(self, features: Tensor) -> Tensor:
