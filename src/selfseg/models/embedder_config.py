@@ -1,0 +1,105 @@
+"""What an embedder is made of, and how often it looks at an image. `embedder` has both names, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from selfseg.errors import ConfigError
+from selfseg.models.start import Colour
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """What an embedder is made of.
+
+    Attributes:
+        backbone: timm name of a CNN or ViT.
+        output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's
+            is its patch size, whatever is given.
+        decoder: "fpn" (ViCE low-res), "deeplabv3" (MaskContrast), "deeplabv3plus" (ViCE high-res), "linear",
+            "projector" (SlotCon), "pyramid" (several stages of a pretrained backbone as they are, see
+            `selfseg.models.decoders.Pyramid`), or "none": the backbone's last stage, whose channels are then D.
+        hidden: channels inside of the projector.
+        stages: that the pyramid uses, finest first, counted from the last one, -1.
+        whiten: of the pyramid's components: 0 leaves their deviations as they are, 1 makes them equal.
+        correction: channels inside of the pyramid's learned correction; 0 = none.
+        frozen: whether the backbone stays as it is: no gradient, and its BatchNorm keeps its statistics.
+        dim: D, the length of a pixel's vector.
+        centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
+            (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
+            papers have none and begin from ImageNet weights.
+        aligned: each stage is moved by a part of a cell to where its cells should look (`cell_centres`), so that
+            embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
+        border: px of mirrored image around it that the backbone sees too and that are cut off again, a multiple of its
+            largest stride: else the edges of images look alike, because the network sees nothing beyond them.
+        resolution: short side in px that images are resized to before they are embedded; None = as they are.
+        saliency: a second linear head beside the decoder's last one, which tells foreground from background.
+        mean: of R, G and B in [0, 1], that the backbone expects to be subtracted; None = what belongs to its weights.
+        std: that it expects to be divided by; None = what belongs to its weights.
+    """
+
+    backbone: str = "resnet18"
+    output_stride: Literal[8, 16, 32] = 8
+    decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid", "none"] = "fpn"
+    hidden: int = 4096
+    stages: tuple[int, ...] = (-2, -1)
+    whiten: float = 0.5
+    correction: int = 0
+    frozen: bool = False
+    dim: int = 128
+    centred: bool = False
+    aligned: bool = False
+    border: int = 0
+    resolution: int | None = 320
+    saliency: bool = False
+    mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
+    std: Annotated[Colour | None, arg(aliases=["--std"])] = None
+
+    def __post_init__(self) -> None:
+        if self.border < 0:
+            raise ConfigError(f"border can't be negative: {self.border}")
+        for name in ("dim", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.resolution is not None and self.resolution < 32:
+            raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
+        if self.decoder == "pyramid" and (not self.stages or list(self.stages) != sorted({*self.stages})):
+            raise ConfigError(f"a pyramid's stages are named once each, finest first, e.g. (-2, -1), not {self.stages}")
+        if not 0 <= self.whiten <= 1 or self.correction < 0:
+            raise ConfigError(f"need whiten in [0, 1] and correction >= 0, not {self.whiten} and {self.correction}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
+                raise ConfigError(f"{name} has a number for each of R, G and B in [0, 1], not {value}")
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How often an image is looked at, for a steadier embedding: the unit vectors of all looks are averaged.
+
+    Attributes:
+        scales: sizes of the image as multiples of its usual one.
+        flip: whether each is looked at mirrored, too.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0.1 <= scale <= 8 for scale in self.scales):
+            raise ConfigError(f"scales are multiples of an image's size from 0.1 to 8, e.g. 1 1.5, not {self.scales}")
+
+    @property
+    def name(self) -> str:
+        """What files and columns call it; "" for one look at the usual size.
+
+        Example:
+            >>> Looks((1.0, 1.5), flip=True).name, Looks().name
+            ('-1x1.5x-mirrored', '')
+        """
+        if self == Looks():
+            return ""
+        return "-" + "".join(f"{scale:g}x" for scale in self.scales) + ("-mirrored" if self.flip else "")
