@@ -56,7 +56,7 @@ class Demo:
     out: Path = Path("runs/demo")
     recipe: str = "pyramid"
     steps: int = 300
-    k: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["-k"])] = (8, 27)
+    k: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["-k"])] = (16, 40)
 
 
 def copy_photographs(folder: Path) -> Path:
@@ -93,7 +93,7 @@ def main(demo: Demo) -> Path:
     if recipe.steps != 0:
         recipe = replace(recipe, steps=demo.steps, epochs=None, checkpoint_every=100)
     selfseg.train(recipe)
-    selfseg.cluster(demo.out, images, k=demo.k)
+    selfseg.cluster(demo.out, images, k=demo.k, merge=200)
     selfseg.segment(demo.out, images, demo.out / "segments")
     return selfseg.report(demo.out)
 
