@@ -19,7 +19,7 @@ import tyro
 import selfseg
 from selfseg.data.labelled.catalog import open_labelled
 from selfseg.data.regions import Grid, Pixels, RegionSource, Superpixels
-from selfseg.recipe_book.vice import vice_small
+from selfseg.recipe_book.vice import vice_scratch
 from selfseg.storage.files import write_json
 
 MASKING = {"masked": 0.25, "unmasked": 0.0}
@@ -57,7 +57,7 @@ def main(ablation: Ablation) -> Path:
     single: RegionSource = Pixels() if ablation.stride == 1 else Grid(ablation.stride)
     for name, regions in {"superpixels": Superpixels(8), "grid": Grid(8), "pixels": single}.items():
         for masking, area in MASKING.items():
-            base = vice_small(ablation.data / "train" / "images", ablation.out / f"{name}-{masking}")
+            base = vice_scratch(ablation.data / "train" / "images", ablation.out / f"{name}-{masking}")
             views = replace(base.method.views, views=3, regions=regions, mask_area=area, region_stride=ablation.stride)
             recipe = replace(
                 base,

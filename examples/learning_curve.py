@@ -1,6 +1,6 @@
 """Figures against steps: every kept checkpoint of a run, measured on a labelled folder, as JSON and a picture.
 
-selfseg train vice_small IMAGES --out RUN --checkpoint-every 500 --keep 100
+selfseg train vice_scratch IMAGES --out RUN --checkpoint-every 500 --keep 100
 python examples/learning_curve.py RUN DATA
 """
 

@@ -121,6 +121,24 @@ def picie(images: Path, out: Path, **changes: Any) -> Recipe[PiCIEConfig]:
     return _recipe(config, images, out, changes)
 
 
+PYRAMID = EmbedderConfig(
+    backbone="test_resnet", output_stride=32, decoder="pyramid", correction=8, frozen=True, dim=8, resolution=64
+)
+
+
+def vice_on_pyramid(images: Path, out: Path, **changes: Any) -> Recipe[ViCEConfig]:
+    """An embedder that is fitted before the first step, and learns a correction on a frozen backbone."""
+    recipe = vice(images, out, **changes)
+    return replace(recipe, method=replace(recipe.method, embedder=PYRAMID))
+
+
+def slotcon_on_pyramid(images: Path, out: Path, **changes: Any) -> Recipe[SlotConConfig]:
+    """The same with a teacher, and a backbone that learns."""
+    recipe = slotcon(images, out, **changes)
+    embedder = replace(PYRAMID, frozen=False)
+    return replace(recipe, method=replace(recipe.method, embedder=embedder))
+
+
 def masks_of(images: Path) -> Path:
     """Where the masks of the fixture's photographs lie."""
     return images.parent / f"{images.name}_masks"
@@ -137,6 +155,7 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
     "iic": iic,
     "picie": picie,
 }
+RUNS = {**RECIPES, "vice_on_pyramid": vice_on_pyramid, "slotcon_on_pyramid": slotcon_on_pyramid}
 
 
 TWO_PROCESSES: dict[str, Any] = {
@@ -167,7 +186,7 @@ def _recipe(method: Any, images: Path, out: Path, changes: dict[str, Any]) -> Re
 def train_tiny(method: str, images: Path, out: Path, settings: dict[str, Any]) -> None:
     """Train a method's tiny run, alone in its process with one thread."""
     torch.set_num_threads(1)
-    train(RECIPES[method](images, out, **settings), progress=False)
+    train(RUNS[method](images, out, **settings), progress=False)
 
 
 def losses_of(method: Method, batch: Batch, steps: int) -> list[float]:

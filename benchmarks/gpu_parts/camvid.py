@@ -1,4 +1,4 @@
-"""With what is left of the time: `vice_small` on the CamVid images at hand, evaluated."""
+"""With what is left of the time: `vice_scratch` on the CamVid images at hand, evaluated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfseg.evaluation import Beside, Clusters, Linear, evaluate
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 
-TITLE = "vice_small on CamVid"
+TITLE = "vice_scratch on CamVid"
 STEPS = 6000
 
 
@@ -26,7 +26,7 @@ def run(job: Job) -> None:
         "batch_size": 2 if job.tiny else 8,
         "log_every": 1 if job.tiny else 50,
     }
-    recipe = material.small("vice_small", job, job.work / "short", **options)
+    recipe = material.small("vice_scratch", job, job.work / "short", **options)
     probe = 2 if job.tiny else 200
     train(replace(recipe, steps=probe), progress=False)
     rate = read_log(job.work / "short")[-1]["images_per_second"] / recipe.batch_size
@@ -34,7 +34,7 @@ def run(job: Job) -> None:
     steps = 2 if job.tiny else min(STEPS, int(spare * 0.8 * rate) // 100 * 100)
     if steps < 1 or (steps < 500 and not job.tiny):
         job.note(
-            "vice_small on CamVid", verdict="left out", why=f"{job.left():.0f} s left at {rate:.0f} steps a second"
+            "vice_scratch on CamVid", verdict="left out", why=f"{job.left():.0f} s left at {rate:.0f} steps a second"
         )
         return
     begin = time.perf_counter()

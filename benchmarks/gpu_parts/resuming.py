@@ -81,12 +81,12 @@ def _resume(job: Job, precision: str, deterministic: bool, what: str) -> None:
         "workers": 0 if job.tiny else 2,
     }
     with _determinism(deterministic):
-        straight = train(material.small("vice_small", job, root / "straight", **options), progress=False)
+        straight = train(material.small("vice_scratch", job, root / "straight", **options), progress=False)
         # A run that was killed after its checkpoint: the same folder without what came later.
         stopped = root / "stopped"
         shutil.copytree(straight, stopped)
         shutil.rmtree(stopped / "checkpoints" / f"step_{steps:08d}")
-        train(material.small("vice_small", job, stopped, **options), progress=False)
+        train(material.small("vice_scratch", job, stopped, **options), progress=False)
     losses = [[line["loss"] for line in read_log(folder)] for folder in (straight, stopped)]
     (one, one_scale), (other, other_scale) = (material.state(folder, steps) for folder in (straight, stopped))
     found = difference(one, other, 1e-3)

@@ -41,7 +41,7 @@ def run(job: Job) -> None:
             with job.attempt(what):
                 recipe = _recipe(job, name, photographs, masks)
                 _train(job, replace(recipe, batch_size=batch, workers=workers, steps=steps), what)
-    for name, batch in (("vice_small", 2),) if job.tiny else (("vice_small", 64), ("slotcon_coco", 256)):
+    for name, batch in (("vice_scratch", 2),) if job.tiny else (("vice_scratch", 64), ("slotcon_coco", 256)):
         what = f"where a step of {name} with {batch} images spends its time"
         if job.enough(1 if job.tiny else 15, what):
             with job.attempt(what):
@@ -51,18 +51,18 @@ def run(job: Job) -> None:
 def _plan(tiny: bool) -> list[tuple[str, int, int, int]]:
     """(recipe, images a step, workers, steps), the most telling first."""
     if tiny:
-        return [("vice_small", 2, 0, 2)]
+        return [("vice_scratch", 2, 0, 2)]
     return [
-        ("vice_small", 8, 2, 120),
-        ("vice_small", 8, 8, 120),
-        ("vice_small", 64, 15, 60),
+        ("vice_scratch", 8, 2, 120),
+        ("vice_scratch", 8, 8, 120),
+        ("vice_scratch", 64, 15, 60),
         ("slotcon_coco", 256, 15, 20),
         ("vice_coco_lowres", 64, 15, 20),
         ("maskcontrast_voc", 64, 15, 20),
         ("slotcon_coco", 512, 15, 16),
         ("slotcon_coco", 256, 8, 16),
         ("vice_coco_lowres", 128, 15, 12),
-        ("vice_small", 8, 15, 120),
+        ("vice_scratch", 8, 15, 120),
         ("slotcon_coco", 256, 2, 8),
     ]
 

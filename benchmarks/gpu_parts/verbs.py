@@ -23,7 +23,7 @@ def run(job: Job) -> None:
     count = 3 if job.tiny else 2000
     images = material.copies(job.images / "photographs", job.work / "many", count)
     steps = 2 if job.tiny else 20
-    trained = train(material.small("vice_small", job, job.work / "run", steps=steps, batch_size=2), progress=False)
+    trained = train(material.small("vice_scratch", job, job.work / "run", steps=steps, batch_size=2), progress=False)
     device, points = job.device.type, 500 if job.tiny else 200_000
     verbs: list[tuple[str, float, Callable[[Any], Any]]] = [
         (

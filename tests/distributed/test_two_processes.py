@@ -17,7 +17,7 @@ from selfseg.data.reading.shards import WINDOW
 from selfseg.models.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
 from selfseg.storage.checkpoint import load_newest
 from selfseg.training.log import read_log
-from tiny import RECIPES, TWO_PROCESSES, train_tiny
+from tiny import RUNS, TWO_PROCESSES, train_tiny
 
 pytestmark = pytest.mark.distributed
 
@@ -26,10 +26,10 @@ _TRAIN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tiny import RECIPES, TWO_PROCESSES, train_tiny
+from tiny import RUNS, TWO_PROCESSES, train_tiny
 
 if __name__ == "__main__":
-    for method in RECIPES:
+    for method in RUNS:
         train_tiny(method, Path(sys.argv[2]), Path(sys.argv[3]) / method, {**TWO_PROCESSES, "devices": 2})
 """
 
@@ -238,11 +238,11 @@ def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path:
         subprocess.Popen(words, env={**environment, "LOCAL_RANK": str(i)}, stderr=subprocess.PIPE, text=True)
         for i in range(2)
     ]
-    for method in RECIPES:
+    for method in RUNS:
         train_tiny(method, photos, tmp_path / "1" / method, TWO_PROCESSES)
     messages = [process.communicate()[1] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], messages
-    for method in RECIPES:
+    for method in RUNS:
         one, two = (load_newest(tmp_path / devices / method / "checkpoints") for devices in ("1", "2"))
         assert one is not None, method
         assert two is not None, method

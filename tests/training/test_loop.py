@@ -45,7 +45,7 @@ from selfseg.training import loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig, read_recipe
-from tiny import RECIPES, assert_same_state, maskcontrast, masks_of, train_tiny, vice
+from tiny import RECIPES, RUNS, assert_same_state, maskcontrast, masks_of, train_tiny, vice
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ def test_a_run_leaves_what_the_other_verbs_need(photos: Path, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4], ids=["at an epoch's edge", "within an epoch"])
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("method", RUNS)
 def test_stopped_and_resumed_equals_straight_bit_for_bit(
     photos: Path, tmp_path: Path, stop_after: Any, stop: int, optimizer: Any, method: str
 ) -> None:
     settings = {"optimizer": OptimizerConfig(name=optimizer, base_lr=0.01)}
-    train(RECIPES[method](photos, tmp_path / "straight", **settings), progress=False)
+    train(RUNS[method](photos, tmp_path / "straight", **settings), progress=False)
     stop_after(stop)
-    stopped = RECIPES[method](photos, tmp_path / "stopped", **settings)
+    stopped = RUNS[method](photos, tmp_path / "stopped", **settings)
     with pytest.raises(Interrupted, match=f"after step {stop} of 6"):
         train(stopped, progress=False)
     train(stopped, progress=False)

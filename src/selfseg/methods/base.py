@@ -86,9 +86,7 @@ class MomentumMethod(Method):
 
     def fit_start(self, samples: Sequence[Tensor]) -> None:
         """Into both networks."""
-        super().fit_start(samples)
-        teacher = cast(Embedder, self.twin.teacher.embedder)
-        teacher.load_state_dict(self.embedder.state_dict())
+        fit_both(self.embedder, cast(Embedder, self.twin.teacher.embedder), samples)
 
     def queries_and_keys(self, first: Tensor, second: Tensor, momentum: float) -> tuple[Any, Any]:
         """The first view by the query network, then the second by the momentum network, which moves before it.
@@ -122,3 +120,15 @@ def load_both(student: Embedder, teacher: Embedder, source: str) -> str:
     teacher.backbone.load_state_dict(student.backbone.state_dict())
     teacher.expect_colours(*student.colours)
     return sentence
+
+
+def fit_both(student: Embedder, teacher: Embedder, samples: Sequence[Tensor]) -> None:
+    """Give a student and its teacher the same pyramid to begin as.
+
+    Args:
+        student: is fitted, see `Embedder.fit_pyramid`.
+        teacher: takes over all of the student's tensors.
+        samples: of the stages.
+    """
+    student.fit_pyramid(samples)
+    teacher.load_state_dict(student.state_dict())

@@ -25,6 +25,7 @@ Letters: B images, D embedding dimension, h w cells of the grid, N objects of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, cast
 
@@ -34,7 +35,7 @@ from torch import Tensor
 
 from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method, load_both
+from selfseg.methods.base import Method, fit_both, load_both
 from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.queue import FeatureQueue
@@ -113,6 +114,10 @@ class MaskContrast(Method):
     def load_backbone(self, source: str) -> str:
         """Into both networks."""
         return load_both(self.embedder, cast(Embedder, self.twin.teacher), source)
+
+    def fit_start(self, samples: Sequence[Tensor]) -> None:
+        """Into both networks."""
+        fit_both(self.embedder, cast(Embedder, self.twin.teacher), samples)
 
     def forward(self, batch: Batch, progress: float) -> StepOutput:
         """Embed the first view by the query network, the second by the momentum network; compare."""

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.overlapping_crops import OverlappingCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method, load_both
+from selfseg.methods.base import Method, fit_both, load_both
 from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import VectorMLP
@@ -154,6 +154,10 @@ class SlotCon(Method):
     def load_backbone(self, source: str) -> str:
         """Into both networks."""
         return load_both(self.student.embedder, self.teacher.embedder, source)
+
+    def fit_start(self, samples: Sequence[Tensor]) -> None:
+        """Into both networks."""
+        fit_both(self.student.embedder, self.teacher.embedder, samples)
 
     @torch.no_grad()
     def concept_vectors(self) -> Tensor:

@@ -223,7 +223,12 @@ class Embedder(nn.Module):
         maps = self.backbone((image - self.mean) / self.std)
         if border:
             maps = [
-                each[:, :, border // s : border // s - (-height // s), border // s : border // s - (-width // s)]
+                each[
+                    :,
+                    :,
+                    border // s : border // s + (height + s - 1) // s,
+                    border // s : border // s + (width + s - 1) // s,
+                ]
                 for each, s in zip(maps, self.strides, strict=True)
             ]
         return [move_cells(each, shift) for each, shift in zip(maps, self.shifts, strict=True)]
