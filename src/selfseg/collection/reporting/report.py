@@ -190,8 +190,8 @@ def report(
 
 
 _LOOK = (
-    "Whether what it found means something, no number here can tell: look at the pictures below, and hold them against "
-    "those of `selfseg train pyramid`, which learns nothing."
+    "Whether what it found means something, no number can tell: look at the pictures below, and hold them against those "
+    "of “selfseg train pyramid”, which learns nothing."
 )
 
 
@@ -206,7 +206,7 @@ def _headline(trained: bool, verdicts: Sequence[Verdict]) -> tuple[str, str]:
     if level == "ok" and not any(verdict.name in ("loss", "guessing") for verdict in verdicts):
         return "none", f"Too little was logged to say. No fault was found in what could be checked: {checked}."
     sentence = {
-        "ok": f"No fault was found in what can be counted: {checked}. {_LOOK}",
+        "ok": f"No fault was found in what can be counted. {_LOOK}",
         "warn": "Probably, with something to look at.",
         "bad": "No. Something is wrong.",
     }
