@@ -190,8 +190,8 @@ def report(
 
 
 _LOOK = (
-    "Whether what it found means something, no number can tell: look at the pictures below, and hold them against those "
-    "of “selfseg train pyramid”, which learns nothing."
+    "Whether what it found means something, no number can tell: look at the pictures below, and hold them against "
+    "those of “selfseg train pyramid”, which learns nothing."
 )
 
 
