@@ -119,6 +119,7 @@ def load_both(student: Embedder, teacher: Embedder, source: str) -> str:
     sentence = student.begin_from(source)
     teacher.backbone.load_state_dict(student.backbone.state_dict())
     teacher.expect_colours(*student.colours)
+    teacher.start = student.start
     return sentence
 
 

@@ -37,7 +37,8 @@ def begin(method: Method, init: str | None, images: ImageCollection, skips: Skip
         CheckpointError: if the weights can't be had, or are another network's.
         TooManyBadImages: see `SkipLog`.
     """
-    sentence = "" if init is None else f"initial weights: {method.load_backbone(init)}"
+    sentence = f"initial weights: {method.load_backbone(init or 'random')}"
+    sentence = "" if init is None else sentence  # nobody asked
     if method.embedder.config.decoder == "pyramid":
         samples = draw_stages(method.embedder, images, skips, seed, progress=progress)
         method.fit_start(samples)

@@ -110,6 +110,10 @@ def contenders(run: Path | str | Embedder, init: str | None = None) -> tuple[Con
                     f"the weights that the run began from can't be used: {error}; tell where they are with --init, or "
                     "compare with --init random"
                 ) from error
+        if config.decoder == "pyramid":  # what it began as: all but the correction was found, not learned
+            found = {name: value for name, value in held.items() if name.startswith("decoder.")}
+            learned = {name for name in found if name.startswith("decoder.correction.")}
+            fresh.load_state_dict({name: found[name] for name in found.keys() - learned}, strict=False)
         return fresh
 
     def kept(fresh: Embedder) -> Sequence[nn.Module]:
@@ -125,7 +129,7 @@ def contenders(run: Path | str | Embedder, init: str | None = None) -> tuple[Con
 def _trainable(config: EmbedderConfig) -> EmbedderConfig:
     """The network below the classifier: without what belongs to the methods' comparisons."""
     decoder = "none" if config.decoder == "projector" else config.decoder
-    return replace(config, decoder=decoder, centred=False, saliency=False)
+    return replace(config, decoder=decoder, centred=False, saliency=False, frozen=False)
 
 
 def _recipe_init(run: Path) -> str | None:
