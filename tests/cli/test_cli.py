@@ -165,6 +165,8 @@ def test_recipes_are_listed_and_one_is_shown_whole(capsys: pytest.CaptureFixture
     assert main(["recipes"]) == 0
     out, _ = said(capsys)
     assert all(name in out for name in recipes())
+    assert main(["recipes", "picie"]) == 0  # as train takes it
+    assert "picie_small" in said(capsys)[0]
     assert main(["recipes", "vice_coco_highres"]) == 0
     out, _ = said(capsys)
     assert "Command: selfseg train vice_coco_highres" in out

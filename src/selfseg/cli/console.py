@@ -108,7 +108,7 @@ def _hidden(hint: Any) -> Any:
 
 def _more(prog: str) -> str:
     """The sentence that tells how to see all options."""
-    return f"`{prog} --help-all` shows every option."
+    return f"`{prog} --help-all` shows every option, and the settings of its parts."
 
 
 def say(sentence: str) -> None:

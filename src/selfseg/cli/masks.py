@@ -26,7 +26,7 @@ def masks(
     split: Further[str] = "train",
     max_bad: Further[float] = 0.05,
     train_images: Further[Path | None] = None,
-    train_masks: Further[Path | None] = None,
+    train_masks: Path | None = None,
     network: Further[NetworkConfig] = _NETWORK,
     device: str = "auto",
 ) -> int:

@@ -18,7 +18,7 @@ from selfseg.errors import ConfigError, Interrupted
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
 
-_EVERYDAY = ("images", "out", "steps", "epochs", "batch_size", "init", "seed", "precision", "accelerator")
+_EVERYDAY = ("images", "out", "steps", "epochs", "batch_size", "init", "seed", "workers", "accelerator")
 
 
 def train(words: list[str]) -> int:
@@ -87,6 +87,8 @@ def list_recipes(words: list[str]) -> int:
     from selfseg.training.recipe import recipes
 
     known = recipes()
+    if words and words[0] not in known and f"{words[0]}_small" in known:
+        words = [f"{words[0]}_small"]  # as train takes it
     if words and words[0] not in known:
         raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(known)}")
     for name, function in known.items():
@@ -94,7 +96,7 @@ def list_recipes(words: list[str]) -> int:
         if words and words[0] == name:
             OUT.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)
         elif not words:
-            OUT.print(f"[bold]{name:26}[/]{lines[0]}", highlight=False, soft_wrap=True)
+            OUT.print(f"[bold]{name:28}[/]{lines[0]}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -106,3 +106,13 @@ def test_a_log_that_was_cut_off_is_read(tmp_path):
     assert read_log(tmp_path) == []
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert [line["step"] for line in read_log(tmp_path)] == [1]
+
+
+def test_a_loss_below_zero_falls_without_a_percentage():
+    def verdict(first, last):
+        lines = [{"step": i, "progress": i / 99, "loss": first + (last - first) * i / 99} for i in range(100)]
+        return next(v for v in judge(lines) if v.name == "loss")
+
+    assert (verdict(-0.2, -0.9).level, verdict(-0.9, -0.2).level) == ("ok", "bad")
+    assert verdict(0.1, -0.5).sentence.startswith("The loss has fallen, from 0.")
+    assert "%" in verdict(2.0, 1.0).sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method
+from selfseg.methods.base import Method, fit_both, load_both
 from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.twin import Twin
@@ -82,9 +83,11 @@ class RegionContrast(Method):
 
     def load_backbone(self, source: str) -> str:
         """Into the student; the teacher starts as its copy."""
-        sentence = super().load_backbone(source)
-        self.twin.update(0.0)
-        return sentence
+        return load_both(self.embedder, cast(Embedder, self.twin.teacher), source)
+
+    def fit_start(self, samples: Sequence[Tensor]) -> None:
+        """The same for a pyramid."""
+        fit_both(self.embedder, cast(Embedder, self.twin.teacher), samples)
 
     def _pool(self, network: nn.Module, image: Tensor, row: Tensor, rows: int) -> Tensor:
         return F.normalize(pool_regions(network(image), row, rows), dim=1)

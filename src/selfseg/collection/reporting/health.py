@@ -4,7 +4,8 @@ What is judged, with the thresholds (they are rules of thumb, meant to catch a r
 
     finite       the log's last loss is a number                               else bad
     loss         fall of the loss since its start (mean of the first and the last 5 % of lines), as a share of the
-                 start: ok from 5 %; warn below; bad if it rose by more than 5 %. Judged once 10 % of training is over.
+                 larger of the two: ok from 5 %; warn below; bad if it rose by more than 5 %. Judged once 10 % of
+                 training is over.
     guessing     loss against log K, the loss of a uniform guess: above 0.98 log K bad in the second half of training,
                  warn in the first half or before step 200; ok below
     finding      share of object pixels whose nearest key is their own object's (MaskContrast) against that of a guess:
@@ -123,10 +124,11 @@ def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     start = float(np.mean([line["loss"] for line in lines[:tail]]))
     end = float(np.mean([line["loss"] for line in lines[-tail:]]))
     progress = float(lines[-1].get("progress", 1.0))
-    fall = (start - end) / max(abs(start), 1e-12)
+    fall = (start - end) / max(abs(start), abs(end), 1e-12)  # some losses are negative
     verdicts = []
     if progress >= 0.1 and len(lines) >= 4:
         change = f"from {start:.3f} to {end:.3f}"
+        by = f" by {fall:.0%}" if start > 0 and end >= 0 else ""  # a share of a negative loss says nothing
         if fall < -0.05:
             advice = "Lower the learning rate; look at the curve for the step where it turned."
             verdicts.append(Verdict("loss", "bad", f"The loss has risen, {change}.", fall, advice))
@@ -134,7 +136,7 @@ def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             advice = "Train longer or raise the learning rate; a loss that never falls teaches nothing."
             verdicts.append(Verdict("loss", "warn", f"The loss has hardly moved, {change}.", fall, advice))
         else:
-            verdicts.append(Verdict("loss", "ok", f"The loss has fallen by {fall:.0%}, {change}.", fall))
+            verdicts.append(Verdict("loss", "ok", f"The loss has fallen{by}, {change}.", fall))
     uniform = lines[-1].get("loss_uniform")
     if isinstance(uniform, int | float) and uniform > 0 and progress >= 0.1:
         share = end / uniform

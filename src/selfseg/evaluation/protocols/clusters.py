@@ -43,7 +43,7 @@ class Clusters:
             "all" of them. The same points for every k and seed; a seed changes k-means' own seeding. N cells of D
             dimensions take 4 N D bytes, and k-means as much again: "all" is refused where that is not free.
         iterations: the most Lloyd iterations.
-        tolerance: see `selfseg.ops.kmeans.kmeans`.
+        tolerance: k-means stops when the centroids move less than this share of the points' spread.
         spherical: cosine or Euclid; None = cosine if the embedding is normalised.
         matching: None = "hungarian" if k is the number of classes, else "majority".
         maximise: what Hungarian matching maximises, the sum of "iou" or "pixels".

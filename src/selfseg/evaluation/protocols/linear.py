@@ -37,8 +37,8 @@ class Linear:
 
     Attributes:
         pixels: about how many labelled pixels are drawn from the fit split, equally from each image.
-        steps: of AdamW; with SGD `epochs` and `images` say it.
-        batch: pixels of a step of AdamW.
+        steps: steps of AdamW; with SGD the epochs and the images of a step say how many.
+        batch: how many pixels a step of AdamW sees.
         learning_rate: at the start, for standardised features; L-BFGS has none.
         weight_decay: on the weight only; with L-BFGS half of it times the squared weight is part of the loss. None =
             1e-4 with SGD, as in the papers, and 0 with the others.
@@ -49,14 +49,15 @@ class Linear:
             16; the same in every epoch, without augmentation;
             "lbfgs", the optimum itself: L-BFGS with all drawn pixels in each step, until the gradient is nearly 0.
             Nothing is left to a schedule or a seed, so one fit serves. No paper's; the loss is the default's.
-        epochs: passes over the drawn pixels, of SGD.
+        epochs: how often SGD goes through the drawn pixels.
         drop: the epoch from which SGD's learning rate is a tenth.
-        images: so many images' share of the drawn pixels is a step of SGD.
+        images: a step of SGD sees as many pixels as were drawn from so many images.
         balanced: weigh each class by the inverse of its frequency among the drawn pixels; off in the papers.
-        standardise: see the top of this file. None = not with SGD, as in the papers, but with the others.
+        standardise: whether features get mean 0 and deviation 1 first, which is folded into the layer afterwards.
+            None = not with SGD, as in the papers, but with the others.
         tolerance: L-BFGS has converged when no entry of the gradient (of the mean loss, by the weights of whitened
             features) is larger.
-        iterations: the most of L-BFGS.
+        iterations: the most iterations of L-BFGS.
     """
 
     name: ClassVar[Literal["linear"]] = "linear"

@@ -82,8 +82,8 @@ class Retrieval:
     """How an object gets the class of its nearest ones.
 
     Attributes:
-        neighbours: that vote, the nearest first.
-        classes: that are retrieved, besides the first, the background; others are void. Empty = all.
+        neighbours: how many of the nearest objects vote.
+        classes: the classes that are retrieved, besides the first, the background; others are void. Empty = all.
         objects: how objects become vectors; None = as the protocol `objects` has it that is measured too, or its
             defaults.
     """
