@@ -94,7 +94,9 @@ def _everyday_settings(default: Any, shown: Collection[str], nested: Mapping[str
     """A dataclass like that of `default`, and its default, for a help: some of its fields, and the nested options."""
     cls, hints = type(default), get_type_hints(type(default), include_extras=True)
     values = {each.name: getattr(default, each.name) for each in fields(default)}
-    annotations = {name: hints[name] if name in shown else _hidden(Any) for name in values} | dict(nested)
+    # The type of a hidden number is told: tyro takes True for 1 where both may be anything.
+    kinds = {name: type(value) if isinstance(value, int | float) else Any for name, value in values.items()}
+    annotations = {name: hints[name] if name in shown else _hidden(kinds[name]) for name in values} | dict(nested)
     values |= dict.fromkeys(nested, tyro.MISSING)
     short: Any = dataclass(frozen=True)(
         type(cls.__name__, (), {"__annotations__": annotations, "__doc__": cls.__doc__, **values})

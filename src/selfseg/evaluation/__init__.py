@@ -1,4 +1,8 @@
-"""Measuring embeddings by the field's protocols; see docs/protocols.md."""
+"""Measuring embeddings by the field's protocols; see docs/protocols.md.
+
+Begin at `evaluator` (one run) or `comparison` (several), asked by `settings`; `sheet` has the results
+of one thing that is measured, by each of `protocols/`, whose passes over the images are in `measure/`.
+"""
 
 from selfseg.evaluation.evaluator import evaluate, evaluate_extractors
 from selfseg.evaluation.measure.features import Extractor, embedder_extractor
