@@ -26,11 +26,13 @@ _TRAIN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import torch
 from tiny import RUNS, TWO_PROCESSES, train_tiny
 
 if __name__ == "__main__":
     for method in RUNS:
         train_tiny(method, Path(sys.argv[2]), Path(sys.argv[3]) / method, {**TWO_PROCESSES, "devices": 2})
+    torch.distributed.destroy_process_group()  # its threads may abort a process that ends with them
 """
 
 _COLLECTIVES = """

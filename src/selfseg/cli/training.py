@@ -36,6 +36,8 @@ def train(words: list[str]) -> int:
     if function is None:
         raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
     recipe = parse_recipe(function, rest, f"selfseg train {name}")
+    from torch import distributed
+
     from selfseg.models.distributed import rank
     from selfseg.training.loop import train as run_train
 
@@ -46,7 +48,10 @@ def train(words: list[str]) -> int:
         if rank() > 0:
             return 0
         raise
-    if rank() == 0:
+    first = rank() == 0
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()  # its threads may abort a process that ends with them
+    if first:
         say(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27")
     return 0
 
