@@ -7,7 +7,6 @@ that is not a number with 5.
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -65,35 +64,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-# Each verb's module and function, loaded when it is called: most of them need torch, which takes seconds. The first
-# ones are functions of options, the others of words.
-_OPTIONS = {
+# Each verb's module and function, loaded when it is called: most of them need torch, which takes seconds.
+_VERBS = {
+    "train": ("training", "train"),
     "cluster": ("runs", "cluster"),
     "segment": ("runs", "segment"),
     "embed": ("runs", "embed"),
     "concepts": ("runs", "concepts"),
     "evaluate": ("measuring", "evaluate"),
     "compare": ("measuring", "compare"),
-    "masks": ("masks", "masks"),
-    "report": ("runs", "report"),
-    "export": ("runs", "export"),
-}
-_WORDS = {
-    "train": ("training", "train"),
     "finetune": ("measuring", "finetune"),
     "transfer": ("measuring", "transfer"),
     "data": ("data_sets", "data"),
+    "masks": ("masks", "masks"),
+    "report": ("runs", "report"),
+    "export": ("runs", "export"),
     "recipes": ("training", "list_recipes"),
     "doctor": ("training", "doctor"),
 }
+_OF_WORDS = {"train", "finetune", "transfer", "data", "recipes", "doctor"}  # the others' functions have options
 
 
 def _call(verb: str, words: Sequence[str]) -> int:
     """Call a verb's function."""
-    known = _OPTIONS | _WORDS
-    if verb not in known:
-        in_order = re.findall(r"\[bold\](\w+)\[/\]  ", _USAGE)
-        raise ConfigError(f"no verb {verb!r}; there are {', '.join(in_order)}")
-    module, name = known[verb]
+    if verb not in _VERBS:
+        raise ConfigError(f"no verb {verb!r}; there are {', '.join(_VERBS)}")
+    module, name = _VERBS[verb]
     function: Callable[..., int] = getattr(importlib.import_module(f"selfseg.cli.{module}"), name)
-    return parse(verb, function, words) if verb in _OPTIONS else function(list(words))
+    return function(list(words)) if verb in _OF_WORDS else parse(verb, function, words)

@@ -7,7 +7,6 @@ Letters in shapes: D embedding dimension, h w embedding cells, K clusters, N poi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from selfseg.collection.clusters import Clusters, ClusterTree, add_position, diverse, save_clusters, save_tree
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import embed_images, to_device
-from selfseg.data.reading.ahead import usable_cores
+from selfseg.data.reading.ahead import spread_points, usable_cores
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Embedder, Looks
@@ -115,11 +114,7 @@ def sample_pixels(
     Raises:
         EmptyCollection: if no image could be read.
     """
-    most_images = max(1, points // 64)
-    chosen = np.arange(len(collection))
-    if len(collection) > most_images:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(collection), most_images, replace=False))
-    per_image = max(1, math.ceil(points / len(chosen)))
+    chosen, per_image = spread_points(len(collection), points, seed)
     samples, owners = [], []
     whole = whole_images(collection, log, chosen.tolist())
     readers = max(2, usable_cores())  # nothing is written meanwhile

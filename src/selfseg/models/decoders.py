@@ -219,7 +219,7 @@ class DeepLabV3Plus(Decoder):
 
 
 class Pyramid(Decoder):
-    """Several stages of a pretrained backbone, put together without any training: `fit_pyramid` finds its numbers.
+    """Several stages of a pretrained backbone, put together without any training: `fit` finds its numbers.
 
     Each stage is standardised per channel over a collection and its vectors get unit length, so that no stage or
     channel outweighs the others; at the finest stage's cells the stages are concatenated, and principal components,
@@ -289,9 +289,10 @@ class Pyramid(Decoder):
             getattr(self, f"mean_{index}").copy_(mean[:, None, None])
             getattr(self, f"deviation_{index}").copy_(deviation[:, None, None])
             scaled.append(F.normalize((values - mean) / deviation, dim=1))
-        basis = fit_pca(torch.cat(scaled, dim=1), self.components.out_channels)
-        place = basis.project(torch.cat(scaled, dim=1))
-        spread = place.std(0, correction=0).clamp(min=1e-6 * float(place.std(0, correction=0).max()))
+        joined = torch.cat(scaled, dim=1)
+        basis = fit_pca(joined, self.components.out_channels)
+        spread = basis.project(joined).std(0, correction=0)
+        spread = spread.clamp(min=1e-6 * float(spread.max()))
         weight = basis.components / spread[:, None] ** whiten
         with torch.no_grad():
             self.components.weight.copy_(weight[:, :, None, None])

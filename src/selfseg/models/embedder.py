@@ -81,8 +81,8 @@ class Embedder(nn.Module):
         )
         self.dim: int = channels[-1] if config.decoder == "none" else config.dim
         self.centre = nn.BatchNorm2d(self.dim, affine=False) if config.centred else nn.Identity()
-        finest = {"fpn": max(len(strides) - 4, 0), "deeplabv3plus": max(len(strides) - 4, 0)}
-        finest["pyramid"] = config.stages[0] if config.decoder == "pyramid" else -1
+        of_four = max(len(strides) - 4, 0)
+        finest = {"fpn": of_four, "deeplabv3plus": of_four, "pyramid": config.stages[0] if config.stages else -1}
         self.stride: int = strides[finest.get(config.decoder, -1)]
         if config.frozen:
             self.backbone.requires_grad_(False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import closing
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfseg.data.reading.ahead import map_images
+from selfseg.data.reading.ahead import map_images, spread_points
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import EmptyCollection
 from selfseg.methods import Method
@@ -37,8 +36,8 @@ def begin(method: Method, init: str | None, images: ImageCollection, skips: Skip
         CheckpointError: if the weights can't be had, or are another network's.
         TooManyBadImages: see `SkipLog`.
     """
-    sentence = f"initial weights: {method.load_backbone(init or 'random')}"
-    sentence = "" if init is None else sentence  # nobody asked
+    loaded = method.load_backbone(init or "random")
+    sentence = "" if init is None else f"initial weights: {loaded}"
     if method.embedder.config.decoder == "pyramid":
         samples = draw_stages(method.embedder, images, skips, seed, progress=progress)
         method.fit_start(samples)
@@ -72,10 +71,7 @@ def draw_stages(
         EmptyCollection: if no image could be read.
         TooManyBadImages: see `SkipLog`.
     """
-    chosen = np.arange(len(images))
-    if len(chosen) > max(1, points // 64):
-        chosen = np.sort(np.random.default_rng(seed).choice(len(images), max(1, points // 64), replace=False))
-    each = math.ceil(points / len(chosen))
+    chosen, each = spread_points(len(images), points, seed)
     training = embedder.training
     embedder.eval()
     found: list[list[Tensor]] = [[] for _ in embedder.config.stages]
@@ -89,9 +85,9 @@ def draw_stages(
             places = np.sort(rng.choice(height * width, min(each, height * width), replace=False))
             y, x = np.divmod(places, width)
             for kept, stage in zip(found, stages, strict=True):
-                rows = torch.from_numpy(y * stage.shape[2] // height)
-                columns = torch.from_numpy(x * stage.shape[3] // width)
-                kept.append(stage[0].cpu()[:, rows, columns].T)
+                rows = torch.from_numpy(y * stage.shape[2] // height).to(stage.device)
+                columns = torch.from_numpy(x * stage.shape[3] // width).to(stage.device)
+                kept.append(stage[0][:, rows, columns].T.cpu())  # the drawn places alone leave a GPU
     embedder.train(training)
     if not found[0]:
         raise EmptyCollection(f"none of the {len(chosen)} images in {images.root} could be read")

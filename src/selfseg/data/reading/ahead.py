@@ -36,6 +36,28 @@ def usable_cores() -> int:
         return os.cpu_count() or 1
 
 
+def spread_points(images: int, points: int, seed: int) -> tuple[NDArray[np.int64], int]:
+    """Which images of a collection points are drawn from, and how many of each.
+
+    Args:
+        images: in the collection, at least 1.
+        points: about how many to draw in all.
+        seed: of the draw.
+
+    Returns:
+        Indices, ascending: all of them, or points / 64 drawn ones where there are more; and the points of each image.
+
+    Example:
+        >>> spread_points(3, 300, seed=0)
+        (array([0, 1, 2]), 100)
+    """
+    most = max(1, points // 64)
+    chosen = np.arange(images)
+    if images > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(images, most, replace=False))
+    return chosen, max(1, -(-points // len(chosen)))
+
+
 def map_ahead(
     function: Callable[[int], T], count: int, threads: int, weight: Callable[[T], int]
 ) -> Generator[T, None, None]:
