@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,6 +19,7 @@ from selfseg.data.reading.images import ImageCollection, SkipLog, read_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
+from selfseg.masks.networks.features import one_torch_thread
 from selfseg.masks.priors.by_name import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
 from selfseg.masks.sources import SOURCES, Find, Source, Training, check_training, describe, open_source
@@ -36,7 +37,7 @@ _SHOWN = 24  # images of each kind on the page
 def mine_masks(
     images: Images,
     out: Path | str,
-    method: Method = "mean",
+    method: Method = "features",
     cleaning: Cleaning | None = None,
     labels: Path | str | None = None,
     split: str = "train",
@@ -53,8 +54,8 @@ def mine_masks(
     Args:
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write: new, or one that an earlier call made.
-        method: a prior (`selfseg.masks.priors.by_name` tells what there is), "hierarchy", or a network
-            (`selfseg.masks.sources`), which is trained first.
+        method: "features" (`selfseg.masks.networks.features`), a prior (`selfseg.masks.priors.by_name` tells what
+            there is), "hierarchy", or a network (`selfseg.masks.sources`), which is trained first.
         cleaning: how maps become masks; the defaults if None.
         labels: labelled data to measure the maps with, as for `open_labelled`; class 0 is background,
             all others are objects. Its images are found among `images` by their names.
@@ -99,9 +100,12 @@ def mine_masks(
         def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
             return writer.write_files(i, *find_objects(image, method, cleaning, find))
 
-        # On a CPU a network takes all cores itself; the priors, the CRF after a network, and the files take one each.
-        threads = usable_cores() if find is None or choose_device(training.device).type == "cuda" else 1
-        with closing(map_images(collection, missing, make, log, "masks", progress, threads)) as made:
+        # On a CPU a network takes all cores itself; the priors, features, the CRF after them, and the files one each.
+        device = choose_device(training.device)
+        side_by_side = find is None or method == "features" or device.type == "cuda"
+        threads = usable_cores() if side_by_side else 1
+        made = map_images(collection, missing, make, log, "masks", progress, threads)
+        with one_torch_thread() if side_by_side else nullcontext(), closing(made):
             for _, entry in made:
                 writer.record(entry)
         for name in log.skipped:

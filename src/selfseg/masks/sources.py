@@ -1,5 +1,6 @@
 """Where maps of what stands out come from: the methods of `selfseg masks` beside the priors and proposals.
 
+features       by the features of a pretrained network, learned for the collection   `selfseg.masks.networks.features`
 network        a network that learns from all priors                           `selfseg.masks.networks.pseudo`
 bootstrapped   a boundary-aware one that learns from that one's predictions
 supervised     a boundary-aware one that learns from given masks
@@ -24,11 +25,12 @@ from numpy.typing import NDArray
 from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import MaskFolder, survey
-from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.masks import edges
 from selfseg.masks.edges import to_image
-from selfseg.masks.networks import vit
+from selfseg.masks.networks import features, vit
+from selfseg.masks.networks.features import FeatureForeground, FeaturesConfig
 from selfseg.masks.networks.learning import VERSION, NetworkConfig, to_square
 from selfseg.masks.networks.network import predict
 from selfseg.masks.networks.pseudo import Job, bootstrap, learn_from_masks, learn_from_priors, tidy
@@ -40,7 +42,7 @@ Find = Callable[[NDArray[np.uint8]], Array]
 """(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]; several threads may call it."""
 
 Learned = Literal["network", "bootstrapped", "supervised"]
-Source = Literal[Learned, vit.Foreground]
+Source = Literal["features", Learned, vit.Foreground]
 SOURCES: tuple[Source, ...] = get_args(Source)
 
 
@@ -49,16 +51,18 @@ class Training:
     """What networks are made of and trained on.
 
     Attributes:
-        network: the settings.
+        network: the settings of networks.
         images: folder or list of the images to train on; None = those that masks are mined for.
         masks: folder of masks of (some of) these images, for "supervised".
         device: auto, cpu or cuda.
+        features: the settings of "features".
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     images: Path | None = None
     masks: Path | None = None
     device: str = "auto"
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
 
 def check_training(method: str, training: Training) -> None:
@@ -67,9 +71,9 @@ def check_training(method: str, training: Training) -> None:
     Raises:
         ConfigError: if they don't, with the way out.
     """
-    learns = method in get_args(Learned)
+    learns = method == "features" or method in get_args(Learned)
     if training.images is not None and not learns:
-        raise ConfigError(f"--method {method} does not train; leave --train-images out, or take --method network")
+        raise ConfigError(f"--method {method} does not learn; leave --train-images out, or take --method features")
     if (training.masks is not None) != (method == "supervised"):
         raise ConfigError(
             "--method supervised learns from masks; give their folder with --train-masks"
@@ -90,6 +94,12 @@ def describe(method: Source, training: Training) -> dict[str, Any]:
     Raises:
         CheckpointError: if there is no file of initial weights.
     """
+    if method == "features":
+        return {
+            "features": {**asdict(training.features), "init": _digest(training.features.init)},
+            "train_images": None if training.images is None else str(training.images),
+            "version": [features.VERSION, priors.VERSION, edges.VERSION],
+        }
     network = asdict(training.network)
     if training.network.init is not None:
         network["init"] = _digest(training.network.init)
@@ -125,13 +135,15 @@ def open_source(
             `selfseg.masks.networks.pseudo` and `selfseg.masks.networks.vit`.
     """
     config, device = training.network, choose_device(training.device)
-    if method == "attention" or method == "tokencut":
-        assert config.init is not None
-        return vit.TransformerForeground(config.backbone, config.init, method, device)
     settings = describe(method, training)
     key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
     work = out / "networks" / key
     candidates = images if training.images is None else find_images(training.images)
+    if method == "features":
+        return _features(training.features, device, candidates, work, settings, progress, max_bad)
+    if method == "attention" or method == "tokencut":
+        assert config.init is not None
+        return vit.TransformerForeground(config.backbone, config.init, method, device)
     if method == "supervised":
         masks = MaskFolder(cast(Path, training.masks))
         if not (work / "boundary" / "weights.safetensors").is_file():
@@ -159,8 +171,33 @@ def open_source(
     return find
 
 
-def _digest(path: Path) -> str:
+def _features(
+    config: FeaturesConfig,
+    device: torch.device,
+    candidates: ImageCollection,
+    work: Path,
+    settings: dict[str, Any],
+    progress: bool,
+    max_bad: float,
+) -> Find:
+    """What `features` learned from the candidates, now or before."""
+    find = FeatureForeground(config, device)
+    if (work / features.FILE).is_file():
+        find.load(work)
+        return find
+    work.mkdir(parents=True, exist_ok=True)
+    log = SkipLog(work / "skipped.jsonl", len(candidates), max_bad)
+    find.fit(candidates, log, progress)
+    write_json(work / "settings.json", settings)
+    find.save(work)
+    return find
+
+
+def _digest(init: Path | str) -> str:
+    """What tells a file of weights from another; a word that `load_backbone` knows stands for itself."""
+    if str(init) in ("default", "imagenet", "random"):
+        return str(init)
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        return hashlib.blake2b(Path(init).expanduser().read_bytes(), digest_size=8).hexdigest()
     except OSError as error:
-        raise CheckpointError(f"can't read the weights {path}: {error.strerror}; give an existing file") from error
+        raise CheckpointError(f"can't read the weights {init}: {error.strerror}; give an existing file") from error

@@ -50,7 +50,7 @@ class NetworkConfig:
 
     Attributes:
         backbone: timm name of the encoder.
-        init: file with its initial weights, as `selfseg.models.start.load_backbone` reads; None = random.
+        init: its initial weights, a file or a word as `selfseg.models.start.load_backbone` takes; None = random.
         images: at most so many of the images are trained on, drawn by `seed`.
         size: side in px of the squares that images are resized to, for training and for prediction.
         crop: least side of the crops to train on, as a share of the image's, in (0, 1]; they are resized to `size`. A

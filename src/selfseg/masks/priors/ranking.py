@@ -47,9 +47,14 @@ def rank_all(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def ranking(scene: Scene) -> Array:
     """Saliency by manifold ranking: (h, w) float32 in [0, 1]."""
-    ranks = rank_all(affinity(scene))
+    return scene.spread(enhance(rank_by(scene, affinity(scene))))
+
+
+def rank_by(scene: Scene, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Relevance to what is unlike all four sides, by the weights (N, N) of any graph: (N,), larger = more salient."""
+    ranks = rank_all(weights)
     background = np.ones(len(scene.areas))
     for side in scene.sides:  # what is unlike all four
         background *= 1 - unit_range(ranks @ side)
-    queries = background > background.mean()
-    return scene.spread(enhance(ranks @ queries))
+    relevance: NDArray[np.float64] = ranks @ (background > background.mean())
+    return relevance
