@@ -249,7 +249,7 @@ def profile_step(repeats: int = 3) -> dict[str, float]:
 
     from selfseg.data.loader import Sample, collate
     from selfseg.recipe_book.maskcontrast import maskcontrast_small
-    from selfseg.training.loop import make_optimizer
+    from selfseg.training.optimizer import make_optimizer
 
     recipe = maskcontrast_small(Path("images"), Path("run"))
     plan = recipe.method.views

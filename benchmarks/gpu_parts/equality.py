@@ -21,7 +21,7 @@ from selfseg.ops.objectives import losses, mutual_information, pixel_contrast
 from selfseg.ops.regions.pool_regions import common_regions, pool_regions
 from selfseg.ops.regions.slic import slic, slic_batched
 from selfseg.ops.sinkhorn import sinkhorn
-from selfseg.training.loop import make_optimizer
+from selfseg.training.optimizer import make_optimizer
 
 TITLE = "CPU = GPU"
 

@@ -20,7 +20,8 @@ from selfseg.data.loader import ViewDataset, collate
 from selfseg.data.reading.images import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.training.log import read_log
-from selfseg.training.loop import make_optimizer, train
+from selfseg.training.loop import train
+from selfseg.training.optimizer import make_optimizer
 from selfseg.training.recipe import Recipe, recipes
 
 TITLE = "training: speed"

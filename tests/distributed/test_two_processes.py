@@ -17,6 +17,7 @@ from selfseg.data.reading.shards import WINDOW
 from selfseg.models.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
 from selfseg.storage.checkpoint import load_newest
 from selfseg.training.log import read_log
+from selfseg.training.recipe import read_recipe
 from tiny import RUNS, TWO_PROCESSES, train_tiny
 
 pytestmark = pytest.mark.distributed
@@ -298,6 +299,45 @@ def test_one_process_equals_two_on_shards(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
     fetched = (tmp_path / "2.fetched").read_text().splitlines()
     assert sorted(fetched) == sorted(str(path) for path in folder.iterdir())
+
+
+_AUTO = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from selfseg import train
+from selfseg.models.distributed import rank
+from selfseg.training import precision
+from tiny import vice
+
+original = precision._Trial.__init__
+
+def named(self, fabric, recipe, method, choice):
+    original(self, fabric, recipe, method, choice)
+    self.choice = choice
+
+def seconds(self, batch):
+    return {"32-true": 1.0, "bf16-mixed": (0.5, float(sys.argv[4]))[rank()]}[self.choice]
+
+precision._Trial.__init__, precision._Trial.step = named, seconds
+if __name__ == "__main__":
+    settings = {"devices": 2, "accelerator": "cpu", "batch_size": 4, "steps": 2, "precision": "auto"}
+    train(vice(Path(sys.argv[2]), Path(sys.argv[3]), **settings), progress=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("second", "choice"), [("0.7", "bf16-mixed"), ("0.9", "32-true"), ("inf", "32-true")])
+def test_all_processes_take_the_precision_that_the_slowest_of_them_is_faster_in(
+    photos: Path, tmp_path: Path, second: str, choice: str
+) -> None:
+    (tmp_path / "script.py").write_text(_AUTO)
+    words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1]), str(photos), str(tmp_path / "run"), second]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read_recipe(tmp_path / "run" / "recipe.yaml").precision == choice
+    assert done.stderr.count(f"precision: {choice}") == 1
 
 
 _SKIP = """

@@ -104,7 +104,7 @@ def _tiny_step() -> float:
     from selfseg.data.views.content_centred import ContentCentredViews
     from selfseg.methods.vice import ViCE, ViCEConfig
     from selfseg.models.embedder import EmbedderConfig
-    from selfseg.training.loop import make_optimizer
+    from selfseg.training.optimizer import make_optimizer
     from selfseg.training.recipe import OptimizerConfig
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy, Strategy
 from rich.console import Console
-from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from selfseg.data.loader import REASONS, StepSampler, ViewDataset, iterate, make_loader
+from selfseg.data.loader import REASONS, StepSampler, ViewDataset, collate, iterate, make_loader
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.data.regions import RegionCache
 from selfseg.drawing.pictures import draw_views, write_image
@@ -39,16 +39,10 @@ from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.training.image_list import open_images, record_images, settle_masks
 from selfseg.training.log import TrainingLog
+from selfseg.training.optimizer import make_optimizer
+from selfseg.training.precision import CHOICES, choose_precision, has_begun, settle_precision, use_precision
 from selfseg.training.processes import anywhere, raise_together, together
-from selfseg.training.recipe import (
-    OptimizerConfig,
-    Recipe,
-    differences,
-    read_recipe,
-    recipe_hash,
-    unsettled,
-    write_recipe,
-)
+from selfseg.training.recipe import Recipe, differences, read_recipe, recipe_hash, unsettled, write_recipe
 from selfseg.training.start import begin
 from selfseg.types import Batch, StepOutput
 
@@ -79,6 +73,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
 
 
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
+    recipe = settle_precision(recipe)
     fabric = _make_fabric(recipe)
     run = recipe.out
     _claim_folder(fabric, recipe, held)
@@ -99,12 +94,20 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
             sentence = begin(method, recipe.init, images, skips, recipe.seed, progress and fabric.is_global_zero)
         if sentence:
             _say(fabric, sentence)
+    step = checkpoint.step if checkpoint is not None else 0
+    saved = checkpoint.step if checkpoint is not None else None
+    sampler = StepSampler(
+        len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size, images.blocks
+    )
+    plan = method.views()
+    cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions)
+    dataset = ViewDataset(images, plan, recipe.seed, cache)
+    if recipe.precision == "auto":
+        recipe = _choose_precision(fabric, recipe, method, dataset, sampler)
     wrapped, optimizer = fabric.setup(_TrainingStep(method), optimizer)
     method = wrapped.module.method
     if checkpoint is not None:
         _restore_scaler(fabric, checkpoint)
-    step = checkpoint.step if checkpoint is not None else 0
-    saved = checkpoint.step if checkpoint is not None else None
 
     def save() -> None:
         nonlocal saved
@@ -127,15 +130,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         save()
         return run
 
-    sampler = StepSampler(
-        len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size, images.blocks
-    )
-    plan = method.views()
-    cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions)
-    loader = make_loader(
-        ViewDataset(images, plan, recipe.seed, cache), sampler, recipe.workers, fabric.device.type == "cuda"
-    )
-    batches = iterate(loader)
+    batches = iterate(make_loader(dataset, sampler, recipe.workers, fabric.device.type == "cuda"))
     with together(fabric):
         log = TrainingLog(run, step, fabric.is_global_zero)
     method.train()
@@ -214,22 +209,6 @@ class _TrainingStep(nn.Module):
         return _Box(self.method(batch, progress))
 
 
-def make_optimizer(method: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimiser; parameters with fewer than two dimensions get neither weight decay nor LARS's scaling."""
-    matrices = [p for p in method.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in method.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    if config.name == "lars":
-        groups[0]["always_adapt"] = True  # else timm scales nothing at a weight decay of 0
-        lars: torch.optim.Optimizer = Lars(
-            groups, lr=config.base_lr, momentum=config.momentum, trust_coeff=config.trust
-        )
-        return lars
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.base_lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.base_lr, betas=(config.momentum, 0.999))
-
-
 def _make_fabric(recipe: Recipe[Any]) -> Fabric:
     accelerator = recipe.accelerator
     gpus = torch.cuda.device_count()
@@ -249,17 +228,37 @@ def _make_fabric(recipe: Recipe[Any]) -> Fabric:
         older, newer = "broadcast_buffers", "forward_sync_buffers"  # torch renames it, and warns of the older name
         strategy = DDPStrategy(**{newer if newer in names else older: False})
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it would tell the precision that was asked for
+    precision = "32-true" if recipe.precision == "auto" else recipe.precision  # until it is chosen
     fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=recipe.nodes, strategy=strategy, precision=recipe.precision
+        accelerator=accelerator, devices=devices, num_nodes=recipe.nodes, strategy=strategy, precision=precision
     )
     fabric.launch()
     return fabric
 
 
+def _choose_precision(
+    fabric: Fabric, recipe: Recipe[Any], method: Method, dataset: ViewDataset, sampler: StepSampler
+) -> Recipe[Any]:
+    """The recipe with the precision that this machine is faster in; it is written into the run."""
+    choice, sentence = CHOICES[0], ""
+    if len(sampler):
+        with together(fabric):
+            # Made here: the loader, its order and what it reports as skipped stay untouched.
+            batch = collate([dataset[key] for key in next(iter(sampler))])
+        choice, sentence = choose_precision(fabric, recipe, method, batch)
+        _say(fabric, sentence)
+    use_precision(fabric, choice)
+    recipe = replace(recipe, precision=choice)
+    with together(fabric):
+        if fabric.is_global_zero:
+            write_recipe(recipe, recipe.out / "recipe.yaml")
+    return recipe
+
+
 def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
     """Make the run's folder, or check that it is a run of this recipe; nobody else trains in it until `held` ends."""
     path = recipe.out / "recipe.yaml"
-    begun = path.exists() and any((recipe.out / "checkpoints").glob("step_*"))
+    begun = has_begun(recipe)
     if begun:
         changed = differences(unsettled(read_recipe(path)), unsettled(recipe))
         if changed:

@@ -91,7 +91,8 @@ class Recipe(Generic[Config]):
         init: initial weights of the backbone: "default" (packaged ones, where there are some of this backbone),
             "imagenet" (timm downloads them), a file, or "random", which None is too.
         seed: of everything random.
-        precision: "32-true", "bf16-mixed" or "16-mixed".
+        precision: "32-true", "bf16-mixed" or "16-mixed"; or "auto": the faster of the first two, which is measured when
+            the run begins and then kept.
         accelerator: "auto", "cpu" or "cuda".
         devices: processes per node; 0 = every GPU, or one process on a CPU.
         nodes: machines.
@@ -113,7 +114,7 @@ class Recipe(Generic[Config]):
     batch_size: int = 16
     init: str | None = None
     seed: int = 0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 0
     nodes: int = 1
