@@ -133,11 +133,26 @@ def test_settings_that_cannot_work_say_why(name: str, value: Any, message: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("base_lr", 0.0), ("reference_batch", 0), ("momentum", 1.0), ("warmup", 1.0), ("clip", 0.0)]
+    ("name", "value"),
+    [
+        ("base_lr", 0.0),
+        ("reference_batch", 0),
+        ("momentum", 1.0),
+        ("warmup", 1.0),
+        ("clip", 0.0),
+        ("backbone_lr", 0.0),
+        ("layer_decay", 0.0),
+        ("layer_decay", 1.5),
+    ],
 )
 def test_optimisers_that_cannot_work_are_named(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"optimizer\.{name} must .*, not {value}"):
         OptimizerConfig(**{name: value})
+
+
+def test_a_backbone_without_a_learning_rate_is_a_frozen_one() -> None:
+    with pytest.raises(ConfigError, match=r"--method\.embedder\.frozen"):
+        OptimizerConfig(backbone_lr=0.0)
 
 
 def test_build_method_refuses_unknown_settings() -> None:

@@ -138,6 +138,39 @@ def _first(value: Any) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
+def depths(backbone: nn.Module) -> dict[str, int]:
+    """How far from the image each parameter is, counted in blocks of a ViT or stages of a CNN.
+
+    Args:
+        backbone: made by `make_backbone`.
+
+    Returns:
+        By the parameter's name: 0 for what comes before the first block or stage, 1 for that one, and so on. All are 0
+        if timm's names of the stages are not those of modules.
+
+    Example:
+        >>> found = depths(make_backbone("resnet18", 32))
+        >>> found["conv1.weight"], found["layer1.0.conv1.weight"], found["layer4.1.bn2.bias"]
+        (0, 1, 4)
+    """
+    # In the order of the forward pass; by the names of the whole network, as timm's list of stages has them.
+    parameters = [(name, nested_name(name.removeprefix("model.")), p.ndim) for name, p in backbone.named_parameters()]
+    begins: list[int] = []
+    ends: list[int] = []
+    for stage in cast(Any, backbone.feature_info).info:
+        inside = [i for i, (_, name, _) in enumerate(parameters) if name.startswith(f"{stage['module']}.")]
+        # A stage that timm names by an activation or a norm ends the stem, and is none of its own.
+        if any(parameters[i][2] >= 2 for i in inside):
+            begins.append(inside[0])
+            ends.append(inside[-1])
+    found = {}
+    for i, (name, _, _) in enumerate(parameters):
+        # What lies between two listed stages belongs to the later one, what comes after the last to the last.
+        before = not begins or i < begins[0]
+        found[name] = 0 if before else min(1 + sum(end < i for end in ends), len(ends))
+    return found
+
+
 def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: object) -> str:
     """Fill a backbone from named tensors.
 

@@ -39,7 +39,7 @@ from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.training.image_list import open_images, record_images, settle_masks
 from selfseg.training.log import TrainingLog
-from selfseg.training.optimizer import make_optimizer
+from selfseg.training.optimizer import make_optimizer, set_rate
 from selfseg.training.precision import CHOICES, choose_precision, has_begun, settle_precision, use_precision
 from selfseg.training.processes import anywhere, raise_together, together
 from selfseg.training.recipe import Recipe, differences, read_recipe, recipe_hash, unsettled, write_recipe
@@ -150,8 +150,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 _draw_first_views(fabric, run, batch)
             share = step / total
             rate = recipe.optimizer.rate((step + 1) / total, recipe.batch_size)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(optimizer, rate)
             torch.manual_seed(step_seed(recipe.seed, step, fabric.global_rank))
             output: StepOutput = wrapped(_Box((batch.to(fabric.device), share))).content
             fabric.backward(output.loss)

@@ -39,6 +39,9 @@ class OptimizerConfig:
         warmup: share of the steps with a linear warm-up.
         final: last learning rate as a share of the peak.
         clip: greatest gradient norm, or None.
+        backbone_lr: share of the learning rate that the backbone has, above 0; what stands on it has all of it.
+        layer_decay: in (0, 1]: each block of a ViT or stage of a CNN has this share of the rate of the next one; the
+            last one has the backbone's.
     """
 
     name: Literal["lars", "adamw", "sgd"] = "lars"
@@ -51,6 +54,8 @@ class OptimizerConfig:
     warmup: float = 0.02
     final: float = 0.001
     clip: float | None = None
+    backbone_lr: float = 1.0
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         if self.base_lr <= 0:
@@ -62,6 +67,13 @@ class OptimizerConfig:
                 raise ConfigError(f"optimizer.{name} must be in [0, 1), not {getattr(self, name)}")
         if self.clip is not None and self.clip <= 0:
             raise ConfigError(f"optimizer.clip must be above 0 or None, not {self.clip}")
+        if self.backbone_lr <= 0:
+            raise ConfigError(
+                f"optimizer.backbone_lr must be above 0, not {self.backbone_lr}; a backbone that stays as it is has "
+                "--method.embedder.frozen"
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"optimizer.layer_decay must be in (0, 1], not {self.layer_decay}; 1 is none")
 
     def rate(self, progress: float, batch_size: int) -> float:
         """The learning rate: a pure function of progress.
