@@ -1,4 +1,5 @@
-"""What loops over steps need: stop signals, progress, a log (`stepping`); and the loop with labels (`supervised`).
+"""What loops over steps need, and the loop with labels.
 
-Methods, which need no labels, are trained by `selfseg.training`.
+`stepping` has stop signals, progress and a log, `memory` keeps memory from one step to the next, `supervised` is the
+loop. Methods, which need no labels, are trained by `selfseg.training`.
 """

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from selfseg.errors import ConfigError, Interrupted, NonFiniteLoss
+from selfseg.fitting.memory import kept_memory
 from selfseg.fitting.stepping import ProgressBar, StepLog, step_seed, stop_signals
 from selfseg.storage.checkpoint import load_newest, remove_leftovers, save_checkpoint
 from selfseg.storage.files import sole_use, write_atomically
@@ -194,7 +195,7 @@ def _fine_tune(
     model.train()
     stream = batches(step) if step < config.steps else iter(())
     waited, since, window = 0.0, time.perf_counter(), step
-    with stop_signals() as stop, ProgressBar(config.steps, step, progress, what) as bar:
+    with kept_memory(device), stop_signals() as stop, ProgressBar(config.steps, step, progress, what) as bar:
         while step < config.steps:
             asked = time.perf_counter()
             try:

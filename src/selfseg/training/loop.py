@@ -31,6 +31,7 @@ from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.data.regions import RegionCache
 from selfseg.drawing.pictures import draw_views, write_image
 from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
+from selfseg.fitting.memory import kept_memory
 from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
@@ -75,6 +76,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     recipe = settle_precision(recipe)
     fabric = _make_fabric(recipe)
+    held.enter_context(kept_memory(fabric.device))
     run = recipe.out
     _claim_folder(fabric, recipe, held)
     recipe, images, skips = _open_images(fabric, recipe)
