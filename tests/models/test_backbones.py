@@ -20,29 +20,6 @@ def _weights() -> dict[str, Tensor]:
     return {**weights, "fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}
 
 
-@pytest.mark.parametrize(
-    ("wrapper", "prefix"),
-    [
-        ((), ""),  # torchvision, timm
-        (("state_dict",), "module.encoder_q."),  # MoCo
-        (("state_dict",), "module.base_encoder."),  # MoCo v3
-        ((), "module."),  # SwAV
-        (("teacher",), "module.backbone."),  # DINO
-        (("state_dict",), "model.backbone."),  # Lightning modules
-    ],
-)
-def test_weights_in_other_projects_naming_load(tmp_path: Path, wrapper: tuple[str, ...], prefix: str) -> None:
-    weights = _weights()
-    content: object = {prefix + key: value for key, value in weights.items()}
-    for key in wrapper:
-        content = {key: content, "epoch": 3}
-    torch.save(content, tmp_path / "weights.pth")
-    backbone = make_backbone("resnet18", 8)
-    load_backbone(backbone, tmp_path / "weights.pth", "")
-    for key, value in backbone.state_dict().items():
-        assert torch.equal(value, weights[key]), key
-
-
 def test_safetensors_load(tmp_path: Path) -> None:
     weights = _weights()
     save_file(weights, tmp_path / "weights.safetensors")
@@ -116,24 +93,6 @@ def test_vits_of_timms_other_modules_are_vits_too(name: str) -> None:
     with torch.device("meta"):
         backbone = make_backbone(name, 32)
     assert backbone.feature_info.reduction() == [16] * 3  # type: ignore[union-attr, operator]
-
-
-def test_a_dino_checkpoint_of_a_vit_loads(tmp_path: Path) -> None:
-    """Student and teacher in one file, under prefixes, each with a head."""
-    whole = timm.create_model("vit_tiny_patch16_224", pretrained=False).state_dict()
-    teacher = {f"backbone.{key}": value for key, value in whole.items()} | {"head.mlp.0.weight": torch.zeros(2, 2)}
-    student = {f"module.{key}": torch.zeros_like(value) for key, value in teacher.items()}
-    torch.save({"student": student, "teacher": teacher, "epoch": 100}, tmp_path / "dino.pth")
-    backbone = make_backbone("vit_tiny_patch16_224", 16)
-    load_backbone(backbone, tmp_path / "dino.pth", "")
-    assert all(torch.equal(v, whole[key.removeprefix("model.")]) for key, v in backbone.state_dict().items())
-
-
-def test_weights_for_another_image_size_say_which_tensor_differs(tmp_path: Path) -> None:
-    weights = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=96).state_dict()
-    save_file(weights, tmp_path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match=r"pos_embed is \(1, 37, 192\) instead of \(1, 197, 192\)"):
-        load_backbone(make_backbone("vit_tiny_patch16_224", 16), tmp_path / "weights.safetensors", "")
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"epoch": 3}])

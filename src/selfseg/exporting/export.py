@@ -27,7 +27,7 @@ from selfseg.exporting.targets import (
     timm_target,
     torchvision_target,
 )
-from selfseg.models.backbones import read_weights
+from selfseg.models.checkpoints import read_weights
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.prototypes import load_prototypes
 from selfseg.plugins import load as load_plugin
@@ -181,7 +181,7 @@ def _write_backbone(
             torch.save(content, buffer)
             with buffer.getbuffer() as view:  # given back after an error too: Python 3.12.1 crashes on collecting one
                 temporary.write_bytes(view)
-            read = read_weights(temporary)
+            read = {key.partition(".")[2]: value for key, value in read_weights(temporary).items()}
         _compare(path, target.last_stage(read, image), target.expected(image))
 
     write_atomically(path, write)

@@ -1,36 +1,14 @@
-"""timm backbones as multi-scale feature extractors, and initial weights from files of other projects."""
+"""timm backbones as multi-scale feature extractors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from selfseg.errors import CheckpointError, ConfigError
-
-# Where other projects keep the backbone inside their checkpoints: torchvision/timm, MoCo v1/v2, MoCo v3, SwAV,
-# DINO, Lightning wrappers.
-_WRAPPERS = ("state_dict", "model", "teacher", "student", "network")
-_PREFIXES = (
-    "",
-    "module.",
-    "backbone.",
-    "module.backbone.",
-    "encoder_q.",
-    "module.encoder_q.",
-    "base_encoder.",
-    "module.base_encoder.",
-    "encoder.",
-    "module.encoder.",
-    "model.",
-    "model.backbone.",
-    "embedder.backbone.",
-)
+from selfseg.errors import ConfigError
 
 
 def make_backbone(name: str, output_stride: int) -> nn.Module:
@@ -171,46 +149,6 @@ def depths(backbone: nn.Module) -> dict[str, int]:
     return found
 
 
-def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: object) -> str:
-    """Fill a backbone from named tensors.
-
-    Args:
-        backbone: made by `make_backbone`; changed in place.
-        weights: in timm, torchvision, MoCo, SwAV or DINO naming.
-        source: where they are from, for messages.
-
-    Returns:
-        A sentence on what was loaded.
-
-    Raises:
-        CheckpointError: if they are not of this backbone. The backbone is unchanged.
-    """
-    wanted = backbone.state_dict()
-    found: dict[str, Tensor] = {}
-    best = ""
-    for prefix in _PREFIXES:
-        # timm wraps a ViT whose feature maps are wanted, and renames the stages of CNNs.
-        theirs = {key: (key, nested_name(key), key.removeprefix("model.")) for key in wanted}
-        names = {key: next((prefix + n for n in theirs[key] if prefix + n in weights), "") for key in wanted}
-        hits = {key: weights[name] for key, name in names.items() if name}
-        if len(hits) > len(found):
-            found, best = hits, prefix
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
-    wrong = [key for key in found if found[key].shape != wanted[key].shape]
-    if missing or wrong:
-        example = missing[0] if missing else wrong[0]
-        shapes = (
-            f", {example} is {tuple(found[example].shape)} instead of {tuple(wanted[example].shape)}" if wrong else ""
-        )
-        raise CheckpointError(
-            f"{source} does not hold this backbone: {len(missing)} of {len(wanted)} tensors missing, {len(wrong)} of "
-            f"another shape (first: {example}{shapes}; the file has e.g. {', '.join(list(weights)[:3])}); is it "
-            f"another architecture?"
-        )
-    backbone.load_state_dict({**wanted, **found})
-    return f"{len(found)} tensors of the backbone from {source}" + (f" under {best!r}" if best else "")
-
-
 def nested_name(key: str) -> str:
     """A tensor's name in the whole network; timm calls "stages.0.weight" "stages_0.weight" where stages are returned.
 
@@ -220,53 +158,3 @@ def nested_name(key: str) -> str:
     """
     first, dot, rest = key.partition(".")
     return ".".join(first.rsplit("_", 1)) + dot + rest
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a .safetensors or torch file; never unpickles anything but tensors.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or holds more than tensors.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"no weights at {path}; give an existing file, default, imagenet or random")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
-        raise CheckpointError(
-            f"can't read weights from {path}: {_first_line(error)}; files that hold more than tensors are refused "
-            "because opening them could run code: re-save the state dict alone"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} instead of named tensors; save a state dict")
-    for _ in range(3):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not weights:
-        raise CheckpointError(f"{path} holds no tensors; its keys: {', '.join(map(str, list(content)[:5]))}")
-    return weights
-
-
-def timm_weights(name: str) -> dict[str, Tensor]:
-    """What timm downloads for a network, once.
-
-    Raises:
-        CheckpointError: if it can't be had.
-    """
-    try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # network, hub and name errors of many libraries
-        raise CheckpointError(
-            f"can't get ImageNet weights of {name!r} through timm ({_first_line(error)}); without a network, give a "
-            "local file instead"
-        ) from error
-    return dict(model.state_dict())
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError
-from selfseg.models.backbones import fill_backbone, read_weights, timm_weights
+from selfseg.models.checkpoints import fill_backbone, read_weights, timm_weights
 from selfseg.plugins import load, registered
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
