@@ -72,7 +72,13 @@ def test_a_network_without_dilation_keeps_its_stride():
     assert load_reference(Reference("pvt_v2_b0", "random")).stride == 32
 
 
-@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "no_such_network"])
+@pytest.mark.slow
+def test_a_network_of_a_fixed_size_is_measured_at_any():
+    embedder = load_reference(Reference("swin_tiny_patch4_window7_224", "random"))
+    assert embedder.embed(np.zeros((70, 101, 3), np.uint8)).shape == (768, 3, 4)
+
+
+@pytest.mark.parametrize("backbone", ["pit_ti_224", "no_such_network"])
 def test_networks_that_cannot_be_measured_are_refused(backbone):
     with pytest.raises(ConfigError, match=backbone):
         load_reference(Reference(backbone, "random"))

@@ -205,6 +205,26 @@ def test_timm_gets_a_whole_vision_transformer() -> None:
         torch.testing.assert_close(network.forward_features(image((224, 224)))[:, 1:], normed, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "norm"), [("vit_tiny_patch16_224", True), ("swin_tiny_patch4_window7_224", False), ("levit_128s", False)]
+)
+def test_timm_gets_whole_transformers_of_every_kind(name: str, norm: bool) -> None:
+    """A ViT with its last norm, a Swin, and one that is seen through windows of its size."""
+    torch.manual_seed(0)
+    backbone = make_backbone(name, 32, final_norm=norm).eval()
+    target = timm_target(backbone, EmbedderConfig(backbone=name, output_stride=32))
+    network = rebuilt(target)
+    pixels = image(target.image_size)
+    with torch.no_grad():
+        found = target.last_stage(target.weights, pixels)
+        torch.testing.assert_close(found, backbone(pixels)[-1], rtol=1e-5, atol=1e-5)
+        if norm:
+            tokens = network.forward_features(pixels)[:, 1:]
+            torch.testing.assert_close(found.flatten(2).transpose(1, 2), tokens, rtol=1e-5, atol=1e-5)
+            assert target.untrained == ()
+
+
 def test_a_tag_of_timm_is_no_other_architecture(tmp_path: Path) -> None:
     backbone = backbone_of("resnet18")
     target = torchvision_target(backbone, EmbedderConfig(backbone="resnet18.a1_in1k", output_stride=32))

@@ -5,9 +5,9 @@
     timm:NAME:random       with random weights
     timm:NAME:FILE         with those of a local file, as `selfseg.models.start.load_backbone` reads them
 
-What is measured is the last stage, normalised to unit length as every embedding is. Colours are centred and scaled as
-the file says, or timm for the architecture's weights. A CNN's last stage has a stride of 16 (dilated; 32 where timm
-can't), a ViT's that of its patches.
+What is measured is the last stage, of a ViT after its last norm, normalised to unit length as every embedding is.
+Colours are centred and scaled as the file says, or timm for the architecture's weights. A CNN's last stage has a stride
+of 16 (dilated; 32 where timm can't), a ViT's that of its patches.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _build(backbone: str, seed: int) -> Embedder:
 def _check_any_size(embedder: Embedder, backbone: str) -> None:
     try:
         shape = embedder.embed(np.zeros((70, 101, 3), np.uint8)).shape
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, ConfigError) as error:
         raise ConfigError(
             f"timm's {backbone} does not take images of any size ({error}); take a CNN such as resnet50 or "
             "convnext_tiny, or a ViT"

@@ -65,7 +65,7 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
     if isinstance(source, Embedder) or Path(source).is_dir():
         embedder = source if isinstance(source, Embedder) else load(source, "cpu")
         config = replace(config, backbone=embedder.config.backbone)
-        backbone = make_backbone(config.backbone, output_stride)
+        backbone = make_backbone(config.backbone, output_stride, embedder.config.final_norm is not False)
         try:
             backbone.load_state_dict(embedder.backbone.state_dict())
         except RuntimeError as error:
@@ -74,7 +74,7 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
         colours = embedder.colours
     else:
         torch.manual_seed(config.seed)
-        backbone = make_backbone(config.backbone, output_stride)
+        backbone = make_backbone(config.backbone, output_stride, final_norm=True)
         if str(source) == "random":
             what, sentence = "random", f"random weights of a {config.backbone}"
             colours = IMAGENET_MEAN, IMAGENET_STD

@@ -231,7 +231,8 @@ def mmseg_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
 def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     """Timm's names: those of the whole network without a classifier, where the run has all it needs.
 
-    A norm after the last stage is no part of our backbones; the file gets a new one, which scales by 1 and adds 0.
+    A norm after the last stage is no part of our backbones but for ViTs (`EmbedderConfig.final_norm`); the file gets a
+    new one, which scales by 1 and adds 0.
     Where the whole network has more than that after its last stage (EfficientNet's `conv_head`), random weights would
     pass for trained ones: then the names are those of timm's `features_only` network.
 
@@ -239,7 +240,7 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
         ConfigError: if timm can't build the network for these weights.
     """
     name, stride = config.backbone, config.output_stride
-    ours = tensors_of(backbone)
+    ours = tensors_of(cast(nn.Module, getattr(backbone, "windowed", backbone)))
     options = {"output_stride": stride} if stride < 32 else {}
     try:
         full, options = _timm_network(name, options)
@@ -264,7 +265,9 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
             notes += (f"The run has no {', '.join(untrained)}: the file holds a new norm there (scale 1, shift 0).",)
         return Target(
             weights={key: weights.get(key, value) for key, value in fresh.items()},
-            last_stage=lambda read, image: _timm_last(_loaded(_timm_network(name, options)[0], read), image),
+            last_stage=lambda read, image: _timm_last(
+                _loaded(_timm_network(name, options)[0], read), image, norm="norm.weight" in weights
+            ),
             expected=lambda image: _last(backbone, image),
             image_size=size,
             call=f"timm.create_model({name!r}, num_classes=0{given})",
@@ -313,9 +316,9 @@ def _last(backbone: nn.Module, image: Tensor) -> Tensor:
     return cast(Tensor, backbone(image)[-1])
 
 
-def _timm_last(network: Any, image: Tensor) -> Tensor:
-    """The last stage of a whole network, before the norm that follows it."""
+def _timm_last(network: Any, image: Tensor, norm: bool) -> Tensor:
+    """The last stage of a whole network, after or before the norm that follows it."""
     if not hasattr(network, "forward_intermediates"):
         return cast(Tensor, network.forward_features(image))
-    stages = network.forward_intermediates(image, indices=1, norm=False, output_fmt="NCHW", intermediates_only=True)
+    stages = network.forward_intermediates(image, indices=1, norm=norm, output_fmt="NCHW", intermediates_only=True)
     return cast(Tensor, stages[-1])

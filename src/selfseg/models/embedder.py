@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, ConfigError
-from selfseg.models.backbones import cell_centres, make_backbone
+from selfseg.models.backbones import cell_centres, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
@@ -54,7 +54,12 @@ class Embedder(nn.Module):
         self.normalised = True
         self.start = ""
         self.looks = Looks()
-        self.backbone = make_backbone(config.backbone, config.output_stride)
+        self.backbone = make_backbone(
+            config.backbone,
+            config.output_stride,
+            config.final_norm is not False,
+            all_blocks=config.decoder == "pyramid",
+        )
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
         if config.decoder == "deeplabv3plus" and strides[-4:][0] != 4:
@@ -69,7 +74,8 @@ class Embedder(nn.Module):
         # Of each stage, how far in cells the middle of a cell is from where the cell looks.
         self.shifts = [0.5 - centres.get(stride, stride / 2) / stride for stride in strides]
         if config.decoder == "pyramid" and max(-min(config.stages), max(config.stages) + 1) > len(channels):
-            raise ConfigError(f"{config.backbone} has {len(channels)} stages, not those of stages={config.stages}")
+            kind = "blocks" if is_vit(config.backbone) else "stages"
+            raise ConfigError(f"{config.backbone} has {len(channels)} {kind}, not those of stages={config.stages}")
         self.decoder = make_decoder(
             config.decoder,
             channels,
@@ -395,16 +401,24 @@ class Embedder(nn.Module):
             ) from error
         known = {field.name for field in fields(EmbedderConfig)}
         start = str(values.pop("start", "")) if isinstance(values, dict) else ""
-        # A setting that a file does not know yet has its default, which is what the file was made with.
+        # A setting that a file does not know yet has its default, or WHEN_MISSING: what the file was made with.
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
             raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
         try:
             settings: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in {**EmbedderConfig.WHEN_MISSING, **values}.items()
             }
-            embedder = cls(EmbedderConfig(**settings))
+            embedder = cls(_counted_from_the_last(EmbedderConfig(**settings), "final_norm" in values))
             embedder.start = start
             embedder.load_state_dict(weights)
         except (RuntimeError, TypeError) as error:
             raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
         return embedder.eval()
+
+
+def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> EmbedderConfig:
+    """With a ViT's stages as they are counted now: in older files only its last three blocks were stages."""
+    if all_blocks or min(config.stages, default=-1) < 0 or not is_vit(config.backbone):
+        return config
+    return replace(config, stages=tuple(stage - 3 for stage in config.stages))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
 from selfseg.errors import ConfigError
+from selfseg.models.backbones import is_vit
 from selfseg.models.start import Colour
 
 
@@ -23,7 +24,10 @@ class EmbedderConfig:
             "projector" (SlotCon), "pyramid" (several stages of a pretrained backbone as they are, see
             `selfseg.models.decoders.Pyramid`), or "none": the backbone's last stage, whose channels are then D.
         hidden: channels inside of the projector.
-        stages: that the pyramid uses, finest first, counted from the last one, -1.
+        stages: that the pyramid uses, finest first, counted from the last one, -1. Of a ViT each block is a stage, all
+            of the patches' stride: (-4, -1) are its last and its fourth-last block, -12 is the first of twelve.
+        final_norm: of a ViT: whether its last norm is applied to the tokens of each block that is used, as DINO and
+            DINOv2 do where they give features. None = yes. Other networks' stages are never normed.
         whiten: of the pyramid's components: 0 leaves their deviations as they are, 1 makes them equal.
         correction: channels inside of the pyramid's learned correction; 0 = none.
         frozen: whether the backbone stays as it is: no gradient, and its BatchNorm keeps its statistics.
@@ -46,6 +50,7 @@ class EmbedderConfig:
     decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid", "none"] = "fpn"
     hidden: int = 4096
     stages: tuple[int, ...] = (-2, -1)
+    final_norm: bool | None = None
     whiten: float = 0.5
     correction: int = 0
     frozen: bool = False
@@ -58,7 +63,12 @@ class EmbedderConfig:
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
     std: Annotated[Colour | None, arg(aliases=["--std"])] = None
 
+    # Files from before there was a choice are of ViTs without it.
+    WHEN_MISSING: ClassVar[dict[str, Any]] = {"final_norm": False}
+
     def __post_init__(self) -> None:
+        if self.final_norm is not None and not is_vit(self.backbone):
+            object.__setattr__(self, "final_norm", None)  # it means nothing: settings with and without it are equal
         if self.border < 0:
             raise ConfigError(f"border can't be negative: {self.border}")
         for name in ("dim", "hidden"):
