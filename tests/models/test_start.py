@@ -72,8 +72,9 @@ def test_normalisation_belongs_to_the_weights(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "told.safetensors", metadata=told)
     for name, mean in (("plain", (0.5, 0.5, 0.5)), ("told", (0.1, 0.2, 0.3))):
         other = Embedder(LITE)
-        other.begin_from(str(tmp_path / f"{name}.safetensors"))
+        sentence = other.begin_from(str(tmp_path / f"{name}.safetensors"))
         assert other.colours[0] == pytest.approx(mean)
+        assert ("taken for timm's of tf_efficientnet_lite0, mean 0.5 0.5 0.5" in sentence) == (name == "plain")
     own = Embedder(EmbedderConfig(backbone=LITE.backbone, output_stride=32, mean=(0.3, 0.3, 0.3), std=(1.0, 1.0, 1.0)))
     own.begin_from("default")
     assert own.colours[0] == pytest.approx((0.3, 0.3, 0.3))

@@ -3,7 +3,7 @@
     default     packaged weights (entry points `selfseg.weights`) where there are some of this backbone, else random
     imagenet    what timm downloads for it
     random      none
-    FILE        a .safetensors or torch file in the naming of timm, torchvision, MoCo, SwAV, DINO, ...
+    FILE        a .safetensors or torch file of timm, torchvision, DINO, MoCo, ..., see `selfseg.models.checkpoints`
 
 Weights expect the colours that they were trained with: of EfficientNet-lite0 8 of 100 photographs more are classified
 wrong with another mean. So mean and deviation come from the file where it tells them, else from timm's configuration
@@ -78,6 +78,7 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
     if word == "random":
         return InitialWeights()
     architecture = name.partition(".")[0]
+    guessed = ""
     if word == "default":
         if architecture not in registered("selfseg.weights"):
             known = ", ".join(registered("selfseg.weights"))
@@ -91,10 +92,17 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
     else:
         path = Path(word).expanduser()
         tensors = read_weights(path)
-        mean, std = _of_file(path) or _of_architecture(name)
+        told = _of_file(path)
+        mean, std = told or _of_architecture(name)
         weights = Weights(tensors, mean, std, f"the file {path.name}")
-    loaded = fill_backbone(backbone, weights.tensors, word)
+        # timm's default for an architecture may be other weights' (ViTs: .5): whoever reads this can tell.
+        guessed = "" if told else f"; its colours are taken for timm's of {name or 'ImageNet'}, mean {_words(mean)}"
+    loaded = fill_backbone(backbone, weights.tensors, word) + guessed
     return InitialWeights(weights.mean, weights.std, weights.about, loaded)
+
+
+def _words(colour: Colour) -> str:
+    return " ".join(f"{value:g}" for value in colour)
 
 
 def _of_architecture(name: str) -> tuple[Colour, Colour]:
