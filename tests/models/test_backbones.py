@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, MissingExtra
 from selfseg.models.backbones import cell_centres, make_backbone
+from selfseg.models.checkpoints import fill_backbone
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.start import load_backbone
 
@@ -73,6 +74,18 @@ def test_weights_of_networks_that_timm_renames_for_features_load(tmp_path: Path)
     load_backbone(backbone, tmp_path / "weights.safetensors", "")
     name = "blocks.0.mlp.fc1.weight"
     assert torch.equal(backbone.state_dict()[f"stages_1.{name}"], whole.state_dict()[f"stages.1.{name}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["convnextv2_atto", "tf_efficientnet_lite0", "dpn48b", "efficientvit_b0", "legacy_xception"]
+)
+def test_the_whole_networks_weights_load_whatever_timm_calls_its_stages(name: str) -> None:
+    with torch.device("meta"):
+        backbone = make_backbone(name, 32)
+        whole = timm.create_model(name, pretrained=False).state_dict()
+    sentence = fill_backbone(backbone, {f"net.{key}": value for key, value in whole.items()}, "the file")
+    assert sentence == f"{len(backbone.state_dict())} tensors of the backbone from the file under 'net.'"
 
 
 def test_a_vit_takes_images_of_any_size_and_its_weights_load(tmp_path: Path) -> None:

@@ -395,6 +395,15 @@ def test_copies_that_differ_without_a_word_which_one_is_meant_are_refused() -> N
     assert "under 'left.'" in fill_backbone(backbone, {**under("left.", first), **under("right.", first)}, "the file")
 
 
+def test_a_deeper_networks_file_is_refused_although_it_has_every_tensor() -> None:
+    deeper = timm.create_model("resnet34", pretrained=False, **SMALL_RESNET)
+    with pytest.raises(CheckpointError, match=r"it has layer1\.2\.conv1\.weight besides, so it is of a deeper network"):
+        fill_backbone(small_resnet(), under("module.", drawn(deeper, 1)), "the file")
+    three = timm.create_model(VIT, pretrained=False, **{**SMALL_VIT, "depth": 3})
+    with pytest.raises(CheckpointError, match=r"it has blocks\.2\.norm1\.weight besides"):
+        fill_backbone(stages(whole(VIT)), drawn(three, 1), "the file")
+
+
 def test_heads_alone_are_refused() -> None:
     """As CAUSE keeps them, beside DINO's own file."""
     with pytest.raises(CheckpointError, match="does not hold this backbone: 30 of 30 tensors missing"):

@@ -156,10 +156,11 @@ class _Copy:
     resampled: str
     missing: list[str]
     wrong: list[str]
+    deeper: list[str]
 
     @property
     def is_whole(self) -> bool:
-        return not self.missing and not self.wrong
+        return not self.missing and not self.wrong and not self.deeper
 
 
 def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: object) -> str:
@@ -195,10 +196,12 @@ def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: ob
                 nearest = copy
     assert nearest is not None  # each naming gives one without a prefix
     missing, wrong, found = nearest.missing, nearest.wrong, nearest.tensors
-    example = missing[0] if missing else wrong[0]
+    example = (missing or wrong or nearest.deeper)[0]
     shapes = f", {example} is {tuple(found[example].shape)} instead of {tuple(wanted[example].shape)}" if wrong else ""
     way_out = "is it another architecture?"
-    if {key.removeprefix("model.") for key in missing} <= {"norm.weight", "norm.bias"} and not wrong:
+    if nearest.deeper:
+        way_out = f"it has {nearest.deeper[0]} besides, so it is of a deeper network"
+    elif {key.removeprefix("model.") for key in missing} <= {"norm.weight", "norm.bias"} and not wrong:
         way_out = "it has no last norm: do without it (final_norm False)"
     under = f" under {nearest.prefix!r}" if nearest.prefix else ""
     raise CheckpointError(
@@ -228,13 +231,26 @@ def _copies(
         found, resampled = _resample_positions(backbone, wanted, found)
         missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
         wrong = [key for key in found if found[key].shape != wanted[key].shape]
-        yield _Copy(prefix, found, resampled, missing, wrong)
+        yield _Copy(prefix, found, resampled, missing, wrong, _deeper(names, inside))
+
+
+# A block of a ResNet, of a ViT, of a stage of a ConvNeXt or Swin.
+_BLOCK = re.compile(r"((?:layer\d|blocks|(?:stages|layers)\.\d+\.blocks)\.)\d+\.(?:conv1|norm1|conv_dw)\.weight")
+
+
+def _deeper(names: Mapping[str, tuple[str, ...]], inside: Mapping[str, Tensor]) -> list[str]:
+    """Blocks that a file has beyond ours: all of a ResNet-18's tensors are in a ResNet-34's file, too."""
+    ours = {name for each in names.values() for name in each}
+    found = [match for match in map(_BLOCK.fullmatch, inside) if match and match[0] not in ours]
+    return [match[0] for match in found if any(name.startswith(match[1]) for name in ours)]
 
 
 def _names(key: str) -> tuple[str, ...]:
     """What a tensor of ours is called in a file, without the wrappers that make feature maps; timm renames stages."""
-    inner = key.removeprefix("windowed.").removeprefix("model.")
-    return tuple(dict.fromkeys((inner, nested_name(inner))))
+    for wrapper in ("windowed.", "model.", "body."):
+        key = key.removeprefix(wrapper)
+    first, dot, rest = key.partition(".")
+    return tuple(dict.fromkeys((key, nested_name(key), first.replace("_", ".", 1) + dot + rest)))
 
 
 def _resample_positions(backbone: nn.Module, wanted: Mapping[str, Tensor], found: Tensors) -> tuple[Tensors, str]:
