@@ -1,10 +1,11 @@
 """Write the photographs of BSDS500 that show people or animals as a labelled folder, to measure masks with.
 
-python benchmarks/bsds_objects.py BSDS500 OUT          # then: selfseg masks OUT/people/images --labels OUT --split people
+python benchmarks/bsds_objects.py BSDS500 OUT
+selfseg masks OUT/people/images --out MASKS --labels OUT --split people
 
-BSDS500 (P. Arbelaez et al., TPAMI 2011) has regions that people drew, without names. `bsds_objects.json` lists for 76
-images which of the regions are the people (52 images) or the animals (26) in it; we picked them by eye. The images and
-regions themselves are not part of this project. BSDS500 is a folder with SPLIT/images/NAME.jpg and
+BSDS500 (P. Arbelaez et al., TPAMI 2011) has regions that people drew, without names. `bsds_objects.json` lists for
+78 images which of the regions are the people (52 images) or the animals (26) in it; we picked them by eye. The images
+and regions themselves are not part of this project. BSDS500 is a folder with SPLIT/images/NAME.jpg and
 SPLIT/regions/NAME.png, the regions of one annotator as ids.
 """
 

@@ -72,9 +72,9 @@ def test_odd_images_are_used_or_skipped_with_the_reason(tmp_path: Path) -> None:
     (photos / "cut.png").write_bytes((photos / "plain.png").read_bytes()[:150])
     (photos / "words.jpg").write_text("not a picture")
     with pytest.raises(TooManyBadImages, match="3 of 9 images can't be used"):  # all at once, not the first alone
-        mine_masks(photos, tmp_path / "masks", progress=False)
+        mine_masks(photos, tmp_path / "masks", "mean", progress=False)
     assert not (tmp_path / "masks" / "soft").exists()
-    mine_masks(photos, tmp_path / "masks", progress=False, max_bad=0.5)
+    mine_masks(photos, tmp_path / "masks", "mean", progress=False, max_bad=0.5)
     values = note(tmp_path / "masks")
     assert values["kept"] == 5
     assert [(entry["name"], entry["reason"]) for entry in values["rejected_images"]] == [("uniform", "empty")]
@@ -85,7 +85,7 @@ def test_odd_images_are_used_or_skipped_with_the_reason(tmp_path: Path) -> None:
 def test_an_image_that_is_removed_meanwhile_is_skipped_with_the_reason(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine_masks(photos, tmp_path / "masks", progress=False)
+    mine_masks(photos, tmp_path / "masks", "mean", progress=False)
     for path in photos.iterdir():
         os.utime(path, (1, 1))  # all are to be made anew
     made = 0
@@ -99,7 +99,7 @@ def test_an_image_that_is_removed_meanwhile_is_skipped_with_the_reason(
 
     find_objects = mining.find_objects
     monkeypatch.setattr(mining, "find_objects", find)
-    mine_masks(photos, tmp_path / "masks", progress=False, max_bad=0.5)
+    mine_masks(photos, tmp_path / "masks", "mean", progress=False, max_bad=0.5)
     values = note(tmp_path / "masks")
     assert values["skipped_images"] == [{"name": "photo2", "reason": "missing"}]
     assert values["kept"] + values["rejected"] == 5
@@ -118,21 +118,21 @@ def test_an_interrupted_call_goes_on(photos: Path, tmp_path: Path, monkeypatch: 
     find_objects = mining.find_objects
     monkeypatch.setattr(mining, "find_objects", find)
     with pytest.raises(KeyboardInterrupt):
-        mine_masks(photos, tmp_path / "masks", progress=False)
+        mine_masks(photos, tmp_path / "masks", "mean", progress=False)
     assert not (tmp_path / "masks" / "masks.html").exists()
     done = len((tmp_path / "masks" / "progress.jsonl").read_text().splitlines())
     assert 1 <= done <= 3  # several are looked at at once
     looked_at = [None] * 3
-    mine_masks(photos, tmp_path / "masks", progress=False)
+    mine_masks(photos, tmp_path / "masks", "mean", progress=False)
     assert len(looked_at) == 3 + 6 - done
-    mine_masks(photos, tmp_path / "masks", progress=False)
+    mine_masks(photos, tmp_path / "masks", "mean", progress=False)
     assert len(looked_at) == 3 + 6 - done
-    mine_masks(photos, tmp_path / "masks", cleaning=Cleaning(threshold=0.4), progress=False)
+    mine_masks(photos, tmp_path / "masks", "mean", cleaning=Cleaning(threshold=0.4), progress=False)
     assert len(looked_at) == 3 + 6 - done + 6
     assert note(tmp_path / "masks")["count"] == 6
 
 
-@pytest.mark.parametrize("method", ["mean", "hierarchy"])
+@pytest.mark.parametrize("method", ["mean", "hierarchy", pytest.param("features", marks=pytest.mark.slow)])
 def test_the_number_of_threads_changes_nothing(
     method: Method, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +150,7 @@ def test_nothing_usable_is_an_error_that_shows_the_page(tmp_path: Path) -> None:
     for i in range(3):
         box(tmp_path / "photos" / f"{i}.png", colour=(90, 90, 90))
     with pytest.raises(EmptyCollection, match=r"none of the 3 images has a usable mask; .*masks\.html"):
-        mine_masks(tmp_path / "photos", tmp_path / "masks", progress=False)
+        mine_masks(tmp_path / "photos", tmp_path / "masks", "mean", progress=False)
     page = (tmp_path / "masks" / "masks.html").read_text()
     assert "3 empty (nothing stands out enough, or only specks)" in page
     (tmp_path / "none").mkdir()
@@ -166,7 +166,7 @@ def test_maps_are_measured_beside_labels(labelled: Path, tmp_path: Path) -> None
     assert 0 < quality["iou"] < 1
     assert f"{quality['f_max']:.3f}" in (tmp_path / "masks" / "masks.html").read_text()
     with pytest.raises(DataError, match="none of the 6 labelled images"):
-        mine_masks(images, tmp_path / "masks", labels=labelled, split="train", progress=False)
+        mine_masks(images, tmp_path / "masks", "mean", labels=labelled, split="train", progress=False)
 
 
 def test_what_can_not_work_is_refused_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_words_of_the_command_reach_it(
     assert seen == [((Path("photos"), Path("masks"), "markov", cleaning), named)]
     assert "written: page" in " ".join(capsys.readouterr().out.split())
     assert main("masks photos --out masks --threshold 0.3".split()) == 0
-    assert seen[1][0][3] == Cleaning(0.3)
+    assert seen[1][0][2:] == ("features", Cleaning(0.3))
     assert main("masks photos --out masks --threshold 7".split()) == 2
     assert "threshold of 7.0 parts nothing" in " ".join(capsys.readouterr().err.split())
 

@@ -19,7 +19,7 @@ from selfseg.data.reading.images import ImageCollection, SkipLog, read_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
-from selfseg.masks.networks.features import one_torch_thread
+from selfseg.masks.networks.features import one_thread_each
 from selfseg.masks.priors.by_name import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
 from selfseg.masks.sources import SOURCES, Find, Source, Training, check_training, describe, open_source
@@ -105,7 +105,7 @@ def mine_masks(
         side_by_side = find is None or method == "features" or device.type == "cuda"
         threads = usable_cores() if side_by_side else 1
         made = map_images(collection, missing, make, log, "masks", progress, threads)
-        with one_torch_thread() if side_by_side else nullcontext(), closing(made):
+        with one_thread_each() if side_by_side else nullcontext(), closing(made):
             for _, entry in made:
                 writer.record(entry)
         for name in log.skipped:

@@ -32,7 +32,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.linalg import solve
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 from selfseg.data.reading.ahead import map_images
 from selfseg.data.reading.images import ImageCollection, SkipLog
@@ -182,14 +184,18 @@ class FeatureForeground:
             EmptyCollection: if no image could be read.
             TooManyBadImages: see `SkipLog`.
         """
+        with one_thread_each():
+            self.found = self._fit(images, log, progress)
+        return self.found
+
+    def _fit(self, images: ImageCollection, log: SkipLog, progress: bool) -> Foreground:
         drawn = np.unique(np.linspace(0, len(images) - 1, min(len(images), self.config.images)).round().astype(int))
         seen: list[Seen] = []
-        with one_torch_thread():
-            looks = map_images(
-                images, drawn.tolist(), lambda _, image: self.look(_inside(image)[0]), log, "features", progress
-            )
-            with closing(looks):
-                seen.extend(each.without_pixels() for _, each in looks)
+        looks = map_images(
+            images, drawn.tolist(), lambda _, image: self.look(_inside(image)[0]), log, "features", progress
+        )
+        with closing(looks):
+            seen.extend(each.without_pixels() for _, each in looks)
         if not seen:
             raise EmptyCollection("none of the images could be read; there is nothing to learn from")
         stages = [np.concatenate(each) for each in zip(*(one.stages for one in seen), strict=True)]
@@ -210,8 +216,7 @@ class FeatureForeground:
                 smooth(scene, graph.toarray(), score)
                 for scene, graph, score in zip(scenes, graphs, scores, strict=True)
             ]
-        self.found = Foreground(means, deviations, regression.weights)
-        return self.found
+        return Foreground(means, deviations, regression.weights)
 
     def __call__(self, image: NDArray[np.uint8]) -> Array:
         """The foreground of an image.
@@ -263,12 +268,16 @@ class FeatureForeground:
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """For images that are looked at side by side, a core each: faster, and the same result on any number of cores."""
+def one_thread_each() -> Iterator[None]:
+    """For small problems, or images that are looked at side by side, a core each: threads would wait for each other.
+
+    The result does not depend on the number of cores then.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)
 
@@ -338,7 +347,7 @@ def smooth(scene: Scene, graph: NDArray[np.float64], score: Array) -> Array:
         return np.zeros(len(scene.areas), np.float32)
     areas = (scene.areas / scene.areas.mean()).astype(np.float64)
     matrix = _SMOOTH * (np.diag(graph.sum(1)) - graph) + np.diag(areas)
-    return enhance(np.linalg.solve(matrix, areas * score))
+    return enhance(solve(matrix, areas * score, assume_a="pos", overwrite_a=True, check_finite=False))
 
 
 class Regression:
