@@ -37,3 +37,9 @@ def test_the_newest_are_the_real_ones_and_stay_when_more_are_pushed() -> None:
     queue.push(torch.tensor([[3.0]]))
     assert newest.flatten().tolist() == [1, 2]
     assert queue.newest.flatten().tolist() == [3, 1, 2]
+
+
+def test_whole_numbers_stay_whole() -> None:
+    queue = FeatureQueue(2, 1, torch.int64)
+    queue.push(torch.tensor([[2**53 + 1]]))
+    assert queue.newest.tolist() == [[2**53 + 1]]

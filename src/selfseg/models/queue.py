@@ -12,15 +12,16 @@ class FeatureQueue(nn.Module):
     Args:
         size: number of vectors; 0 makes a queue that stays empty.
         dim: length of a vector.
+        dtype: of the vectors.
     """
 
     vectors: Tensor
     filled: Tensor
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("vectors", torch.zeros(size, dim))
+        self.register_buffer("vectors", torch.zeros(size, dim, dtype=dtype))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
     @property
