@@ -104,6 +104,29 @@ class LastStage(LinearDecoder):
         self.channels, self.project = channels[-1], nn.Identity()
 
 
+class StegoHead(Decoder):
+    """STEGO's segmentation head: a linear map of the last stage, and a two-layer ReLU network added to it.
+
+    Hamilton et al.: "Unsupervised Semantic Segmentation by Distilling Feature Correspondences", ICLR 2022. The hidden
+    layer is as wide as the stage.
+    """
+
+    def __init__(self, channels: Sequence[int], dim: int) -> None:
+        super().__init__()
+        self.channels = count = channels[-1]
+        self.linear = nn.Conv2d(count, dim, 1)
+        self.network = nn.Sequential(nn.Conv2d(count, count, 1), nn.ReLU(), nn.Conv2d(count, dim, 1))
+
+    def features(self, stages: Sequence[Tensor]) -> Tensor:
+        """Finest first list of (B, C_i, h_i, w_i) to its last."""
+        return stages[-1]
+
+    def project(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, D, h, w)."""
+        out: Tensor = self.linear(features) + self.network(features)
+        return out
+
+
 class Projector(Decoder):
     """SlotCon's projector: three 1x1 convolutions on the last stage, BatchNorm and GELU after the first two.
 
@@ -311,7 +334,7 @@ def make_decoder(
     """Build a decoder by name.
 
     Args:
-        name: "fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid" or "none".
+        name: "fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid", "stego" or "none".
         channels: of the backbone's stages, finest first.
         dim: D; of no use to "none".
         output_stride: of the last stage, for the rates of the two DeepLabs.
@@ -334,6 +357,9 @@ def make_decoder(
         return Projector(channels, hidden, dim)
     if name == "pyramid":
         return Pyramid(channels, dim, stages, correction)
+    if name == "stego":
+        return StegoHead(channels, dim)
     if name == "none":
         return LastStage(channels)
-    raise ConfigError(f"no decoder {name!r}; there are fpn, deeplabv3, deeplabv3plus, linear, projector, pyramid, none")
+    known = "fpn, deeplabv3, deeplabv3plus, linear, projector, pyramid, stego, none"
+    raise ConfigError(f"no decoder {name!r}; there are {known}")

@@ -22,7 +22,8 @@ class EmbedderConfig:
             is its patch size, whatever is given.
         decoder: "fpn" (ViCE low-res), "deeplabv3" (MaskContrast), "deeplabv3plus" (ViCE high-res), "linear",
             "projector" (SlotCon), "pyramid" (several stages of a pretrained backbone as they are, see
-            `selfseg.models.decoders.Pyramid`), or "none": the backbone's last stage, whose channels are then D.
+            `selfseg.models.decoders.Pyramid`), "stego" (STEGO's head), or "none": the backbone's last stage, whose
+            channels are then D.
         hidden: channels inside of the projector.
         stages: that the pyramid uses, finest first, counted from the last one, -1. Of a ViT each block is a stage, all
             of the patches' stride: (-4, -1) are its last and its fourth-last block, -12 is the first of twelve.
@@ -47,7 +48,7 @@ class EmbedderConfig:
 
     backbone: str = "resnet18"
     output_stride: Literal[8, 16, 32] = 8
-    decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid", "none"] = "fpn"
+    decoder: Literal["fpn", "deeplabv3", "deeplabv3plus", "linear", "projector", "pyramid", "stego", "none"] = "fpn"
     hidden: int = 4096
     stages: tuple[int, ...] = (-2, -1)
     final_norm: bool | None = None
