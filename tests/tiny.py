@@ -19,6 +19,7 @@ from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.methods.moco import MoCoConfig
 from selfseg.methods.picie import PiCIEConfig
 from selfseg.methods.slotcon import SlotConConfig
+from selfseg.methods.stego import STEGOConfig
 from selfseg.methods.swav import SwAVConfig
 from selfseg.methods.vice import ViCEConfig
 from selfseg.models.embedder import EmbedderConfig
@@ -121,6 +122,27 @@ def picie(images: Path, out: Path, **changes: Any) -> Recipe[PiCIEConfig]:
     return _recipe(config, images, out, changes)
 
 
+def stego(images: Path, out: Path, **changes: Any) -> Recipe[STEGOConfig]:
+    """Of random weights all features are near each other; centred they are not. The queue is shorter than an epoch."""
+    config = STEGOConfig(
+        embedder=EmbedderConfig(
+            backbone="test_resnet", output_stride=32, decoder="stego", frozen=True, dim=8, resolution=64
+        ),
+        views=RandomCrops(views=1, size=96),
+        shift_self=0.0,
+        shift_neighbour=-0.1,
+        shift_random=0.05,
+        weight_self=1.0,
+        weight_random=1.0,
+        keep_mean=False,
+        grid=4,
+        neighbours=2,
+        queue=5,
+        prototypes=6,
+    )
+    return _recipe(config, images, out, changes)
+
+
 PYRAMID = EmbedderConfig(
     backbone="test_resnet", output_stride=32, decoder="pyramid", correction=8, frozen=True, dim=8, resolution=64
 )
@@ -139,6 +161,12 @@ def slotcon_on_pyramid(images: Path, out: Path, **changes: Any) -> Recipe[SlotCo
     return replace(recipe, method=replace(recipe.method, embedder=embedder))
 
 
+def stego_on_pyramid(images: Path, out: Path, **changes: Any) -> Recipe[STEGOConfig]:
+    """A correction that begins at zero, on features that are the pyramid's; the mean of the cosines is kept."""
+    recipe = stego(images, out, **changes)
+    return replace(recipe, method=replace(recipe.method, embedder=PYRAMID, keep_mean=True))
+
+
 def masks_of(images: Path) -> Path:
     """Where the masks of the fixture's photographs lie."""
     return images.parent / f"{images.name}_masks"
@@ -154,8 +182,14 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
     "swav": swav,
     "iic": iic,
     "picie": picie,
+    "stego": stego,
 }
-RUNS = {**RECIPES, "vice_on_pyramid": vice_on_pyramid, "slotcon_on_pyramid": slotcon_on_pyramid}
+RUNS = {
+    **RECIPES,
+    "vice_on_pyramid": vice_on_pyramid,
+    "slotcon_on_pyramid": slotcon_on_pyramid,
+    "stego_on_pyramid": stego_on_pyramid,
+}
 
 
 TWO_PROCESSES: dict[str, Any] = {

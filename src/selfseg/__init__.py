@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from selfseg.exporting.export import export as export
     from selfseg.masks.mining import mine_masks as mine_masks
     from selfseg.methods import IIC as IIC
+    from selfseg.methods import STEGO as STEGO
     from selfseg.methods import DenseCL as DenseCL
     from selfseg.methods import DenseCLConfig as DenseCLConfig
     from selfseg.methods import IICConfig as IICConfig
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from selfseg.methods import PiCIEConfig as PiCIEConfig
     from selfseg.methods import SlotCon as SlotCon
     from selfseg.methods import SlotConConfig as SlotConConfig
+    from selfseg.methods import STEGOConfig as STEGOConfig
     from selfseg.methods import SwAV as SwAV
     from selfseg.methods import SwAVConfig as SwAVConfig
     from selfseg.methods import ViCE as ViCE
@@ -85,6 +87,8 @@ _WHERE = {
     "Reading": "selfseg.evaluation.settings",
     "Recipe": "selfseg.training.recipe",
     "Retrieval": "selfseg.evaluation.protocols.object_vectors",
+    "STEGO": "selfseg.methods",
+    "STEGOConfig": "selfseg.methods",
     "SlotCon": "selfseg.methods",
     "SlotConConfig": "selfseg.methods",
     "StepOutput": "selfseg.types",

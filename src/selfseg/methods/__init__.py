@@ -11,6 +11,7 @@ from selfseg.methods.moco import MoCo, MoCoConfig
 from selfseg.methods.picie import PiCIE, PiCIEConfig
 from selfseg.methods.pyramid import Pyramid, PyramidConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
+from selfseg.methods.stego import STEGO, STEGOConfig
 from selfseg.methods.swav import SwAV, SwAVConfig
 from selfseg.methods.vice import ViCE, ViCEConfig
 from selfseg.plugins import load_all
@@ -28,6 +29,7 @@ def methods() -> dict[str, type[Method]]:
 
 __all__ = [
     "IIC",
+    "STEGO",
     "DenseCL",
     "DenseCLConfig",
     "IICConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "PiCIEConfig",
     "Pyramid",
     "PyramidConfig",
+    "STEGOConfig",
     "SlotCon",
     "SlotConConfig",
     "SwAV",
