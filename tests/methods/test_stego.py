@@ -88,8 +88,8 @@ def test_places_that_correspond_come_nearer_and_others_part() -> None:
     method = make(weight_neighbour=0.0, weight_random=0.0)
     features = torch.eye(2, dtype=torch.float64)[[0, 0, 1, 1]].expand(3, 1, 4, 2)
     codes = (draw(3, 1, 4, D) + 2).requires_grad_()  # all near each other
-    optimizer = torch.optim.Adam([codes], lr=0.05)
-    for _ in range(300):
+    optimizer = torch.optim.Adam([codes], lr=0.2)
+    for _ in range(80):
         optimizer.zero_grad()
         method.compare(features, codes, torch.tensor([True])).loss.backward()
         optimizer.step()
@@ -201,7 +201,7 @@ def test_prototypes_find_separate_groups_and_leave_the_codes_alone() -> None:
     with torch.no_grad():
         method.prototypes.copy_(F.normalize(groups + 0.2 * draw(3, D, seed=2), dim=1))
     optimizer = torch.optim.Adam([method.prototypes], lr=0.05)
-    for _ in range(200):
+    for _ in range(60):
         optimizer.zero_grad()
         output = method.compare(draw(3, 1, P, 4), codes, torch.tensor([True]))
         output.loss.backward()

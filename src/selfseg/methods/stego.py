@@ -75,7 +75,17 @@ class STEGOConfig:
             backbone="vit_base_patch8_224.dino", decoder="stego", dim=70, frozen=True
         )
     )
-    views: RandomCrops = field(default_factory=lambda: RandomCrops(views=1, jitter_probability=0, blur_probability=0))
+    views: RandomCrops = field(
+        default_factory=lambda: RandomCrops(
+            # The paper has five fixed crops of half an image's sides, four in the corners; colours stay as they are.
+            views=1,
+            scale=(0.25, 0.25),
+            ratio=(1.0, 1.0),
+            jitter_probability=0,
+            gray_probability=0,
+            blur_probability=0,
+        )
+    )
     shift_self: float = 0.12
     shift_neighbour: float = 0.20
     shift_random: float = 1.00
@@ -229,8 +239,7 @@ class STEGO(Method):
 
     def _codes(self, features: Tensor) -> Tensor:
         """The head on (N, P, C): codes (N, P, D) of any length."""
-        head = self.embedder.decoder.project(features.mT[..., None])
-        codes: Tensor = self.embedder.centre(head)
+        codes: Tensor = self.embedder.centre(self.embedder.decoder.project(features.mT[..., None]))
         return codes[..., 0].mT
 
     def compare(self, features: Tensor, codes: Tensor, paired: Tensor, **more: Tensor) -> StepOutput:
@@ -253,8 +262,7 @@ class STEGO(Method):
         for number, (name, (shift, weight, counted)) in enumerate(settings.items()):
             pulls = self.pulls(feature_correspondence(features[0], features[number]), shift, counted)
             similarity = feature_correspondence(codes[0], codes[number]).clamp(min=0)  # S
-            losses = -(pulls * similarity).mean((1, 2))
-            loss = _mean(losses, counted)
+            loss = _mean(-(pulls * similarity).mean((1, 2)), counted)
             total = total + weight * loss
             logs[f"loss_{name}"] = loss.detach()
             logs[f"pulled_{name}"] = (pulls > 0).to(codes.dtype).mean()

@@ -144,16 +144,6 @@ def _published(
             embedder=EmbedderConfig(
                 backbone=f"vit_{size}_patch8_224.dino", decoder="stego", dim=dim, frozen=True, resolution=320
             ),
-            # The paper has five fixed crops of half an image's sides, four in the corners; colours stay as they are.
-            views=RandomCrops(
-                views=1,
-                size=224,
-                scale=(0.25, 0.25),
-                ratio=(1.0, 1.0),
-                jitter_probability=0,
-                gray_probability=0,
-                blur_probability=0,
-            ),
             shift_self=shifts[0],
             shift_neighbour=shifts[1],
             shift_random=shifts[2],
