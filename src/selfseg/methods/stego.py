@@ -16,12 +16,11 @@ Deviations from the paper, and why:
   that was stopped, or is spread over processes, draws the same.
 - No dropout on the features: its mask would depend on how many processes share a step.
 - Places are cells of the feature map, drawn with replacement, instead of points between them that are interpolated: a
-  code is then exactly what the embedder gives for its cell.
-- One random partner for each image. As far as we remember, the authors' program draws five.
-- `keep_mean` adds the mean of F over the batch again after it was centred. Eq. 4 doesn't; as far as we remember, the
-  authors' program does, and the published shifts belong to that.
-- Prototypes have unit length and the head's learning rate. The paper trains them by an optimiser of their own.
-- Of a ViT, the features are the last block's, before the final LayerNorm.
+  code is then what the embedder gives for its cell. One random partner; the authors' program, we believe, draws five.
+- `keep_mean` adds the mean of F over the batch again after it was centred. Eq. 4 doesn't; the authors' program, we
+  believe, does, and the published shifts belong to that.
+- Prototypes have unit length and the head's learning rate; the paper's have an optimiser of their own. A ViT's features
+  are the last block's, before the final LayerNorm.
 
 Letters: B images of this process, G of all, P places of an image, C channels of the features, D of the codes, K
 prototypes, M images that partners are chosen from.
@@ -71,9 +70,7 @@ class STEGOConfig:
     """
 
     embedder: EmbedderConfig = field(
-        default_factory=lambda: EmbedderConfig(
-            backbone="vit_base_patch8_224.dino", decoder="stego", dim=70, frozen=True
-        )
+        default_factory=lambda: EmbedderConfig("vit_base_patch8_224.dino", decoder="stego", dim=70, frozen=True)
     )
     views: RandomCrops = field(
         default_factory=lambda: RandomCrops(
@@ -108,15 +105,12 @@ class STEGOConfig:
         if self.prototypes < 2:
             raise ConfigError(f"method.prototypes must be at least 2, not {self.prototypes}: all would be the same")
         if self.views.views != 1 or self.views.small_views:
-            raise ConfigError(
-                f"STEGO looks at one view of an image: method.views.views must be 1, not {self.views.views}, and "
-                f"method.views.small_views 0, not {self.views.small_views}"
-            )
+            found = f"{self.views.views} and {self.views.small_views}"
+            raise ConfigError(f"STEGO sees one view: method.views needs views=1 and small_views=0, not {found}")
         if not self.embedder.frozen or self.embedder.decoder not in _DECODERS:
             raise ConfigError(
-                "STEGO compares codes with what a frozen backbone gives: method.embedder.frozen must be True, not "
-                f"{self.embedder.frozen}, and method.embedder.decoder one of {', '.join(_DECODERS)}, not "
-                f"{self.embedder.decoder!r}"
+                f"STEGO compares codes with what a frozen backbone gives: method.embedder.frozen must be True, not "
+                f"{self.embedder.frozen}, and decoder one of {', '.join(_DECODERS)}, not {self.embedder.decoder!r}"
             )
 
 
@@ -177,8 +171,8 @@ class STEGO(Method):
         all_wholes = gather_rows(wholes)[0]
         # For all images in every process: so the arithmetic doesn't depend on how many processes there are.
         chosen, nearness = self.choose(all_wholes, owners[:, 0], gather_rows(picks)[0])
-        mine = slice(start, start + len(points))
-        partners = [self._fetch(each[mine], everybodys) for each in chosen.T]
+        chosen = chosen[start : start + len(points)]  # (B, 2)
+        partners = [self._fetch(each, everybodys) for each in chosen.T]
         if self.training:
             self.points.push(everybodys.flatten(1))
             self.wholes.push(all_wholes)
@@ -187,7 +181,7 @@ class STEGO(Method):
         codes = self._codes(features.flatten(0, 1)).view(*features.shape[:3], -1)
         # In float32 under every precision, as all comparisons.
         with torch.autocast(codes.device.type, enabled=False):
-            return self.compare(features, codes.to(features.dtype), chosen[mine, 0] >= 0, nearness=nearness)
+            return self.compare(features, codes.to(features.dtype), chosen[:, 0] >= 0, nearness=nearness)
 
     @torch.no_grad()
     def _look(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -252,9 +246,8 @@ class STEGO(Method):
             more: further logs.
         """
         config = self.config
-        everyone = torch.ones_like(paired)
         settings = {
-            "self": (config.shift_self, config.weight_self, everyone),
+            "self": (config.shift_self, config.weight_self, torch.ones_like(paired)),
             "neighbour": (config.shift_neighbour, config.weight_neighbour, paired),
             "random": (config.shift_random, config.weight_random, paired),
         }
@@ -289,8 +282,7 @@ class STEGO(Method):
         """
         centred = correspondence - correspondence.mean(2, keepdim=True)
         if self.config.keep_mean:
-            mine = _mean(correspondence.mean((1, 2)), counted)
-            centred = centred + sum_over_processes(mine) / world_size()
+            centred = centred + sum_over_processes(_mean(correspondence.mean((1, 2)), counted)) / world_size()
         return centred - shift
 
     @torch.no_grad()
