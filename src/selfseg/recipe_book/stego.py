@@ -68,60 +68,60 @@ def stego_small(images: Path, out: Path) -> Recipe[STEGOConfig]:
     )
 
 
-def stego_coco27_vit_base(images: Path, out: Path) -> Recipe[STEGOConfig]:
+def stego_coco27_vitb8(images: Path, out: Path) -> Recipe[STEGOConfig]:
     """STEGO, DINO's ViT-B/8, on COCO train2017 for COCO-Stuff-27.
 
     Paper: 28.2 mIoU / 56.9 acc with 27 clusters and a CRF, linear 41.0 / 76.1. Ours: not run yet. Command:
-    selfseg train stego_coco27_vit_base coco/train2017 --out runs/stego --init imagenet
+    selfseg train stego_coco27_vitb8 coco/train2017 --out runs/stego --init imagenet
     """
-    return _published("stego_coco27_vit_base", "base", images, out, (0.12, 0.20, 1.00), (0.10, 1.00, 0.15))
+    return _published("stego_coco27_vitb8", "base", images, out, (0.12, 0.20, 1.00), (0.10, 1.00, 0.15))
 
 
-def stego_coco27_vit_small(images: Path, out: Path) -> Recipe[STEGOConfig]:
+def stego_coco27_vits8(images: Path, out: Path) -> Recipe[STEGOConfig]:
     """STEGO, DINO's ViT-S/8, on COCO train2017 for COCO-Stuff-27.
 
     Paper: 24.5 mIoU / 48.3 acc with 27 clusters and a CRF, linear 38.3 / 74.4. Ours: not run yet. Command:
-    selfseg train stego_coco27_vit_small coco/train2017 --out runs/stego_small --init imagenet
+    selfseg train stego_coco27_vits8 coco/train2017 --out runs/stego_small --init imagenet
     """
-    return _published("stego_coco27_vit_small", "small", images, out, (0.08, 0.02, 0.16), (0.67, 0.25, 0.63))
+    return _published("stego_coco27_vits8", "small", images, out, (0.08, 0.02, 0.16), (0.67, 0.25, 0.63))
 
 
-def stego_cityscapes27_vit_base(images: Path, out: Path) -> Recipe[STEGOConfig]:
+def stego_cityscapes27_vitb8(images: Path, out: Path) -> Recipe[STEGOConfig]:
     """STEGO, DINO's ViT-B/8, on Cityscapes with 27 classes.
 
     Paper: 21.0 mIoU / 73.2 acc with 27 clusters and a CRF. Ours: not run yet. Command:
-    selfseg train stego_cityscapes27_vit_base leftImg8bit/train --out runs/stego_city --init imagenet
+    selfseg train stego_cityscapes27_vitb8 leftImg8bit/train --out runs/stego_city --init imagenet
     """
-    name = "stego_cityscapes27_vit_base"
+    name = "stego_cityscapes27_vitb8"
     return _published(name, "base", images, out, (0.46, 0.18, 0.31), (1.00, 0.58, 0.91), dim=100)
 
 
-def stego_cityscapes27_vit_small(images: Path, out: Path) -> Recipe[STEGOConfig]:
+def stego_cityscapes27_vits8(images: Path, out: Path) -> Recipe[STEGOConfig]:
     """STEGO, DINO's ViT-S/8, on Cityscapes with 27 classes.
 
     Paper: 17.6 mIoU / 69.8 acc with 27 clusters (as later papers quote it). Ours: not run yet. Command:
-    selfseg train stego_cityscapes27_vit_small leftImg8bit/train --out runs/stego_city_small --init imagenet
+    selfseg train stego_cityscapes27_vits8 leftImg8bit/train --out runs/stego_city_small --init imagenet
     """
-    name = "stego_cityscapes27_vit_small"
+    name = "stego_cityscapes27_vits8"
     return _published(name, "small", images, out, (0.34, 0.04, 0.86), (0.29, 0.80, 0.72), dim=100)
 
 
-def stego_potsdam3_vit_base(images: Path, out: Path) -> Recipe[STEGOConfig]:
+def stego_potsdam3_vitb8(images: Path, out: Path) -> Recipe[STEGOConfig]:
     """STEGO, DINO's ViT-B/8, on Potsdam with 3 classes: roads and cars, vegetation and clutter, buildings and trees.
 
     Paper: 77.0 acc with 3 clusters and a CRF, we believe of this network. Ours: not run yet. Command:
-    selfseg train stego_potsdam3_vit_base POTSDAM --out runs/stego_potsdam --init imagenet
+    selfseg train stego_potsdam3_vitb8 POTSDAM --out runs/stego_potsdam --init imagenet
     """
-    return _potsdam("stego_potsdam3_vit_base", "base", images, out)
+    return _potsdam("stego_potsdam3_vitb8", "base", images, out)
 
 
-def stego_potsdam3_vit_small(images: Path, out: Path) -> Recipe[STEGOConfig]:
+def stego_potsdam3_vits8(images: Path, out: Path) -> Recipe[STEGOConfig]:
     """The same with DINO's ViT-S/8.
 
     Paper: nothing that we know of. Ours: not run yet. Command:
-    selfseg train stego_potsdam3_vit_small POTSDAM --out runs/stego_potsdam_small --init imagenet
+    selfseg train stego_potsdam3_vits8 POTSDAM --out runs/stego_potsdam_small --init imagenet
     """
-    return _potsdam("stego_potsdam3_vit_small", "small", images, out)
+    return _potsdam("stego_potsdam3_vits8", "small", images, out)
 
 
 def _potsdam(name: str, size: str, images: Path, out: Path) -> Recipe[STEGOConfig]:
