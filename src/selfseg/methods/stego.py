@@ -19,8 +19,7 @@ Deviations from the paper, and why:
   code is then what the embedder gives for its cell. One random partner; the authors' program, we believe, draws five.
 - `keep_mean` adds the mean of F over the batch again after it was centred. Eq. 4 doesn't; the authors' program, we
   believe, does, and the published shifts belong to that.
-- Prototypes have unit length and the head's learning rate; the paper's have an optimiser of their own. A ViT's features
-  are the last block's, before the final LayerNorm.
+- Prototypes have unit length and the head's learning rate; the paper's have an optimiser of their own.
 
 Letters: B images of this process, G of all, P places of an image, C channels of the features, D of the codes, K
 prototypes, M images that partners are chosen from.
