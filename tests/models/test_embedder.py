@@ -210,3 +210,22 @@ def test_with_a_border_edges_look_like_any_other_place(size: tuple[int, int]) ->
 def test_a_border_is_a_multiple_of_the_largest_stride() -> None:
     with pytest.raises(ConfigError, match="multiple of the largest stride, 32 px, not 40"):
         Embedder(EmbedderConfig(output_stride=32, dim=4, border=40))
+
+
+def test_smoothing_is_of_what_is_embedded_and_not_of_the_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = Embedder(EmbedderConfig("test_resnet", decoder="linear", dim=8, resolution=64, output_stride=32)).eval()
+    config = replace(plain.config, smooth=5.0)
+    smoothed = Embedder(config)
+    smoothed.load_state_dict(plain.state_dict())
+    image = np.random.default_rng(0).integers(0, 255, (64, 90, 3), np.uint8)
+    found = smoothed.embed(image)
+    assert found.shape == (8, 16, 23)
+    assert smoothed.looked_stride == 4
+    torch.testing.assert_close(found.norm(dim=0), torch.ones(16, 23))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    torch.testing.assert_close(smoothed.eval()(pixels), plain(pixels))
+    smoothed.save(tmp_path)
+    torch.testing.assert_close(Embedder.load(tmp_path).embed(image), found)
+    with pytest.raises(ConfigError, match="smooth can't be negative"):
+        replace(config, smooth=-1.0)

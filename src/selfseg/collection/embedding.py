@@ -84,7 +84,7 @@ def embed(
     index = {
         "embedder": fingerprint,
         "dim": embedder.dim,
-        "stride": embedder.stride / max(embedder.looks.scales),
+        "stride": embedder.looked_stride,
         "scales": embedder.looks.scales,
         "flip": embedder.looks.flip,
         "normalised": embedder.normalised,
@@ -121,7 +121,7 @@ def _write_embedding(
         "image_size": list(sizes[0]),
         "resized_size": list(sizes[1]),
         "embedding_size": list(values.shape[1:]),
-        "stride": embedder.stride / max(embedder.looks.scales),
+        "stride": embedder.looked_stride,
         # The cells are stretched over the whole image, as in training: the frames coincide.
         "to_image": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
         "source": version,

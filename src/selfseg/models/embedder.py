@@ -20,6 +20,8 @@ from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.start import Colour, load_backbone
+from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
+from selfseg.ops.regions.smoothing import smooth_map
 from selfseg.storage.files import read_json, write_atomically, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -329,14 +331,32 @@ class Embedder(nn.Module):
         return self._evaluate(self.look, images)
 
     def look(self, image: Tensor) -> Tensor:
-        """The embedding, averaged over as many looks as `looks` says.
+        """The embedding, averaged over as many looks as `looks` says, and smoothed if the config says so.
 
         Args:
             image: (B, 3, H, W) float, RGB in [0, 1].
 
         Returns:
-            (B, D, h, w) float32, unit length over D, on the grid of the largest look.
+            (B, D, h, w) float32, unit length over D, on a grid of `looked_stride`: that of the largest look, or of
+            what is smoothed.
         """
+        found = self._looks(image)
+        if not self.config.smooth:
+            return found
+        pixels = (image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        smoothed = [
+            torch.from_numpy(smooth_map(one, np.ascontiguousarray(seen), self.config.smooth))
+            for one, seen in zip(found.float().cpu().numpy(), pixels, strict=True)
+        ]
+        return torch.stack(smoothed).to(image.device)
+
+    @property
+    def looked_stride(self) -> float:
+        """Of what `embed` and `look` give, in px of the prepared image."""
+        return SMOOTHED_STRIDE if self.config.smooth else self.stride / max(self.looks.scales)
+
+    def _looks(self, image: Tensor) -> Tensor:
+        """The mean of all looks."""
         if self.looks == Looks():
             return cast(Tensor, self(image))
         height, width = image.shape[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -40,6 +41,9 @@ class EmbedderConfig:
             embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
         border: px of mirrored image around it that the backbone sees too and that are cut off again, a multiple of its
             largest stride: else the edges of images look alike, because the network sees nothing beyond them.
+        smooth: how strongly `embed` lets like superpixels of an image agree, whose edges the embedding then has
+            (`selfseg.ops.regions.smoothing`); 0 = not at all. Training, `forward` and exported networks know nothing
+            of it.
         resolution: short side in px that images are resized to before they are embedded; None = as they are.
         saliency: a second linear head beside the decoder's last one, which tells foreground from background.
         mean: of R, G and B in [0, 1], that the backbone expects to be subtracted; None = what belongs to its weights.
@@ -59,6 +63,7 @@ class EmbedderConfig:
     centred: bool = False
     aligned: bool = False
     border: int = 0
+    smooth: float = 0.0
     resolution: int | None = 320
     saliency: bool = False
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
@@ -70,8 +75,8 @@ class EmbedderConfig:
     def __post_init__(self) -> None:
         if self.final_norm is not None and not is_vit(self.backbone):
             object.__setattr__(self, "final_norm", None)  # it means nothing: settings with and without it are equal
-        if self.border < 0:
-            raise ConfigError(f"border can't be negative: {self.border}")
+        if self.border < 0 or not 0 <= self.smooth < math.inf:
+            raise ConfigError(f"border and smooth can't be negative: {self.border}, {self.smooth}")
         for name in ("dim", "hidden"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")

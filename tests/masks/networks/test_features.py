@@ -17,7 +17,7 @@ from selfseg.data.reading.images import SkipLog, list_images
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection
 from selfseg.masks.mining import mine_masks
 from selfseg.masks.networks import features
-from selfseg.masks.networks.features import FeatureForeground, FeaturesConfig, Regression, pool
+from selfseg.masks.networks.features import FeatureForeground, FeaturesConfig, Regression
 from selfseg.masks.sources import Training, check_training, describe
 
 SMALL = FeaturesConfig(size=96)
@@ -29,15 +29,6 @@ def learned(folder: Path, config: FeaturesConfig = SMALL) -> FeatureForeground:
     find = FeatureForeground(config)
     find.fit(images, SkipLog(folder / "skipped.jsonl", len(images), 0.5))
     return find
-
-
-def test_a_stage_is_pooled_as_if_it_were_enlarged_first() -> None:
-    random = np.random.default_rng(0)
-    stage = random.normal(size=(5, 4, 6)).astype(np.float32)
-    regions = random.integers(0, 7, (37, 50))
-    large = cv2.resize(stage.transpose(1, 2, 0), (50, 37), interpolation=cv2.INTER_LINEAR)
-    expected = np.stack([large[regions == i].mean(0) for i in range(7)])
-    np.testing.assert_allclose(pool(stage, regions), expected, atol=1e-5)
 
 
 def test_the_regression_finds_the_least_loss() -> None:

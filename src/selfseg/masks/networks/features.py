@@ -32,7 +32,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.linalg import solve
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
@@ -43,6 +42,7 @@ from selfseg.masks.edges import to_image
 from selfseg.masks.priors.ranking import rank_by
 from selfseg.masks.priors.scene import Array, Scene, distances, enhance, look_at, picture_inside, shrink
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.ops.regions.smoothing import affinity, pool_map, smooth
 from selfseg.plugins import registered
 from selfseg.storage.files import write_atomically
 
@@ -170,7 +170,7 @@ class FeatureForeground:
             with self._alone:
                 maps = self.embedder.pyramid_stages(pixels)
         scene = look_at(image)
-        return Seen(scene, tuple(pool(each[0].cpu().numpy(), scene.regions) for each in maps))
+        return Seen(scene, tuple(pool_map(each[0].cpu().numpy(), scene.regions) for each in maps))
 
     def fit(self, images: ImageCollection, log: SkipLog, progress: bool = False) -> Foreground:
         """Learn from a collection what its foregrounds have in common; see the top of this module.
@@ -201,7 +201,7 @@ class FeatureForeground:
         stages = [np.concatenate(each) for each in zip(*(one.stages for one in seen), strict=True)]
         means = tuple(each.mean(0, dtype=np.float64).astype(np.float32) for each in stages)
         deviations = tuple(np.maximum(each.std(0), 1e-6 * max(float(each.std()), 1e-6)) for each in stages)
-        graphs = [csr_matrix(affinity(one, means, deviations)) for one in seen]
+        graphs = [csr_matrix(graph_of(one, means, deviations)) for one in seen]
         maps = [rank(one.scene, graph.toarray()) for one, graph in zip(seen, graphs, strict=True)]
         scenes = [one.scene for one in seen]
         del seen
@@ -213,8 +213,7 @@ class FeatureForeground:
             regression.learn(np.concatenate(maps))
             scores = np.split(regression.scores(), ends[:-1])
             maps = [
-                smooth(scene, graph.toarray(), score)
-                for scene, graph, score in zip(scenes, graphs, scores, strict=True)
+                agree(scene, graph.toarray(), score) for scene, graph, score in zip(scenes, graphs, scores, strict=True)
             ]
         return Foreground(means, deviations, regression.weights)
 
@@ -237,7 +236,7 @@ class FeatureForeground:
         means, deviations = self.found.means, self.found.deviations
         score = self.found.score(standardise(seen.stages[1:], means[1:], deviations[1:]))
         values = np.zeros(shrink(image).shape[:2], np.float32)
-        values[where] = seen.scene.spread(smooth(seen.scene, affinity(seen, means, deviations), score))
+        values[where] = seen.scene.spread(agree(seen.scene, graph_of(seen, means, deviations), score))
         return to_image(values, image) if values.any() else np.zeros(image.shape[:2], np.float32)
 
     def save(self, folder: Path) -> None:
@@ -282,42 +281,6 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def pool(stage: Array, regions: NDArray[np.integer]) -> Array:
-    """The mean of a coarse map in each region, as if it were brought to the regions' size (bilinear) first.
-
-    Args:
-        stage: (C, h, w) float32.
-        regions: (H, W) ids, dense from 0.
-
-    Returns:
-        (N, C) float32.
-
-    Example:
-        >>> pool(np.array([[[0.0, 1.0]]], np.float32), np.array([[0, 0, 1, 1]])).tolist()
-        [[0.125], [0.875]]
-    """
-    (above, below, down), (left, right, along) = (
-        _between(large, small) for large, small in zip(regions.shape, stage.shape[1:], strict=True)
-    )
-    count, cells = int(regions.max()) + 1, stage.shape[1] * stage.shape[2]
-    share = np.zeros(count * cells)  # of each cell in each region
-    for row, vertical in ((above, 1 - down), (below, down)):
-        for column, horizontal in ((left, 1 - along), (right, along)):
-            cell = row[:, None] * stage.shape[2] + column[None]
-            weight = vertical[:, None] * horizontal[None]
-            share += np.bincount((regions * cells + cell).ravel(), weight.ravel(), count * cells)
-    share = share.reshape(count, cells)
-    share /= share.sum(1, keepdims=True)
-    return share.astype(np.float32) @ stage.reshape(len(stage), cells).T
-
-
-def _between(large: int, small: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """For each of `large` places the two of `small` cells that it lies between, and how far on the way."""
-    place = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
-    first = np.minimum(place.astype(np.int64), small - 1)
-    return first, np.minimum(first + 1, small - 1), place - first
-
-
 def standardise(stages: Sequence[Array], means: Sequence[Array], deviations: Sequence[Array]) -> Array:
     """Stages side by side, each with unit length, all together too: (N, C_i) each to (N, F) float32."""
     scaled = [(each - mean) / deviation for each, mean, deviation in zip(stages, means, deviations, strict=True)]
@@ -325,15 +288,11 @@ def standardise(stages: Sequence[Array], means: Sequence[Array], deviations: Seq
     return np.asarray(np.concatenate(unit, axis=1) / np.sqrt(len(unit)), np.float32)
 
 
-def affinity(seen: Seen, means: Sequence[Array], deviations: Sequence[Array]) -> NDArray[np.float64]:
-    """The weights of an image's graph, as `selfseg.masks.priors.ranking.affinity`, half by colour, half by features."""
+def graph_of(seen: Seen, means: Sequence[Array], deviations: Sequence[Array]) -> NDArray[np.float64]:
+    """The weights (N, N) of an image's graph, half by colour, half by the finer two stages."""
     unit = standardise(seen.stages[:2], means[:2], deviations[:2])
-    edges = seen.scene.linked
-    distance = np.zeros(edges.shape)
-    for each in (distances(seen.scene.colours), np.maximum(1 - unit @ unit.T, 0)):
-        distance += 0.5 * each / max(float(each[edges].max(initial=0.0)), 1e-6)
-    near: NDArray[np.float64] = np.exp(-distance / _SIGMA_SQUARED) * edges
-    return (near + near.T) / 2
+    by_features = np.maximum(1 - unit @ unit.T, 0)
+    return affinity(seen.scene.linked, (distances(seen.scene.colours), by_features), _SIGMA_SQUARED)
 
 
 def rank(scene: Scene, graph: NDArray[np.float64]) -> Array:
@@ -341,13 +300,11 @@ def rank(scene: Scene, graph: NDArray[np.float64]) -> Array:
     return np.zeros(len(scene.areas), np.float32) if scene.is_plain else enhance(rank_by(scene, graph))
 
 
-def smooth(scene: Scene, graph: NDArray[np.float64], score: Array) -> Array:
+def agree(scene: Scene, graph: NDArray[np.float64], score: Array) -> Array:
     """What the regression says, as far as like superpixels agree with it: (N,) float32 in [0, 1]."""
     if scene.is_plain:
         return np.zeros(len(scene.areas), np.float32)
-    areas = (scene.areas / scene.areas.mean()).astype(np.float64)
-    matrix = _SMOOTH * (np.diag(graph.sum(1)) - graph) + np.diag(areas)
-    return enhance(solve(matrix, areas * score, assume_a="pos", overwrite_a=True, check_finite=False))
+    return enhance(smooth(graph, scene.areas, score, _SMOOTH))
 
 
 class Regression:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from selfseg.errors import ConfigError
 from selfseg.ops.regions.slic import slic
+from selfseg.ops.regions.smoothing import neighbours
 
 Array = NDArray[np.float32]
 
@@ -163,14 +164,7 @@ def look_at(image: NDArray[np.uint8], superpixels: int = SUPERPIXELS) -> Scene:
     sides = np.zeros((4, count), bool)
     for side, line in zip(sides, (regions[0], regions[-1], regions[:, 0], regions[:, -1]), strict=True):
         side[line] = True
-    adjacent = np.zeros((count, count), bool)
-    adjacent[regions[:, :-1], regions[:, 1:]] = True
-    adjacent[regions[:-1], regions[1:]] = True
-    adjacent |= adjacent.T
-    np.fill_diagonal(adjacent, False)
-    steps = adjacent.astype(np.float32)
-    near = adjacent | (steps @ steps > 0)
-    np.fill_diagonal(near, False)
+    adjacent, near = neighbours(regions)
     return Scene(
         lab=lab,
         regions=regions,
