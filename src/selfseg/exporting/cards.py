@@ -142,6 +142,11 @@ def _onnx(name: str, config: EmbedderConfig) -> str:
         text += f" H and W must be multiples of {config.output_stride}."
     if config.resolution is not None:
         text += f" The run worked on images whose short side is {config.resolution} px; resizing is left to you."
+    if config.smooth:
+        text += (
+            " selfseg smooths the embedding over the image's superpixels afterwards, which is not in the graph: the "
+            "run's clusters fit, and their edges are coarser."
+        )
     return _code("python", lines) + f"\n{text}"
 
 
