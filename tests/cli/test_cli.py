@@ -358,8 +358,10 @@ def test_the_words_of_compare_reach_it(calls: Any, capsys: pytest.CaptureFixture
 def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.reporting.report", "report", Path("run/report.html"))
     assert main("report run --images photos --count 4 --device cpu".split()) == 0
-    assert seen == [((Path("run"),), {"images": Path("photos"), "count": 4, "device": "cpu"})]
+    assert seen == [((Path("run"),), {"images": Path("photos"), "count": 4, "device": "cpu", "beside": None})]
     assert said(capsys)[0] == "written: run/report.html"
+    assert main("report run --beside start".split()) == 0
+    assert seen.pop()[1]["beside"] == Path("start")
 
 
 @pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])

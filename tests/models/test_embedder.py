@@ -229,3 +229,22 @@ def test_smoothing_is_of_what_is_embedded_and_not_of_the_network(tmp_path: Path)
     torch.testing.assert_close(Embedder.load(tmp_path).embed(image), found)
     with pytest.raises(ConfigError, match="smooth can't be negative"):
         replace(config, smooth=-1.0)
+
+
+def test_before_training_a_frozen_pyramid_had_no_correction() -> None:
+    torch.manual_seed(0)
+    config = EmbedderConfig(
+        backbone="test_resnet", output_stride=32, decoder="pyramid", correction=8, frozen=True, dim=8
+    )
+    embedder, image = Embedder(config).eval(), torch.rand(1, 3, 64, 64)
+    start = embedder(image)  # the correction begins at zero
+    with torch.no_grad():
+        embedder.decoder.correction[-1].weight.normal_()
+    learned = embedder(image)
+    before = embedder.before_training()
+    assert before is not None
+    assert torch.equal(before(image), start)
+    assert torch.equal(embedder(image), learned)
+    assert not torch.allclose(learned, start, atol=0.01)
+    for changes in ({"frozen": False}, {"centred": True}, {"correction": 0}, {"decoder": "fpn"}):
+        assert Embedder(replace(config, **changes)).before_training() is None, changes

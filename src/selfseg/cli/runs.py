@@ -156,18 +156,21 @@ def concepts(
     return 0
 
 
-def report(run: RunPath, images: Path | None = None, count: int = 12, device: str = "auto") -> int:
+def report(
+    run: RunPath, images: Path | None = None, count: int = 12, beside: Path | None = None, device: str = "auto"
+) -> int:
     """Write RUN/report.html, one page that shows what was learned.
 
     Args:
         run: the run.
         images: folder of images to show; the run's own if not given.
         count: how many of them.
+        beside: another run, whose clusters are shown beside this one's; its own start if it is known.
         device: auto, cpu or cuda.
     """
     from selfseg.collection.reporting.report import report as run_report
 
-    say(f"written: {run_report(run, images=images, count=count, device=device)}")
+    say(f"written: {run_report(run, images=images, count=count, device=device, beside=beside)}")
     return 0
 
 

@@ -7,12 +7,14 @@ Letters in shapes: D embedding dimension, h w embedding cells, K clusters, N poi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, ClusterTree, add_position, diverse, save_clusters, save_tree
@@ -22,7 +24,7 @@ from selfseg.data.reading.ahead import spread_points, usable_cores
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.ops.kmeans import kmeans
+from selfseg.ops.kmeans import assign, kmeans
 from selfseg.ops.merging import merge_tree
 from selfseg.storage.hashes import embedder_hash
 
@@ -82,18 +84,22 @@ def cluster(
     embedder = load(run, device, looks)
     collection = collect(images)
     log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection), max_bad)
-    samples, owners = sample_pixels(embedder, collection, seed, points, position, log, progress)
+    before = embedder.before_training()
+    kinds, owners = _draw(embedder, before, collection, seed, points, position, log, progress)
+    samples = kinds[0]
     if max(counts) > len(samples):
         raise ConfigError(f"k = {max(counts)} is more than the {len(samples)} points that the images give; lower k")
     found = {"seed": seed, "position": position, "skipped": len(log.skipped)}
     run = Path(run)
-    if merge is None:
-        return tuple(_cluster_once(run, collection, samples, owners, count, found) for count in counts)
-    if merge > len(samples):
+    if merge is not None and merge > len(samples):
         raise ConfigError(f"merge = {merge} is more than the {len(samples)} points that the images give; lower merge")
-    tree = _find_tree(run, collection, samples, owners, merge, {**found, "merge": merge})
-    save_tree(run, tree)
-    return tuple(save_clusters(run, tree.cut(count)) for count in counts)
+    if merge is None:
+        found_clusters = [_cluster_once(run, collection, kinds, owners, count, found) for count in counts]
+    else:
+        tree, start = _find_trees(run, collection, kinds, owners, merge, {**found, "merge": merge})
+        save_tree(run, tree)
+        found_clusters = [replace(tree.cut(n), before=None if start is None else start.cut(n)) for n in counts]
+    return tuple(save_clusters(run, clusters) for clusters in found_clusters)
 
 
 def sample_pixels(
@@ -114,36 +120,111 @@ def sample_pixels(
     Raises:
         EmptyCollection: if no image could be read.
     """
+    (samples,), owners = _draw(embedder, None, collection, seed, points, position, log, progress)
+    return samples, owners
+
+
+def look_twice(embedder: Embedder, before: Embedder) -> Callable[[Tensor], Tensor]:
+    """A look that finds what an embedder sees and what it saw before its training, at little more than one's cost.
+
+    Args:
+        embedder: one that has a `before_training`.
+        before: that one.
+
+    Returns:
+        A function of (B, 3, H, W) float in [0, 1]: (B, 2 D, h, w) float32, the embedder's D first.
+    """
+
+    def look(image: Tensor) -> Tensor:
+        if embedder.looks != Looks():
+            return torch.cat([embedder.look(image), before.look(image)], dim=1)
+        features = embedder.features(image)
+        return torch.cat([F.normalize(one.decoder.project(features).float(), dim=1) for one in (embedder, before)], 1)
+
+    return look
+
+
+def _draw(
+    embedder: Embedder,
+    before: Embedder | None,
+    collection: ImageCollection,
+    seed: int,
+    points: int,
+    position: float,
+    log: SkipLog,
+    progress: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """`sample_pixels`, and with `before` the same pixels as it sees them: one or two (N, D), and the (N,) owners."""
     chosen, per_image = spread_points(len(collection), points, seed)
-    samples, owners = [], []
+    samples: list[list[Tensor]] = [[]] if before is None else [[], []]
+    owners = []
     whole = whole_images(collection, log, chosen.tolist())
     readers = max(2, usable_cores())  # nothing is written meanwhile
-    for i, _, _, embedding in embed_images(embedder, collection, whole, log, "cluster", progress, threads=readers):
-        vectors = add_position(embedding, position).flatten(1)  # (D, h w)
-        count = min(per_image, vectors.shape[1])
-        drawn = np.random.default_rng((seed, i)).choice(vectors.shape[1], count, replace=False)
-        samples.append(vectors[:, to_device(np.sort(drawn), vectors.device)].T.contiguous())
+    look = None if before is None else look_twice(embedder, before)
+    stream = embed_images(embedder, collection, whole, log, "cluster", progress, threads=readers, look=look)
+    for i, _, _, embedding in stream:
+        cells = embedding.shape[1] * embedding.shape[2]
+        count = min(per_image, cells)
+        drawn = np.random.default_rng((seed, i)).choice(cells, count, replace=False)
+        for kept, one in zip(samples, embedding.chunk(len(samples)), strict=True):
+            vectors = add_position(one, position).flatten(1)  # (D, h w)
+            kept.append(vectors[:, to_device(np.sort(drawn), vectors.device)].T.contiguous())
         owners.append(torch.full((count,), i))
-    if not samples:
+    if not owners:
         raise EmptyCollection(f"none of the {len(chosen)} images in {collection.root} could be read")
-    return torch.cat(samples), torch.cat(owners)
+    return [torch.cat(kept) for kept in samples], torch.cat(owners)
 
 
 def _cluster_once(
-    run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, k: int, info: Mapping[str, Any]
-) -> Path:
+    run: Path,
+    collection: ImageCollection,
+    kinds: Sequence[Tensor],
+    owners: Tensor,
+    k: int,
+    info: Mapping[str, Any],
+) -> Clusters:
     """k-means for one k, and what the clusters look like; `info` holds the seed and what else is to be kept."""
-    centroids, share, best, info = _find(run, collection, samples, owners, k, info)
+    centroids, share, best, info = _find(run, collection, kinds[0], owners, k, info)
     typical = tuple(diverse([(name, index) for name, index, _ in each], int(info["count"])) for each in best)
-    return save_clusters(run, Clusters(centroids, share, typical, info))
+    before = None
+    if len(kinds) > 1:
+        start, shares = _find_before(kinds, centroids)
+        before = Clusters(start, shares, ((),) * k, info)
+    return Clusters(centroids, share, typical, info, before=before)
 
 
-def _find_tree(
-    run: Path, collection: ImageCollection, samples: Tensor, owners: Tensor, merge: int, info: Mapping[str, Any]
-) -> ClusterTree:
-    """k-means with many clusters, and how they are joined."""
-    centroids, share, best, info = _find(run, collection, samples, owners, merge, info)
-    return ClusterTree(centroids, merge_tree(centroids), share, best, info)
+def _find_trees(
+    run: Path,
+    collection: ImageCollection,
+    kinds: Sequence[Tensor],
+    owners: Tensor,
+    merge: int,
+    info: Mapping[str, Any],
+) -> tuple[ClusterTree, ClusterTree | None]:
+    """k-means with many clusters, and how they are joined; and those of before the training, if they are asked for."""
+    centroids, share, best, info = _find(run, collection, kinds[0], owners, merge, info)
+    tree = ClusterTree(centroids, merge_tree(centroids), share, best, info)
+    if len(kinds) == 1:
+        return tree, None
+    start, shares = _find_before(kinds, centroids)
+    return tree, ClusterTree(start, merge_tree(start), shares, ((),) * merge, info)
+
+
+def _find_before(kinds: Sequence[Tensor], centroids: Tensor) -> tuple[Tensor, tuple[float, ...]]:
+    """The clusters of the same pixels before the training: centroids (k, D), shares.
+
+    k-means begins at the clusters of after: another seed moves many pixels by itself, and would be taken for what the
+    training did.
+    """
+    after, before = kinds
+    k = len(centroids)
+    assignment = assign(after, centroids.to(after)).cpu()
+    # On the CPU, where adding up by index has an order.
+    sums = torch.zeros(k, before.shape[1]).index_add_(0, assignment, before.cpu().float())
+    result = kmeans(before, k, initial=F.normalize(sums, dim=1))
+    found = F.normalize(result.centroids.float(), dim=1).cpu()
+    shares = torch.bincount(result.assignment.cpu(), minlength=k) / len(before)
+    return found, tuple(shares.tolist())
 
 
 _Best = tuple[tuple[str, int, float], ...]
@@ -154,12 +235,12 @@ def _find(
 ) -> tuple[Tensor, tuple[float, ...], tuple[_Best, ...], dict[str, Any]]:
     """k-means: centroids (k, D), shares, the images that show each cluster best, and how they were found."""
     result = kmeans(samples, k, seed=info["seed"])
-    centroids = torch.nn.functional.normalize(result.centroids.float(), dim=1).cpu()
+    centroids = F.normalize(result.centroids.float(), dim=1).cpu()
     # Sorted by size, so that cluster 0 is the largest and colours mean the same kind of thing in each run.
     assignment = result.assignment.cpu()
     order = torch.bincount(assignment, minlength=k).sort(descending=True, stable=True).indices
     centroids, assignment = centroids[order], torch.argsort(order)[assignment]
-    vectors = torch.nn.functional.normalize(samples.cpu().float(), dim=1)
+    vectors = F.normalize(samples.cpu().float(), dim=1)
     similarity = (vectors * centroids[assignment]).sum(1).clamp(min=0)
     images, place = torch.unique(owners, return_inverse=True)
     # Mean similarity times area is the sum of similarities over the image's number of points.

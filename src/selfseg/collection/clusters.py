@@ -42,6 +42,8 @@ class Clusters:
         info: how they were found: images, count, seed, points, position, merge, inertia, embedder.
         groups: (M,) int64 in [0, K) of clusters that were merged: `centroids` are then the M that were there before,
             and a pixel belongs to the group of the nearest. None = not merged.
+        before: as many clusters of what the embedder was before its training, where that can be told
+            (`Embedder.before_training`); without typical images.
     """
 
     centroids: Tensor
@@ -49,6 +51,7 @@ class Clusters:
     typical: tuple[tuple[str, ...], ...]
     info: Mapping[str, Any]
     groups: Tensor | None = None
+    before: Clusters | None = None
 
     @property
     def k(self) -> int:
@@ -148,6 +151,7 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
         centroids, groups = tensors["centroids"], tensors.get("groups")
         share = tuple(float(one["share"]) for one in info["clusters"])
         typical = tuple(tuple(one["typical"]) for one in info["clusters"])
+        shares_before = tuple(map(float, info.pop("before", ())))
         made_by = info["embedder"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(
@@ -159,7 +163,11 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
             f"the clusters with k = {k} in {run} were made by an earlier embedder; "
             f"run: selfseg cluster {run} IMAGES -k {k}"
         )
-    return Clusters(centroids, share, typical, {key: v for key, v in info.items() if key != "clusters"}, groups)
+    del info["clusters"]
+    before = None
+    if shares_before and "before" in tensors:
+        before = Clusters(tensors["before"], shares_before, ((),) * k, info, tensors.get("before_groups"))
+    return Clusters(centroids, share, typical, info, groups, before)
 
 
 @dataclass(frozen=True)
@@ -380,10 +388,16 @@ def save_clusters(run: Path | str, clusters: Clusters) -> Path:
     tensors = {"centroids": clusters.centroids.contiguous()}
     if clusters.groups is not None:
         tensors["groups"] = clusters.groups.contiguous()
+    info = dict(clusters.info)
+    if clusters.before is not None:
+        info["before"] = clusters.before.share
+        tensors["before"] = clusters.before.centroids.contiguous()
+        if clusters.before.groups is not None:
+            tensors["before_groups"] = clusters.before.groups.contiguous()
     write_atomically(folder / f"k{clusters.k}.safetensors", lambda path: save_file(tensors, path))
     both = zip(clusters.share, clusters.typical, strict=True)
     listed = [{"cluster": c, "share": share, "typical": list(names)} for c, (share, names) in enumerate(both)]
-    write_json(folder / f"k{clusters.k}.json", {**clusters.info, "clusters": listed})
+    write_json(folder / f"k{clusters.k}.json", {**info, "clusters": listed})
     return folder / f"k{clusters.k}.json"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -67,6 +68,7 @@ def embed_images(
     progress: bool = True,
     cut: Callable[[Image], Image] = lambda image: image,
     threads: int | None = None,
+    look: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[Embedded, None, None]:
     """The images of a collection with their embeddings, in order; those that can't be read go to `log`.
 
@@ -82,6 +84,7 @@ def embed_images(
         progress: whether to show one on stderr.
         cut: what part of an image to embed, before it is resized; called in several threads at once.
         threads: that read; half of the cores if None, which leaves the other half to those that write.
+        look: of a batch (B, 3, H, W) in [0, 1], instead of the embedder's own.
 
     Raises:
         TooManyBadImages: see `SkipLog`.
@@ -98,7 +101,7 @@ def embed_images(
     )
     with closing(prepared):
         for (i, (image, seen)), embedding in embed_together(
-            embedder.embed_prepared,
+            embedder.embed_prepared if look is None else partial(embedder.embed_prepared, look=look),
             prepared,
             lambda one: one[1].seen,
             lambda one: pixels_of(one[1].image),

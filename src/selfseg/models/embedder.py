@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -319,16 +320,37 @@ class Embedder(nn.Module):
         return np.ascontiguousarray(pixels)
 
     @torch.no_grad()
-    def embed_prepared(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def embed_prepared(
+        self, images: Sequence[NDArray[np.uint8]], look: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Embed images that `prepare` gave, in one pass.
 
         Args:
             images: B of them, (H, W, 3) uint8 RGB of one size.
+            look: instead of `look`.
 
         Returns:
             (B, D, h, w) float32 on the embedder's device, unit length over D. On a GPU it may still be at work.
         """
-        return self._evaluate(self.look, images)
+        return self._evaluate(look or self.look, images)
+
+    def before_training(self) -> Embedder | None:
+        """What this embedder was before its first step; None where that can't be told from it.
+
+        It can where all that was learned is a pyramid's correction, which begins at zero. The result shares this
+        one's modules.
+        """
+        decoder = self.decoder
+        if not (isinstance(decoder, Pyramid) and decoder.correction is not None):
+            return None
+        if not self.config.frozen or self.config.centred:
+            return None
+        before = copy.copy(self)
+        # Modules lie in dictionaries, which a shallow copy shares.
+        before._modules, shallow = dict(self._modules), copy.copy(decoder)
+        shallow._modules = {**decoder._modules, "correction": None}
+        before.decoder = shallow
+        return before
 
     def look(self, image: Tensor) -> Tensor:
         """The embedding, averaged over as many looks as `looks` says, and smoothed if the config says so.

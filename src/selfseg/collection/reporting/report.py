@@ -25,6 +25,7 @@ from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
 from selfseg.collection.opening import collect, load
+from selfseg.collection.reporting.beside import compare_beside
 from selfseg.collection.reporting.facts import facts_of, next_commands
 from selfseg.collection.reporting.health import CHECKED, Verdict, judge
 from selfseg.collection.reporting.what_it_sees import read_plan, region_figures, view_figures
@@ -115,6 +116,7 @@ def report(
     count: int = 12,
     device: str = "auto",
     progress: bool = True,
+    beside: Path | str | None = None,
 ) -> Path:
     """Write RUN/report.html: what a run has learned, for somebody who would rather look than read logs.
 
@@ -126,12 +128,14 @@ def report(
         count: how many, evenly spread over the collection.
         device: "auto", "cpu", "cuda", ...
         progress: whether to show a progress bar on stderr.
+        beside: a run whose clusters are shown beside this one's, on at most 8 of the images; if None the start of this
+            one, where its embedder tells it (`Embedder.before_training`).
 
     Returns:
         The page's path.
 
     Raises:
-        RunError: if there is no run.
+        RunError: if there is no run, or `beside` is none, or has not as many clusters as any of this one's.
         DataError: if `images` is given and holds none.
         StorageError: if the disk is full.
     """
@@ -160,6 +164,13 @@ def report(
         rows = tuple(_row(sample, basis, clusterings) for sample in samples)
     if embedder is not None:
         panels = _panels(embedder, collection, clusterings, progress)
+    compared = None
+    if embedder is not None and shown is not None and samples:
+        names = {sample.name for sample in samples}
+        seen = shown.subset([i for i, name in enumerate(shown.names) if name in names])
+        compared = compare_beside(
+            embedder, clusterings, seen, None if beside is None else Path(beside), notes, progress
+        )
     regions, views = _training_figures(run, recipe, collection, samples)
     context = {
         "title": run.resolve().name,
@@ -171,6 +182,7 @@ def report(
         "columns": len(rows[0].figures) if rows else 0,
         "foreground": embedder is not None and embedder.saliency_head is not None,
         "panels": panels,
+        "beside": compared,
         "concepts": read_concepts(run, _CONCEPTS, _CONCEPT_PICTURES, notes),
         "regions": regions,
         "views": views,
