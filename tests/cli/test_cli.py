@@ -269,6 +269,7 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
         "looks": Looks(),
         "device": "cpu",
         "max_bad": 0.5,
+        "propose": True,
     }
     assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
     assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"

@@ -25,6 +25,7 @@ def cluster(
     flip: Further[bool] = False,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
+    propose: bool = True,
 ) -> int:
     """Group the pixels of a collection into k clusters; several k from one pass over the images.
 
@@ -41,8 +42,10 @@ def cluster(
         flip: also look at its mirror image.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
+        propose: look for a number of clusters to begin with, on which two halves of the images agree.
     """
     from selfseg.collection.clustering import cluster as run_cluster
+    from selfseg.collection.proposal import load_proposal
 
     paths = run_cluster(
         run,
@@ -55,9 +58,13 @@ def cluster(
         looks=_looks(scales, flip),
         device=device,
         max_bad=max_bad,
+        propose=propose,
     )
     for path in paths:
         say(f"written: {path}")
+    proposal = load_proposal(run) if propose else None
+    if proposal is not None:
+        say(proposal.sentence)
     return 0
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, ClusterTree, add_position, diverse, save_clusters, save_tree
 from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.proposal import propose_k, save_proposal
 from selfseg.collection.streaming import embed_images, to_device
 from selfseg.data.reading.ahead import spread_points, usable_cores
 from selfseg.data.reading.images import ImageCollection, SkipLog
@@ -43,6 +44,7 @@ def cluster(
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
+    propose: bool = False,
 ) -> tuple[Path, ...]:
     """Group the pixels of a collection into concepts: k-means on their embeddings, for each k from one pass.
 
@@ -64,6 +66,8 @@ def cluster(
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
+        propose: also look for a number of clusters to begin with, and keep what is found
+            (`selfseg.collection.proposal`).
 
     Returns:
         The paths of the JSON files, in the order of `k`.
@@ -99,7 +103,11 @@ def cluster(
         tree, start = _find_trees(run, collection, kinds, owners, merge, {**found, "merge": merge})
         save_tree(run, tree)
         found_clusters = [replace(tree.cut(n), before=None if start is None else start.cut(n)) for n in counts]
-    return tuple(save_clusters(run, clusters) for clusters in found_clusters)
+    (run / "clusters" / "proposal.json").unlink(missing_ok=True)  # it may be of other images
+    paths = tuple(save_clusters(run, clusters) for clusters in found_clusters)
+    if propose:
+        save_proposal(run, propose_k(samples, owners, seed, merge))
+    return paths
 
 
 def sample_pixels(

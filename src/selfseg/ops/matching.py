@@ -5,7 +5,7 @@ Letters: k clusters, C classes. Counts are (k, C): counts[j, c] = labelled pixel
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,56 @@ def match_majority(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     counts = _checked(counts)
     return np.where(counts.sum(1) > 0, counts.argmax(1), NONE).astype(np.int64)
+
+
+def overlaps(first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
+    """How many points are in which two clusters.
+
+    Args:
+        first: integers in [0, K), of any shape.
+        second: of the same points, in [0, K).
+        k: K.
+
+    Returns:
+        (K, K) int64, rows are the first's clusters.
+
+    Example:
+        >>> overlaps(np.array([[0, 0, 1]]), np.array([[1, 1, 0]]), 2).tolist()
+        [[0, 2], [1, 0]]
+    """
+    joined = first.astype(np.int64).ravel() * k + second.astype(np.int64).ravel()
+    return np.bincount(joined, minlength=k * k).reshape(k, k)
+
+
+def adjusted_rand(counts: NDArray[np.int64]) -> float:
+    """How far two groupings of the same points agree on which pairs belong together, beyond chance.
+
+    L. Hubert & P. Arabie, "Comparing partitions", Journal of Classification 1985.
+
+    Args:
+        counts: (k, C) points in both.
+
+    Returns:
+        1 for equal groupings, about 0 for independent ones; below 0 for less than chance.
+
+    Raises:
+        ConfigError: for counts of another shape, or of fewer than two points.
+
+    Example:
+        >>> adjusted_rand(np.array([[3, 0], [0, 5]])), adjusted_rand(np.array([[4, 4], [4, 4]])) < 0
+        (1.0, True)
+    """
+    table = _checked(counts).astype(np.float64)
+    if table.sum() < 2:
+        raise ConfigError(f"agreement is that of pairs of points; here are {table.sum():.0f} points")
+
+    def pairs(numbers: NDArray[np.float64]) -> float:
+        return float((numbers * (numbers - 1) / 2).sum())
+
+    both, first, second = pairs(table), pairs(table.sum(1)), pairs(table.sum(0))
+    chance = first * second / pairs(table.sum(keepdims=True))
+    most = (first + second) / 2
+    return 1.0 if most == chance else (both - chance) / (most - chance)
 
 
 def _checked(counts: NDArray[np.int64]) -> NDArray[np.int64]:

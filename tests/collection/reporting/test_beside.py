@@ -10,10 +10,12 @@ from PIL import Image
 from conftest import draw_scene
 from selfseg.collection.clustering import cluster, look_twice
 from selfseg.collection.clusters import load_clusters
-from selfseg.collection.reporting.beside import matching_clusters, measure, overlaps
+from selfseg.collection.proposal import load_proposal
+from selfseg.collection.reporting.beside import matching_clusters, measure
 from selfseg.collection.reporting.report import report
 from selfseg.errors import RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
+from selfseg.ops.matching import overlaps
 
 PYRAMID = EmbedderConfig(
     backbone="test_resnet", output_stride=32, decoder="pyramid", correction=8, frozen=True, dim=8, resolution=64
@@ -138,6 +140,23 @@ def test_another_run_stands_beside_this_one(scenes, tmp_path):
     assert "So few images can't tell which is better" in words
     with pytest.raises(RunError, match="there is no run at"):
         report(run, beside=tmp_path / "nothing", device="cpu", progress=False)
+
+
+@pytest.mark.slow
+def test_what_was_found_about_k_stands_with_the_clusters(tmp_path):
+    images = tmp_path / "many"
+    images.mkdir()
+    for seed in range(17):
+        Image.fromarray(draw_scene(seed)[0]).save(images / f"scene{seed:02}.png")
+    run = save_run(tmp_path / "run", make_embedder(0.0), images)
+    cluster(run, images, k=3, points=2000, progress=False, propose=True)
+    found = load_proposal(run)
+    assert (found.images, len(found.agreement) > 3) == (17, True)
+    words = words_of(report(run, count=2, device="cpu", progress=False))
+    assert found.sentence in words
+    assert "How far two halves agree" in words
+    cluster(run, images, k=3, points=1000, progress=False)
+    assert load_proposal(run) is None  # it was of the clusters before
 
 
 def test_clusters_of_an_older_version_say_how_to_get_the_starts(scenes, tmp_path):

@@ -25,7 +25,7 @@ from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, borders, fit_within, overlay, palette
 from selfseg.errors import RunError
 from selfseg.models.embedder import Embedder
-from selfseg.ops.matching import match_hungarian
+from selfseg.ops.matching import match_hungarian, overlaps
 
 MOST_IMAGES = 8
 SPECK = 0.005
@@ -208,25 +208,6 @@ def _compare(found: Sequence[_Both], k: int, other: str, trained: bool) -> Besid
     changed = float(np.mean([(pairs[one.ids[0]] != one.ids[1]).mean() for one in found]))
     signs = tuple(_sign(key, name, percent, better, values) for key, (name, percent, better) in _SIGNS.items())
     return Beside(k, other, trained, tuple(rows), signs, _in_words(changed, len(found), other, trained, signs, values))
-
-
-def overlaps(first: NDArray[Any], second: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """How many pixels are in which two clusters.
-
-    Args:
-        first: (H, W) integers in [0, K).
-        second: (H, W), of the same pixels.
-        k: K.
-
-    Returns:
-        (K, K) int64, rows are the first's clusters.
-
-    Example:
-        >>> overlaps(np.array([[0, 0, 1]]), np.array([[1, 1, 0]]), 2).tolist()
-        [[0, 2], [1, 0]]
-    """
-    joined = first.astype(np.int64).ravel() * k + second.astype(np.int64).ravel()
-    return np.bincount(joined, minlength=k * k).reshape(k, k)
 
 
 def matching_clusters(table: NDArray[np.int64]) -> NDArray[np.int64]:

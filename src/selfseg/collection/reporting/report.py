@@ -25,6 +25,7 @@ from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
 from selfseg.collection.opening import collect, load
+from selfseg.collection.proposal import load_proposal
 from selfseg.collection.reporting.beside import compare_beside
 from selfseg.collection.reporting.facts import facts_of, next_commands
 from selfseg.collection.reporting.health import CHECKED, Verdict, judge
@@ -183,6 +184,7 @@ def report(
         "foreground": embedder is not None and embedder.saliency_head is not None,
         "panels": panels,
         "beside": compared,
+        "proposal": load_proposal(run),
         "concepts": read_concepts(run, _CONCEPTS, _CONCEPT_PICTURES, notes),
         "regions": regions,
         "views": views,
