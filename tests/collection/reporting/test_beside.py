@@ -138,6 +138,10 @@ def test_another_run_stands_beside_this_one(scenes, tmp_path):
     assert "in 3 clusters of a start and of this run" in words
     assert "% of the pixels of these 3 images have another cluster than in a start" in words
     assert "So few images can't tell which is better" in words
+    assert "clustered in different ways" not in words
+    cluster(other, scenes, k=3, points=600, merge=9, progress=False)
+    words = words_of(report(run, count=3, beside=other, device="cpu", progress=False))
+    assert "clustered in different ways (--merge none here, --merge 9 in a start), which moves pixels too" in words
     with pytest.raises(RunError, match="there is no run at"):
         report(run, beside=tmp_path / "nothing", device="cpu", progress=False)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,20 @@ def compare_beside(
     chosen = sorted({int(i) for i in np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).round()})
     shown = images.subset(chosen)
     found = list(_segments(embedder, other, own, second, shown, look, progress))
-    return _compare(found, own.k, name, beside is None) if found else None
+    if not found:
+        return None
+    compared = _compare(found, own.k, name, beside is None)
+    return replace(compared, sentences=(*compared.sentences, *_unlike(own, second, name)))
+
+
+def _unlike(own: Clusters, other: Clusters, name: str) -> list[str]:
+    """A sentence if the two were clustered in ways that move pixels by themselves, whatever was learned."""
+    words = {"merge": "--merge", "position": "--position"}
+    differ = [key for key in words if (own.info.get(key) or None) != (other.info.get(key) or None)]
+    if not differ:
+        return []
+    ways = [" ".join(f"{words[key]} {one.info.get(key) or 'none'}" for key in differ) for one in (own, other)]
+    return [f"But they were clustered in different ways ({ways[0]} here, {ways[1]} in {name}), which moves pixels too."]
 
 
 def _common(clusterings: Sequence[Clusters], beside: Path) -> tuple[Clusters, Clusters]:
@@ -318,7 +331,10 @@ def _in_words(
     )
     sentences = [what.replace("%", " %")]
     phrases = {
-        "mirror": ("agree better between an image and its mirror image", "agree less between an image and its mirror"),
+        "mirror": (
+            "agree better between an image and its mirror image",
+            "agree less between an image and its mirror image",
+        ),
         "specks": ("have fewer specks", "have more specks"),
         "edges": ("follow the edges of the image better", "follow the edges of the image less"),
     }
