@@ -341,9 +341,8 @@ class Embedder(nn.Module):
         one's modules.
         """
         decoder = self.decoder
-        if not (isinstance(decoder, Pyramid) and decoder.correction is not None):
-            return None
-        if not self.config.frozen or self.config.centred:
+        learned = isinstance(decoder, Pyramid) and decoder.correction is not None
+        if not learned or not self.config.frozen or self.config.centred:
             return None
         before = copy.copy(self)
         # Modules lie in dictionaries, which a shallow copy shares.
@@ -362,13 +361,17 @@ class Embedder(nn.Module):
             (B, D, h, w) float32, unit length over D, on a grid of `looked_stride`: that of the largest look, or of
             what is smoothed.
         """
-        found = self._looks(image)
         if not self.config.smooth:
-            return found
-        pixels = (image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+            return self.looks.average(self, image)
+        stages = self._stages(image)
+        once = F.normalize(self.centre(self.decoder(stages)).float(), dim=1)
+        found = once if self.looks == Looks() else self.looks.average(self, image)
+        # The stages before the last are finer than what is smoothed: 8 and 16 px of the pyramid's.
+        maps = [each.float().cpu().numpy() for each in (found, *stages[-3:-1])]
+        pixels = np.ascontiguousarray((image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         smoothed = [
-            torch.from_numpy(smooth_map(one, np.ascontiguousarray(seen), self.config.smooth))
-            for one, seen in zip(found.float().cpu().numpy(), pixels, strict=True)
+            torch.from_numpy(smooth_map(vectors, seen, self.config.smooth, guides))
+            for seen, vectors, *guides in zip(pixels, *maps, strict=True)
         ]
         return torch.stack(smoothed).to(image.device)
 
@@ -376,25 +379,6 @@ class Embedder(nn.Module):
     def looked_stride(self) -> float:
         """Of what `embed` and `look` give, in px of the prepared image."""
         return SMOOTHED_STRIDE if self.config.smooth else self.stride / max(self.looks.scales)
-
-    def _looks(self, image: Tensor) -> Tensor:
-        """The mean of all looks."""
-        if self.looks == Looks():
-            return cast(Tensor, self(image))
-        height, width = image.shape[2:]
-        found: list[Tensor] = []
-        for scale in sorted(self.looks.scales, reverse=True):
-            size = max(32, round(height * scale)), max(32, round(width * scale))
-            seen = image
-            if size != (height, width):
-                seen = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
-            views = [self(seen), self(seen.flip(3)).flip(3)] if self.looks.flip else [self(seen)]
-            for vectors in views:
-                if found and vectors.shape != found[0].shape:
-                    grid = found[0].shape[2:]
-                    vectors = F.interpolate(vectors, grid, mode="bilinear", align_corners=False)
-                found.append(vectors)
-        return F.normalize(torch.stack(found).sum(0), dim=1)
 
     def _on(self, function: Callable[[Tensor], Tensor], image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
         """What a function of a batch gives for one image, in eval mode; on the CPU, without the batch."""

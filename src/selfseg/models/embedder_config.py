@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 from tyro.conf import arg
 
 from selfseg.errors import ConfigError
@@ -119,3 +123,30 @@ class Looks:
         if self == Looks():
             return ""
         return "-" + "".join(f"{scale:g}x" for scale in self.scales) + ("-mirrored" if self.flip else "")
+
+    def average(self, embed: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """The mean of all looks, of unit length.
+
+        Args:
+            embed: (B, 3, H, W) to (B, D, h, w) of unit length over D.
+            image: (B, 3, H, W) float.
+
+        Returns:
+            (B, D, h, w) on the grid of the largest look.
+        """
+        if self == Looks():
+            return embed(image)
+        height, width = image.shape[2:]
+        found: list[Tensor] = []
+        for scale in sorted(self.scales, reverse=True):
+            size = max(32, round(height * scale)), max(32, round(width * scale))
+            seen = image
+            if size != (height, width):
+                seen = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+            views = [embed(seen), embed(seen.flip(3)).flip(3)] if self.flip else [embed(seen)]
+            for vectors in views:
+                if found and vectors.shape != found[0].shape:
+                    grid = found[0].shape[2:]
+                    vectors = F.interpolate(vectors, grid, mode="bilinear", align_corners=False)
+                found.append(vectors)
+        return F.normalize(torch.stack(found).sum(0), dim=1)

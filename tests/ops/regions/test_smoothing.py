@@ -55,6 +55,18 @@ def test_smoothing_keeps_the_mean_and_brings_neighbours_together() -> None:
     assert spread[0] > 2 * spread[1] > 20 * spread[2]
 
 
+def test_what_guides_says_where_the_edge_is() -> None:
+    image = np.full((32, 64, 3), 90, np.uint8)
+    guide = np.zeros((2, 8, 16), np.float32)
+    guide[0, :, :10], guide[1, :, 10:] = 1, 1  # an edge at 40 px that colours don't show
+    values = np.zeros((2, 2, 4), np.float32)
+    values[0, :, :2], values[1, :, 2:] = 1, 1  # and at 32 px
+    found = smooth_map(values, image, 100, [guide]).argmax(0)
+    assert (found[:, :9] == 0).all()
+    assert (found[:, 11:] == 1).all()
+    assert (smooth_map(values, image, 0).argmax(0)[:, 9] == 1).all()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (37, 50), (130, 90)])
 def test_any_size_and_unit_length(size: tuple[int, int]) -> None:
     random = np.random.default_rng(3)

@@ -29,15 +29,16 @@ STRIDE = 4
 _SIGMA_SQUARED = 0.07
 
 
-def smooth_map(values: Array, image: NDArray[np.uint8], strength: float) -> Array:
+def smooth_map(values: Array, image: NDArray[np.uint8], strength: float, guides: Sequence[Array] = ()) -> Array:
     """A map whose like neighbours agree: least squares of the change, by area, and of the differences along the graph.
 
-    Half of a distance in the graph is that of the mean colours in CIELAB, half that of the vectors' directions.
+    Half of a distance in the graph is that of the mean colours in CIELAB, half that of the directions of what guides.
 
     Args:
         values: (D, h, w) float32 of the whole image, on whatever grid.
         image: (H, W, 3) uint8 RGB.
         strength: of the graph against what was there; 0 leaves each superpixel its mean.
+        guides: (C_i, h_i, w_i) float32 each, say a network's stages; the values themselves if there are none.
 
     Returns:
         (D, ceil(H / 4), ceil(W / 4)) float32, of unit length over D.
@@ -56,18 +57,34 @@ def smooth_map(values: Array, image: NDArray[np.uint8], strength: float) -> Arra
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     colours = np.stack([np.bincount(regions.ravel(), lab[..., c].ravel()) / areas for c in range(3)], 1)
     vectors = pool_map(values, regions)
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    unit = _unit(vectors)
+    if guides:
+        unit = np.concatenate([_unit(_standardised(pool_map(each, regions), areas)) for each in guides], axis=1)
+        unit /= math.sqrt(len(guides))
     square = np.square(colours).sum(1)
     colour = np.sqrt(np.maximum(square[:, None] + square - 2 * colours @ colours.T, 0))
     _, near = neighbours(regions)
     graph = affinity(near, (colour, np.maximum(1 - unit @ unit.T, 0)), _SIGMA_SQUARED)
-    smoothed = smooth(graph, areas, vectors, strength)
-    smoothed /= np.maximum(np.linalg.norm(smoothed, axis=1, keepdims=True), 1e-9)
+    smoothed = _unit(smooth(graph, areas, vectors, strength).astype(np.float32))
     rows, columns = (
         np.minimum(np.arange(math.ceil(side / STRIDE)) * STRIDE + STRIDE // 2, side - 1) for side in (height, width)
     )
     cells = regions[rows[:, None], columns]
-    return np.ascontiguousarray(smoothed.astype(np.float32)[cells].transpose(2, 0, 1))
+    return np.ascontiguousarray(smoothed[cells].transpose(2, 0, 1))
+
+
+def _unit(vectors: Array) -> Array:
+    """With unit length: (N, D) to (N, D)."""
+    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return unit
+
+
+def _standardised(vectors: Array, areas: NDArray[np.integer]) -> Array:
+    """With mean 0 and deviation 1 over the image in each channel, so that none outweighs the others: (N, C)."""
+    share = (areas / areas.sum()).astype(np.float32)
+    centred = vectors - share @ vectors
+    scaled: Array = centred / (np.sqrt(share @ np.square(centred)) + np.float32(1e-6))
+    return scaled
 
 
 def neighbours(regions: NDArray[np.integer]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
