@@ -55,7 +55,7 @@ PAIRS = {
 def chosen(images: Path) -> dict[str, Recipe[Any]]:
     """The recipes, and `vice_scratch` with a backbone of depthwise convolutions."""
     known = recipes()
-    found = {name: known[name](images, Path("unused")) for name in ("vice_small", "vice_scratch", "slotcon_small")}
+    found = {name: known[name](images, Path("unused")) for name in ("vice_small", "vice_scratch", "slotcon_scratch")}
     scratch = found["vice_scratch"]
     embedder = replace(scratch.method.embedder, backbone="tf_efficientnet_lite0")
     found["vice_scratch, lite0"] = replace(scratch, method=replace(scratch.method, embedder=embedder))

@@ -25,7 +25,7 @@ def run(job: Job) -> None:
         if job.enough(2 if job.tiny else 20, f"compiled: {name}"):
             with job.attempt(f"compiled: {name}"):
                 _compare(job, name, loss, backend)
-    for name in ("vice_scratch",) if job.tiny else ("vice_scratch", "slotcon_small"):
+    for name in ("vice_scratch",) if job.tiny else ("vice_scratch", "slotcon_scratch"):
         for whole in (False,) if job.tiny else (False, True):
             what = f"compiled {'step' if whole else 'network'} of {name}"
             if job.enough(3 if job.tiny else 45, what):

@@ -37,6 +37,7 @@ def vice_small(images: Path, out: Path) -> Recipe[ViCEConfig]:
                 dim=96,
                 aligned=True,
                 border=32,
+                smooth=20 / 3,
                 resolution=512,
             ),
             views=ContentCentredViews(
