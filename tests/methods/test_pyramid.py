@@ -86,8 +86,8 @@ def test_a_run_of_it_is_like_any_other(photos: Path, tmp_path: Path) -> None:
     embedder = selfseg.load(run, "cpu")
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
     vectors = embedder.embed(image)
-    assert vectors.shape == (96, 6, 8)
-    assert torch.allclose(vectors.norm(dim=0), torch.ones(6, 8), atol=1e-5)
+    assert vectors.shape == (96, 24, 32)  # smoothed, at a stride of 4
+    assert torch.allclose(vectors.norm(dim=0), torch.ones(24, 32), atol=1e-5)
     assert embedder.colours[0] == (0.5, 0.5, 0.5)
     before = {path: path.read_bytes() for path in (run / "embedder").iterdir()}
     assert train(recipe, progress=False) == run  # a second call changes nothing
