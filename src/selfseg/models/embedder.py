@@ -22,7 +22,7 @@ from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.start import Colour, load_backbone
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
-from selfseg.ops.regions.smoothing import smooth_map
+from selfseg.ops.regions.smoothing import smooth_batch
 from selfseg.storage.files import read_json, write_atomically, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -257,7 +257,10 @@ class Embedder(nn.Module):
         Returns:
             (B, D, h, w) float32, unit length over D.
         """
-        return F.normalize(self.raw(image).float(), dim=1)
+        return self._unit(self._stages(image))
+
+    def _unit(self, stages: Sequence[Tensor]) -> Tensor:
+        return F.normalize(self.centre(self.decoder(stages)).float(), dim=1)
 
     @torch.no_grad()  # not inference_mode: what comes out may be used to train a layer on top
     def embed(self, image: NDArray[np.uint8] | str | Path | Any) -> Tensor:
@@ -364,16 +367,9 @@ class Embedder(nn.Module):
         if not self.config.smooth:
             return self.looks.average(self, image)
         stages = self._stages(image)
-        once = F.normalize(self.centre(self.decoder(stages)).float(), dim=1)
-        found = once if self.looks == Looks() else self.looks.average(self, image)
+        found = self.looks.average(self, image) if self.looks != Looks() else self._unit(stages)
         # The stages before the last are finer than what is smoothed: 8 and 16 px of the pyramid's.
-        maps = [each.float().cpu().numpy() for each in (found, *stages[-3:-1])]
-        pixels = np.ascontiguousarray((image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-        smoothed = [
-            torch.from_numpy(smooth_map(vectors, seen, self.config.smooth, guides))
-            for seen, vectors, *guides in zip(pixels, *maps, strict=True)
-        ]
-        return torch.stack(smoothed).to(image.device)
+        return smooth_batch(found, image, self.config.smooth, stages[-3:-1])
 
     @property
     def looked_stride(self) -> float:

@@ -21,19 +21,23 @@ def pyramid(images: Path, out: Path) -> Recipe[PyramidConfig]:
         name="pyramid",
         images=images,
         out=out,
-        method=PyramidConfig(
-            EmbedderConfig(
-                backbone="tf_efficientnet_lite0",
-                output_stride=32,
-                decoder="pyramid",
-                dim=96,
-                aligned=True,
-                border=32,
-                smooth=20 / 3,
-                resolution=512,
-                frozen=True,
-            )
-        ),
+        method=PyramidConfig(pyramid_embedder()),
         steps=0,
         init="default",
+    )
+
+
+def pyramid_embedder(correction: int = 0, smooth: float = 20 / 3) -> EmbedderConfig:
+    """The pyramid of the packaged network, with which the recipes begin that learn a `correction` to it."""
+    return EmbedderConfig(
+        backbone="tf_efficientnet_lite0",
+        output_stride=32,
+        decoder="pyramid",
+        correction=correction,
+        frozen=True,
+        dim=96,
+        aligned=True,
+        border=32,
+        smooth=smooth,
+        resolution=512,
     )

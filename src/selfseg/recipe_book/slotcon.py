@@ -16,6 +16,7 @@ from pathlib import Path
 from selfseg.data.views.overlapping_crops import OverlappingCrops
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
 
@@ -32,18 +33,7 @@ def slotcon_small(images: Path, out: Path) -> Recipe[SlotConConfig]:
         images=images,
         out=out,
         method=SlotConConfig(
-            embedder=EmbedderConfig(
-                backbone="tf_efficientnet_lite0",
-                output_stride=32,
-                decoder="pyramid",
-                correction=256,
-                frozen=True,
-                dim=96,
-                aligned=True,
-                border=32,
-                smooth=20 / 3,
-                resolution=512,
-            ),
+            embedder=pyramid_embedder(correction=256),
             views=OverlappingCrops(size=256, short_side=512),
             prototypes=64,
             predictor_hidden=1024,

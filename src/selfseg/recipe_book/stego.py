@@ -20,6 +20,7 @@ from pathlib import Path
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.methods.stego import STEGOConfig
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
 
@@ -37,17 +38,7 @@ def stego_small(images: Path, out: Path) -> Recipe[STEGOConfig]:
         images=images,
         out=out,
         method=STEGOConfig(
-            embedder=EmbedderConfig(
-                backbone="tf_efficientnet_lite0",
-                output_stride=32,
-                decoder="pyramid",
-                correction=256,
-                frozen=True,
-                dim=96,
-                aligned=True,
-                border=32,
-                resolution=512,
-            ),
+            embedder=pyramid_embedder(correction=256, smooth=0.0),
             views=RandomCrops(
                 views=1, size=256, scale=(0.1, 0.4), jitter_probability=0, gray_probability=0, blur_probability=0
             ),

@@ -8,6 +8,7 @@ from selfseg.data.regions import Grid, Superpixels
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.methods.vice import ViCEConfig
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
 # SwAV and ViCE hold the prototypes still for 313 steps; methods know no steps, so recipes turn them into a share.
@@ -28,18 +29,7 @@ def vice_small(images: Path, out: Path) -> Recipe[ViCEConfig]:
         images=images,
         out=out,
         method=ViCEConfig(
-            embedder=EmbedderConfig(
-                backbone="tf_efficientnet_lite0",
-                output_stride=32,
-                decoder="pyramid",
-                correction=256,
-                frozen=True,
-                dim=96,
-                aligned=True,
-                border=32,
-                smooth=20 / 3,
-                resolution=512,
-            ),
+            embedder=pyramid_embedder(correction=256),
             views=ContentCentredViews(
                 views=3,
                 size=256,

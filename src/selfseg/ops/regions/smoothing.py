@@ -13,8 +13,10 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import solve
+from torch import Tensor
 
 from selfseg.ops.regions.slic import slic
 
@@ -71,6 +73,27 @@ def smooth_map(values: Array, image: NDArray[np.uint8], strength: float, guides:
     )
     cells = regions[rows[:, None], columns]
     return np.ascontiguousarray(smoothed[cells].transpose(2, 0, 1))
+
+
+def smooth_batch(values: Tensor, image: Tensor, strength: float, guides: Sequence[Tensor] = ()) -> Tensor:
+    """`smooth_map` of each image of a batch, on the CPU.
+
+    Args:
+        values: (B, D, h, w) float, on any device.
+        image: (B, 3, H, W) float, RGB in [0, 1].
+        strength: as of `smooth_map`.
+        guides: (B, C_i, h_i, w_i) float each.
+
+    Returns:
+        (B, D, ceil(H / 4), ceil(W / 4)) float32, of unit length over D, on the image's device.
+    """
+    maps = [each.float().cpu().numpy() for each in (values, *guides)]
+    pixels = np.ascontiguousarray((image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    smoothed = [
+        torch.from_numpy(smooth_map(vectors, seen, strength, beside))
+        for seen, vectors, *beside in zip(pixels, *maps, strict=True)
+    ]
+    return torch.stack(smoothed).to(image.device)
 
 
 def _unit(vectors: Array) -> Array:
