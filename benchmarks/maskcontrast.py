@@ -9,8 +9,8 @@ its own, with K = 128 and K = 4096.
 Matching: 21 clusters to 21 classes over 40 label maps of VOC's size (500x375), by one table of counts, beside the way
 of pairwise IoU: a pass over all pixels for each pair of cluster and class. Linear assignment follows either.
 
-And where the time of a training step of `maskcontrast_small` goes, on drawn images, in CPU seconds of one thread (which
-a busy machine hardly changes).
+And where the time of a training step of `maskcontrast_scratch` goes, on drawn images, in CPU seconds of one thread
+(which a busy machine hardly changes).
 
     python benchmarks/maskcontrast.py
 """
@@ -244,14 +244,14 @@ def time_matching() -> dict[str, Any]:
 
 
 def profile_step(repeats: int = 3) -> dict[str, float]:
-    """Median CPU milliseconds of each part of a step of `maskcontrast_small`: 16 images, two views, bf16."""
+    """Median CPU milliseconds of each part of a step of `maskcontrast_scratch`: 16 images, two views, bf16."""
     import torch
 
     from selfseg.data.loader import Sample, collate
-    from selfseg.recipe_book.maskcontrast import maskcontrast_small
+    from selfseg.recipe_book.maskcontrast import maskcontrast_scratch
     from selfseg.training.optimizer import make_optimizer
 
-    recipe = maskcontrast_small(Path("images"), Path("run"))
+    recipe = maskcontrast_scratch(Path("images"), Path("run"))
     plan = recipe.method.views
     rng = np.random.default_rng(0)
     objects = np.full((256, 340), -1, np.int32)

@@ -1,4 +1,5 @@
 import inspect
+import os
 import re
 import runpy
 import sys
@@ -105,6 +106,19 @@ def test_a_path_in_an_error_is_not_broken_by_a_narrow_terminal(
     run = tmp_path / "a folder" / ("long" * 30)
     assert main(["report", str(run)]) == 4
     assert str(run) in capsys.readouterr().err
+
+
+def test_idle_threads_leave_the_cores_to_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given, expected in (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)):
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        main(["--version"])
+        assert os.environ.get("GOMP_SPINCOUNT") == expected
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +237,7 @@ def test_masks_have_an_option_of_their_own(option: str) -> None:
     words = ["images", option, "my masks", "--out", "run", "--method.views.min-share", "0.2"]
     views = parse_recipe(recipes()["maskcontrast_small"], words, "selfseg train").method.views
     assert views.regions == selfseg.data.regions.ObjectMasks(Path("my masks"))
-    assert (views.min_share, views.size) == (0.2, 128)
+    assert (views.min_share, views.size) == (0.2, 256)
 
 
 def test_masks_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,20 +7,54 @@ from pathlib import Path
 from selfseg.data.views.random_crops import NestedCrops
 from selfseg.methods.iic import IICConfig
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
 
 def iic_small(images: Path, out: Path) -> Recipe[IICConfig]:
+    """IIC for your own images, on a CPU or one modest GPU: it begins as the pyramid and learns a correction to it.
+
+    The backbone stays as it is; crops of 256 px compared on the embedding's grid (stride 16), one cell around.
+
+    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    selfseg train iic_small IMAGES --out RUN
+    """
+    return Recipe(
+        name="iic_small",
+        images=images,
+        out=out,
+        method=IICConfig(
+            embedder=pyramid_embedder(correction=256),
+            views=NestedCrops(
+                size=256,
+                scale=(0.2, 1.0),
+                ratio=(3 / 4, 4 / 3),
+                inner_scale=(1.0, 1.0),
+                jitter=(0.4, 0.4, 0.4, 0.1),
+                blur_probability=0.0,
+                short_side=512,
+                plain_first=True,
+            ),
+            loss_stride=16,
+        ),
+        optimizer=OptimizerConfig(name="adamw", base_lr=3e-4, weight_decay=1e-4, warmup=0.05),
+        steps=600,
+        batch_size=8,
+        init="default",
+    )
+
+
+def iic_scratch(images: Path, out: Path) -> Recipe[IICConfig]:
     """IIC for one modest GPU or a CPU, from scratch.
 
     ResNet-18 at its own stride of 32 under the light FPN, crops of 128 px compared on the embedding's grid (stride 4)
     with a displacement of 10 px, rounded to 2 cells; a centred and aligned embedding.
 
     Paper: none (this size is ours). Ours: 1,000 steps on 367 frames of CamVid, linear .273 mIoU on val, where random
-    weights have .267; never tuned (docs/numbers.md). Command: selfseg train iic_small IMAGES --out RUN
+    weights have .267; never tuned (docs/numbers.md). Command: selfseg train iic_scratch IMAGES --out RUN
     """
     return Recipe(
-        name="iic_small",
+        name="iic_scratch",
         images=images,
         out=out,
         method=IICConfig(

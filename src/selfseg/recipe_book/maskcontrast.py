@@ -17,12 +17,37 @@ from selfseg.data.regions import ObjectMasks
 from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
 _MASKS = Path("masks")
 
 
 def maskcontrast_small(images: Path, out: Path, masks: Path = _MASKS) -> Recipe[MaskContrastConfig]:
+    """MaskContrast for your own images, on a CPU or one modest GPU: it begins as the pyramid and learns a correction.
+
+    The backbone stays as it is; crops of 256 px, contrasted on the embedding's grid (stride 16).
+
+    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    selfseg train maskcontrast_small IMAGES --masks MASKS --out RUN
+    """
+    return Recipe(
+        name="maskcontrast_small",
+        images=images,
+        out=out,
+        method=MaskContrastConfig(
+            embedder=replace(pyramid_embedder(correction=256), saliency=True),
+            views=ObjectCrops(regions=ObjectMasks(masks), size=256, region_stride=16, short_side=512),
+            momentum=0.99,
+        ),
+        optimizer=OptimizerConfig(name="adamw", base_lr=3e-4, weight_decay=1e-4, warmup=0.05),
+        steps=600,
+        batch_size=8,
+        init="default",
+    )
+
+
+def maskcontrast_scratch(images: Path, out: Path, masks: Path = _MASKS) -> Recipe[MaskContrastConfig]:
     """MaskContrast for one modest GPU or a CPU, from scratch.
 
     ResNet-18 at its own stride of 32 under the light FPN, crops of 128 px contrasted on the embedding's grid (stride
@@ -34,10 +59,10 @@ def maskcontrast_small(images: Path, out: Path, masks: Path = _MASKS) -> Recipe[
 
     Paper: none (this size is ours). Ours: 1,000 photographs of ImageNet with masks by `selfseg masks`, 4,000 steps, 31
     minutes on a busy CPU core: on CamVid val linear .257 mIoU, a random network .208 (docs/numbers.md). Command:
-    selfseg train maskcontrast_small IMAGES --masks MASKS --out RUN
+    selfseg train maskcontrast_scratch IMAGES --masks MASKS --out RUN
     """
     return Recipe(
-        name="maskcontrast_small",
+        name="maskcontrast_scratch",
         images=images,
         out=out,
         method=MaskContrastConfig(

@@ -7,20 +7,47 @@ from pathlib import Path
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.methods.moco import MoCoConfig
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
 
 def moco_small(images: Path, out: Path) -> Recipe[MoCoConfig]:
+    """MoCo v2 for your own images, on a CPU or one modest GPU: it begins as the pyramid and learns a correction to it.
+
+    The backbone stays as it is; crops of 256 px, a queue of 1,024 keys.
+
+    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    selfseg train moco_small IMAGES --out RUN
+    """
+    return Recipe(
+        name="moco_small",
+        images=images,
+        out=out,
+        method=MoCoConfig(
+            embedder=pyramid_embedder(correction=256),
+            views=RandomCrops(size=256, short_side=512),
+            hidden=512,
+            queue=1024,
+            momentum=0.99,
+        ),
+        optimizer=OptimizerConfig(name="adamw", base_lr=3e-4, weight_decay=1e-4, warmup=0.05),
+        steps=600,
+        batch_size=8,
+        init="default",
+    )
+
+
+def moco_scratch(images: Path, out: Path) -> Recipe[MoCoConfig]:
     """MoCo v2 for one modest GPU or a CPU, from scratch.
 
     ResNet-18 at a stride of 16, crops of 128 px, a queue of 1,024 keys, AdamW instead of SGD and a momentum of 0.99:
     with 0.999 the momentum network of a short run stays near random weights.
 
     Paper: none (this size is ours). Ours: 1,000 steps on 367 frames of CamVid, linear .294 mIoU on val, where random
-    weights have .235; never tuned (docs/numbers.md). Command: selfseg train moco_small IMAGES --out RUN
+    weights have .235; never tuned (docs/numbers.md). Command: selfseg train moco_scratch IMAGES --out RUN
     """
     return Recipe(
-        name="moco_small",
+        name="moco_scratch",
         images=images,
         out=out,
         method=MoCoConfig(

@@ -7,20 +7,49 @@ from pathlib import Path
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.methods.swav import SwAVConfig
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
 
 def swav_small(images: Path, out: Path) -> Recipe[SwAVConfig]:
+    """SwAV for your own images, on a CPU or one modest GPU: it begins as the pyramid and learns a correction to it.
+
+    The backbone stays as it is; two crops of 256 px and four of 128, 64 prototypes, a queue of 1,024.
+
+    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    selfseg train swav_small IMAGES --out RUN
+    """
+    return Recipe(
+        name="swav_small",
+        images=images,
+        out=out,
+        method=SwAVConfig(
+            embedder=pyramid_embedder(correction=256),
+            views=RandomCrops(size=256, scale=(0.14, 1.0), short_side=512, small_views=4, small_size=128),
+            hidden=512,
+            prototypes=64,
+            epsilon=0.03,
+            queue=1024,
+            prototypes_frozen=0.02,
+        ),
+        optimizer=OptimizerConfig(name="adamw", base_lr=3e-4, weight_decay=1e-4, warmup=0.05),
+        steps=600,
+        batch_size=8,
+        init="default",
+    )
+
+
+def swav_scratch(images: Path, out: Path) -> Recipe[SwAVConfig]:
     """SwAV for one modest GPU or a CPU, from scratch.
 
     ResNet-18 at a stride of 16, two crops of 128 px and four of 64, 64 prototypes, a queue of 1,024, sharper
     assignments (epsilon 0.03, as `vice_small`), milder colours, AdamW instead of LARS.
 
     Paper: none (this size is ours). Ours: 1,000 steps on 367 frames of CamVid, linear .294 mIoU on val, where random
-    weights have .235; never tuned (docs/numbers.md). Command: selfseg train swav_small IMAGES --out RUN
+    weights have .235; never tuned (docs/numbers.md). Command: selfseg train swav_scratch IMAGES --out RUN
     """
     return Recipe(
-        name="swav_small",
+        name="swav_scratch",
         images=images,
         out=out,
         method=SwAVConfig(
