@@ -14,10 +14,12 @@ FLOORS = (
     ("errors", "types", "version"),
     ("storage", "ops", "plugins"),
     ("drawing", "data"),
-    ("pages", "models"),
+    ("pages", "models", "exchange"),
     ("fitting", "methods"),
     ("collection", "training"),
+    ("segmenter",),
     ("masks", "evaluation", "exporting", "recipe_book"),
+    ("studio",),
     ("cli", "__init__"),
     ("__main__",),
 )
@@ -29,7 +31,7 @@ ONLY = {
     "types": {"errors"},
     "methods": {"errors", "types", "version", "storage", "ops", "plugins", "data", "models"},
 }
-MEASURING = ("collection", "masks", "evaluation", "exporting")
+MEASURING = ("collection", "segmenter", "masks", "evaluation", "exporting", "studio")
 NEVER = {"methods", "training", "recipe_book"}
 """What the measuring rooms don't know: they see an embedder, whatever trained it."""
 
