@@ -81,6 +81,7 @@ class Grouping:
         self.paths: list[str] = [f"{clusters.k}/{number}" for number in range(clusters.k)]
         self._members: NDArray[np.int32] = _nearest_clusters(regions, clusters).astype(np.int32)
         self._described: dict[str, Concept] = {}
+        self._usual = float(np.median(regions.areas[:: max(len(regions.areas) // _SAMPLE, 1)]))
         self._spread = _spread(_sample(regions, np.arange(len(regions.areas))))
         for path, centres in splits.items():
             if path in self.paths:
@@ -139,6 +140,12 @@ class Grouping:
         self.paths[place : place + 1] = [f"{path}.{number}" for number in range(len(centres))]
         self._described.pop(path, None)
 
+    def shown(self, path: str, most: int) -> NDArray[np.int64]:
+        """Some of a concept's regions, (n,) ascending, at even distances; small ones only if there are no others."""
+        rows = self.rows(path)
+        large = rows[self.regions.areas[rows] >= _SMALLEST * self._usual]
+        return _evenly(large if len(large) else rows, most)
+
     def concept(self, path: str, examples: int = 6) -> Concept:
         """What a person is shown of a concept; kept for the next time."""
         if path not in self._described:
@@ -147,13 +154,10 @@ class Grouping:
 
     def _describe(self, path: str, examples: int) -> Concept:
         rows = self.rows(path)
-        areas = self.regions.areas
-        share = float(areas[rows].sum(dtype=np.float64)) / max(len(self.regions.first) - 1, 1)
+        share = float(self.regions.areas[rows].sum(dtype=np.float64)) / max(len(self.regions.first) - 1, 1)
         if not len(rows):
             return Concept(path, 0.0, 0.0, (), ())
-        usual = float(np.median(areas[:: max(len(areas) // _SAMPLE, 1)]))
-        large = rows[areas[rows] >= _SMALLEST * usual]
-        chosen = _evenly(large if len(large) else rows, _SAMPLE)
+        chosen = self.shown(path, _SAMPLE)
         vectors = _vectors(self.regions, chosen)
         centre = vectors.mean(0)
         likeness = vectors @ (centre / max(float(np.linalg.norm(centre)), 1e-9))
