@@ -105,7 +105,7 @@ class RegionClassifier:
         rows, counts = rows[kept], counts[kept]
         target = np.searchsorted(seen, names[kept])
         total = np.bincount(target, counts, len(seen))
-        share = counts * (total ** -self.balance)[target]
+        share = counts * (total**-self.balance)[target]
         share /= share.sum()
         start_bias[start_bias <= UNSEEN / 2] = 0
         found_weights, found_bias = self._solve(rows, target, share, start_weights, start_bias)
