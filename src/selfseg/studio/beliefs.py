@@ -1,0 +1,205 @@
+"""What the studio believes of each region: learned from named concepts and clicks, kept up to date.
+
+Named concepts are weak examples, clicks strong ones. Concepts that were left out are examples of *none*; so are those
+that nobody named yet and nobody clicked into, as soon as one concept has a name: what was not looked at stays empty
+instead of getting the name that happens to be nearest.
+
+Letters in shapes: N regions of the collection, D embedding dimension, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.studio.classifier import RegionClassifier
+from selfseg.studio.concepts import Grouping, Regions
+from selfseg.studio.queue import doubt_of
+
+NONE = 65_535
+"""What stands for "no class" where classes are uint16."""
+
+PER_CONCEPT = 200
+"""Regions of a concept that are examples of its name."""
+
+CONCEPT_WEIGHT = 4.0
+"""What a named concept counts: as much as so many clicked regions, shared by its examples."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a classifier learns from.
+
+    Attributes:
+        rows: (n,) int64 rows of the store.
+        labels: (n,) int64: 0 = none, 1 + c = class c.
+        weights: (n,) float32.
+        clicked: (n,) bool, whether a person said it of this very region.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    clicked: NDArray[np.bool_]
+
+
+def examples(
+    grouping: Grouping,
+    names: Mapping[str, int],
+    left_out: Iterable[str],
+    clicks: Sequence[tuple[NDArray[np.int64], int]],
+) -> Examples:
+    """The examples that a person's decisions are.
+
+    Args:
+        grouping: the concepts.
+        names: class of each named concept by path; those that aren't among the grouping's are passed over.
+        left_out: paths of concepts that are none of the classes.
+        clicks: the rows of each clicked segment and its class, -1 = none; of a region that was clicked twice the last
+            one holds.
+    """
+    last: dict[int, int] = {}
+    for rows, label in clicks:
+        last.update(dict.fromkeys(rows.tolist(), label + 1))
+    clicked = np.fromiter(last, np.int64, len(last))
+    touched = {grouping.paths[number] for number in np.unique(grouping.members[clicked])} if len(clicked) else set()
+    given = {path: label + 1 for path, label in names.items() if path in grouping.paths}
+    given |= {path: 0 for path in left_out if path in grouping.paths}
+    if any(given.values()):
+        given |= {path: 0 for path in grouping.paths if path not in given and path not in touched}
+    parts = [(clicked, np.fromiter(last.values(), np.int64, len(last)), np.ones(len(clicked), np.float32))]
+    for path, label in given.items():
+        rows = np.setdiff1d(grouping.shown(path, PER_CONCEPT), clicked)
+        weight = np.full(len(rows), CONCEPT_WEIGHT / max(len(rows), 1), np.float32)
+        parts.append((rows, np.full(len(rows), label), weight))
+    found_rows, labels, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Examples(found_rows, labels.astype(np.int64), weights, np.arange(len(found_rows)) < len(clicked))
+
+
+class Beliefs:
+    """The class of every region, and how sure that is.
+
+    A refit is quick; the regions follow image by image (`of_image`) or all of them (`catch_up`), which may be done in
+    another thread.
+
+    Args:
+        regions: the collection's regions.
+
+    Attributes:
+        classes: (N,) uint16, `NONE` = no class.
+        certainty: (N,) float16 in [0, 1], the lead of the best class before the second.
+    """
+
+    def __init__(self, regions: Regions) -> None:
+        count = len(regions.areas)
+        self.regions = regions
+        self.classes = np.full(count, NONE, np.uint16)
+        self.certainty = np.zeros(count, np.float16)
+        self._images = len(regions.first) - 1
+        self._fitted = 0
+        self._state = np.zeros(self._images, np.int64)  # the fit that each image's regions follow
+        self._classifier: RegionClassifier | None = None
+        self._fixed = (np.zeros(0, np.int64), np.zeros(0, np.uint16))
+        self._lock = Lock()
+
+    @property
+    def classifier(self) -> RegionClassifier | None:
+        """Class 0 is none; None while nothing was decided."""
+        return self._classifier
+
+    @property
+    def behind(self) -> int:
+        """Images whose regions don't follow the last decision yet."""
+        return int((self._state != self._fitted).sum())
+
+    def refit(self, found: Examples, classes: int, anew: bool = False) -> None:
+        """Learn from examples. What was clicked keeps its class, whatever is learned.
+
+        Args:
+            found: the examples.
+            classes: C.
+            anew: whether classes have changed their numbers, so that what was learned before is no start.
+        """
+        before = None if anew else self._classifier
+        if before is None or before.classes > classes + 1:
+            fitting = RegionClassifier(classes + 1, self.regions.vectors.shape[1])
+        else:
+            fitting = RegionClassifier(before.classes, self.regions.vectors.shape[1])
+            fitting.weights, fitting.bias = before.weights, before.bias
+            fitting.grow(classes + 1)
+        if len(found.rows):
+            fitting.fit(self._vectors(found.rows), found.labels, found.weights)
+        rows, labels = found.rows[found.clicked], found.labels[found.clicked]
+        order = np.argsort(rows, kind="stable")
+        with self._lock:
+            self._classifier = fitting if len(found.rows) else None
+            self._fixed = rows[order], _outward(labels[order])
+            self._fitted += 1
+
+    def of_image(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """Classes and certainties of an image's regions, by the last fit."""
+        self._follow(image, image + 1)
+        rows = slice(int(self.regions.first[image]), int(self.regions.first[image + 1]))
+        return self.classes[rows], self.certainty[rows].astype(np.float32)
+
+    def catch_up(self, at_once: int = 64) -> bool:
+        """Bring some more images up to date.
+
+        Args:
+            at_once: how many at most.
+
+        Returns:
+            Whether any were behind.
+        """
+        late = np.flatnonzero(self._state != self._fitted)
+        if not len(late):
+            return False
+        start = stop = int(late[0])
+        while stop < min(self._images, start + at_once) and self._state[stop] != self._fitted:
+            stop += 1
+        self._follow(start, stop)
+        return True
+
+    def doubts(self) -> NDArray[np.float32]:
+        """(images,) how unsure each image's pixels are on average, in [0, 1], as far as regions have followed."""
+        doubt = (1 - self.certainty.astype(np.float32)) * self.regions.areas
+        return np.add.reduceat(doubt, self.regions.first[:-1]).astype(np.float32)
+
+    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n, 1 + C) of some regions, none first; (n, 1) of zeros while nothing was decided."""
+        classifier = self._classifier
+        if classifier is None:
+            return np.zeros((len(rows), 1), np.float32)
+        return classifier.scores(self._vectors(rows))
+
+    def _follow(self, start: int, stop: int) -> None:
+        """Bring images up to date with the last fit."""
+        with self._lock:
+            classifier, (rows, labels), fitted = self._classifier, self._fixed, self._fitted
+        first, last = int(self.regions.first[start]), int(self.regions.first[stop])
+        if classifier is None:
+            classes, certainty = np.full(last - first, NONE, np.uint16), np.zeros(last - first, np.float32)
+        else:
+            scores = classifier.scores(self._vectors(np.arange(first, last)))
+            classes, certainty = _outward(scores.argmax(1)), 1 - doubt_of(scores)
+        low, high = np.searchsorted(rows, [first, last])
+        classes[rows[low:high] - first] = labels[low:high]
+        certainty[rows[low:high] - first] = 1
+        with self._lock:
+            if fitted < self._fitted and (self._state[start:stop] == self._fitted).any():
+                return  # another thread was quicker, with a later fit
+            self.classes[first:last] = classes
+            self.certainty[first:last] = certainty
+            self._state[start:stop] = fitted
+
+    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.asarray(self.regions.vectors[rows], np.float32)
+
+
+def _outward(labels: NDArray[np.integer]) -> NDArray[np.uint16]:
+    """Labels with none = 0 as classes from 0 with none = `NONE`."""
+    return np.where(labels == 0, NONE, labels - 1).astype(np.uint16)
