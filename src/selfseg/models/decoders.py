@@ -16,6 +16,8 @@ from selfseg.errors import ConfigError, MissingExtra
 from selfseg.models.heads import VectorBatchNorm, VectorMLP
 from selfseg.ops.pca import fit_pca
 
+_SAMPLES = 1 << 14  # vectors that are standardised at a time
+
 
 def move_cells(cells: Tensor, shift: float) -> Tensor:
     """What lies `shift` of a cell further right and down, between the cells (bilinear); the last row is repeated.
@@ -304,15 +306,17 @@ class Pyramid(Decoder):
         Raises:
             ConfigError: if there are fewer than 2 samples, or they are not finite.
         """
-        scaled = []
-        for index, values in enumerate(samples):
+        joined = torch.empty(len(samples[0]), sum(values.shape[1] for values in samples))
+        parts = torch.split(joined, [values.shape[1] for values in samples], dim=1)
+        for index, (values, part) in enumerate(zip(samples, parts, strict=True)):
             mean = values.mean(0, dtype=torch.float64).float()
             deviation = values.std(0, correction=0)
             deviation = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.ones_like(deviation))
             getattr(self, f"mean_{index}").copy_(mean[:, None, None])
             getattr(self, f"deviation_{index}").copy_(deviation[:, None, None])
-            scaled.append(F.normalize((values - mean) / deviation, dim=1))
-        joined = torch.cat(scaled, dim=1)
+            # In pieces and in its place: a copy of all samples is hundreds of MB.
+            for source, place in zip(torch.split(values, _SAMPLES), torch.split(part, _SAMPLES), strict=True):
+                place.copy_(F.normalize((source - mean) / deviation, dim=1))
         basis = fit_pca(joined, self.components.out_channels)
         spread = basis.project(joined).std(0, correction=0)
         spread = spread.clamp(min=1e-6 * float(spread.max()))

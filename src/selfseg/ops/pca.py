@@ -15,6 +15,7 @@ from torch import Tensor
 from selfseg.errors import ConfigError
 
 _TAIL = 0.01  # the share of points at either end that saturates
+_ROWS = 1 << 14  # points in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,17 @@ def fit_pca(points: Tensor, n: int = 3) -> PcaBasis:
         raise ConfigError(f"PCA of {points.shape[1]} dimensions has no {n} components")
     if not bool(torch.isfinite(points).all()):
         raise ConfigError("PCA needs finite points; some are NaN or infinite")
-    wide = points.detach().cpu().double()
-    mean = wide.mean(0)
-    centred = wide - mean
-    components = torch.linalg.eigh(centred.T @ centred / len(wide)).eigenvectors.flip(1)[:, :n].T  # (n, D)
+    points = points.detach().cpu()
+    mean = points.mean(0, dtype=torch.float64)
+    covariance = torch.zeros(points.shape[1], points.shape[1], dtype=torch.float64)
+    for part in torch.split(points, _ROWS):  # all of them in float64, twice, would be gigabytes
+        centred = part - mean
+        covariance.addmm_(centred.T, centred, alpha=1 / len(points))
+    components = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :n].T  # (n, D)
     # Rounded first, so that of two entries of equal magnitude always the same one decides.
     peak = components.abs().mul(1e9).round().max(1, keepdim=True).indices
     components = components * torch.where(components.gather(1, peak) < 0, -1.0, 1.0)
-    place = (centred @ components.T).numpy()
+    place = torch.cat([(part - mean) @ components.T for part in torch.split(points, _ROWS)]).numpy()
     low, high = np.percentile(place, [100 * _TAIL, 100 * (1 - _TAIL)], axis=0)
     return PcaBasis(
         mean.float(), components.float().contiguous(), torch.from_numpy(low).float(), torch.from_numpy(high).float()

@@ -76,7 +76,6 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     recipe = settle_precision(recipe)
     fabric = _make_fabric(recipe)
-    held.enter_context(kept_memory(fabric.device))
     run = recipe.out
     _claim_folder(fabric, recipe, held)
     recipe, images, skips = _open_images(fabric, recipe)
@@ -96,6 +95,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
             sentence = begin(method, recipe.init, images, skips, recipe.seed, progress and fabric.is_global_zero)
         if sentence:
             _say(fabric, sentence)
+    held.enter_context(kept_memory(fabric.device))  # not before: what the start needed goes back
     step = checkpoint.step if checkpoint is not None else 0
     saved = checkpoint.step if checkpoint is not None else None
     sampler = StepSampler(
