@@ -124,3 +124,17 @@ def test_position_counts_as_it_does_for_cells() -> None:
     vectors = embedding.flatten(1).T.numpy()
     found = with_position(vectors, np.stack([y.ravel(), x.ravel()], 1).astype(np.float32), 0.7)
     assert np.allclose(found, add_position(embedding, 0.7).flatten(1).T.numpy(), atol=1e-6)
+
+
+def test_what_still_holds_is_not_described_again(regions: Drawn) -> None:
+    first = Grouping(regions, clusters(DIRECTIONS[:2]), {})
+    parts = first.find_parts("2/0", 2)
+    before = [first.concept(path) for path in first.paths]
+    second = Grouping(regions, clusters(DIRECTIONS[:2]), {"2/0": parts}, first)
+    assert second.concept("2/1") is before[1]
+    kept = second.concept("2/0.1")
+    again = Grouping(regions, clusters(DIRECTIONS[:2]), {"2/0": parts}, second)
+    assert again.concept("2/0.1") is kept
+    other = Grouping(regions, clusters(DIRECTIONS[:2]), {"2/0": parts[::-1]}, second)
+    assert other.concept("2/0.1") is not kept
+    assert set(other.rows("2/0.0")) == set(second.rows("2/0.1"))

@@ -51,7 +51,7 @@ def examples(
     grouping: Grouping,
     names: Mapping[str, int],
     left_out: Iterable[str],
-    clicks: Sequence[tuple[NDArray[np.int64], int]],
+    clicks: Sequence[tuple[NDArray[np.int64], int | None]],
 ) -> Examples:
     """The examples that a person's decisions are.
 
@@ -59,25 +59,29 @@ def examples(
         grouping: the concepts.
         names: class of each named concept by path; those that aren't among the grouping's are passed over.
         left_out: paths of concepts that are none of the classes.
-        clicks: the rows of each clicked segment and its class, -1 = none; of a region that was clicked twice the last
-            one holds.
+        clicks: the rows of each clicked segment and its class, in order; of a region that was clicked twice the last
+            one holds, and None takes back what was said of it.
     """
     last: dict[int, int] = {}
-    for rows, label in clicks:
-        last.update(dict.fromkeys(rows.tolist(), label + 1))
+    for rows, given in clicks:
+        if given is None:
+            for row in rows.tolist():
+                last.pop(row, None)
+        else:
+            last.update(dict.fromkeys(rows.tolist(), given + 1))
     clicked = np.fromiter(last, np.int64, len(last))
     touched = {grouping.paths[number] for number in np.unique(grouping.members[clicked])} if len(clicked) else set()
-    given = {path: label + 1 for path, label in names.items() if path in grouping.paths}
-    given |= {path: 0 for path in left_out if path in grouping.paths}
-    if any(given.values()):
-        given |= {path: 0 for path in grouping.paths if path not in given and path not in touched}
+    labels = {path: label + 1 for path, label in names.items() if path in grouping.paths}
+    labels |= {path: 0 for path in left_out if path in grouping.paths}
+    if any(labels.values()):
+        labels |= {path: 0 for path in grouping.paths if path not in labels and path not in touched}
     parts = [(clicked, np.fromiter(last.values(), np.int64, len(last)), np.ones(len(clicked), np.float32))]
-    for path, label in given.items():
+    for path, label in labels.items():
         rows = np.setdiff1d(grouping.shown(path, PER_CONCEPT), clicked)
         weight = np.full(len(rows), CONCEPT_WEIGHT / max(len(rows), 1), np.float32)
         parts.append((rows, np.full(len(rows), label), weight))
-    found_rows, labels, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Examples(found_rows, labels.astype(np.int64), weights, np.arange(len(found_rows)) < len(clicked))
+    found, numbers, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Examples(found, numbers.astype(np.int64), weights, np.arange(len(found)) < len(clicked))
 
 
 class Beliefs:

@@ -71,21 +71,34 @@ class Grouping:
     Args:
         regions: the collection's regions.
         clusters: a clustering of the run.
-        splits: parts of concepts by path, (P, D) float32 unit vectors each, as a person made them; those of parts come
-            after those of what they are parts of.
+        splits: parts of concepts by path, (P, D) float32 vectors each, as a person made them.
+        before: a grouping of the same regions by the same clusters, from which is taken what still holds.
     """
 
-    def __init__(self, regions: Regions, clusters: Clusters, splits: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(
+        self,
+        regions: Regions,
+        clusters: Clusters,
+        splits: Mapping[str, NDArray[np.float32]],
+        before: Grouping | None = None,
+    ) -> None:
         self.regions = regions
         self.clusters = clusters
         self.paths: list[str] = [f"{clusters.k}/{number}" for number in range(clusters.k)]
-        self._members: NDArray[np.int32] = _nearest_clusters(regions, clusters).astype(np.int32)
-        self._described: dict[str, Concept] = {}
+        self._whole = _nearest_clusters(regions, clusters).astype(np.int32) if before is None else before._whole
+        self._members: NDArray[np.int32] = self._whole.copy()
         self._usual = float(np.median(regions.areas[:: max(len(regions.areas) // _SAMPLE, 1)]))
-        self._spread = _spread(_sample(regions, np.arange(len(regions.areas))))
-        for path, centres in splits.items():
+        self._spread = _spread(_sample(regions, np.arange(len(regions.areas)))) if before is None else before._spread
+        self.splits: dict[str, NDArray[np.float32]] = {}
+        for path in sorted(splits, key=lambda path: path.count(".")):  # what is split first has parts to split
             if path in self.paths:
-                self.split(path, centres)
+                self.split(path, splits[path])
+        self._described: dict[str, Concept] = {}
+        if before is not None:  # a part is the same if all that it is a part of was split in the same way
+            for path, concept in before._described.items():
+                wholes = [path[:place] for place, letter in enumerate(path) if letter == "."]
+                if path in self.paths and all(np.array_equal(before.splits[w], self.splits[w]) for w in wholes):
+                    self._described[path] = concept
 
     @property
     def members(self) -> NDArray[np.int32]:
@@ -138,7 +151,7 @@ class Grouping:
         self._members[self._members > place] += len(centres) - 1
         self._members[rows] = place + nearest
         self.paths[place : place + 1] = [f"{path}.{number}" for number in range(len(centres))]
-        self._described.pop(path, None)
+        self.splits[path] = centres
 
     def shown(self, path: str, most: int) -> NDArray[np.int64]:
         """Some of a concept's regions, (n,) ascending, at even distances; small ones only if there are no others."""
