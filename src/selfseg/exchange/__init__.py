@@ -1,0 +1,9 @@
+"""Named masks in the files of other tools, and back.
+
+Begin at `base`: the masks, the list of formats, `write`, `write_formats` and `read`. Each format is a file in `writing`
+and one in `reading`.
+"""
+
+from selfseg.exchange.base import FORMATS, Format, NamedMask, find_format, read, write, write_formats
+
+__all__ = ["FORMATS", "Format", "NamedMask", "find_format", "read", "write", "write_formats"]
