@@ -58,7 +58,8 @@ class NamedMask:
         if low < 0 or (high >= count and (strange := _strange(self.mask, count, legend.void)) is not None):
             value = low if low < 0 else strange
             raise LabelError(
-                f"{self.name}: the mask holds {value}; the legend has classes 0 to {count - 1}, and void is {legend.void}"
+                f"{self.name}: the mask holds {value}; the legend has classes 0 to {count - 1}, and void is "
+                f"{legend.void}"
             )
 
 
@@ -148,8 +149,8 @@ _ALL = (
         "YOLO segmentation",
         "A text file of polygons for each image and a data.yaml; read by YOLO trainers.",
         "Put the images in images/ (or write them with the masks) and give data.yaml to the trainer.",
-        "Polygons have no holes: each is cut along a line of no width. Trainers draw edges one pixel wider to the right "
-        "and below.",
+        "Polygons have no holes: each is cut along a line of no width. Trainers draw edges a pixel wider to the "
+        "right and below.",
         "selfseg.exchange.writing.yolo:YoloWriter",
     ),
 )

@@ -1,0 +1,172 @@
+"""Outlines of the regions of a label image, along the edges of pixels: they keep every pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Ring = NDArray[np.int32]
+"""(n, 2) int32, x and y of corners of pixels, in [0, W] and [0, H]; closed, the first isn't repeated at the end."""
+
+# The sides of a pixel in the order in which its outline is walked (to the right along its top, y pointing down): where
+# the side begins, where it leads, and the neighbour behind it.
+_START = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.int32)  # x, y
+_AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)], np.int64)  # x, y
+_BEHIND = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)], np.int64)  # x, y
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A region of pixels that touch at their sides.
+
+    Attributes:
+        outer: its outline, clockwise on the screen (a positive area by the shoelace formula, as y points down).
+        holes: the outlines of its holes, the other way around. Rings touch one another in single corners at most, and
+            themselves nowhere, so the polygon is valid in the sense of OGC's Simple Features.
+    """
+
+    outer: Ring
+    holes: tuple[Ring, ...] = ()
+
+
+def components(labels: NDArray[Any], ignored: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Regions of equal labels whose pixels touch at their sides (not only at a corner).
+
+    Args:
+        labels: (H, W) whole numbers from 0 on.
+        ignored: a label that makes no region.
+
+    Returns:
+        ids (H, W) int32, 0 = ignored, regions from 1 on: by label, then from the top; and (n + 1,) int64 the label of
+        each, `ignored` for 0.
+
+    Example:
+        >>> components(np.array([[3, 9, 3], [9, 3, 9]], np.uint8), ignored=9)[0].tolist()
+        [[1, 0, 2], [0, 3, 0]]
+    """
+    ids = np.zeros(labels.shape, np.int32)
+    owner = [ignored]
+    values = [int(value) for value in np.flatnonzero(np.bincount(labels.reshape(-1))) if value != ignored]
+    if not values:
+        return ids, np.array(owner)
+    dense = np.searchsorted(values, labels) + 1
+    dense[labels == ignored] = 0
+    for value, window in zip(values, ndimage.find_objects(dense), strict=True):
+        inside = labels[window] == value
+        count, found = cv2.connectedComponents(inside.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+        ids[window][inside] = found[inside] + (len(owner) - 1)
+        owner += [value] * (count - 1)
+    return ids, np.array(owner)
+
+
+def polygons(ids: NDArray[np.int32]) -> list[Polygon]:
+    """The outline of each region that `components` found.
+
+    Args:
+        ids: (H, W) int32, 0 = none, 1 to n: regions whose pixels touch at their sides.
+
+    Returns:
+        n polygons, of region 1 first.
+
+    Example:
+        >>> polygons(np.ones((2, 3), np.int32))[0].outer.tolist()
+        [[0, 0], [3, 0], [3, 2], [0, 2]]
+    """
+    outer: dict[int, Ring] = {}
+    holes: dict[int, list[Ring]] = {}
+    for region, ring in _rings(ids):
+        if _area(ring) > 0:
+            outer[region] = ring
+        else:
+            holes.setdefault(region, []).append(ring)
+    return [Polygon(outer[region], tuple(holes.get(region, ()))) for region in sorted(outer)]
+
+
+def without_holes(polygon: Polygon) -> Ring:
+    """One ring that encloses the same pixels: each hole is joined to what lies left of it by a line there and back.
+
+    The line has no width and lies in the region or on its edge, so neither the even-odd nor the winding rule sees it.
+    The ring touches itself and is not valid in the sense of OGC's Simple Features.
+    """
+    ring = polygon.outer
+    leftmost = [hole[np.lexsort((hole[:, 1], hole[:, 0]))[0]] for hole in polygon.holes]
+    for i in sorted(range(len(leftmost)), key=lambda i: (leftmost[i][0], leftmost[i][1])):
+        x, y = leftmost[i]
+        hole = polygon.holes[i]
+        hole = np.roll(hole, -int(np.flatnonzero((hole == leftmost[i]).all(1))[0]), 0)
+        after = np.roll(ring, -1, 0)
+        # Upright edges beside the row of pixels below y, not right of the hole; the nearest one is the region's.
+        beside = (ring[:, 0] == after[:, 0]) & (ring[:, 0] <= x)
+        beside &= (np.minimum(ring[:, 1], after[:, 1]) <= y) & (y < np.maximum(ring[:, 1], after[:, 1]))
+        found = np.flatnonzero(beside)
+        edge = int(found[np.argmax(ring[found, 0])])
+        landing = np.array([[ring[edge, 0], y]], np.int32)
+        ring = np.concatenate([ring[: edge + 1], landing, hole, hole[:1], landing, ring[edge + 1 :]])
+    moved: NDArray[np.bool_] = (ring != np.roll(ring, 1, 0)).any(1)
+    return np.asarray(ring[moved], np.int32)
+
+
+def _area(ring: Ring) -> int:
+    x, y = ring.astype(np.int64).T
+    return int((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
+
+
+def _rings(ids: NDArray[np.int32]) -> list[tuple[int, Ring]]:
+    """(region, ring) for each simple ring."""
+    height, width = ids.shape
+    padded = np.zeros((height + 2, width + 2), np.int32)  # one line of nothing around: no index is outside
+    padded[1:-1, 1:-1] = ids
+    flat, stride = padded.ravel(), width + 2
+    step = _AHEAD[:, 1] * stride + _AHEAD[:, 0]
+    behind = _BEHIND[:, 1] * stride + _BEHIND[:, 0]
+
+    there = np.flatnonzero(flat)
+    pixels = [there[flat[there] != flat[there + offset]] for offset in behind]  # by side
+    state = np.concatenate([4 * pixel + side for side, pixel in enumerate(pixels)])
+    state.sort()
+    pixel, side = state // 4, state % 4
+    ahead = pixel + step[side]
+    beyond = ahead + behind[side]
+    own = flat[pixel]
+    # At the end of a side: on along the same pixel, unless the next one is ours too, or also the one at its left.
+    turned = 4 * pixel + (side + 1) % 4
+    straight = 4 * ahead + side
+    back = 4 * beyond + (side + 3) % 4
+    following = np.where(flat[ahead] != own, turned, np.where(flat[beyond] != own, straight, back))
+    succ: list[int] = np.searchsorted(state, following).tolist()
+
+    y, x = np.divmod(pixel, stride)
+    corner = np.stack([x - 1, y - 1], 1).astype(np.int32) + _START[side]
+    place: list[int] = (corner[:, 1].astype(np.int64) * (width + 1) + corner[:, 0]).tolist()
+    found: list[tuple[int, Ring]] = []
+    seen = bytearray(len(succ))
+    for first in range(len(succ)):
+        if seen[first]:
+            continue
+        region = int(own[first])
+        path: list[int] = []  # of the ring that is being walked
+        at: dict[int, int] = {}  # where in it each corner is
+        here = first
+        while not seen[here]:
+            seen[here] = 1
+            if (before := at.get(place[here])) is not None:  # it touches itself here: what lies between is a ring
+                loop, path[before:] = path[before:], []
+                found.append((region, _corners_only(corner[loop])))
+                for one in loop:
+                    del at[place[one]]
+            at[place[here]] = len(path)
+            path.append(here)
+            here = succ[here]
+        found.append((region, _corners_only(corner[path])))
+    return found
+
+
+def _corners_only(ring: Ring) -> Ring:
+    """Without the points in the middle of a straight line."""
+    ahead, back = np.roll(ring, -1, 0) - ring, ring - np.roll(ring, 1, 0)
+    return np.asarray(ring[(ahead != back).any(1)], np.int32)
