@@ -150,13 +150,13 @@ def _of_datumaro(truth: Truth, data: Any, places: dict[str, str], label_of: Call
 
 
 def read_cvat(truth: Truth) -> Masks:
-    """As CVAT does: the zip is unpacked and read as Datumaro's "voc", labels are found by name."""
+    """As CVAT does: the zip is unpacked and read by Datumaro as masks of VOC, labels are found by name."""
     from datumaro.components.annotation import AnnotationType
     from datumaro.components.dataset import Dataset
 
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(truth.folder / "cvat.zip") as archive:
         archive.extractall(folder)
-        data = Dataset.import_from(folder, "voc")
+        data = Dataset.import_from(folder, "voc_segmentation")
         labels = [one.name for one in data.categories()[AnnotationType.label].items]
         assert len(set(labels)) == len(labels) == len(truth.classes) + 1
         places = truth.places(_text(Path(folder) / "renamed.json"))
@@ -186,10 +186,10 @@ def read_label_studio(truth: Truth) -> Masks:
     for task in json.loads((truth.folder / "label-studio" / "tasks.json").read_text()):
         name = unquote(task["data"]["image"].partition("?d=")[2])
         assert name == task["data"]["name"]
-        assert interface.validate_task(task), name
+        assert interface.validate_task({"data": task["data"]}), name
+        assert interface.validate_annotation(task["annotations"][0]), name
         mask = truth.empty(name)
         for one in task["annotations"][0]["result"]:
-            assert interface.validate_region(one), name
             size = (one["original_height"], one["original_width"], 4)
             pixels = decode_rle(one["value"]["rle"]).reshape(size)[:, :, 3] > 0
             assert (mask[pixels] == truth.void).all(), "two regions lie on a pixel"
@@ -240,14 +240,14 @@ def read_yolo(truth: Truth) -> Masks:
 
 
 def read_yolo_drawn(truth: Truth) -> Masks:
-    """As trainers draw them: OpenCV's fillPoly on whole numbers, edges included, large objects first."""
+    """As trainers draw them: OpenCV's fillPoly on whole numbers, edges included."""
     import cv2
 
     found = {}
     for name, rings in _yolo_rings(truth):
         mask = truth.empty(name).astype(np.int32)
-        for value, ring in sorted(rings, key=lambda one: -cv2.contourArea(one[1].astype(np.float32))):
-            cv2.fillPoly(mask, [ring.astype(np.int32)], value)
+        for value, ring in rings:
+            cv2.fillPoly(mask, [ring.astype(np.float32).astype(np.int32)], value)
         found[name] = mask
     return found
 
@@ -261,8 +261,11 @@ READERS: dict[str, tuple[Callable[[Truth], Masks], float, tuple[str, ...]]] = {
     "label-studio": (read_label_studio, 1, ("label-studio-sdk",)),
     "geojson": (read_geojson, 0.99, ("shapely",)),
     "yolo, centres": (read_yolo, 0.99, ("pycocotools",)),
-    "yolo, as drawn in training": (read_yolo_drawn, 0, ("opencv-python-headless",)),
+    "yolo, as drawn in training": (read_yolo_drawn, 0.99, ("opencv-python-headless",)),
 }
+
+KNOWN = {("half", "cvat"): "Datumaro keeps the numbers of labels in 8 bits"}
+"""What a library can't do, of what the format could hold."""
 
 
 def read(out: Path) -> bool:
@@ -277,9 +280,9 @@ def read(out: Path) -> bool:
             try:
                 found = reader(truth)
             except Exception as error:
-                cause = f"{type(error).__name__}: {error}"
-                print(f"{folder.name:20} {name:27} FAILED {cause}")
-                good = False
+                known = KNOWN.get((folder.name.partition("-")[0], name))
+                print(f"{folder.name:20} {name:27} {known or 'FAILED'}: {type(error).__name__}: {error}")
+                good &= known is not None
                 continue
             same = sum(np.array_equal(found[image], mask) for image, mask in truth.masks.items())
             iou = class_iou(truth, found)

@@ -116,7 +116,8 @@ _ALL = (
         "CVAT, Segmentation mask 1.1",
         "A zip that CVAT takes for a task with the same images and labels.",
         'In CVAT: open the task, Actions, Upload annotations, "Segmentation mask 1.1", choose the zip.',
-        "Colours must differ and black means no class, so two equal colours become neighbours of one another.",
+        "Colours must differ and black is no class, so a colour may change by a shade; an image has at most 255 objects, "
+        "and Datumaro, with which CVAT reads, takes no class after the 255th.",
         "selfseg.exchange.writing.cvat:CvatWriter",
         zipped=True,
     ),
@@ -149,8 +150,7 @@ _ALL = (
         "YOLO segmentation",
         "A text file of polygons for each image and a data.yaml; read by YOLO trainers.",
         "Put the images in images/ (or write them with the masks) and give data.yaml to the trainer.",
-        "Polygons have no holes: each is cut along a line of no width. Trainers draw edges a pixel wider to the "
-        "right and below.",
+        "Polygons have no holes: each is cut along a line of no width, which keeps every pixel; an object is a region.",
         "selfseg.exchange.writing.yolo:YoloWriter",
     ),
 )

@@ -82,5 +82,6 @@ class CocoWriter(Writer):
         self._annotations.end(f'], "images": {json.dumps(self._pictures)}}}\n')
         self.write_names(self._names.renamed)
 
-    def _polygons(self, entry: Entry, thing: Thing) -> list[list[int]]:
-        return [without_holes(polygon).ravel().tolist() for polygon in entry.outlines(thing, self.per)]
+    def _polygons(self, entry: Entry, thing: Thing) -> list[list[float]]:
+        rings = [without_holes(polygon).ravel().tolist() for polygon in entry.outlines(thing, self.per)]
+        return [[int(v) if v.is_integer() else v for v in ring] for ring in rings]

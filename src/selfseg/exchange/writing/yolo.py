@@ -1,14 +1,15 @@
 """YOLO's segmentation text: data.yaml, labels/NAME.txt, and the photographs in images/ if asked for.
 
-A line for each region: the class's number, then x and y of each corner as shares of the image's width and height, along
-the edges of pixels. A hole is cut open along a line of no width, for these polygons have none. An image of void pixels
-only gets an empty file. Objects are always regions here, whatever `per` says: the format has no object of several
-polygons.
+A line for each region: the class's number, then x and y of each corner as shares of the image's width and height. A
+hole is cut open along a line of no width, for these polygons have none. An image of void pixels only gets an empty
+file. Objects are always regions here, whatever `per` says: the format has no object of several polygons.
+
+The outlines lie 1/64 of a pixel inside of the edges of pixels. Trainers cut the fractions off and draw with the edge
+included, so they get the same pixels again, and not one more to the right and below.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -18,6 +19,8 @@ from selfseg.exchange.writing.names import FileNames, plain_labels
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, Writer
 from selfseg.ops.regions.outlines import without_holes
+
+_INSET = 1 / 64
 
 
 class YoloWriter(Writer):
@@ -31,12 +34,11 @@ class YoloWriter(Writer):
         """Write the polygons of one mask."""
         place = self._names.place(entry.name)
         height, width = entry.size
-        across, down = _shares(width), _shares(height)
         lines = []
         for thing in entry.things("component"):
             (polygon,) = entry.outlines(thing, "component")
-            corners = [f"{across[x]} {down[y]}" for x, y in without_holes(polygon).tolist()]
-            lines.append(f"{thing.value} {' '.join(corners)}\n")
+            shares = (without_holes(polygon, _INSET) / (width, height)).ravel().tolist()
+            lines.append(f"{thing.value} {' '.join(map(_short, shares))}\n")
         self.write_text(f"labels/{place}.txt", "".join(lines))
         self.add_photograph(entry, place)
 
@@ -47,7 +49,6 @@ class YoloWriter(Writer):
         self.write_names(self._names.renamed)
 
 
-@lru_cache(maxsize=16)
-def _shares(size: int) -> list[str]:
-    """0 to `size` pixels as shares of it; seven digits are a hundredth of a pixel at 100,000."""
-    return [f"{pixels / size:.7f}".rstrip("0").rstrip(".") for pixels in range(size + 1)]
+def _short(share: float) -> str:
+    """Eight digits are a thousandth of a pixel at 100,000."""
+    return f"{share:.8f}".rstrip("0").rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,28 +88,50 @@ def polygons(ids: NDArray[np.int32]) -> list[Polygon]:
     return [Polygon(outer[region], tuple(holes.get(region, ()))) for region in sorted(outer)]
 
 
-def without_holes(polygon: Polygon) -> Ring:
+def without_holes(polygon: Polygon, inset: float = 0.0) -> NDArray[np.float64]:
     """One ring that encloses the same pixels: each hole is joined to what lies left of it by a line there and back.
 
-    The line has no width and lies in the region or on its edge, so neither the even-odd nor the winding rule sees it.
-    The ring touches itself and is not valid in the sense of OGC's Simple Features.
+    The line has no width and runs through the middles of pixels of the region, so neither the even-odd nor the winding
+    rule sees it. The ring touches itself and is not valid in the sense of OGC's Simple Features.
+
+    Args:
+        polygon: of a region.
+        inset: how far the outline lies inside of the region's pixels, in [0, .5) pixels. Whoever cuts the fractions off
+            has the pixels along the edge then.
+
+    Returns:
+        (n, 2) float64 x and y.
     """
-    ring = polygon.outer
+    ring = _inset(polygon.outer, inset)
     leftmost = [hole[np.lexsort((hole[:, 1], hole[:, 0]))[0]] for hole in polygon.holes]
     for i in sorted(range(len(leftmost)), key=lambda i: (leftmost[i][0], leftmost[i][1])):
-        x, y = leftmost[i]
-        hole = polygon.holes[i]
-        hole = np.roll(hole, -int(np.flatnonzero((hole == leftmost[i]).all(1))[0]), 0)
-        after = np.roll(ring, -1, 0)
-        # Upright edges beside the row of pixels below y, not right of the hole; the nearest one is the region's.
-        beside = (ring[:, 0] == after[:, 0]) & (ring[:, 0] <= x)
-        beside &= (np.minimum(ring[:, 1], after[:, 1]) <= y) & (y < np.maximum(ring[:, 1], after[:, 1]))
-        found = np.flatnonzero(beside)
-        edge = int(found[np.argmax(ring[found, 0])])
-        landing = np.array([[ring[edge, 0], y]], np.int32)
-        ring = np.concatenate([ring[: edge + 1], landing, hole, hole[:1], landing, ring[edge + 1 :]])
-    moved: NDArray[np.bool_] = (ring != np.roll(ring, 1, 0)).any(1)
-    return np.asarray(ring[moved], np.int32)
+        middle = leftmost[i][1] + 0.5
+        hole = _inset(polygon.holes[i], inset)
+        edge, x = _edge_beside(hole, middle, np.inf, np.argmin)
+        hole = np.roll(hole, -edge - 1, 0)
+        start = np.array([[x, middle]])
+        edge, x = _edge_beside(ring, middle, x, np.argmax)
+        landing = np.array([[x, middle]])
+        ring = np.concatenate([ring[: edge + 1], landing, start, hole, start, landing, ring[edge + 1 :]])
+    return ring
+
+
+def _edge_beside(
+    ring: NDArray[np.float64], y: float, limit: float, choose: Callable[[NDArray[Any]], np.intp]
+) -> tuple[int, float]:
+    """Where a ring's upright edge at the height y begins, and its x: that of all up to `limit` that is chosen."""
+    after = np.roll(ring, -1, 0)
+    low, high = np.minimum(ring[:, 1], after[:, 1]), np.maximum(ring[:, 1], after[:, 1])
+    found = np.flatnonzero((ring[:, 0] == after[:, 0]) & (ring[:, 0] <= limit) & (low < y) & (y < high))
+    edge = int(found[choose(ring[found, 0])])
+    return edge, float(ring[edge, 0])
+
+
+def _inset(ring: Ring, by: float) -> NDArray[np.float64]:
+    """A ring whose every edge is moved to its right, which is where the region is."""
+    before, after = np.sign(ring - np.roll(ring, 1, 0)), np.sign(np.roll(ring, -1, 0) - ring)
+    step = before + after  # one of them is along x and one along y
+    return ring + by * np.stack([-step[:, 1], step[:, 0]], 1)
 
 
 def _area(ring: Ring) -> int:
