@@ -200,6 +200,11 @@ class Result:
     @property
     def sentence(self) -> str:
         """The number in plain English, what it covers and what it does not."""
+        return " ".join([self.finding, *self.limits])
+
+    @property
+    def finding(self) -> str:
+        """The number in plain English, and what it is a share of."""
         judged, right = self.accuracy.judged, self.accuracy.right
         if self.accuracy.value is None:
             unsure = f" You were not sure about {_count(self.unsure, 'place')}." if self.unsure else ""
@@ -220,17 +225,24 @@ class Result:
             f"It is the share of the area of {'this image' if self.images == 1 else f'these {self.images:,} images'} "
             f"with the right class, by your own judgement, where each {self.weigh[:-1]} counts the same."
         )
+        return " ".join(parts)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the number does not cover, a sentence each; none while there is no number."""
+        if self.accuracy.value is None:
+            return ()
         rare = 1 - 0.05 ** (1 / self.answered)  # the share that so many places miss one time in twenty
-        parts.append(
+        found = [
             "It does not cover other images, nor how exactly outlines are met; and of what is on less than "
             f"{_percent(rare, math.ceil)} of the area, these places may have seen nothing."
-        )
+        ]
         if self.decisions_since:
-            parts.append(
+            found.append(
                 f"{_count(self.decisions_since, 'decision')} followed since the first answer: the number is about what "
                 "was predicted then. For one about now, draw new places."
             )
-        return " ".join(parts)
+        return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
         """The result in plain values; shares in [0, 1], None where nothing was judged; low to high is `interval`."""

@@ -85,10 +85,14 @@ class Grouping:
         self.regions = regions
         self.clusters = clusters
         self.paths: list[str] = [f"{clusters.k}/{number}" for number in range(clusters.k)]
-        self._whole = _nearest_clusters(regions, clusters).astype(np.int32) if before is None else before._whole
+        self._whole: NDArray[np.int32] = (
+            _nearest_clusters(regions, clusters).astype(np.int32) if before is None else before._whole
+        )
         self._members: NDArray[np.int32] = self._whole.copy()
         self._usual = float(np.median(regions.areas[:: max(len(regions.areas) // _SAMPLE, 1)]))
-        self._spread = _spread(_sample(regions, np.arange(len(regions.areas)))) if before is None else before._spread
+        self._spread: float = (
+            _spread(_sample(regions, np.arange(len(regions.areas)))) if before is None else before._spread
+        )
         self.splits: dict[str, NDArray[np.float32]] = {}
         for path in sorted(splits, key=lambda path: path.count(".")):  # what is split first has parts to split
             if path in self.paths:

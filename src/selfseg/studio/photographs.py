@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 
 import cv2
@@ -39,6 +40,18 @@ class Photographs:
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
+
+    @property
+    def files(self) -> list[Path | None]:
+        """Where each image lies; None where it has no file of its own."""
+        paths = [Path(self._collection.paths[index]) for index in self._indices]
+        return [path if path.is_file() else None for path in paths]
+
+    @property
+    def file_names(self) -> list[str]:
+        """What other tools call each image: its name below the root, with its suffix."""
+        found = ((self._collection.names[i], Path(self._collection.paths[i]).suffix) for i in self._indices)
+        return [name if name.endswith(suffix) else name + suffix for name, suffix in found]
 
     def read(self, image: int) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, at most `LARGEST` px long.

@@ -1,0 +1,44 @@
+"""An audit as the page shows it: its places with what is predicted there, and what the answers say so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from selfseg.studio.audit import draw_places, judge
+from selfseg.studio.decisions.state import AuditRound
+from selfseg.studio.regions import RegionStore
+from selfseg.studio.server.contract import AuditPlace, AuditView, ClassPrecision
+
+
+def view(audit: AuditRound, store: RegionStore, class_at: Callable[[int, float, float], str]) -> AuditView:
+    """The places of an audit and its result.
+
+    Args:
+        audit: of the log.
+        store: the collection's regions.
+        class_at: the class that is predicted now at a place of an image, "" = none.
+    """
+    given = {answer.n: answer for answer in audit.answers}
+    places = []
+    for n, place in enumerate(draw_places(store.sizes, audit.count, audit.seed, audit.weigh)):
+        answer = given.get(n)
+        predicted = class_at(place.image, place.x, place.y) if answer is None else answer.predicted
+        places.append(AuditPlace(n, place.image, place.x, place.y, predicted, answer.verdict if answer else None))
+    found = judge(audit, len(store.names))
+    low, high = found.interval if found.answered else (0.0, 1.0)
+    return AuditView(
+        places=places,
+        answered=found.answered,
+        unsure=found.unsure,
+        right=found.accuracy.right,
+        accuracy=found.accuracy.value,
+        low=low,
+        high=high,
+        per_class=[
+            ClassPrecision(one.name, one.precision.right, one.precision.judged, *one.precision.interval)
+            for one in found.per_class
+        ],
+        sentence=found.finding,
+        limits=found.limits,
+        decisions_since=found.decisions_since,
+    )

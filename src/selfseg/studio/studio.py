@@ -1,0 +1,571 @@
+"""The studio of a run: what a person decides about a collection, and what follows from it at once.
+
+The page calls it through `selfseg.studio.server`; in Python it is `selfseg.Studio`, with the same operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
+from selfseg.collection.opening import Images, collect
+from selfseg.collection.proposal import load_proposal
+from selfseg.data.labelled.legend import Colour, Legend
+from selfseg.errors import ConfigError, RunError
+from selfseg.models.embedder import Looks
+from selfseg.studio import auditing
+from selfseg.studio.beliefs import NONE, Beliefs, examples
+from selfseg.studio.concepts import Example, Grouping
+from selfseg.studio.decisions import DecisionLog, State
+from selfseg.studio.handing_over import Decided, HandOver, formats
+from selfseg.studio.hierarchy import cut
+from selfseg.studio.photographs import Box, Photographs, box_around
+from selfseg.studio.queue import next_questions
+from selfseg.studio.regions import RegionStore
+from selfseg.studio.server.contract import (
+    AfterClick,
+    AuditView,
+    ClassView,
+    ClusterView,
+    Crop,
+    FormatView,
+    ImageView,
+    JobView,
+    Prediction,
+    Progress,
+    Pulse,
+    QuestionView,
+    StudioState,
+)
+
+_OUTLINE: Colour = (255, 196, 0)  # of a concept without a name
+_LOOKED_AT = 400_000  # regions among which the next questions are looked for
+_MANY = 40  # clusters that a person can look through; the studio begins with at most so many
+
+
+class Studio:
+    """A run's clusters, what a person decided about them, and what is believed of every region.
+
+    All operations may be called from several threads. One that decides something returns when it is on the disk; the
+    image that it is about is up to date then, the others follow in a thread of their own.
+
+    Args:
+        run: a run with clusters.
+        images: the collection; the regions of its images are found once, which takes about as long as `embed`.
+        k: the number of clusters to begin with; None = the one worked with last, or one that a person can look through.
+        looks: how often each image is looked at; once if None.
+        device: see `selfseg.load`.
+        progress: whether to show progress bars on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
+
+    Raises:
+        RunError: if the run has no clusters; see `selfseg.load` too.
+        EmptyCollection: if there are no images, or none can be read.
+
+    Example:
+        >>> studio = Studio("runs/photos", "photos")  # doctest: +SKIP
+        >>> studio.name("27/3", "road")  # doctest: +SKIP
+        >>> studio.hand_over(["coco"], model=True)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        run: Path | str,
+        images: Images,
+        k: int | None = None,
+        looks: Looks | None = None,
+        device: str = "auto",
+        progress: bool = True,
+        max_bad: float = 0.05,
+    ) -> None:
+        self.run = Path(run)
+        self._looks = looks
+        if not available_clusters(self.run):
+            load_clusters(self.run)  # says what to do
+        collection = collect(images)
+        self.store = RegionStore.build(
+            self.run, collection, device=device, looks=looks, progress=progress, max_bad=max_bad
+        )
+        place = {name: number for number, name in enumerate(collection.names)}
+        self._lock = threading.RLock()
+        self._log = DecisionLog.open(self.run / "studio")
+        self._photographs = Photographs(collection, [place[name] for name in self.store.names])
+        self._images = {digest: number for number, digest in reversed(list(enumerate(self.store.hashes)))}
+        self._named_images = {name: number for number, name in enumerate(self.store.names)}
+        self._beliefs = Beliefs(self.store)
+        self._grouping: Grouping | None = None
+        self._clicked: dict[int, tuple[int, NDArray[np.int64]]] = {}  # image and rows of each click by its seq
+        self._known: tuple[str, ...] = ()
+        self._class_views: list[ClassView] = []
+        self._version = 0
+        self._job = HandOver(self.run / "studio" / "handed_over")
+        self._closed = False
+        self._late = threading.Condition(self._lock)
+        if k is not None:
+            self._log.append("k", k=k)
+        self._follow()
+        self._worker = threading.Thread(target=self._catch_up, name="studio", daemon=True)
+        self._worker.start()
+
+    def close(self) -> None:
+        """End the threads; what was decided is on the disk already."""
+        with self._lock:
+            self._closed = True
+            self._late.notify_all()
+        self._worker.join()
+        self._job.stop()
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What is shown.
+
+    def state(self) -> StudioState:
+        """Everything but the images."""
+        with self._lock:
+            self._look()
+            state, grouping = self._log.state(), self._groups()
+            clusters = [self._cluster(path, state, grouping) for path in grouping.paths]
+            named = sum(one.share for one in clusters if one.name or one.left_out)
+            return StudioState(
+                run=self.run.name,
+                images=len(self.store.names),
+                k=available_clusters(self.run),
+                k_now=grouping.clusters.k,
+                clusters=clusters,
+                classes=list(self._class_views),
+                undoes=state.last,
+                redoes=state.next,
+                progress=self._progress(state, named),
+                busy=self._busy(),
+                version=self._version,
+            )
+
+    def pulse(self) -> Pulse:
+        """Whether anything has changed."""
+        with self._lock:
+            self._look()
+            return Pulse(self._version, self._busy())
+
+    def legend(self) -> Legend:
+        """The classes, in the order of their values.
+
+        Raises:
+            ConfigError: if nothing has a name yet.
+        """
+        classes = self._log.state().classes
+        if not classes:
+            raise ConfigError("nothing has a name yet; name a cluster, or click on a segment")
+        return Legend(classes)
+
+    def crop(self, image: int, box: Box, cluster: str | None, size: int) -> bytes:
+        """A JPEG of a part of an image, in which a cluster is outlined and the rest dimmed."""
+        with self._lock:
+            mask, colour = None, _OUTLINE
+            if cluster is not None:
+                grouping, state = self._groups(), self._log.state()
+                self._check(image)
+                members = np.zeros(len(self.store.areas), np.bool_)
+                rows = slice(int(self.store.first[image]), int(self.store.first[image + 1]))
+                if cluster not in grouping.paths:
+                    raise ConfigError(f"there is no cluster {cluster!r} among {grouping.clusters.k}")
+                members = grouping.members[rows] == grouping.paths.index(cluster)
+                mask = members[self.store.superpixels(image)]
+                colour = state.colours.get(state.names.get(cluster, ""), _OUTLINE)
+        return self._photographs.crop(image, box, mask, colour, size)
+
+    def photograph(self, image: int, size: int) -> bytes:
+        """The image as a JPEG, at most `size` px long."""
+        return self._photographs.jpeg(image, size)
+
+    def images(self, start: int, count: int) -> list[ImageView]:
+        """Images from `start` on, at most `count`."""
+        with self._lock:
+            doubts = self._beliefs.doubts()
+            clicks = np.bincount([image for image, _ in self._clicked.values()], minlength=len(doubts))
+            chosen = range(max(start, 0), min(max(start, 0) + max(count, 0), len(doubts)))
+            return [
+                ImageView(
+                    index=i,
+                    name=self.store.names[i],
+                    height=int(self.store.sizes[i, 0]),
+                    width=int(self.store.sizes[i, 1]),
+                    uncertainty=float(doubts[i]),
+                    clicks=int(clicks[i]),
+                )
+                for i in chosen
+            ]
+
+    def regions(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """Superpixels (h, w) with numbers 0 to n - 1, and the merges (n - 1, 3): a, b, height."""
+        self._check(image)
+        return self.store.superpixels(image), np.asarray(self.store.tree(image), np.float32)
+
+    def prediction(self, image: int) -> Prediction:
+        """What is believed of the image, by the last decision."""
+        self._check(image)
+        with self._lock:
+            return Prediction(*self._beliefs.of_image(image))
+
+    # What is decided.
+
+    def name(self, cluster: str, name: str) -> None:
+        """Give a cluster a class; "" takes it away."""
+        self._decide("name", cluster=self._existing(cluster), name=name)
+
+    def leave_out(self, cluster: str, on: bool) -> None:
+        """Make a cluster belong to no class, or take that back."""
+        self._decide("leave_out", cluster=self._existing(cluster), on=on)
+
+    def split(self, cluster: str, parts: int) -> None:
+        """Make 2 to 8 parts of a cluster."""
+        with self._lock:
+            centres = self._groups().find_parts(self._existing(cluster), parts)
+            self._decide("split", cluster=cluster, parts=parts, centroids=centres)
+
+    def unsplit(self, cluster: str) -> None:
+        """Make a cluster that was split one again."""
+        self._decide("unsplit", cluster=cluster)
+
+    def colour(self, name: str, colour: Colour) -> None:
+        """Give a class a colour."""
+        self._decide("colour", name=name, colour="#{:02x}{:02x}{:02x}".format(*colour))
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name; an existing one makes the two one."""
+        self._decide("rename", old=old, new=new)
+
+    def choose_k(self, k: int) -> None:
+        """Work with another number of clusters; names that were given to others are kept for when they come back."""
+        load_clusters(self.run, k)  # says what to do if there are none
+        self._decide("k", k=k)
+
+    def undo(self) -> None:
+        """Take back the last decision; without one nothing happens."""
+        with self._lock:
+            self._log.undo()
+            self._follow()
+
+    def redo(self) -> None:
+        """Give back what undo took; without one nothing happens."""
+        with self._lock:
+            self._log.redo()
+            self._follow()
+
+    def click(
+        self,
+        image: int,
+        places: Sequence[tuple[float, float]],
+        level: float,
+        name: str | None,
+        stroke: str = "",
+    ) -> AfterClick:
+        """Give segments a class.
+
+        Args:
+            image: its index.
+            places: a place x, y in [0, 1] in each segment.
+            level: how many segments the image is cut into; as many as superpixels and more: those.
+            name: the class; None takes back what was said of the segments.
+            stroke: clicks with the same are one decision for undo.
+        """
+        self._check(image)
+        if not places:
+            raise ConfigError("a click needs a place")
+        told = {"hash": self.store.hashes[image], "name": self.store.names[image]}
+        entries = [
+            ("click", {"image": told, "level": level, "point": [float(x), float(y)], "name": name}) for x, y in places
+        ]
+        with self._lock:
+            self._log.append_all(
+                entries, group=stroke or (f"click {self._log.state().seq}" if len(entries) > 1 else "")
+            )
+            self._follow()
+            state = self._log.state()
+            prediction = Prediction(*self._beliefs.of_image(image))
+            return AfterClick(self._version, list(self._class_views), state.last, state.next, prediction)
+
+    # What helps.
+
+    def queue(self, count: int) -> list[QuestionView]:
+        """What to ask next, best first."""
+        with self._lock:
+            first, store = self.store.first, self.store
+            images = np.arange(len(store.names))
+            regions = len(store.areas)
+            if regions > _LOOKED_AT:  # others each time something was decided
+                step = -(-regions // _LOOKED_AT)
+                images = images[self._log.state().seq % step :: step]
+            rows = np.concatenate([np.arange(first[i], first[i + 1]) for i in images])
+            lengths = np.concatenate([[0], np.cumsum(first[images + 1] - first[images])])
+            said = np.concatenate([rows[:0], *(clicked for _, clicked in self._clicked.values())])
+            questions = next_questions(
+                store.vectors[rows],
+                self._beliefs.probabilities(rows),
+                store.areas[rows],
+                lengths,
+                np.flatnonzero(np.isin(rows, said)),
+                count,
+                seed=self._log.state().seq,
+            )
+            return [self._question(int(rows[one.region]), one.why) for one in questions]
+
+    def _question(self, row: int, why: str) -> QuestionView:
+        image = int(np.searchsorted(self.store.first, row, side="right")) - 1
+        x, y = self._inside(image, row)
+        return QuestionView(image, x, y, float(self.store.first[image + 1] - self.store.first[image]), why)
+
+    def _inside(self, image: int, row: int) -> tuple[float, float]:
+        """A place of a region: the one of its pixels that is nearest to their middle."""
+        superpixels = self.store.superpixels(image)
+        ys, xs = np.nonzero(superpixels == row - int(self.store.first[image]))
+        nearest = int(((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2).argmin())
+        height, width = superpixels.shape
+        return (float(xs[nearest]) + 0.5) / width, (float(ys[nearest]) + 0.5) / height
+
+    def audit_start(self, count: int, seed: int) -> None:
+        """Draw places at random; audits before it are kept."""
+        if not 1 <= count <= 10_000:
+            raise ConfigError(f"an audit has 1 to 10,000 places, not {count}")
+        self._decide("audit_start", count=count, seed=seed)
+
+    def audit_answer(self, n: int, verdict: str) -> None:
+        """Judge place n: the right class, "" for none of the classes, "unsure"."""
+        with self._lock:
+            view = self.audit()
+            if view is None or not 0 <= n < len(view.places):
+                raise ConfigError(f"there is no place {n} in this audit; begin one, or give a number of its places")
+            place = view.places[n]
+            told = {"hash": self.store.hashes[place.image], "name": self.store.names[place.image]}
+            self._decide("audit", image=told, point=[place.x, place.y], predicted=place.predicted, verdict=verdict, n=n)
+
+    def audit(self) -> AuditView | None:
+        """The last audit; None before the first."""
+        with self._lock:
+            rounds = self._log.state().audits
+            return auditing.view(rounds[-1], self.store, self._class_at) if rounds else None
+
+    # What is handed over.
+
+    def formats(self) -> list[FormatView]:
+        """What can be handed over."""
+        return formats()
+
+    def hand_over(self, formats: Sequence[str], model: bool) -> str:
+        """Begin to write masks of all images, and the model; returns the job's name."""
+        legend = self.legend()
+        with self._lock:
+            while self._beliefs.catch_up():
+                pass
+            classes = self._beliefs.classes.copy()
+            classifier = self._beliefs.classifier
+            if classifier is None:
+                raise ConfigError("nothing of this collection has a name yet; name a cluster, or click on a segment")
+            about = {"made_of": "decisions", "run": self.run.resolve().name, "decisions": len(self._log.standing)}
+            decided = Decided(classes, legend, classifier, about)
+            images = list(zip(self._photographs.file_names, self._photographs.files, strict=True))
+            return self._job.start(self.run, self.store, images, decided, formats, model, self._looks)
+
+    def job(self) -> JobView | None:
+        """The last job; None before the first."""
+        return self._job.view()
+
+    def file(self, name: str) -> Path:
+        """Where a finished file of the last job lies."""
+        return self._job.file(name)
+
+    # Inside.
+
+    def _decide(self, kind: str, **fields: Any) -> None:
+        with self._lock:
+            self._log.append(kind, **fields)
+            self._follow()
+
+    def _look(self) -> None:
+        """See what another process decided meanwhile."""
+        if self._log.refresh():
+            self._follow()
+
+    def _follow(self) -> None:
+        """Bring groups and beliefs to what the log says."""
+        state = self._log.state()
+        grouping = self._regroup(state)
+        names = tuple(one.name for one in state.classes)
+        place = {name: number for number, name in enumerate(names)}
+        standing = {click.seq: click for click in state.clicks}
+        self._clicked = {seq: kept for seq, kept in self._clicked.items() if seq in standing}
+        for seq, click in standing.items():
+            if seq not in self._clicked:
+                found = self._rows(click.image.hash, click.image.name, click.point, click.level)
+                if found is not None:
+                    self._clicked[seq] = found
+        clicks = [
+            (self._clicked[seq][1], None if click.name is None else place[click.name])
+            for seq, click in standing.items()
+            if seq in self._clicked
+        ]
+        named = {path: place[name] for path, name in state.names.items() if name in place}
+        found_examples = examples(grouping, named, state.left_out, clicks)
+        self._beliefs.refit(found_examples, len(names), anew=names[: len(self._known)] != self._known)
+        self._known = names
+        self._class_views = self._count(state)
+        self._version += 1
+        self._late.notify_all()
+
+    def _regroup(self, state: State) -> Grouping:
+        """The concepts of the log's k and splits."""
+        before = self._grouping
+        k = state.k if state.k is not None else self._first_k()
+        if before is None or before.clusters.k != k:
+            clusters = self._clusters(k)
+            before = None
+        else:
+            clusters = before.clusters
+        splits = {path: np.asarray(split.centroids, np.float32) for path, split in state.splits.items()}
+        wanted = {path: centres for path, centres in splits.items() if path.startswith(f"{clusters.k}/")}
+        if before is not None and wanted.keys() == before.splits.keys():
+            if all(np.array_equal(centres, before.splits[path]) for path, centres in wanted.items()):
+                return before
+        self._grouping = Grouping(self.store, clusters, wanted, before)
+        return self._grouping
+
+    def _clusters(self, k: int) -> Clusters:
+        """The clustering of a k; the log is told which one it is."""
+        try:
+            clusters = load_clusters(self.run, k)
+        except RunError:
+            clusters = load_clusters(self.run, self._first_k())
+        digest = hashlib.blake2b(clusters.centroids.numpy().tobytes(), digest_size=8)
+        if clusters.groups is not None:
+            digest.update(clusters.groups.numpy().tobytes())
+        self._log.use_clustering(clusters.k, digest.hexdigest())
+        return clusters
+
+    def _first_k(self) -> int:
+        """The number of clusters to begin with."""
+        there = available_clusters(self.run)
+        proposal = load_proposal(self.run)
+        if proposal is not None and proposal.k in there:
+            return proposal.k
+        few = [k for k in there if k <= _MANY]
+        return few[-1] if few else there[0]
+
+    def _groups(self) -> Grouping:
+        if self._grouping is None:  # _follow was called first
+            raise RunError(f"the studio of {self.run} is not open")
+        return self._grouping
+
+    def _existing(self, cluster: str) -> str:
+        with self._lock:
+            paths = self._groups().paths
+        if cluster not in paths:
+            raise ConfigError(f"there is no cluster {cluster!r}; there are {paths[0]} to {paths[-1]}")
+        return cluster
+
+    def _check(self, image: int) -> None:
+        if not 0 <= image < len(self.store.names):
+            raise ConfigError(f"there is no image {image}; there are {len(self.store.names)}")
+
+    def _rows(
+        self, digest: str, name: str, point: tuple[float, float], level: float
+    ) -> tuple[int, NDArray[np.int64]] | None:
+        """The image and the rows of a segment; None where the image is not in this collection."""
+        image = self._named_images.get(name)
+        if image is None or self.store.hashes[image] != digest:
+            image = self._images.get(digest)
+        if image is None:
+            return None
+        region = self.store.region_at(image, point[0], point[1])
+        start, count = int(self.store.first[image]), int(self.store.first[image + 1] - self.store.first[image])
+        if level >= count:
+            return image, np.array([start + region], np.int64)
+        groups = cut(self.store.tree(image), max(int(level), 1))
+        return image, start + np.flatnonzero(groups == groups[region])
+
+    def _class_at(self, image: int, x: float, y: float) -> str:
+        """The name of the class at a place; "" for none."""
+        row = int(self.store.first[image]) + self.store.region_at(image, x, y)
+        self._beliefs.of_image(image)
+        found = int(self._beliefs.classes[row])
+        return "" if found == NONE else self._known[found]
+
+    def _cluster(self, path: str, state: State, grouping: Grouping) -> ClusterView:
+        concept = grouping.concept(path)
+        return ClusterView(
+            id=path,
+            share=concept.share,
+            mixed=concept.mixed,
+            name=state.names.get(path, ""),
+            left_out=path in state.left_out,
+            typical=self._crops(concept.typical),
+            diverse=self._crops(concept.diverse),
+        )
+
+    def _crops(self, shown: Iterable[Example]) -> list[Crop]:
+        store = self.store
+        return [
+            Crop(one.image, box_around(store.centres[one.region], store.areas[one.region], store.sizes[one.image]))
+            for one in shown
+        ]
+
+    def _count(self, state: State) -> list[ClassView]:
+        """The classes with what is believed to be of them."""
+        believed = self._beliefs.classes
+        kept = believed != NONE
+        size = len(state.classes)
+        regions = np.bincount(believed[kept], minlength=size)
+        areas = np.bincount(believed[kept], self.store.areas[kept], minlength=size) / max(len(self.store.names), 1)
+        return [
+            ClassView(one.name, one.colour, int(regions[number]), float(areas[number]))
+            for number, one in enumerate(state.classes)
+        ]
+
+    def _progress(self, state: State, named: float) -> Progress:
+        decisions, clicks = len(self._log.standing), len(state.clicks)
+        return Progress(decisions, clicks, min(named, 1.0), _sentence(decisions, clicks, named, len(state.classes)))
+
+    def _busy(self) -> str | None:
+        behind = self._beliefs.behind
+        return f"{behind:,} images are still to follow your last decision" if behind else None
+
+    def _catch_up(self) -> None:
+        """Let all images follow the last decision, whenever there was one."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    return
+                if not self._beliefs.behind:
+                    self._late.wait()
+                    continue
+            moved: Callable[[], bool] = self._beliefs.catch_up
+            with suppress(IndexError):  # classes went away meanwhile; the next turn has the new ones
+                while not self._closed and moved():
+                    pass
+            with self._lock:
+                self._class_views = self._count(self._log.state())
+                self._version += 1
+
+
+def _sentence(decisions: int, clicks: int, named: float, classes: int) -> str:
+    """How far a person has come, in words."""
+    if not decisions:
+        return "Nothing is decided yet. Begin with the largest clusters: name what you recognise, and leave the rest."
+    share = f"{named:.0%} of all pixels lie in clusters that have a name or are left out"
+    if named < 0.8:
+        return f"{share}; the largest of the others would help most."
+    if classes < 2:
+        return f"{share}. With one class there is nothing to tell apart yet: name a second one."
+    if clicks < 20:
+        return f"{share}. Now correct what is wrong in a few images; “What next?” says where that helps most."
+    return f"{share}, and {clicks:,} segments were clicked. How good that is, only an audit tells."
