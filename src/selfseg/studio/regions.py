@@ -1,0 +1,337 @@
+"""The regions of a collection: superpixels of every image, a vector for each, and a tree over those of each image.
+
+One pass over the images, as long as `embed` takes, and memory-mapped afterwards. `RUN/studio/regions/` holds
+
+    images.jsonl      a header, then a line for each image that could be read: its name, content hash, sizes, and where
+                      its part of the other files ends
+    vectors.bin       float16 (N, D)
+    facts.bin         area, centre and mean colour of each region (`_FACT`)
+    superpixels.bin   of each image its superpixels (h, w) uint16, deflated
+    trees.bin         of each image (n - 1, 3) float32
+
+Each file only grows. A line is written when all that it tells of is on the disk, so that a pass that was ended, however
+it was, goes on behind the last whole line; the store is complete when the last line says so.
+
+Letters in shapes: N regions of the collection, n those of an image, D embedding dimension, H W pixels of an image, h w
+working size of its superpixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
+from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.errors import RunError, StorageError
+from selfseg.models.embedder import Embedder, Looks
+from selfseg.ops.regions.region_tree import region_tree
+from selfseg.ops.regions.slic import slic
+from selfseg.ops.regions.smoothing import REGIONS, pool_map
+from selfseg.storage.files import sole_use, storage_errors
+from selfseg.storage.hashes import embedder_hash
+
+_FORMAT = 1
+_LONGEST = 1024  # px of the kept superpixels
+_COLOUR_WEIGHT = 0.3  # of CIELAB, in units of 100, beside a unit vector in the tree
+_FACT = np.dtype([("area", "<f4"), ("centre", "<f4", 2), ("colour", "u1", 3), ("unused", "u1")])
+_PARTS = ("vectors", "facts", "superpixels", "trees")
+
+
+class RegionStore:
+    """The regions of a collection, as `build` wrote them.
+
+    Attributes:
+        names: of the images that could be read, in the collection's order.
+        hashes: of their contents, 32 hex digits each.
+        sizes: (images, 2) int32, H and W of each image, upright.
+        first: (images + 1,) int64; the regions of image i are the rows `first[i]` to `first[i + 1]`.
+        vectors: (N, D) float16 on the disk, the regions' unit vectors as `Embedder.embed` has them.
+        areas: (N,) float32, shares of their image.
+        centres: (N, 2) float32, y and x in [0, 1].
+        colours: (N, 3) uint8, mean RGB.
+    """
+
+    def __init__(self, folder: Path, header: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
+        self._folder = folder
+        self.names = tuple(str(entry["name"]) for entry in entries)
+        self.hashes = tuple(str(entry["hash"]) for entry in entries)
+        self.sizes = np.array([entry["size"] for entry in entries], np.int32).reshape(-1, 2)
+        counts = [int(entry["regions"]) for entry in entries]
+        self.first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        total, dim = int(self.first[-1]), int(header["dim"])
+        self.vectors: NDArray[np.float16] = np.memmap(folder / "vectors.bin", "<f2", "r", shape=(total, dim))
+        facts = np.fromfile(folder / "facts.bin", _FACT, total)
+        self.areas: NDArray[np.float32] = np.ascontiguousarray(facts["area"])
+        self.centres: NDArray[np.float32] = np.ascontiguousarray(facts["centre"])
+        self.colours: NDArray[np.uint8] = np.ascontiguousarray(facts["colour"])
+        self._shapes = [tuple(entry["superpixels"]) for entry in entries]
+        self._ends = np.array([[0, 0], *(entry["ends"][2:] for entry in entries)], np.int64)
+
+    @classmethod
+    def build(
+        cls,
+        run: Path | str,
+        images: Images,
+        *,
+        device: str = "auto",
+        looks: Looks | None = None,
+        progress: bool = True,
+        max_bad: float = 0.05,
+    ) -> RegionStore:
+        """The regions of a collection; found if they aren't there yet, or are of another embedder or other images.
+
+        Args:
+            run: the run's folder.
+            images: a folder, a list file, NAME:ROOT, paths or a collection.
+            device: see `selfseg.load`.
+            looks: how often each image is looked at; once if None.
+            progress: whether to show a progress bar on stderr.
+            max_bad: share of unreadable images that is an error, in [0, 1].
+
+        Raises:
+            RunError: see `selfseg.load`.
+            EmptyCollection: if there are no images, or none can be read.
+            TooManyBadImages: if too many can't be read.
+            StorageError: if the disk is full, or another process finds them at the moment.
+        """
+        run, collection = Path(run), collect(images)
+        folder = run / "studio" / "regions"
+        key = _key(run, collection, looks or Looks())
+        header, entries = _read(folder)
+        if header.get("key") == key and header.get("complete"):
+            return cls(folder, header, entries)
+        embedder = load(run, device, looks)
+        with sole_use(folder):
+            _fill(folder, key, embedder, collection, progress, max_bad)
+        return cls.open(run)
+
+    @classmethod
+    def open(cls, run: Path | str) -> RegionStore:
+        """The regions that `build` found.
+
+        Raises:
+            RunError: if there are none yet, or not of all images.
+        """
+        folder = Path(run) / "studio" / "regions"
+        header, entries = _read(folder)
+        if not header.get("complete"):
+            raise RunError(f"the regions of {run} are not found yet; run: selfseg studio {run} IMAGES")
+        return cls(folder, header, entries)
+
+    def superpixels(self, image: int) -> NDArray[np.uint16]:
+        """(h, w) numbers 0 to n - 1 of an image's regions."""
+        start, end = self._ends[image, 0], self._ends[image + 1, 0]
+        found = np.frombuffer(zlib.decompress(self._part("superpixels", start, end)), "<u2")
+        return found.reshape(self._shapes[image])
+
+    def tree(self, image: int) -> NDArray[np.float32]:
+        """(n - 1, 3) of `selfseg.ops.regions.region_tree`."""
+        start, end = self._ends[image, 1], self._ends[image + 1, 1]
+        return np.frombuffer(self._part("trees", start, end), "<f4").reshape(-1, 3)
+
+    def region_at(self, image: int, x: float, y: float) -> int:
+        """The number 0 to n - 1 of the region at a place, x and y in [0, 1]."""
+        superpixels = self.superpixels(image)
+        height, width = superpixels.shape
+        row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
+        return int(superpixels[max(row, 0), max(column, 0)])
+
+    def _part(self, name: str, start: int, end: int) -> bytes:
+        with (self._folder / f"{name}.bin").open("rb") as file:
+            file.seek(int(start))
+            return file.read(int(end - start))
+
+
+def regions_of(
+    seen: NDArray[np.uint8], embedding: NDArray[np.float32]
+) -> tuple[NDArray[np.uint16], NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
+    """An image's regions.
+
+    Args:
+        seen: (H, W, 3) uint8 RGB, as the embedder looked at it.
+        embedding: (D, h, w) of it.
+
+    Returns:
+        The superpixels at their working size, (n, D) unit vectors, (n,) facts, and the tree.
+    """
+    height, width = seen.shape[:2]
+    # The very superpixels over which embeddings are smoothed: a region's vector is then the embedding in all of it.
+    regions = slic(seen, size=max(2, round(math.sqrt(height * width / REGIONS))))
+    flat = regions.ravel()
+    areas = np.bincount(flat)
+    vectors = _pool(embedding, regions, len(areas))
+    rows, columns = np.divmod(np.arange(flat.size), width)
+    centre = np.stack(
+        [np.bincount(flat, (place + 0.5) / side) / areas for place, side in ((rows, height), (columns, width))], 1
+    )
+    colour = np.stack([np.bincount(flat, seen[..., c].ravel()) / areas for c in range(3)], 1)
+    facts = np.zeros(len(areas), _FACT)
+    facts["area"], facts["centre"], facts["colour"] = areas / flat.size, centre, colour.round()
+    lab = cv2.cvtColor((colour / 255).astype(np.float32)[None], cv2.COLOR_RGB2Lab)[0] / 100
+    tree = region_tree(regions, np.concatenate([vectors, _COLOUR_WEIGHT * lab], 1), areas / flat.size)
+    factor = min(1.0, _LONGEST / max(height, width))
+    if factor < 1:
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        regions = np.asarray(cv2.resize(regions.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST))
+    return regions.astype(np.uint16), vectors, facts, tree
+
+
+def _pool(embedding: NDArray[np.float32], regions: NDArray[np.integer], count: int) -> NDArray[np.float32]:
+    """(n, D) unit vectors: the mean of the cells whose middle lies in each region."""
+    dim, h, w = embedding.shape
+    rows, columns = (
+        ((np.arange(cells) + 0.5) * (side / cells)).astype(np.int64)
+        for cells, side in zip((h, w), regions.shape, strict=True)
+    )
+    cells = regions[rows[:, None], columns].ravel()
+    values = embedding.reshape(dim, -1)
+    order = np.argsort(cells, kind="stable")
+    there, start = np.unique(cells[order], return_index=True)
+    vectors = np.zeros((count, dim), np.float32)
+    vectors[there] = np.add.reduceat(values[:, order], start, axis=1).T
+    if len(there) < count:  # regions between the cells' middles
+        absent = np.setdiff1d(np.arange(count), there)
+        vectors[absent] = pool_map(embedding, regions)[absent]
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return vectors
+
+
+def _key(run: Path, collection: ImageCollection, looks: Looks) -> str:
+    """What regions depend on, in short."""
+    digest = hashlib.blake2b(digest_size=16)
+    for fact in (_FORMAT, REGIONS, embedder_hash(run), asdict(looks)):
+        digest.update(json.dumps(fact).encode())
+    for index, name in enumerate(collection.names):
+        digest.update(json.dumps([name, collection.version(index)]).encode())
+    return digest.hexdigest()
+
+
+def _content_hash(collection: ImageCollection, index: int, image: NDArray[np.uint8]) -> str:
+    """Of the file; of the pixels where there is no file."""
+    path = collection.paths[index]
+    digest = hashlib.blake2b(digest_size=16)
+    if path.is_file():
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    else:
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The header, {} without one, and the images' lines; the header's "complete" tells whether they are all."""
+    header: dict[str, Any] = {}
+    entries: list[dict[str, Any]] = []
+    for line in _lines(folder / "images.jsonl"):
+        if not header:
+            header = {**line, "complete": False}
+        elif "complete" in line:
+            header["complete"] = True
+        else:
+            entries.append(line)
+    return header, entries
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file; what was cut off ends it."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"can't read {path}: {error.strerror or error}") from error
+    for line in data.split(b"\n")[:-1]:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(value, dict):
+            return
+        yield value
+
+
+def _fill(
+    folder: Path, key: str, embedder: Embedder, collection: ImageCollection, progress: bool, max_bad: float
+) -> None:
+    """Find the regions of all images that don't have them yet."""
+    header, entries = _read(folder)
+    if header.get("key") != key or header.get("complete"):
+        header, entries = {}, []
+    log = SkipLog(folder / "skipped.jsonl", len(collection), max_bad)
+    done = {entry["name"] for entry in entries}
+    last = max((i for i, name in enumerate(collection.names) if name in done), default=-1)
+    # In the collection's order: what comes before the last one that was done was skipped, and is again.
+    todo = [i for i in whole_images(collection, log) if i > last]
+    with storage_errors(folder), ExitStack() as stack:
+        index = stack.enter_context(_grown(folder / "images.jsonl", None))
+        ends = entries[-1]["ends"] if entries else [0] * len(_PARTS)
+        files = [
+            stack.enter_context(_grown(folder / f"{name}.bin", end)) for name, end in zip(_PARTS, ends, strict=True)
+        ]
+        index.truncate(0)
+        lines = [{"key": key, "format": _FORMAT, "dim": embedder.dim}, *entries]
+        _append(index, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+
+        def found_regions(seen: NDArray[np.uint8], image: NDArray[np.uint8], found: Fetched, i: int) -> Any:
+            return regions_of(seen, found.numpy()), image.shape[:2], _content_hash(collection, i, image), i
+
+        def finished(result: Any) -> None:
+            (superpixels, vectors, facts, tree), size, digest, i = result
+            data = (
+                vectors.astype("<f2").tobytes(),
+                facts.tobytes(),
+                zlib.compress(superpixels.astype("<u2").tobytes(), 1),
+                tree.astype("<f4").tobytes(),
+            )
+            for file, part in zip(files, data, strict=True):
+                _append(file, part)
+            entry = {
+                "name": collection.names[i],
+                "hash": digest,
+                "size": list(size),
+                "superpixels": list(superpixels.shape),
+                "regions": len(facts),
+                "ends": [file.tell() for file in files],
+            }
+            _append(index, json.dumps(entry).encode() + b"\n")
+
+        with WriteBehind(finished) as writer:
+            for i, image, seen, embedding in embed_images(embedder, collection, todo, log, "regions", progress):
+                writer.call(found_regions, seen, image, Fetched(embedding), i)
+        for file in (*files, index):
+            os.fsync(file.fileno())
+        _append(index, json.dumps({"complete": True}).encode() + b"\n")
+        os.fsync(index.fileno())
+
+
+def _grown(path: Path, end: int | None) -> IO[bytes]:
+    """A file to append to, cut where the last whole line says that it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab")
+    if end is not None:
+        if file.tell() < end:
+            file.close()
+            raise StorageError(f"{path} is shorter than it was; remove {path.parent} and run the command again")
+        file.truncate(end)
+        file.seek(0, os.SEEK_END)
+    return file
+
+
+def _append(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+    file.flush()
