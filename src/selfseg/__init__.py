@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from selfseg.methods import ViCEConfig as ViCEConfig
     from selfseg.models.embedder import Embedder as Embedder
     from selfseg.models.embedder import EmbedderConfig as EmbedderConfig
+    from selfseg.segmenter.applying import apply as apply
+    from selfseg.segmenter.naming import name_clusters as name_clusters
+    from selfseg.segmenter.segmenter import Segmenter as Segmenter
+    from selfseg.segmenter.segmenter import load_segmenter as load_segmenter
     from selfseg.training.doctor import doctor as doctor
     from selfseg.training.loop import train as train
     from selfseg.training.recipe import OptimizerConfig as OptimizerConfig
@@ -89,6 +93,7 @@ _WHERE = {
     "Retrieval": "selfseg.evaluation.protocols.object_vectors",
     "STEGO": "selfseg.methods",
     "STEGOConfig": "selfseg.methods",
+    "Segmenter": "selfseg.segmenter.segmenter",
     "SlotCon": "selfseg.methods",
     "SlotConConfig": "selfseg.methods",
     "StepOutput": "selfseg.types",
@@ -97,6 +102,7 @@ _WHERE = {
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
+    "apply": "selfseg.segmenter.applying",
     "check_data": "selfseg.collection.check",
     "cluster": "selfseg.collection.clustering",
     "compare": "selfseg.evaluation.comparison",
@@ -107,7 +113,9 @@ _WHERE = {
     "export": "selfseg.exporting.export",
     "finetune": "selfseg.evaluation.protocols.few_labels",
     "load": "selfseg.collection.opening",
+    "load_segmenter": "selfseg.segmenter.segmenter",
     "mine_masks": "selfseg.masks.mining",
+    "name_clusters": "selfseg.segmenter.naming",
     "recipes": "selfseg.training.recipe",
     "report": "selfseg.collection.reporting.report",
     "segment": "selfseg.collection.segmenting",

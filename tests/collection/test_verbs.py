@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from selfseg.collection.clustering import cluster
 from selfseg.collection.clusters import (
@@ -24,10 +25,19 @@ from selfseg.collection.concepts import concepts
 from selfseg.collection.embedding import embed
 from selfseg.collection.opening import load
 from selfseg.collection.segmenting import segment
+from selfseg.data.labelled.legend import Legend
 from selfseg.data.reading.images import list_images
 from selfseg.drawing.pictures import palette
 from selfseg.errors import ConfigError, RunError, StorageError, TooManyBadImages
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
+
+
+def values(path):
+    """A palette PNG's indices."""
+    with Image.open(path) as file:
+        assert file.mode == "P"
+        return np.asarray(file)
+
 
 SIZES = ((61, 83), (64, 64), (97, 40))
 
@@ -143,7 +153,7 @@ def test_a_gpu_writes_what_a_cpu_writes(clustered, photographs, tmp_path):
     for name in list_images(photographs).names:
         embedded = [np.load(tmp_path / device / f"{name}.npy").astype(np.float32) for device in both]
         np.testing.assert_allclose(*embedded, atol=1e-2)
-        ids = [cv2.imread(str(tmp_path / f"{device}_segments" / "index" / f"{name}.png"), -1) for device in both]
+        ids = [values(tmp_path / f"{device}_segments" / "index" / f"{name}.png") for device in both]
         assert np.mean(ids[0] != ids[1]) < 0.02
     assert both["cuda"].info["inertia"] == pytest.approx(both["cpu"].info["inertia"], rel=0.1)
 
@@ -204,7 +214,7 @@ def test_clusters_of_place_cut_a_plain_image_by_place(run, tmp_path):
     clusters = load_clusters(tmp_path / "run", 2)
     assert (clusters.position, clusters.centroids.shape) == (100.0, (2, 12))
     segment(tmp_path / "run", tmp_path / "plain", tmp_path / "out", k=2, device="cpu", progress=False)
-    ids = cv2.imread(str(tmp_path / "out" / "index" / "wall.png"), cv2.IMREAD_UNCHANGED)
+    ids = values(tmp_path / "out" / "index" / "wall.png")
     halves = [
         np.bincount(half.ravel(), minlength=2) / half.size for half in (ids[:, :64], ids[:, 64:], ids[:32], ids[32:])
     ]
@@ -216,13 +226,19 @@ def test_segments_have_the_images_size(clustered, photographs, tmp_path):
     collection = list_images(photographs)
     for i, name in enumerate(collection.names):
         size = collection.read(i).shape[:2]
-        index = cv2.imread(str(tmp_path / "index" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        index = values(tmp_path / "index" / f"{name}.png")
         assert index.dtype == np.uint8
         assert index.shape == size
         assert index.max() < 5
         assert cv2.imread(str(tmp_path / "overlay" / f"{name}.jpg")).shape[:2] == size
     legend = json.loads((tmp_path / "legend.json").read_text())
     assert [int(one["colour"][1:3], 16) for one in legend["clusters"]] == palette(5)[:, 0].tolist()
+    classes = Legend.from_json(legend["clusters"]).classes
+    assert [one.name for one in classes] == [f"cluster {c}" for c in range(5)]
+    with Image.open(tmp_path / "index" / "photo.0.png") as file:  # and a viewer shows these colours
+        shown = np.asarray(file.convert("RGB"))
+    assert (shown == palette(5)[values(tmp_path / "index" / "photo.0.png")]).all()
+    assert [one.colour for one in classes] == [tuple(colour) for colour in palette(5).tolist()]
 
 
 def test_segment_needs_clusters(run, photographs, tmp_path):

@@ -1,4 +1,6 @@
-"""The command `selfseg`: each verb is one public function of the same name (masks: `mine_masks`, data: `check_data`).
+"""The command `selfseg`: each verb is one public function of the same name.
+
+Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`.
 
 A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
 that is not a number with 5.
@@ -20,6 +22,8 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]train[/]     RECIPE IMAGES --out RUN      learn an embedding; the same command goes on with a stopped run
   [bold]cluster[/]   RUN IMAGES -k 8 27           group the pixels of all images into k concepts
   [bold]segment[/]   RUN IMAGES --out DIR         an index PNG and a coloured overlay per image
+  [bold]name[/]      RUN 3=road 5=road 7=sky      name clusters: a segmenter; without names: list them
+  [bold]apply[/]     RUN IMAGES --out DIR         masks of the named classes, as palette PNGs
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
   [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
@@ -81,6 +85,8 @@ _VERBS = {
     "train": ("training", "train"),
     "cluster": ("runs", "cluster"),
     "segment": ("runs", "segment"),
+    "name": ("segmenters", "name"),
+    "apply": ("segmenters", "apply"),
     "embed": ("runs", "embed"),
     "concepts": ("runs", "concepts"),
     "evaluate": ("measuring", "evaluate"),

@@ -19,15 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from selfseg.collection.assigning import assign_later
+from selfseg.collection.assigning import assign_pixels as assign_pixels
 from selfseg.collection.streaming import Fetched
 from selfseg.errors import ConfigError, RunError
-from selfseg.ops.linear import linear
 from selfseg.ops.merging import cut_tree
-from selfseg.ops.resized_argmax import resized_argmax
 from selfseg.storage.files import read_json, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
-
-_Taps = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,8 @@ class Clusters:
 
     def assign_later(self, embedding: Tensor, size: tuple[int, int]) -> Fetched:
         """As `assign`, without waiting for a GPU."""
-        return _assign(add_position(embedding, self.position), self.centroids, size, self.groups)
+        placed = add_position(embedding, self.position)
+        return assign_later(placed, self.centroids, size, self.k - 1, self.groups)
 
 
 def add_position(embedding: Tensor, weight: float) -> Tensor:
@@ -274,114 +273,6 @@ def load_tree(run: Path | str) -> ClusterTree:
     return tree
 
 
-def assign_pixels(
-    embedding: Tensor, centroids: Tensor, size: tuple[int, int], groups: Tensor | None = None
-) -> NDArray[Any]:
-    """The best centroid of each pixel: scores upsampled bilinearly (align_corners=False), then the maximum.
-
-    Exact, and cheap on large images. A bilinear mean of scores keeps an order that its four cells agree on: between
-    four cells with one winner the winner is that one, and elsewhere only those centroids are compared that some of
-    the four cells prefers to the winner at their middle.
-
-    Args:
-        embedding: (D, h, w) float.
-        centroids: (K, D) unit vectors.
-        size: (H, W) of the result.
-        groups: (K,) int64, what each centroid stands for; None = itself.
-
-    Returns:
-        (H, W) array, uint8 if there are at most 256 clusters or groups, else uint16.
-
-    Example:
-        >>> embedding = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # two cells, side by side
-        >>> assign_pixels(embedding, torch.eye(2), (1, 6)).tolist()
-        [[0, 0, 0, 1, 1, 1]]
-    """
-    return _assign(embedding, centroids, size, groups).numpy()
-
-
-def _assign(embedding: Tensor, centroids: Tensor, size: tuple[int, int], groups: Tensor | None) -> Fetched:
-    if embedding.is_cuda:  # the cleverness on a CPU asks for numbers that a GPU would be waited for
-        return _assign_densely(embedding, centroids, size, groups)
-    found = _assign_cleverly(embedding, centroids, size)
-    if groups is not None:
-        table = groups.numpy()
-        found = np.take(table.astype(np.uint8 if table.max() < 256 else np.uint16), found)
-    return Fetched(torch.from_numpy(found))
-
-
-def _assign_cleverly(embedding: Tensor, centroids: Tensor, size: tuple[int, int]) -> NDArray[Any]:
-    """`assign_pixels` on a CPU."""
-    h, w = embedding.shape[1:]
-    k = centroids.shape[0]
-    (top, weight_y), columns = _linear_taps(size[0], h), _linear_taps(size[1], w)
-    result = np.empty(size, np.uint8 if k <= 256 else np.uint16)
-    # Bands of cells that bound both the scores (cells * K) and the pixels held at a time.
-    rows = max(1, min((1 << 22) // (w * k), (1 << 20) * h // (size[0] * size[1])))
-    for first in range(0, h, rows):
-        y = torch.nonzero((top >= first) & (top < first + rows)).flatten()
-        if not len(y):
-            continue
-        cells = embedding[:, first : first + rows + 1].float().flatten(1)
-        scores = linear(F.normalize(cells.T, dim=1), centroids.to(cells))  # (cells of the band, K)
-        band = _assign_band(scores.reshape(-1, w, k), (top[y] - first, weight_y[y]), columns)
-        result[int(y[0]) : int(y[-1]) + 1] = band.numpy()
-    return result
-
-
-def _assign_densely(
-    embedding: Tensor, centroids: Tensor, size: tuple[int, int], groups: Tensor | None = None
-) -> Fetched:
-    """`assign_pixels` by resizing all scores, on the embedding's device."""
-    h, w = embedding.shape[1:]
-    cells = F.normalize(embedding.float().flatten(1).T, dim=1)
-    best = resized_argmax(linear(cells, centroids.to(cells)).reshape(h, w, -1), size)
-    best, count = (best, len(centroids)) if groups is None else (groups[best], len(groups))
-    if count <= 256:
-        return Fetched(best.to(torch.uint8))
-    return Fetched(best.to(torch.int32), np.uint16)  # torch has no uint16 to speak of
-
-
-def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:
-    """The best of K at each pixel; scores (h, w, K), taps of H rows and W columns, result (H, W) int64."""
-    h, w, k = scores.shape
-    (top, weight_y), (left, weight_x) = rows, columns
-    # The square (i, j) has the corners (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1), cut at the edges.
-    cell = torch.arange(h * w).reshape(h, w)
-    below = torch.cat([cell[1:], cell[-1:]])
-    after = torch.cat([torch.arange(1, w), torch.tensor([w - 1])])
-    corners = torch.stack([cell, cell[:, after], below, below[:, after]])  # (4, h, w)
-    scores = scores.reshape(h * w, k)
-    winner = scores.max(1).indices
-    uniform = (winner[corners] == winner[cell]).all(0)  # (h, w)
-    result = winner.reshape(h, w)[top][:, left]
-    y, x = torch.nonzero(~uniform[top][:, left], as_tuple=True)
-    if not len(y):
-        return result
-    contested = corners[:, ~uniform].T  # (n, 4)
-    at_corner = scores[contested]  # (n, 4, K)
-    middle = at_corner.mean(1).max(1).indices
-    rival = (at_corner > at_corner.gather(2, middle[:, None, None].expand(-1, 4, 1))).any(1)  # (n, K)
-    rival[torch.arange(len(middle)), middle] = True
-    count = rival.sum(1)
-    place = torch.zeros(h, w, dtype=torch.int64)
-    place[~uniform] = torch.arange(len(middle))
-    square = place[top[y], left[x]]  # the contested square of each contested pixel
-    fy, fx = weight_y[y], weight_x[x]
-    weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], dim=1)[:, None]  # (m, 1, 4)
-    most, fewest = 2, 0
-    while fewest < int(count.max()):  # groups of squares with similarly many rivals
-        most = min(most, k)
-        candidates = rival.to(torch.uint8).topk(most, dim=1).indices  # (n, most): rivals first
-        values = at_corner.gather(2, candidates[:, None].expand(-1, 4, -1))  # (n, 4, most)
-        members = torch.nonzero((count[square] > fewest) & (count[square] <= most)).flatten()
-        for chunk in torch.split(members, max(1, (1 << 22) // most)):
-            best = torch.bmm(weights[chunk], values[square[chunk]])[:, 0].max(1).indices
-            result[y[chunk], x[chunk]] = candidates[square[chunk], best]
-        fewest, most = most, most * 2
-    return result
-
-
 def save_clusters(run: Path | str, clusters: Clusters) -> Path:
     """Write `RUN/clusters/k{K}.safetensors` and, last, `k{K}.json`; returns the latter's path."""
     folder = Path(run) / "clusters"
@@ -399,10 +290,3 @@ def save_clusters(run: Path | str, clusters: Clusters) -> Path:
     listed = [{"cluster": c, "share": share, "typical": list(names)} for c, (share, names) in enumerate(both)]
     write_json(folder / f"k{clusters.k}.json", {**info, "clusters": listed})
     return folder / f"k{clusters.k}.json"
-
-
-def _linear_taps(size: int, cells: int) -> _Taps:
-    """For each of `size` pixels: the cell before it, and the weight of the cell after (bilinear)."""
-    place = ((torch.arange(size) + 0.5) * (cells / size) - 0.5).clamp(0, cells - 1)
-    before = place.floor().long()
-    return before, place - before

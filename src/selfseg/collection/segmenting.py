@@ -11,6 +11,7 @@ from selfseg.collection.clusters import load_clusters
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.images import SkipLog
+from selfseg.drawing.palette_png import write_index_png
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.models.embedder import Looks
 from selfseg.storage.files import mark_output, write_json
@@ -29,8 +30,9 @@ def segment(
 ) -> Path:
     """Segment each image at its own size with a run's clusters.
 
-    Writes `out/index/NAME.png` (the cluster of each pixel; 8 bit up to k = 256, else 16 bit), `out/overlay/NAME.jpg`
-    (the photograph with coloured segments), `out/legend.json` (the clusters' colours) and `out/skipped.jsonl`.
+    Writes `out/index/NAME.png` (the cluster of each pixel: a palette PNG, which viewers show in the clusters' colours;
+    above k = 256 gray of 16 bits), `out/overlay/NAME.jpg` (the photograph with coloured segments), `out/legend.json`
+    (the clusters' values, names and colours) and `out/skipped.jsonl`.
 
     Args:
         run: the run's folder.
@@ -61,7 +63,7 @@ def segment(
 
     def write(name: str, image: NDArray[np.uint8], found: Fetched) -> None:
         ids = found.numpy()
-        write_image(out / "index" / f"{name}.png", ids)
+        write_index_png(out / "index" / f"{name}.png", ids, colours)
         write_image(out / "overlay" / f"{name}.jpg", overlay(image, ids, colours))
 
     whole = whole_images(collection, log)
@@ -71,7 +73,7 @@ def segment(
             found = clusters.assign_later(embedding, (image.shape[0], image.shape[1]))
             writer.call(write, collection.names[i], image, found)
     legend = [
-        {"cluster": c, "colour": hex_colour(colour), "share": share}
+        {"cluster": c, "value": c, "name": f"cluster {c}", "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(colours, clusters.share, strict=True))
     ]
     write_json(out / "legend.json", {"k": clusters.k, "embedder": embedder_hash(run), "clusters": legend})

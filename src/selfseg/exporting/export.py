@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +29,7 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.prototypes import load_prototypes
 from selfseg.plugins import load as load_plugin
 from selfseg.plugins import registered
-from selfseg.storage.files import storage_errors, write_atomically, write_text
+from selfseg.storage.files import write_atomically, write_folder_atomically, write_text
 from selfseg.storage.hashes import embedder_hash, run_hash
 
 Written = tuple[str, Sequence[str]]
@@ -203,36 +200,21 @@ def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str], run: 
 
 def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run: Path) -> Written:
     """The whole embedder as `Embedder.save` writes it, the method's prototypes if it has any, and a card."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
-        old = temporary.with_name(temporary.name + "-old")
-        try:
-            embedder.save(temporary)
-            weights = temporary / "weights.safetensors"
-            save_file(load_file(weights), weights, metadata=dict(about))  # the same with a header
-            notes = []
-            if (run / "embedder" / _PROTOTYPES).is_file():
-                save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
-                notes = [f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row."]
-            lines = loading("safetensors", path.name, _config(embedder), embedder.colours)
-            write_text(temporary / "README.md", card(path.name, about, lines, notes))
-            image = _draw((64, 96))
-            _compare(path, Embedder.load(temporary)(image), embedder(image))
-            temporary.chmod(0o755)
-            for file in temporary.iterdir():
-                file.chmod(0o644)
-            if path.exists():
-                os.rename(path, old)
-            try:
-                os.rename(temporary, path)
-            except OSError:
-                if old.exists():
-                    os.rename(old, path)
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+    notes: list[str] = []
+    lines = loading("safetensors", path.name, _config(embedder), embedder.colours)
+
+    def write(temporary: Path) -> None:
+        embedder.save(temporary)
+        weights = temporary / "weights.safetensors"
+        save_file(load_file(weights), weights, metadata=dict(about))  # the same with a header
+        if (run / "embedder" / _PROTOTYPES).is_file():
+            save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
+            notes.append(f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row.")
+        write_text(temporary / "README.md", card(path.name, about, lines, notes))
+        image = _draw((64, 96))
+        _compare(path, Embedder.load(temporary)(image), embedder(image))
+
+    write_folder_atomically(path, write)
     return lines, notes
 
 

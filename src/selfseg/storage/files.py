@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,40 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary folder beside `folder`, then put it in that place.
+
+    What was there is renamed away first, and back if that fails: nobody ever sees a mixture of old and new.
+
+    Args:
+        folder: where it shall be; its parent is made.
+        write: called with the temporary folder, which is empty.
+
+    Raises:
+        StorageError: if the disk is full or the folder can't be written.
+    """
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+        old = temporary.with_name(temporary.name + "-old")
+        try:
+            write(temporary)
+            temporary.chmod(0o755)
+            for file in temporary.rglob("*"):
+                file.chmod(0o755 if file.is_dir() else 0o644)
+            if folder.exists():
+                os.rename(folder, old)
+            try:
+                os.rename(temporary, folder)
+            except OSError:
+                if old.exists():
+                    os.rename(old, folder)
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 OUTPUT_MARKER = ".selfseg-output"

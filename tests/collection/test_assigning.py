@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfseg.collection.clusters import _assign_densely, assign_pixels
+from selfseg.collection.assigning import _best_densely, assign_pixels
 
 
 def smooth(dim: int, h: int, w: int) -> Tensor:
@@ -18,8 +18,8 @@ def smooth(dim: int, h: int, w: int) -> Tensor:
 def test_resizing_all_scores_finds_what_the_quick_way_finds(k: int, size: tuple[int, int]) -> None:
     embedding = smooth(8, 12, 16)
     centroids = F.normalize(torch.randn(k, 8, generator=torch.Generator().manual_seed(1)), dim=1)
-    quick, dense = assign_pixels(embedding, centroids, size), _assign_densely(embedding, centroids, size).numpy()
-    assert (dense.dtype, dense.shape) == (quick.dtype, quick.shape)
+    quick, dense = assign_pixels(embedding, centroids, size), _best_densely(embedding, centroids, None, size).numpy()
+    assert (quick.dtype, quick.shape) == (np.uint8 if k <= 256 else np.uint16, size)
     assert np.mean(quick != dense) < 1e-3  # where two scores are equal to the last bit or so
 
 

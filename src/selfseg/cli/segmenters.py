@@ -1,0 +1,118 @@
+"""The verbs of named segmenters: name, apply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.conf import arg
+
+from selfseg.cli.console import Further, ImagesPath, RunPath, say
+from selfseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from selfseg.data.labelled.legend import Colour
+
+_SHOWN = 3  # typical images of a cluster in the list
+
+
+def name(
+    run: RunPath,
+    pairs: Annotated[tuple[str, ...], tyro.conf.Positional, arg(metavar="[3=road 5,7=sky 9=void ...]")] = (),
+    k: Annotated[int | None, arg(aliases=["-k"])] = None,
+    colours: tuple[str, ...] = (),
+) -> int:
+    """Name a run's clusters, which makes RUN/segmenter; without pairs: list them, with their names.
+
+    Args:
+        run: the trained and clustered run.
+        pairs: a cluster, or several with commas, and a name. The same name again: one class. 9=void leaves cluster 9
+            out, 9= takes its name away. Names given earlier are kept.
+        k: which clustering; that of the names so far, else the largest.
+        colours: of classes, such as road=#804080.
+    """
+    from selfseg.segmenter.naming import name_clusters, named
+
+    if not pairs and not colours:
+        return _list(run, k)
+    folder = name_clusters(run, _names(pairs), k, _colours(colours))
+    made = named(run)
+    classes = ", ".join(made.colours) if made else ""
+    say(f"written: {folder} ({classes}); masks with it: selfseg apply {run} IMAGES --out DIR")
+    return 0
+
+
+def apply(
+    segmenter: Annotated[Path, tyro.conf.Positional, arg(metavar="RUN|SEGMENTER")],
+    images: ImagesPath,
+    out: Path,
+    overlays: bool = True,
+    device: str = "auto",
+    max_bad: Further[float] = 0.05,
+) -> int:
+    """Write the mask of every image in named classes, as palette PNGs; a stopped call goes on.
+
+    Args:
+        segmenter: a run whose clusters have names, or the folder of a segmenter.
+        images: folder of images, or NAME:ROOT.
+        out: folder for the results.
+        overlays: whether to write the photographs under the classes' colours, too.
+        device: auto, cpu or cuda.
+        max_bad: share of unreadable images that is an error.
+    """
+    from selfseg.segmenter.applying import apply as run_apply
+
+    say(f"written: {run_apply(segmenter, images, out, overlays=overlays, device=device, max_bad=max_bad)}")
+    return 0
+
+
+def _list(run: Path, k: int | None) -> int:
+    from selfseg.collection.clusters import load_clusters
+    from selfseg.segmenter.naming import LEFT_OUT, named
+
+    made = named(run)
+    if made is not None and k not in (None, made.k):
+        made = None
+    clusters = load_clusters(run, k if made is None else made.k)
+    names = {} if made is None else made.names
+    width = max([len("cluster"), *(len(each) for each in names.values())])
+    say(f"cluster  share  {'name':{width}}  images that show it best")
+    for number, (share, typical) in enumerate(zip(clusters.share, clusters.typical, strict=True)):
+        shown = {LEFT_OUT: "(left out)"}.get(names.get(number, ""), names.get(number, ""))
+        say(f"{number:7}  {share:5.1%}  {shown:{width}}  {', '.join(typical[:_SHOWN])}")
+    without = sum(share for number, share in enumerate(clusters.share) if number not in names)
+    say(f"{clusters.k - len(names)} of {clusters.k} clusters have no name yet, {without:.1%} of the pixels")
+    return 0
+
+
+def _names(pairs: Sequence[str]) -> dict[int, str]:
+    """{3: "road"} of "3=road"."""
+    names: dict[int, str] = {}
+    for pair in pairs:
+        numbers, sign, given = pair.partition("=")
+        if not sign or not re.fullmatch(r"\d+(,\d+)*", numbers):
+            raise ConfigError(
+                f"{pair!r} names no cluster; write its number and a name, e.g. 3=road or 3,5='traffic light'"
+            )
+        for number in map(int, numbers.split(",")):
+            if names.get(number, given) != given:
+                raise ConfigError(f"cluster {number} gets two names, {names[number]!r} and {given!r}; give it one")
+            names[number] = given
+    return names
+
+
+def _colours(pairs: Sequence[str]) -> dict[str, Colour]:
+    """{"road": (128, 64, 128)} of "road=#804080"."""
+    from selfseg.data.labelled.legend import parse_colour
+    from selfseg.segmenter.naming import tidy_name
+
+    colours = {}
+    for pair in pairs:
+        given, sign, colour = pair.rpartition("=")
+        if not sign or not given:
+            raise ConfigError(f"{pair!r} is no colour of a class; write e.g. road=#804080")
+        colours[tidy_name(given)] = parse_colour(colour)
+    return colours

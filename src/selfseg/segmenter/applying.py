@@ -1,0 +1,144 @@
+"""`selfseg apply`: the masks of a whole collection, at each image's own size.
+
+A call can be repeated after an interruption: what the same segmenter made of the same file is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfseg.collection.opening import Images, collect, whole_images
+from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
+from selfseg.data.labelled.legend import Legend
+from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.drawing.palette_png import VOID_COLOUR, write_index_png
+from selfseg.drawing.pictures import hex_colour, overlay, write_image
+from selfseg.segmenter.segmenter import Segmenter, load_segmenter
+from selfseg.storage.files import mark_output, storage_errors, write_json, write_text
+
+
+def apply(
+    segmenter: Segmenter | Path | str,
+    images: Images,
+    out: Path | str,
+    overlays: bool = True,
+    device: str = "auto",
+    progress: bool = True,
+    max_bad: float = 0.05,
+) -> Path:
+    """Write the mask of each image, in the classes of a named segmenter.
+
+    Writes `out/masks/NAME.png` (a palette PNG: the pixels are class values, 255 for void; gray of 16 bits above 255
+    classes), `out/overlay/NAME.jpg` (the photograph under the classes' colours), `out/legend.json` (value, name,
+    colour and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`.
+
+    An interrupted call goes on where it stopped: a mask is kept if the same segmenter made it from the same file.
+
+    Args:
+        segmenter: one; or the folder of one, or a run that has one.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        out: the folder to write.
+        overlays: whether to write them.
+        device: where a segmenter that is loaded shall live, see `load_segmenter`.
+        progress: whether to show a progress bar on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
+
+    Returns:
+        `out`.
+
+    Raises:
+        RunError: if there is no segmenter, or it is damaged.
+        EmptyCollection: if there are no images, or none can be read.
+        TooManyBadImages: if too many can't be read.
+        StorageError: if the disk is full.
+    """
+    if not isinstance(segmenter, Segmenter):
+        segmenter = load_segmenter(segmenter, device)
+    collection, out = collect(images), Path(out)
+    legend, digest = segmenter.legend, segmenter.digest()
+    colours = np.array([one.colour for one in legend.classes], np.uint8)
+    for kind in ("masks", "overlay") if overlays else ("masks",):
+        mark_output(out / kind)
+    log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
+    journal = out / "progress.jsonl"
+    done = _read_journal(journal, digest)
+    whole = whole_images(collection, log)
+    todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection, i, out, overlays)]
+
+    def write(name: str, image: NDArray[np.uint8], found: Fetched, version: Any) -> dict[str, Any]:
+        mask = found.numpy()
+        write_index_png(out / "masks" / f"{name}.png", mask, colours)
+        if overlays:
+            shown = np.where(mask == legend.void, np.int32(-1), mask)
+            write_image(out / "overlay" / f"{name}.jpg", overlay(image, shown, colours))
+        counts = np.bincount(mask.ravel(), minlength=legend.void + 1)
+        there = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        return {"name": name, "source": version, "pixels": there, "segmenter": digest}
+
+    with storage_errors(journal), journal.open("a", encoding="utf-8") as lines:
+
+        def finished(entry: dict[str, Any]) -> None:
+            done[entry["name"]] = entry
+            lines.write(json.dumps(entry) + "\n")
+            lines.flush()
+
+        with WriteBehind(finished) as writer, torch.no_grad():
+            for i, image, _, embedding in embed_images(segmenter.embedder, collection, todo, log, "apply", progress):
+                found = segmenter.assign_later(embedding, (image.shape[0], image.shape[1]))
+                writer.call(write, collection.names[i], image, found, collection.version(i))
+    entries = [done[name] for name in collection.names if name in done and name not in log.skipped]
+    write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, entries)})
+    write_classes(out / "classes.txt", legend)
+    return out
+
+
+def write_classes(path: Path, legend: Legend) -> None:
+    """Write the classes as labelled folders list them: a value and a name a line, void last."""
+    lines = [f"{value} {' '.join(name.split())}" for value, name in enumerate(legend.names)]
+    write_text(path, "\n".join([*lines, f"{legend.void} void"]) + "\n")
+
+
+def _legend_of(legend: Legend, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The classes with their share of all pixels."""
+    counts: dict[int, int] = {}
+    for entry in entries:
+        for value, count in entry["pixels"].items():
+            counts[int(value)] = counts.get(int(value), 0) + count
+    total = max(sum(counts.values()), 1)
+    classes = [{**one, "share": counts.get(one["value"], 0) / total} for one in legend.to_json()]
+    void = {"value": legend.void, "colour": hex_colour(VOID_COLOUR), "share": counts.get(legend.void, 0) / total}
+    return {"images": len(entries), "classes": classes, "void": void}
+
+
+def _read_journal(journal: Path, digest: str) -> dict[str, dict[str, Any]]:
+    """Entries of an earlier call with the same segmenter, by name."""
+    done: dict[str, dict[str, Any]] = {}
+    if journal.is_file():
+        for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                if entry["segmenter"] == digest:
+                    done[entry["name"]] = {"name": entry["name"], "source": entry["source"], "pixels": entry["pixels"]}
+                else:
+                    done.pop(entry["name"], None)  # another one has written over it since
+            except (ValueError, KeyError, TypeError):  # a line cut off by a crash
+                continue
+    return done
+
+
+def _is_done(entry: dict[str, Any] | None, collection: ImageCollection, i: int, out: Path, overlays: bool) -> bool:
+    """Whether an entry was made from the image as it is now, and its files are there."""
+    version, name = collection.version(i), collection.names[i]
+    files = [out / "masks" / f"{name}.png", *([out / "overlay" / f"{name}.jpg"] if overlays else [])]
+    return (
+        entry is not None
+        and version is not None
+        and entry["source"] == version
+        and all(file.is_file() for file in files)
+    )

@@ -1,0 +1,205 @@
+"""From a run's clusters and the names that a person gave them to a segmenter.
+
+Clusters with one name are one class. A cluster without a name is void: its pixels have no class, and go to no other.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfseg.collection.clusters import Clusters, load_clusters
+from selfseg.collection.opening import load
+from selfseg.data.labelled.legend import Colour, Legend
+from selfseg.errors import CheckpointError, ConfigError
+from selfseg.models.embedder import Looks
+from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
+from selfseg.storage.files import read_json
+from selfseg.storage.hashes import embedder_hash
+
+LEFT_OUT = "void"
+"""The name of a cluster that a person looked at and left out; in a mask it is void, as one without a name."""
+
+
+def from_clusters(
+    run: Path | str,
+    k: int | None,
+    names: Mapping[int, str],
+    colours: Mapping[str, Colour] | None = None,
+    looks: Looks | None = None,
+    device: str = "cpu",
+) -> Segmenter:
+    """The segmenter that a run's clusters are when they have names.
+
+    Its masks are those of `selfseg segment` with each cluster's value replaced by its class's, to the pixel.
+
+    Args:
+        run: the run's folder.
+        k: which clustering; the largest one there is if None.
+        names: the name of each cluster that has one, by its number from 0. Classes have the order in which their names
+            come first. "void", in capitals or not, leaves a cluster out; so does no name, or an empty one.
+        colours: R, G, B in [0, 255] of classes, by name; those without get colours that the colour-blind can tell
+            apart, as far as there are any.
+        looks: how often each image is looked at; once if None.
+        device: where the segmenter shall live.
+
+    Returns:
+        The segmenter. Its sharpness is the concentration of the clusters' mixture (`concentration`).
+
+    Raises:
+        ConfigError: if there is no such cluster, or none has a name that makes it a class, or a colour is nobody's.
+        RunError: if the run has no such clusters; see `load` too.
+    """
+    run = Path(run)
+    clusters = load_clusters(run, k)
+    given = {number: tidy_name(name) for number, name in names.items()}
+    check_numbers(given, clusters.k)
+    of_class = {number: name for number, name in given.items() if name not in ("", LEFT_OUT)}
+    classes = list(dict.fromkeys(of_class.values()))
+    if not classes:
+        raise ConfigError(f"no cluster of {run} has a name that makes it a class; name one, e.g. 3=road")
+    unknown = sorted(set(colours or {}) - set(classes))
+    if unknown:
+        raise ConfigError(f"there is no class {unknown[0]!r} to colour; there are {', '.join(classes)}")
+    of_cluster = torch.full((clusters.k,), NO_CLASS)
+    for number, name in of_class.items():
+        of_cluster[number] = classes.index(name)
+    table = of_cluster if clusters.groups is None else of_cluster[clusters.groups]
+    about = {
+        "made_of": "clusters",
+        "k": clusters.k,
+        "run": run.resolve().name,
+        "embedder": embedder_hash(run),
+        "names": {str(number): name for number, name in given.items() if name},
+    }
+    embedder = load(run, device, looks)
+    segmenter = Segmenter(
+        embedder,
+        Legend.of(classes, colours),
+        clusters.centroids,
+        table=table,
+        position=clusters.position,
+        sharpness=concentration(clusters),
+        about=about,
+    )
+    return segmenter.to(embedder.mean.device).eval()
+
+
+def tidy_name(name: str) -> str:
+    """A name as it is kept: without space around it, one form of each letter; any writing of "void" is `LEFT_OUT`.
+
+    Raises:
+        ConfigError: if there is a line break or another control character inside.
+
+    Example:
+        >>> tidy_name(" traffic light "), tidy_name("Void")
+        ('traffic light', 'void')
+    """
+    tidy = unicodedata.normalize("NFC", name).strip()
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in tidy):
+        raise ConfigError(f"the name {name!r} has a line break or a control character in it; give one line")
+    return LEFT_OUT if tidy.casefold() == LEFT_OUT else tidy
+
+
+def check_numbers(numbers: Mapping[int, Any] | Sequence[int], k: int) -> None:
+    """Raise ConfigError for a number that is no cluster's."""
+    wrong = [number for number in numbers if not 0 <= number < k]
+    if wrong:
+        raise ConfigError(f"there is no cluster {wrong[0]}; with k = {k} they are 0 to {k - 1}")
+
+
+def concentration(clusters: Clusters) -> float:
+    """How strongly the pixels of clusters gather around their centroids: kappa of a von Mises-Fisher mixture.
+
+    One for all clusters, from the mean cosine r of a pixel and its centroid: r (F - r^2) / (1 - r^2) (Banerjee et al.:
+    "Clustering on the unit hypersphere using von Mises-Fisher distributions", JMLR 2005, eq. 4.4), F numbers a vector.
+    """
+    points = float(clusters.info.get("points", 0))
+    if points <= 0 or "inertia" not in clusters.info:  # a run of before that was kept
+        return 20.0
+    r = min(max(1 - float(clusters.info["inertia"]) / (2 * points), 0.0), 0.999)
+    return max(r * (clusters.centroids.shape[1] - r * r) / (1 - r * r), 1.0)
+
+
+@dataclass(frozen=True)
+class Named:
+    """The clusters of a run with what they are called.
+
+    Attributes:
+        k: how many there are.
+        names: of those that have one, in the order in which they were named; "void" is left out.
+        colours: of the classes.
+    """
+
+    k: int
+    names: Mapping[int, str]
+    colours: Mapping[str, Colour]
+
+
+def named(run: Path | str) -> Named | None:
+    """What `selfseg name` has made of a run so far; None if nothing, or if its embedder changed since.
+
+    Raises:
+        CheckpointError: if the segmenter that keeps the names is damaged.
+    """
+    path = Path(run) / "segmenter" / "segmenter.json"
+    if not path.is_file():
+        return None
+    try:
+        values = read_json(path)
+        about, legend = values["about"], Legend.from_json(values["classes"])
+        if about.get("made_of") != "clusters" or about["embedder"] != embedder_hash(run):
+            return None
+        names = {int(number): str(name) for number, name in about["names"].items()}
+        return Named(int(about["k"]), names, {one.name: one.colour for one in legend.classes})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise CheckpointError(
+            f"the names in {path} can't be read ({type(error).__name__}: {error}); remove {path.parent} and name again"
+        ) from error
+
+
+def name_clusters(
+    run: Path | str,
+    names: Mapping[int, str],
+    k: int | None = None,
+    colours: Mapping[str, Colour] | None = None,
+) -> Path:
+    """Name some of a run's clusters, beside those that have names already, and write `RUN/segmenter`.
+
+    Args:
+        run: the run's folder.
+        names: of clusters, by number. The same name again makes them one class; "void" leaves a cluster out; "" takes
+            its name away.
+        k: which clustering; that of the names so far if None, else the largest one there is.
+        colours: of classes, by name; the others keep theirs.
+
+    Returns:
+        `RUN/segmenter`.
+
+    Raises:
+        ConfigError: see `from_clusters`; or if the names so far are of another k.
+        RunError: if the run has no such clusters, or is none.
+    """
+    before = named(run)
+    if before is not None and k is not None and k != before.k and before.names:
+        raise ConfigError(
+            f"{run} has {len(before.names)} names of its clusters with k = {before.k}, which say nothing of k = {k}; "
+            f"go on with -k {before.k}, or remove {Path(run) / 'segmenter'} to begin again"
+        )
+    kept = dict(before.names) if before is not None else {}
+    k = before.k if before is not None and k is None else k
+    given = {number: tidy_name(name) for number, name in names.items()}
+    check_numbers(given, load_clusters(run, k).k)
+    for number, name in given.items():
+        if name:
+            kept[number] = name
+        else:
+            kept.pop(number, None)
+    classes = {name for name in kept.values() if name != LEFT_OUT}
+    known = {} if before is None else {name: colour for name, colour in before.colours.items() if name in classes}
+    return from_clusters(run, k, kept, {**known, **(colours or {})}).save(Path(run) / "segmenter")

@@ -1,0 +1,330 @@
+"""A named segmenter: an image of any size to a mask of classes that a person named.
+
+Letters in shapes: H W pixels of an image, D embedding dimension, F inputs of the classifier (D, or D + 4 with the place
+in the image), P rows of the classifier, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from selfseg.collection.assigning import assign_later, cell_scores
+from selfseg.collection.clusters import add_position
+from selfseg.collection.opening import choose_device
+from selfseg.collection.streaming import Fetched
+from selfseg.data.labelled.legend import Legend
+from selfseg.data.reading.images import read_image
+from selfseg.errors import CheckpointError, ConfigError, RunError
+from selfseg.models.embedder import Embedder, Looks
+from selfseg.segmenter.cards import folder_card
+from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text
+from selfseg.storage.hashes import embedder_hash
+
+FORMAT = 1
+NO_CLASS = -1
+"""In a segmenter's table: a row that stands for no class."""
+
+_BAND = 1 << 22  # scores held at a time
+
+
+class Segmenter(nn.Module):
+    """An image to a mask: an embedder, a linear classifier on its unit vectors, and what the classes are called.
+
+    The classifier has P rows. A cell's score for a row is the product of its vector and the row, plus the row's bias.
+    Scores are brought to the image's size (bilinear), and the best row's class is the pixel's. Rows are a run's
+    centroids, of which several may have one name and others none; or the weights of a logistic regression, one a class.
+
+    Attributes:
+        embedder: how images are seen, looks and smoothing included.
+        legend: the C classes, in the order of their values in a mask.
+        weight: (P, F) float32.
+        bias: (P,) float32.
+        table: (P,) int64, the class of each row in [0, C), or -1: void.
+        position: how much the place in the image has a say (`selfseg.collection.clusters.add_position`).
+        sharpness: what scores are multiplied by before the softmax of `probabilities`.
+        about: plain values on how it was made, kept with it.
+
+    Example:
+        >>> from selfseg.models.embedder import EmbedderConfig
+        >>> embedder = Embedder(EmbedderConfig(dim=4, output_stride=32, resolution=64))
+        >>> segmenter = Segmenter(embedder, Legend.of(["road", "sky"]), torch.eye(4)[:3], table=torch.tensor([0, 1, 0]))
+        >>> segmenter(np.zeros((40, 60, 3), np.uint8)).shape
+        (40, 60)
+    """
+
+    weight: Tensor
+    bias: Tensor
+    table: Tensor
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        legend: Legend,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        table: Tensor | None = None,
+        position: float = 0.0,
+        sharpness: float = 1.0,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put one together.
+
+        Args:
+            embedder: how images are seen.
+            legend: the C classes.
+            weight: (P, F) float.
+            bias: (P,) float; None = 0.
+            table: (P,) integers, the class of each row or -1; None = row i is class i, and P = C.
+            position: see the class.
+            sharpness: see the class.
+            about: see the class; must be writable as JSON.
+
+        Raises:
+            ConfigError: if shapes don't fit, a row stands for a class that there isn't, or a number is not finite.
+        """
+        super().__init__()
+        wanted = embedder.dim + (4 if position > 0 else 0)
+        rows = len(weight)
+        bias = torch.zeros(rows) if bias is None else bias
+        table = torch.arange(rows) if table is None else table
+        if weight.ndim != 2 or not rows or weight.shape[1] != wanted:
+            raise ConfigError(
+                f"the classifier's weights are (P, {wanted}) for this embedder, not {tuple(weight.shape)}"
+            )
+        if bias.shape != (rows,) or table.shape != (rows,):
+            raise ConfigError(
+                f"{rows} rows have as many biases and classes, not {tuple(bias.shape)} and {tuple(table.shape)}"
+            )
+        if not (bool(weight.isfinite().all()) and bool(bias.isfinite().all()) and sharpness > 0 and position >= 0):
+            raise ConfigError("a segmenter's weights and biases are finite numbers, its sharpness is above 0")
+        if int(table.min()) < NO_CLASS or int(table.max()) >= len(legend.classes):
+            raise ConfigError(
+                f"rows stand for classes from {int(table.min())} to {int(table.max())}; the legend has "
+                f"{len(legend.classes)}, and -1 is void"
+            )
+        self.embedder = embedder
+        self.legend = legend
+        self.position = float(position)
+        self.sharpness = float(sharpness)
+        self.about = dict(about or {})
+        self.register_buffer("weight", weight.detach().float().contiguous())
+        self.register_buffer("bias", bias.detach().float().contiguous())
+        self.register_buffer("table", table.detach().long().contiguous())
+
+    def forward(self, image: NDArray[np.uint8] | str | Path | Any) -> NDArray[Any]:
+        """The mask of one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, a PIL image, or a file.
+
+        Returns:
+            (H, W) uint8 of class values from 0 and 255 for void; uint16 and 65535 with more than 255 classes.
+
+        Raises:
+            BadImage: if a file can't be read.
+            ConfigError: if an array is not (H, W, 3) uint8.
+        """
+        embedding, size = self._embed(image)
+        return self.assign_later(embedding, size).numpy()
+
+    @torch.no_grad()
+    def assign_later(self, embedding: Tensor, size: tuple[int, int]) -> Fetched:
+        """The mask of an image that was embedded already, without waiting for a GPU.
+
+        Args:
+            embedding: (D, h, w) float, as `embedder.embed_prepared` gives it, on the segmenter's device.
+            size: (H, W) of the mask.
+
+        Returns:
+            (H, W), see `forward`.
+        """
+        values = torch.where(self.table < 0, self.legend.void, self.table)
+        placed = add_position(embedding, self.position)
+        return assign_later(placed, self.weight, size, self.legend.void, values, self.bias)
+
+    @torch.no_grad()
+    def probabilities(self, image: NDArray[np.uint8] | str | Path | Any) -> NDArray[np.float32]:
+        """How sure the segmenter says it is: a softmax over the classes and void, of each one's best row.
+
+        The best class is that of the mask. For clusters the numbers are those of a mixture of equally concentrated
+        directions (`selfseg.segmenter.naming`). They are not calibrated: how often a mask is right is for labels to
+        tell.
+
+        Args:
+            image: as of `forward`.
+
+        Returns:
+            (C, H, W) float32 in [0, 1]; what is missing to a sum of 1 is void's.
+
+        Raises:
+            BadImage, ConfigError: see `forward`.
+        """
+        embedding, (height, width) = self._embed(image)
+        placed = add_position(embedding, self.position)
+        scores = cell_scores(placed, self.weight, self.bias).permute(2, 0, 1)[None]  # (1, P, h, w)
+        h = scores.shape[2]
+        result = np.empty((len(self.legend.classes), height, width), np.float32)
+        wide = F.interpolate(scores, (h, width), mode="bilinear", align_corners=False)
+        place = ((torch.arange(height, device=scores.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+        top = place.floor().long()
+        band = max(1, _BAND // (len(self.weight) * width))
+        for start in range(0, height, band):
+            rows = top[start : start + band]
+            below = (rows + 1).clamp(max=h - 1)
+            share = (place[start : start + band] - rows)[None, :, None]
+            part = torch.lerp(wide[0][:, rows], wide[0][:, below], share)  # (P, rows, W)
+            result[:, start : start + band] = self._softmax(part).cpu().numpy()
+        return result
+
+    def _softmax(self, scores: Tensor) -> Tensor:
+        """(P, ...) scores of rows to (C, ...) probabilities of classes."""
+        count = len(self.legend.classes)
+        place = torch.where(self.table < 0, count, self.table)
+        best = scores.new_full((count + 1, *scores.shape[1:]), -torch.inf)
+        best.scatter_reduce_(0, place.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores), scores, "amax")
+        return (self.sharpness * best).softmax(0)[:count]
+
+    def _embed(self, image: Any) -> tuple[Tensor, tuple[int, int]]:
+        """(D, h, w) on the segmenter's device, and (H, W) of the image."""
+        pixels = read_image(image) if isinstance(image, str | Path) else image
+        if hasattr(pixels, "convert"):
+            pixels = np.array(pixels.convert("RGB"))  # a copy: Pillow's own memory can't be written to
+        prepared = self.embedder.prepare(pixels)
+        return self.embedder.embed_prepared([prepared])[0], (pixels.shape[0], pixels.shape[1])
+
+    def digest(self) -> str:
+        """32 hex digits of all that decides what masks it gives, and in which colours."""
+        made = hashlib.blake2b(digest_size=16)
+        facts = [self.legend.to_json(), self.position, asdict(self.embedder.looks), asdict(self.embedder.config)]
+        made.update(json.dumps(facts).encode())
+        for name, tensor in self.state_dict().items():
+            made.update(name.encode())
+            made.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+        return made.hexdigest()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that stands alone; it appears at once, in place of an older segmenter.
+
+        Holds `segmenter.json`, `weights.safetensors` (weight, bias, table), `embedder/`, and a card, `README.md`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: if there is something else.
+            StorageError: if it can't be written.
+        """
+        folder = Path(folder)
+        if (
+            folder.exists()
+            and not (folder / "segmenter.json").is_file()
+            and (not folder.is_dir() or any(folder.iterdir()))
+        ):
+            raise ConfigError(f"{folder} holds something else than a segmenter; give a new folder")
+
+        def write(temporary: Path) -> None:
+            self.embedder.save(temporary / "embedder")
+            tensors = {name: getattr(self, name).cpu() for name in ("weight", "bias", "table")}
+            save_file(tensors, temporary / "weights.safetensors")
+            values = {
+                "format": FORMAT,
+                "classes": self.legend.to_json(),
+                "void": self.legend.void,
+                "position": self.position,
+                "sharpness": self.sharpness,
+                "looks": asdict(self.embedder.looks),
+                "embedder": embedder_hash(temporary),
+                "about": self.about,
+            }
+            write_json(temporary / "segmenter.json", values)
+            write_text(temporary / "README.md", folder_card(self.legend, self.embedder.config, self.about))
+
+        write_folder_atomically(folder, write)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Segmenter:
+        """Read what `save` wrote; in evaluation mode, on the CPU.
+
+        Raises:
+            CheckpointError: if the folder holds no segmenter, another format's, or a damaged one.
+        """
+        folder = Path(folder)
+        if not (folder / "segmenter.json").is_file():
+            raise CheckpointError(f"no segmenter in {folder} (no segmenter.json); `selfseg name` makes one")
+        try:
+            values = read_json(folder / "segmenter.json")
+            if not isinstance(values, dict) or values["format"] != FORMAT:
+                raise ValueError(f"not of format {FORMAT} of selfseg's segmenters")
+            tensors = load_file(folder / "weights.safetensors")
+            embedder = Embedder.load(folder / "embedder")
+            if values["embedder"] != embedder_hash(folder):
+                raise ValueError("its embedder is another one, or was changed")
+            looks = values["looks"]
+            embedder.looks = Looks(tuple(map(float, looks["scales"])), bool(looks["flip"]))
+            return cls(
+                embedder,
+                Legend.from_json(values["classes"]),
+                tensors["weight"],
+                tensors["bias"],
+                tensors["table"],
+                float(values["position"]),
+                float(values["sharpness"]),
+                values["about"],
+            ).eval()
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError, CheckpointError) as error:
+            raise CheckpointError(
+                f"the segmenter in {folder} is damaged ({type(error).__name__}: {error}); make it again, or take a copy"
+            ) from error
+
+
+def find_segmenter(path: Path | str) -> Path:
+    """The segmenter's folder that a path means: itself, or a run's `segmenter/`.
+
+    Raises:
+        RunError: if there is none; says how to make one.
+    """
+    path = Path(path)
+    for folder in (path, path / "segmenter"):
+        if (folder / "segmenter.json").is_file():
+            return folder
+    if not path.exists():
+        raise RunError(f"there is no run and no segmenter at {path}")
+    if (path / "embedder").is_dir():
+        raise RunError(
+            f"{path} has no segmenter yet; name its clusters: selfseg name {path} 3=road 7=sky (`selfseg name {path}` "
+            "lists them)"
+        )
+    raise RunError(f"{path} is neither a run nor a segmenter (no segmenter.json, no embedder/ in it)")
+
+
+def load_segmenter(path: Path | str, device: str = "auto") -> Segmenter:
+    """A named segmenter, ready to use.
+
+    Args:
+        path: a segmenter's folder, or a run that has one (`selfseg name`).
+        device: where it shall live: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
+
+    Returns:
+        The segmenter in evaluation mode; `segmenter(image)` is the mask.
+
+    Raises:
+        RunError: if there is none.
+        CheckpointError: if it is damaged.
+        ConfigError: if the device is not there.
+    """
+    chosen = choose_device(device)
+    return Segmenter.load(find_segmenter(path)).to(chosen)
