@@ -210,7 +210,7 @@ class HandOver:
             if model:
                 self._say("Making the model.")
                 segmenter_of(run, decided, looks).save(run / "segmenter")
-                path = export(run, self._folder / "segmenter.onnx", "segmenter-onnx")
+                path = export(run, "segmenter-onnx", self._folder / "segmenter.onnx")
                 names = ", ".join(decided.legend.names)
                 self._add(path, f"The segmenter as one ONNX file, with the names {names}")
             self._change(running=False, sentence=f"Finished: the files lie in {self._folder}.")

@@ -41,7 +41,7 @@ from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.regions.region_tree import region_tree
 from selfseg.ops.regions.slic import slic
 from selfseg.ops.regions.smoothing import REGIONS, pool_map
-from selfseg.storage.files import sole_use, storage_errors
+from selfseg.storage.files import mark_output, sole_use, storage_errors
 from selfseg.storage.hashes import embedder_hash
 
 _FORMAT = 1
@@ -115,6 +115,7 @@ class RegionStore:
         if header.get("key") == key and header.get("complete"):
             return cls(folder, header, entries)
         embedder = load(run, device, looks)
+        mark_output(folder)
         with sole_use(folder):
             _fill(folder, key, embedder, collection, progress, max_bad)
         return cls.open(run)
