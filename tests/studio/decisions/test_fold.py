@@ -153,11 +153,14 @@ def test_another_clustering_lets_names_rest_and_the_first_takes_what_was_there()
     other = ("clusters", {"k": 9, "fingerprint": "q"})
     found = state(name("9/1", "road"), first, name("9/2", "sky"), other, name("9/1", "tree"), name("8/1", "car"))
     assert found.names == {"9/1": "tree", "8/1": "car"}
-    assert (found.resting, found.clusterings) == ({9: 2}, {9: "q"})
+    (rest,) = found.resting
+    assert (rest.k, rest.fingerprint, rest.names, rest.decided) == (9, "p", {"9/1": "road", "9/2": "sky"}, 2)
+    assert found.clusterings == {9: "q"}
+    assert [named.k for named in found.standing] == [8, 9]
     assert [one.name for one in found.classes] == ["tree", "car"]
     assert [one.name for one in found.classes_of(9)] == ["tree"]
     back = state(name("9/1", "road"), first, other, name("9/1", "tree"), first)
-    assert (back.names, back.resting) == ({"9/1": "road"}, {9: 1})
+    assert (back.names, back.resting[0].names) == ({"9/1": "road"}, {"9/1": "tree"})
 
 
 def answer(n: int, predicted: str, verdict: str) -> tuple[str, dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_notes_are_passed_over_by_undo_and_keep_their_place() -> None:
     assert named(made(first, name(1), switch)) == []
     history = made(first, name(1), switch, undo(2), redo(2))
     assert named(history) == [], "given back to where it was made: to the old clustering"
-    assert history.state().resting == {9: 1}
+    assert [named.names for named in history.state().resting] == [{"9/1": "n1"}]
 
 
 def test_undo_of_what_a_damaged_line_held_is_told_and_does_no_harm() -> None:

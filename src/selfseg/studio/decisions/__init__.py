@@ -6,6 +6,6 @@ takes decisions in, `state` is what comes out.
 
 from selfseg.studio.decisions.history import Entry
 from selfseg.studio.decisions.log import DecisionLog
-from selfseg.studio.decisions.state import Answer, AuditRound, Click, ImageId, Split, State
+from selfseg.studio.decisions.state import Answer, AuditRound, Click, ImageId, Named, Split, State
 
-__all__ = ["Answer", "AuditRound", "Click", "DecisionLog", "Entry", "ImageId", "Split", "State"]
+__all__ = ["Answer", "AuditRound", "Click", "DecisionLog", "Entry", "ImageId", "Named", "Split", "State"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfseg.data.labelled.legend import Colour, NamedClass, parse_colour, safe_colours
 from selfseg.studio.decisions.kinds import UNSURE, clusters_of, parent_of
-from selfseg.studio.decisions.state import Answer, AuditRound, Click, ImageId, Split, State, nearest
+from selfseg.studio.decisions.state import Answer, AuditRound, Click, ImageId, Named, Split, State, nearest
 
 _SAFE = safe_colours(63)  # after so many they are nearly white and black
 
@@ -211,17 +211,19 @@ class Fold:
         names: dict[str, str] = {}
         out: set[str] = set()
         splits: dict[str, Split] = {}
-        resting: dict[int, int] = {}
+        resting: list[Named] = []
         used = {one for one, clicks in self._clicked.items() if clicks}
         for (k, fingerprint), table in self._tables.items():
-            named = {path: one.now() for path in table.leaves() if (one := _name_of(table, path)) is not None}
+            classes = {path: one.now() for path in table.leaves() if (one := _name_of(table, path)) is not None}
+            named = {path: one.name for path, one in classes.items()}
+            left_out = frozenset(path for path in table.leaves() if nearest(path, table.out))
             if self._clusterings.get(k, "") != fingerprint:
-                if named:
-                    resting[k] = resting.get(k, 0) + len(named)
+                if named or left_out or table.splits:
+                    resting.append(Named(k, fingerprint, named, left_out, dict(table.splits)))
                 continue
-            used |= set(named.values())
-            names |= {path: one.name for path, one in named.items()}
-            out |= {path for path in table.leaves() if nearest(path, table.out)}
+            used |= set(classes.values())
+            names |= named
+            out |= left_out
             splits |= table.splits
         for seq, fields, one in self._clicks[len(self._shown) :]:
             self._shown.append(
@@ -244,7 +246,7 @@ class Fold:
             audits=tuple(_finished(one) for one in self._rounds),
             k=self._k,
             clusterings=dict(self._clusterings),
-            resting=resting,
+            resting=tuple(resting),
             **given,
         )
 

@@ -140,7 +140,7 @@ class DecisionLog:
         """
         if self.state().clusterings.get(k) != fingerprint:
             self.append("clusters", k=k, fingerprint=fingerprint)
-        return k in self.state().resting
+        return any(named.k == k for named in self.state().resting)
 
     def refresh(self) -> bool:
         """Read what others have written; whether there was anything.

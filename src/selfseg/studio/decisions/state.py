@@ -105,6 +105,27 @@ class AuditRound:
 
 
 @dataclass(frozen=True)
+class Named:
+    """What the clusters of one clustering are called; see `State` for names, left_out and splits.
+
+    Attributes:
+        k: how many clusters it has.
+        fingerprint: which it is; "" if it was never told.
+    """
+
+    k: int
+    fingerprint: str
+    names: Mapping[str, str]
+    left_out: frozenset[str]
+    splits: Mapping[str, Split]
+
+    @property
+    def decided(self) -> int:
+        """How many clusters and parts have a name or are left out."""
+        return len(self.names) + len(self.left_out)
+
+
+@dataclass(frozen=True)
 class State:
     """What the decisions amount to. Clusters are told by paths, "27/3", or "27/3.1" for a part.
 
@@ -119,7 +140,8 @@ class State:
         audits: in order; the last is the one in progress.
         k: the number of clusters that is worked with; None if it was never chosen.
         clusterings: by K, the fingerprint of the clustering that its paths speak of; "" if it was never told.
-        resting: by K, how many clusters have names in other clusterings with this K, which can be carried over.
+        resting: what was decided about clusterings that are no longer those of `clusterings`, the oldest first. It can
+            be carried over (`selfseg.studio.carrying`).
         seq: of the last entry; 0 without any.
         undo: the entry that undo would take back; None if there is none.
         redo: the entry that redo would give back; None if there is none.
@@ -137,7 +159,7 @@ class State:
     audits: tuple[AuditRound, ...]
     k: int | None
     clusterings: Mapping[int, str]
-    resting: Mapping[int, int]
+    resting: tuple[Named, ...]
     seq: int
     undo: int | None
     redo: int | None
@@ -158,6 +180,21 @@ class State:
     def named(self, k: int) -> dict[str, str]:
         """The class of each named cluster among K."""
         return {path: name for path, name in self.names.items() if clusters_of(path) == k}
+
+    @property
+    def standing(self) -> tuple[Named, ...]:
+        """What was decided about the clusterings of now, by K; that of `k` is the last."""
+        counts = {clusters_of(path) for path in (*self.names, *self.left_out, *self.splits)}
+        return tuple(
+            Named(
+                k,
+                self.clusterings.get(k, ""),
+                self.named(k),
+                frozenset(path for path in self.left_out if clusters_of(path) == k),
+                {path: split for path, split in self.splits.items() if clusters_of(path) == k},
+            )
+            for k in sorted(counts, key=lambda k: (k == self.k, k))
+        )
 
     def leaves(self, k: int) -> list[str]:
         """All clusters among K, and the parts of those that are split, in order."""

@@ -1,0 +1,12 @@
+"""Decisions that outlive what they were made on: images that moved, other superpixels, another k, another run.
+
+Begin at `over`, which takes a whole log to another run and reports what no longer fits. `images` finds images again by
+their content, `clusterings` tells one clustering from another and keeps a copy of each that was decided about, `votes`
+finds for each new cluster what most of its pixels were called.
+"""
+
+from selfseg.studio.carrying.clusterings import remember
+from selfseg.studio.carrying.images import ImageFinder
+from selfseg.studio.carrying.over import Report, carry_over
+
+__all__ = ["ImageFinder", "Report", "carry_over", "remember"]

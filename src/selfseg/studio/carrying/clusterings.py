@@ -1,0 +1,73 @@
+"""Which clustering a path K/ID speaks of, and a copy of each that was decided about.
+
+Numbers of clusters mean nothing by themselves: cluster a run again, with another seed or after more training, and 27/3
+is something else. So the log is told the fingerprint of the clustering before anything is decided about it, names of
+another clustering rest, and its centroids lie beside the log: `RUN/studio/clusterings/FINGERPRINT.safetensors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from selfseg.collection.clusters import Clusters
+from selfseg.errors import RunError
+from selfseg.storage.files import write_atomically
+from selfseg.studio.decisions.log import DecisionLog
+
+
+def fingerprint(clusters: Clusters) -> str:
+    """16 hex digits, the same for clusters that give each pixel of each image the same number."""
+    digest = hashlib.blake2b(f"{clusters.info.get('embedder')} {clusters.position!r} ".encode(), digest_size=8)
+    for tensor in (clusters.centroids, clusters.groups):
+        if tensor is not None:
+            array = tensor.cpu().contiguous().numpy()
+            digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def remember(log: DecisionLog, clusters: Clusters) -> bool:
+    """Tell a log which clustering the paths with its K speak of from here on, and keep a copy of it.
+
+    Returns:
+        Whether names that were given to another clustering with this K rest now (`carry_over` from the log to itself
+        gives them to the clusters of this one).
+
+    Raises:
+        StorageError: if it can't be written.
+    """
+    digest = fingerprint(clusters)
+    path = _path(log.folder, digest)
+    if not path.is_file():
+        tensors = {"centroids": clusters.centroids.cpu().contiguous()}
+        if clusters.groups is not None:
+            tensors["groups"] = clusters.groups.cpu().contiguous()
+        about = {"k": clusters.k, "position": clusters.position, "embedder": clusters.info.get("embedder", "")}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, {"selfseg": json.dumps(about)}))
+    return log.use_clustering(clusters.k, digest)
+
+
+def recall(folder: Path, digest: str) -> Clusters:
+    """The copy that `remember` made beside a log, without shares and typical images.
+
+    Raises:
+        RunError: if there is none, or it is damaged.
+    """
+    path = _path(folder, digest)
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["selfseg"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+        k, info = int(about["k"]), {"position": float(about["position"]), "embedder": str(about["embedder"])}
+        return Clusters(tensors["centroids"], (0.0,) * k, ((),) * k, info, tensors.get("groups"))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"the clustering in {path} can't be read ({type(error).__name__}: {error})") from error
+
+
+def _path(folder: Path, digest: str) -> Path:
+    return folder / "clusterings" / f"{digest}.safetensors"
