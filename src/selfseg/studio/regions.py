@@ -40,7 +40,7 @@ from selfseg.errors import RunError, StorageError
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.regions.region_tree import region_tree
 from selfseg.ops.regions.slic import slic
-from selfseg.ops.regions.smoothing import REGIONS, pool_map
+from selfseg.ops.regions.smoothing import REGIONS, cell_places, pool_map
 from selfseg.storage.files import mark_output, sole_use, storage_errors
 from selfseg.storage.hashes import embedder_hash
 
@@ -194,10 +194,12 @@ def regions_of(
 def _pool(embedding: NDArray[np.float32], regions: NDArray[np.integer], count: int) -> NDArray[np.float32]:
     """(n, D) unit vectors: the mean of the cells whose middle lies in each region."""
     dim, h, w = embedding.shape
-    rows, columns = (
-        ((np.arange(cells) + 0.5) * (side / cells)).astype(np.int64)
-        for cells, side in zip((h, w), regions.shape, strict=True)
-    )
+    rows, columns = cell_places(regions.shape[0]), cell_places(regions.shape[1])
+    if (len(rows), len(columns)) != (h, w):  # not a smoothed map: its cells are stretched over the image
+        rows, columns = (
+            ((np.arange(cells) + 0.5) * (side / cells)).astype(np.int64)
+            for cells, side in zip((h, w), regions.shape, strict=True)
+        )
     cells = regions[rows[:, None], columns].ravel()
     values = embedding.reshape(dim, -1)
     order = np.argsort(cells, kind="stable")
@@ -272,7 +274,9 @@ def _fill(
     """Find the regions of all images that don't have them yet."""
     header, entries = _read(folder)
     if header.get("key") != key or header.get("complete"):
-        header, entries = {}, []
+        entries = []
+        for name in ("images.jsonl", *(f"{part}.bin" for part in _PARTS)):
+            (folder / name).unlink(missing_ok=True)  # not overwritten: who has the old ones open may still read them
     log = SkipLog(folder / "skipped.jsonl", len(collection), max_bad)
     done = {entry["name"] for entry in entries}
     last = max((i for i, name in enumerate(collection.names) if name in done), default=-1)

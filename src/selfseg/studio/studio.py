@@ -110,8 +110,10 @@ class Studio:
         self._closed = False
         self._late = threading.Condition(self._lock)
         if k is not None:
+            load_clusters(self.run, k)  # says what to do if there are none
             self._log.append("k", k=k)
-        self._follow()
+        with self._lock:
+            self._follow()
         self._worker = threading.Thread(target=self._catch_up, name="studio", daemon=True)
         self._worker.start()
 

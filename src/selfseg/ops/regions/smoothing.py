@@ -68,11 +68,13 @@ def smooth_map(values: Array, image: NDArray[np.uint8], strength: float, guides:
     _, near = neighbours(regions)
     graph = affinity(near, (colour, np.maximum(1 - unit @ unit.T, 0)), _SIGMA_SQUARED)
     smoothed = _unit(smooth(graph, areas, vectors, strength).astype(np.float32))
-    rows, columns = (
-        np.minimum(np.arange(math.ceil(side / STRIDE)) * STRIDE + STRIDE // 2, side - 1) for side in (height, width)
-    )
-    cells = regions[rows[:, None], columns]
+    cells = regions[cell_places(height)[:, None], cell_places(width)]
     return np.ascontiguousarray(smoothed[cells].transpose(2, 0, 1))
+
+
+def cell_places(side: int) -> NDArray[np.int64]:
+    """The rows, or columns, of a picture that the cells of a smoothed map are taken from, (ceil(side / 4),)."""
+    return np.minimum(np.arange(math.ceil(side / STRIDE)) * STRIDE + STRIDE // 2, side - 1)
 
 
 def smooth_batch(values: Tensor, image: Tensor, strength: float, guides: Sequence[Tensor] = ()) -> Tensor:
