@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from selfseg.segmenter.naming import name_clusters as name_clusters
     from selfseg.segmenter.segmenter import Segmenter as Segmenter
     from selfseg.segmenter.segmenter import load_segmenter as load_segmenter
+    from selfseg.studio.studio import Studio as Studio
     from selfseg.training.doctor import doctor as doctor
     from selfseg.training.loop import train as train
     from selfseg.training.recipe import OptimizerConfig as OptimizerConfig
@@ -97,6 +98,7 @@ _WHERE = {
     "SlotCon": "selfseg.methods",
     "SlotConConfig": "selfseg.methods",
     "StepOutput": "selfseg.types",
+    "Studio": "selfseg.studio.studio",
     "SwAV": "selfseg.methods",
     "SwAVConfig": "selfseg.methods",
     "ViCE": "selfseg.methods",

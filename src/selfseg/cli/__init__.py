@@ -22,6 +22,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]train[/]     RECIPE IMAGES --out RUN      learn an embedding; the same command goes on with a stopped run
   [bold]cluster[/]   RUN IMAGES -k 8 27           group the pixels of all images into k concepts
   [bold]segment[/]   RUN IMAGES --out DIR         an index PNG and a coloured overlay per image
+  [bold]studio[/]    RUN IMAGES                   look at the clusters in the browser, name and correct them
   [bold]name[/]      RUN 3=road 5=road 7=sky      name clusters: a segmenter; without names: list them
   [bold]apply[/]     RUN IMAGES --out DIR         masks of the named classes, as palette PNGs
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
@@ -85,6 +86,7 @@ _VERBS = {
     "train": ("training", "train"),
     "cluster": ("runs", "cluster"),
     "segment": ("runs", "segment"),
+    "studio": ("studio", "studio"),
     "name": ("segmenters", "name"),
     "apply": ("segmenters", "apply"),
     "embed": ("runs", "embed"),

@@ -211,7 +211,7 @@ class Result:
             return f"No place has been judged yet, so nothing is known.{unsure}"
         low, high = (_percent(end, way) for end, way in zip(self.interval, (math.floor, math.ceil), strict=True))
         parts = [
-            f"{right} of {_count(judged, 'judged place')} {'has' if right == 1 else 'have'} the right class: "
+            f"{right} of {_count(judged, 'judged place')} {'has' if 1 in (right, judged) else 'have'} the right class: "
             f"{_percent(self.accuracy.value)}, and the true share lies between {low} and {high} (95 % interval)."
         ]
         if self.unsure:

@@ -213,7 +213,8 @@ class HandOver:
                 path = export(run, "segmenter-onnx", self._folder / "segmenter.onnx")
                 names = ", ".join(decided.legend.names)
                 self._add(path, f"The segmenter as one ONNX file, with the names {names}")
-            self._change(running=False, sentence=f"Finished: the files lie in {self._folder}.")
+            total = self._view.total if self._view is not None else 0
+            self._change(running=False, done=total, sentence=f"Finished: the files lie in {self._folder}.")
         except _Stopped:
             self._change(running=False, sentence="Ended before it was finished.", error="The studio was closed.")
         except SelfsegError as error:

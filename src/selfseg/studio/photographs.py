@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,11 +123,11 @@ def box_around(centre: Sequence[float], area: float, size: Sequence[int]) -> Box
         (0.0, 0.22, 0.28, 0.78)
     """
     height, width = size
-    side = float(np.clip(4 * np.sqrt(area * height * width), _LEAST * min(size), min(size)))
+    side = min(max(4 * math.sqrt(area * height * width), _LEAST * min(size)), min(size))
     found = []
     for middle, length in zip(centre, size, strict=True):
         share = min(side / length, 1.0)
-        start = min(max(float(middle) - share / 2, 0.0), 1 - share)
+        start = min(max(middle - share / 2, 0.0), 1 - share)
         found.append((start, start + share))
     (y0, y1), (x0, x1) = found
     return (round(x0, 4), round(y0, 4), round(min(x1, 1.0), 4), round(min(y1, 1.0), 4))

@@ -5,35 +5,24 @@ The page calls it through `selfseg.studio.server`; in Python it is `selfseg.Stud
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
-from selfseg.collection.opening import Images, collect
-from selfseg.collection.proposal import load_proposal
+from selfseg.collection.clusters import available_clusters, load_clusters
 from selfseg.data.labelled.legend import Colour, Legend
-from selfseg.errors import ConfigError, RunError
-from selfseg.models.embedder import Looks
+from selfseg.errors import ConfigError
 from selfseg.studio import auditing
-from selfseg.studio.beliefs import NONE, Beliefs, examples
 from selfseg.studio.concepts import Example, Grouping
-from selfseg.studio.decisions import DecisionLog, State
-from selfseg.studio.handing_over import Decided, HandOver, formats
-from selfseg.studio.hierarchy import cut
-from selfseg.studio.photographs import Box, Photographs, box_around
+from selfseg.studio.decisions import State
+from selfseg.studio.handing_over import Decided, formats
+from selfseg.studio.photographs import Box, box_around
 from selfseg.studio.queue import next_questions
-from selfseg.studio.regions import RegionStore
 from selfseg.studio.server.contract import (
     AfterClick,
     AuditView,
-    ClassView,
     ClusterView,
     Crop,
     FormatView,
@@ -45,13 +34,13 @@ from selfseg.studio.server.contract import (
     QuestionView,
     StudioState,
 )
+from selfseg.studio.session import Session
 
 _OUTLINE: Colour = (255, 196, 0)  # of a concept without a name
 _LOOKED_AT = 400_000  # regions among which the next questions are looked for
-_MANY = 40  # clusters that a person can look through; the studio begins with at most so many
 
 
-class Studio:
+class Studio(Session):
     """A run's clusters, what a person decided about them, and what is believed of every region.
 
     All operations may be called from several threads. One that decides something returns when it is on the disk; the
@@ -75,61 +64,6 @@ class Studio:
         >>> studio.name("27/3", "road")  # doctest: +SKIP
         >>> studio.hand_over(["coco"], model=True)  # doctest: +SKIP
     """
-
-    def __init__(
-        self,
-        run: Path | str,
-        images: Images,
-        k: int | None = None,
-        looks: Looks | None = None,
-        device: str = "auto",
-        progress: bool = True,
-        max_bad: float = 0.05,
-    ) -> None:
-        self.run = Path(run)
-        self._looks = looks
-        if not available_clusters(self.run):
-            load_clusters(self.run)  # says what to do
-        collection = collect(images)
-        self.store = RegionStore.build(
-            self.run, collection, device=device, looks=looks, progress=progress, max_bad=max_bad
-        )
-        place = {name: number for number, name in enumerate(collection.names)}
-        self._lock = threading.RLock()
-        self._log = DecisionLog.open(self.run / "studio")
-        self._photographs = Photographs(collection, [place[name] for name in self.store.names])
-        self._images = {digest: number for number, digest in reversed(list(enumerate(self.store.hashes)))}
-        self._named_images = {name: number for number, name in enumerate(self.store.names)}
-        self._beliefs = Beliefs(self.store)
-        self._grouping: Grouping | None = None
-        self._clicked: dict[int, tuple[int, NDArray[np.int64]]] = {}  # image and rows of each click by its seq
-        self._known: tuple[str, ...] = ()
-        self._class_views: list[ClassView] = []
-        self._version = 0
-        self._job = HandOver(self.run / "studio" / "handed_over")
-        self._closed = False
-        self._late = threading.Condition(self._lock)
-        if k is not None:
-            load_clusters(self.run, k)  # says what to do if there are none
-            self._log.append("k", k=k)
-        with self._lock:
-            self._follow()
-        self._worker = threading.Thread(target=self._catch_up, name="studio", daemon=True)
-        self._worker.start()
-
-    def close(self) -> None:
-        """End the threads; what was decided is on the disk already."""
-        with self._lock:
-            self._closed = True
-            self._late.notify_all()
-        self._worker.join()
-        self._job.stop()
-
-    def __enter__(self) -> Studio:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # What is shown.
 
@@ -178,7 +112,6 @@ class Studio:
             if cluster is not None:
                 grouping, state = self._groups(), self._log.state()
                 self._check(image)
-                members = np.zeros(len(self.store.areas), np.bool_)
                 rows = slice(int(self.store.first[image]), int(self.store.first[image + 1]))
                 if cluster not in grouping.paths:
                     raise ConfigError(f"there is no cluster {cluster!r} among {grouping.clusters.k}")
@@ -389,119 +322,6 @@ class Studio:
 
     # Inside.
 
-    def _decide(self, kind: str, **fields: Any) -> None:
-        with self._lock:
-            self._log.append(kind, **fields)
-            self._follow()
-
-    def _look(self) -> None:
-        """See what another process decided meanwhile."""
-        if self._log.refresh():
-            self._follow()
-
-    def _follow(self) -> None:
-        """Bring groups and beliefs to what the log says."""
-        state = self._log.state()
-        grouping = self._regroup(state)
-        names = tuple(one.name for one in state.classes)
-        place = {name: number for number, name in enumerate(names)}
-        standing = {click.seq: click for click in state.clicks}
-        self._clicked = {seq: kept for seq, kept in self._clicked.items() if seq in standing}
-        for seq, click in standing.items():
-            if seq not in self._clicked:
-                found = self._rows(click.image.hash, click.image.name, click.point, click.level)
-                if found is not None:
-                    self._clicked[seq] = found
-        clicks = [
-            (self._clicked[seq][1], None if click.name is None else place[click.name])
-            for seq, click in standing.items()
-            if seq in self._clicked
-        ]
-        named = {path: place[name] for path, name in state.names.items() if name in place}
-        found_examples = examples(grouping, named, state.left_out, clicks)
-        self._beliefs.refit(found_examples, len(names), anew=names[: len(self._known)] != self._known)
-        self._known = names
-        self._class_views = self._count(state)
-        self._version += 1
-        self._late.notify_all()
-
-    def _regroup(self, state: State) -> Grouping:
-        """The concepts of the log's k and splits."""
-        before = self._grouping
-        k = state.k if state.k is not None else self._first_k()
-        if before is None or before.clusters.k != k:
-            clusters = self._clusters(k)
-            before = None
-        else:
-            clusters = before.clusters
-        splits = {path: np.asarray(split.centroids, np.float32) for path, split in state.splits.items()}
-        wanted = {path: centres for path, centres in splits.items() if path.startswith(f"{clusters.k}/")}
-        if before is not None and wanted.keys() == before.splits.keys():
-            if all(np.array_equal(centres, before.splits[path]) for path, centres in wanted.items()):
-                return before
-        self._grouping = Grouping(self.store, clusters, wanted, before)
-        return self._grouping
-
-    def _clusters(self, k: int) -> Clusters:
-        """The clustering of a k; the log is told which one it is."""
-        try:
-            clusters = load_clusters(self.run, k)
-        except RunError:
-            clusters = load_clusters(self.run, self._first_k())
-        digest = hashlib.blake2b(clusters.centroids.numpy().tobytes(), digest_size=8)
-        if clusters.groups is not None:
-            digest.update(clusters.groups.numpy().tobytes())
-        self._log.use_clustering(clusters.k, digest.hexdigest())
-        return clusters
-
-    def _first_k(self) -> int:
-        """The number of clusters to begin with."""
-        there = available_clusters(self.run)
-        proposal = load_proposal(self.run)
-        if proposal is not None and proposal.k in there:
-            return proposal.k
-        few = [k for k in there if k <= _MANY]
-        return few[-1] if few else there[0]
-
-    def _groups(self) -> Grouping:
-        if self._grouping is None:  # _follow was called first
-            raise RunError(f"the studio of {self.run} is not open")
-        return self._grouping
-
-    def _existing(self, cluster: str) -> str:
-        with self._lock:
-            paths = self._groups().paths
-        if cluster not in paths:
-            raise ConfigError(f"there is no cluster {cluster!r}; there are {paths[0]} to {paths[-1]}")
-        return cluster
-
-    def _check(self, image: int) -> None:
-        if not 0 <= image < len(self.store.names):
-            raise ConfigError(f"there is no image {image}; there are {len(self.store.names)}")
-
-    def _rows(
-        self, digest: str, name: str, point: tuple[float, float], level: float
-    ) -> tuple[int, NDArray[np.int64]] | None:
-        """The image and the rows of a segment; None where the image is not in this collection."""
-        image = self._named_images.get(name)
-        if image is None or self.store.hashes[image] != digest:
-            image = self._images.get(digest)
-        if image is None:
-            return None
-        region = self.store.region_at(image, point[0], point[1])
-        start, count = int(self.store.first[image]), int(self.store.first[image + 1] - self.store.first[image])
-        if level >= count:
-            return image, np.array([start + region], np.int64)
-        groups = cut(self.store.tree(image), max(int(level), 1))
-        return image, start + np.flatnonzero(groups == groups[region])
-
-    def _class_at(self, image: int, x: float, y: float) -> str:
-        """The name of the class at a place; "" for none."""
-        row = int(self.store.first[image]) + self.store.region_at(image, x, y)
-        self._beliefs.of_image(image)
-        found = int(self._beliefs.classes[row])
-        return "" if found == NONE else self._known[found]
-
     def _cluster(self, path: str, state: State, grouping: Grouping) -> ClusterView:
         concept = grouping.concept(path)
         return ClusterView(
@@ -517,20 +337,13 @@ class Studio:
     def _crops(self, shown: Iterable[Example]) -> list[Crop]:
         store = self.store
         return [
-            Crop(one.image, box_around(store.centres[one.region], store.areas[one.region], store.sizes[one.image]))
+            Crop(
+                one.image,
+                box_around(
+                    store.centres[one.region].tolist(), float(store.areas[one.region]), store.sizes[one.image].tolist()
+                ),
+            )
             for one in shown
-        ]
-
-    def _count(self, state: State) -> list[ClassView]:
-        """The classes with what is believed to be of them."""
-        believed = self._beliefs.classes
-        kept = believed != NONE
-        size = len(state.classes)
-        regions = np.bincount(believed[kept], minlength=size)
-        areas = np.bincount(believed[kept], self.store.areas[kept], minlength=size) / max(len(self.store.names), 1)
-        return [
-            ClassView(one.name, one.colour, int(regions[number]), float(areas[number]))
-            for number, one in enumerate(state.classes)
         ]
 
     def _progress(self, state: State, named: float) -> Progress:
@@ -540,23 +353,6 @@ class Studio:
     def _busy(self) -> str | None:
         behind = self._beliefs.behind
         return f"{behind:,} images are still to follow your last decision" if behind else None
-
-    def _catch_up(self) -> None:
-        """Let all images follow the last decision, whenever there was one."""
-        while True:
-            with self._lock:
-                if self._closed:
-                    return
-                if not self._beliefs.behind:
-                    self._late.wait()
-                    continue
-            moved: Callable[[], bool] = self._beliefs.catch_up
-            with suppress(IndexError):  # classes went away meanwhile; the next turn has the new ones
-                while not self._closed and moved():
-                    pass
-            with self._lock:
-                self._class_views = self._count(self._log.state())
-                self._version += 1
 
 
 def _sentence(decisions: int, clicks: int, named: float, classes: int) -> str:

@@ -142,7 +142,9 @@ class DrawnStudio:
     def _first_use(self, name: str) -> None:
         if name not in self.decided.order:
             self.decided.order.append(name)
-            self.decided.colours.setdefault(name, Legend.of(self.decided.order, self.decided.colours).classes[-1].colour)
+            self.decided.colours.setdefault(
+                name, Legend.of(self.decided.order, self.decided.colours).classes[-1].colour
+            )
 
     def leave_out(self, cluster: str, on: bool) -> None:
         with self._lock:
@@ -242,7 +244,9 @@ class DrawnStudio:
         if self._believed is None or self._believed[0] != self.version:
             members, paths, classes = self._members(), self._paths(), self._classes()
             centres = [_unit(self.vectors[members == number].mean(0)) for number in range(len(paths))]
-            labels = [classes.index(self.decided.names.get(path, "")) if path in self.decided.names else -1 for path in paths]
+            labels = [
+                classes.index(self.decided.names.get(path, "")) if path in self.decided.names else -1 for path in paths
+            ]
             for image, region, name in self.decided.clicks:
                 centres.append(self.vectors[self.first[image] + region])
                 labels.append(-1 if name is None else classes.index(name))
@@ -263,7 +267,9 @@ class DrawnStudio:
     def _class_views(self) -> list[ClassView]:
         found, _ = self._beliefs()
         return [
-            ClassView(name, self.decided.colours[name], int((found == index).sum()), float(self.areas[found == index].sum()))
+            ClassView(
+                name, self.decided.colours[name], int((found == index).sum()), float(self.areas[found == index].sum())
+            )
             for index, name in enumerate(self._classes())
         ]
 
@@ -274,7 +280,9 @@ class DrawnStudio:
             decided = [c for c in clusters if c.name or c.left_out]
             share = sum(cluster.share for cluster in decided)
             left = len(clusters) - len(decided)
-            sentence = f"{len(decided)} of {len(clusters)} concepts are decided; the largest of the other {left} come first."
+            sentence = (
+                f"{len(decided)} of {len(clusters)} concepts are decided; the largest of the other {left} come first."
+            )
             return StudioState(
                 self.run,
                 len(self.pictures),
@@ -471,10 +479,18 @@ class DrawnStudio:
 
     def formats(self) -> list[FormatView]:
         return [
-            FormatView("palette", "Palette PNG", "One indexed PNG an image, as Pascal VOC has them; every viewer shows its colours."),
-            FormatView("coco", "COCO JSON", "One file with run-length masks, for detectron2, MMDetection and FiftyOne."),
+            FormatView(
+                "palette",
+                "Palette PNG",
+                "One indexed PNG an image, as Pascal VOC has them; every viewer shows its colours.",
+            ),
+            FormatView(
+                "coco", "COCO JSON", "One file with run-length masks, for detectron2, MMDetection and FiftyOne."
+            ),
             FormatView("cvat", "CVAT masks", "Segmentation mask 1.1, to go on correcting in CVAT."),
-            FormatView("datumaro", "Datumaro", "For OpenVINO's tools.", "it needs the package datumaro: pip install datumaro"),
+            FormatView(
+                "datumaro", "Datumaro", "For OpenVINO's tools.", "it needs the package datumaro: pip install datumaro"
+            ),
         ]
 
     def hand_over(self, formats: Sequence[str], model: bool) -> str:
@@ -510,7 +526,11 @@ def _picture(name: str, pixels: NDArray[np.uint8], features: NDArray[np.float32]
     vectors = (sums / counts[:, None]).astype(np.float32)
     rows, columns = np.divmod(np.arange(height * width), width)
     centres = np.stack(
-        [np.bincount(superpixels.ravel(), rows) / counts / height, np.bincount(superpixels.ravel(), columns) / counts / width], 1
+        [
+            np.bincount(superpixels.ravel(), rows) / counts / height,
+            np.bincount(superpixels.ravel(), columns) / counts / width,
+        ],
+        1,
     )
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     merges = _merges(superpixels, vectors)
