@@ -1,0 +1,225 @@
+// Part 5: masks of all images, and a model, as files.
+
+import {get, post} from "./api.js";
+import {fill, h, icon, typed} from "./dom.js";
+import {paint} from "./layers.js";
+import {fail} from "./notices.js";
+import {bytes, count, percent, several} from "./numbers.js";
+import {photograph, regions} from "./pictures.js";
+import {Prediction} from "./regions.js";
+import {getBytes} from "./api.js";
+import {store} from "./store.js";
+
+const SHOWN = 3; // images of the preview
+const PULSE = 500; // ms
+
+export class HandOver {
+  constructor() {
+    this.wanted = new Set(["palette"]);
+    this.model = true;
+    this.summary = h("div", {class: "summary"});
+    this.preview = h("div", {class: "preview"});
+    this.choices = h("fieldset", {class: "formats"});
+    this.button = h("button", {type: "button", class: "primary", onclick: () => this.begin()}, "Write the files");
+    this.progress = h("div", {class: "job", role: "status"});
+    this.element = h(
+      "div",
+      {class: "hand-over"},
+      h("h1", {}, "Hand over"),
+      h(
+        "div",
+        {class: "columns"},
+        h("section", {class: "panel", "aria-label": "What is written"}, this.choices, this.button, this.progress),
+        h("section", {class: "panel", "aria-label": "What is in it"}, h("h2", {}, "What is in it"), this.summary, this.preview),
+      ),
+    );
+  }
+
+  async open() {
+    try {
+      this.formats ??= await get("/api/formats");
+      this.drawChoices();
+      this.follow(await get("/api/job"));
+      this.audit = await get("/api/audit");
+    } catch (error) {
+      return fail("Opening this part", error);
+    }
+    this.update(store.state);
+    this.drawPreview();
+  }
+
+  drawChoices() {
+    const choice = (checked, disabled, title, about, problem, onchange) =>
+      h(
+        "label",
+        {class: disabled ? "format off" : "format"},
+        h("input", {type: "checkbox", checked, disabled, onchange: (event) => onchange(event.target.checked)}),
+        h("span", {}, h("b", {}, title), h("span", {class: "about", dir: "auto"}, about), problem && h("span", {class: "problem"}, problem)),
+      );
+    fill(
+      this.choices,
+      h("legend", {}, "Masks of every image as"),
+      this.formats.map(({key, title, about, problem}) =>
+        choice(this.wanted.has(key), Boolean(problem), title, about, problem, (on) => {
+          if (on) this.wanted.add(key);
+          else this.wanted.delete(key);
+          this.allow();
+        }),
+      ),
+      h("h2", {}, "And the segmenter"),
+      choice(this.model, false, "Model", "One file that names the pixels of any new image, of any size; runs with ONNX Runtime, without selfseg.", "", (on) => {
+        this.model = on;
+        this.allow();
+      }),
+    );
+    this.allow();
+  }
+
+  allow() {
+    const none = !store.state?.classes.length;
+    this.button.disabled = none || this.running || (!this.wanted.size && !this.model);
+    this.button.title = none ? "Nothing has a name yet" : "";
+  }
+
+  update(state) {
+    this.allow();
+    const drawn = JSON.stringify([state.classes, state.images, this.audit?.answered, this.audit?.decisionsSince, state.busy]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
+    const covered = Math.min(1, state.classes.reduce((sum, each) => sum + each.share, 0));
+    const judged = this.audit && this.audit.accuracy !== null;
+    fill(
+      this.summary,
+      h(
+        "p",
+        {},
+        h("b", {}, several(state.images, "image")),
+        ", ",
+        h("b", {}, several(state.classes.length, "class", "classes")),
+        ". ",
+        h("b", {}, percent(covered)),
+        " of all pixels get a class, ",
+        h("b", {}, percent(1 - covered)),
+        " stay empty (void).",
+      ),
+      state.busy && h("p", {class: "hint strong"}, `${state.busy}.`),
+      h(
+        "p",
+        {class: judged && !this.audit.decisionsSince ? "hint" : "hint strong"},
+        !judged
+          ? ["Nobody has checked yet how good these masks are. ", h("a", {href: "#audit"}, "An audit takes about five minutes.")]
+          : [
+              `By the audit, ${percent(this.audit.low)} to ${percent(this.audit.high)} of the pixels are right`,
+              this.audit.decisionsSince > 0 ? ` – before ${several(this.audit.decisionsSince, "later decision")}. ` : ". ",
+              h("a", {href: "#audit"}, "See the audit"),
+            ],
+      ),
+      h(
+        "ol",
+        {class: "shares", start: 0},
+        state.classes.map((one, value) =>
+          h(
+            "li",
+            {},
+            h("code", {}, String(value)),
+            h("span", {class: "dot", style: {"--colour": one.colour}}),
+            typed(one.name),
+            h("span", {class: "share-bar", style: {"--value": one.share, "--colour": one.colour}}),
+            h("span", {class: "number"}, percent(one.share)),
+          ),
+        ),
+      ),
+    );
+  }
+
+  /** A few images as their masks are now, evenly from the collection. */
+  async drawPreview() {
+    const total = store.state.images;
+    const step = Math.max(1, Math.floor(total / SHOWN));
+    const indices = [...new Set([0, 1, 2].map((i) => Math.min(total - 1, Math.floor(step / 2) + i * step)))];
+    const figures = indices.map((index) => ({index, canvas: h("canvas", {role: "img", "aria-label": `Image ${index} with its mask`})}));
+    fill(
+      this.preview,
+      figures.map(({index, canvas}) => h("a", {href: `#images/${index}`, title: "Open this image"}, canvas)),
+      h("p", {class: "hint"}, `${several(indices.length, "image")} of ${count(total)}, with their masks as they are now.`),
+    );
+    for (const {index, canvas} of figures) {
+      try {
+        const [photo, map, found] = await Promise.all([
+          photograph(index),
+          regions(index),
+          getBytes(`/api/image/${index}/prediction`),
+        ]);
+        const layer = document.createElement("canvas");
+        const {classes, certainty} = new Prediction(found);
+        const colours = store.state.classes.map((each) => each.colour);
+        paint(layer, map, "prediction", {classes, certainty, colours, groups: map.groups(map.n)});
+        canvas.width = Math.min(640, photo.width);
+        canvas.height = Math.round((canvas.width * photo.height) / photo.width);
+        const context = canvas.getContext("2d");
+        context.drawImage(photo, 0, 0, canvas.width, canvas.height);
+        context.globalAlpha = 0.72;
+        context.drawImage(layer, 0, 0, canvas.width, canvas.height);
+      } catch (error) {
+        canvas.replaceWith(h("p", {class: "hint"}, `Image ${index} can't be shown: ${error.message}`));
+      }
+    }
+  }
+
+  async begin() {
+    this.running = true;
+    this.allow();
+    try {
+      await post("/api/hand-over", {formats: [...this.wanted], model: this.model});
+      this.follow(await get("/api/job"));
+    } catch (error) {
+      this.running = false;
+      this.allow();
+      fail("Writing the files", error, () => this.begin());
+    }
+  }
+
+  follow(job) {
+    clearTimeout(this.timer);
+    this.running = Boolean(job?.running);
+    this.allow();
+    if (job) this.drawJob(job);
+    if (!this.running) return;
+    const again = async () => {
+      try {
+        this.follow(await get("/api/job"));
+      } catch {
+        this.timer = setTimeout(again, 4 * PULSE); // the notice about the connection says it
+      }
+    };
+    this.timer = setTimeout(again, PULSE);
+  }
+
+  drawJob(job) {
+    const drawn = JSON.stringify(job);
+    if (drawn === this.drawnJob) return;
+    this.drawnJob = drawn;
+    fill(
+      this.progress,
+      job.running && h("progress", {max: Math.max(1, job.total), value: job.done, "aria-label": "Images written"}),
+      h("p", {dir: "auto"}, job.sentence, job.running && job.total > 0 && ` ${count(job.done)} of ${count(job.total)}`),
+      job.error && h("p", {class: "notice error", role: "alert", dir: "auto"}, job.error),
+      job.files.length > 0 && [
+        h("h2", {}, "Ready to download"),
+        h(
+          "ul",
+          {class: "files"},
+          job.files.map((file) =>
+            h(
+              "li",
+              {},
+              h("a", {href: `/files/${encodeURIComponent(file.name)}`, download: file.name}, icon("file"), typed(file.name)),
+              h("span", {class: "number"}, bytes(file.bytes)),
+              h("small", {dir: "auto"}, file.about),
+            ),
+          ),
+        ),
+      ],
+    );
+  }
+}

@@ -1,0 +1,239 @@
+// Part 3: the segments whose answer would help most, one after the other.
+
+import {get} from "./api.js";
+import {brush} from "./brush.js";
+import {ClassList, classOfKey} from "./classes.js";
+import {fill, h, icon} from "./dom.js";
+import {describe} from "./images.js";
+import {prefetch} from "./pictures.js";
+import {several} from "./numbers.js";
+import {fail} from "./notices.js";
+import {store} from "./store.js";
+import {Tools} from "./tools.js";
+import {Viewer} from "./viewer.js";
+
+const ASKED = 12; // questions at once
+const SIDE = 0.3; // of a thumbnail, as a share of the image
+
+export class Next {
+  constructor() {
+    this.questions = [];
+    this.at = 0;
+    this.given = 0;
+    this.passed = 0;
+    this.viewer = new Viewer("Photograph with the segment in question. Digits answer.");
+    this.viewer.look.opacity = 0.35;
+    this.viewer.addEventListener("changed", () => describe(this.status, this.viewer));
+    this.viewer.addEventListener("needclass", () => this.answer(undefined));
+    this.viewer.addEventListener("decided", (event) => this.answered(event.detail));
+    this.tools = new Tools(this.viewer);
+    this.classes = new ClassList({painting: true});
+    this.list = h("ol", {class: "queue"});
+    this.why = h("p", {class: "why"});
+    this.status = h("p", {class: "segment-status"});
+    this.sentence = h("p", {class: "sentence"});
+    this.answers = h("div", {class: "answers", role: "group", "aria-label": "What is it?"});
+    this.session = h("p", {class: "hint"});
+    this.element = h(
+      "div",
+      {class: "workbench next"},
+      h(
+        "aside",
+        {class: "queue-side", "aria-label": "Questions"},
+        h("h1", {}, "Where an answer helps most"),
+        h("p", {class: "hint"}, "Segments that are unsure, common, and unlike what you answered before. This is where to look, not how good the result is; that is part 4."),
+        this.list,
+        h("button", {type: "button", onclick: () => this.load()}, "Ask anew"),
+      ),
+      h(
+        "section",
+        {class: "stage", "aria-label": "The segment in question"},
+        h("div", {class: "question"}, h("h2", {}, "What is the marked segment?"), this.why),
+        this.viewer.element,
+        this.status,
+        this.answers,
+      ),
+      h(
+        "aside",
+        {class: "tools-side", "aria-label": "View"},
+        this.sentence,
+        this.session,
+        this.tools.element,
+        h("h2", {}, "Paint with"),
+        this.classes.element,
+      ),
+    );
+  }
+
+  async open() {
+    if (!this.questions.length || this.version !== store.state?.version) await this.load();
+    else this.show();
+  }
+
+  async load() {
+    try {
+      this.images ??= await this.allImages();
+      this.questions = await get(`/api/queue?count=${ASKED}`);
+    } catch (error) {
+      return fail("Asking what helps", error);
+    }
+    this.version = store.state?.version;
+    this.at = 0;
+    this.show();
+  }
+
+  async allImages() {
+    const found = [];
+    for (let from = 0; ; from += 500) {
+      const page = await get(`/api/images?from=${from}&count=500`);
+      found.push(...page);
+      if (page.length < 500) return found;
+    }
+  }
+
+  show() {
+    this.drawList();
+    const question = this.questions[this.at];
+    if (!question) {
+      this.viewer.tell("There is nothing to ask at the moment: nothing is unsure. Look at some images, or audit the result.");
+      fill(this.why);
+      return;
+    }
+    this.why.textContent = question.why;
+    const {x, y, level} = question;
+    this.viewer.show(this.images[question.image], {focus: {x, y, near: 1.6}, level});
+    const after = this.questions[this.at + 1];
+    if (after) prefetch(after.image);
+  }
+
+  drawList() {
+    fill(
+      this.list,
+      this.questions.map((question, place) => {
+        const {image, x, y, why} = question;
+        const side = (middle) => Math.min(Math.max(middle - SIDE / 2, 0), 1 - SIDE);
+        const [left, top] = [side(x), side(y)];
+        const box = [left, top, left + SIDE, top + SIDE].map((each) => each.toFixed(4)).join(",");
+        return h(
+          "li",
+          {},
+          h(
+            "button",
+            {
+              type: "button",
+              class: question.done ? "done" : "",
+              "aria-current": place === this.at ? "true" : null,
+              onclick: () => {
+                this.at = place;
+                this.show();
+              },
+            },
+            h(
+              "span",
+              {class: "spot", style: {"--x": (x - left) / SIDE, "--y": (y - top) / SIDE}},
+              h("img", {src: `/api/crop?image=${image}&box=${box}&size=160`, alt: "", loading: "lazy", draggable: "false"}),
+            ),
+            h("span", {}, question.done ?? why),
+          ),
+        );
+      }),
+    );
+    this.list.querySelector("[aria-current]")?.scrollIntoView({block: "nearest"});
+  }
+
+  drawAnswers(state) {
+    const all = [...state.classes, ...store.drafts];
+    const drawn = JSON.stringify(all.map(({name, colour}) => [name, colour]));
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
+    fill(
+      this.answers,
+      all.slice(0, 18).map((one, place) =>
+        h(
+          "button",
+          {type: "button", class: "answer", style: {"--colour": one.colour}, onclick: () => this.answer(one.name)},
+          place < 9 && h("kbd", {}, String(place + 1)),
+          h("span", {class: "dot", style: {"--colour": one.colour}}),
+          h("bdi", {}, one.name),
+        ),
+      ),
+      h("button", {type: "button", onclick: () => this.skip()}, h("kbd", {}, "Space"), "Skip"),
+      !all.length && h("p", {class: "hint"}, "There are no names yet. Type one under “Paint with”, or name clusters first."),
+    );
+  }
+
+  /** Give the marked segment a class; the next question comes when it is kept. */
+  answer(name) {
+    if (name === undefined) {
+      if (!store.state.classes.length) this.classes.ask();
+      this.status.textContent = "Choose one of the names below, or press its digit.";
+      return;
+    }
+    const question = this.questions[this.at];
+    if (!question || !this.viewer.regions || this.viewer.image?.index !== question.image) return;
+    brush.choose(name);
+    this.viewer.begin(name);
+    this.viewer.touch(question);
+    this.viewer.commit();
+  }
+
+  answered({image, places, name}) {
+    this.version = store.state.version;
+    this.given += 1;
+    const question = this.questions[this.at];
+    const hit = question?.image === image && this.viewer.regions && this.sameSegment(question, places);
+    this.tellSession();
+    if (!hit) return;
+    question.done = name === null ? "Taken back" : name;
+    // The first answers change what is worth asking most: ask again early, and after each list.
+    const done = this.questions.filter((each) => each.done).length;
+    if (done >= 6 || this.at + 1 >= this.questions.length) setTimeout(() => this.load(), 350);
+    else setTimeout(() => this.forward(), 350);
+  }
+
+  sameSegment(question, places) {
+    const groups = this.viewer.regions.groups(this.viewer.look.level);
+    const own = groups[this.viewer.regions.at(question.x, question.y)];
+    return places.some(([x, y]) => groups[this.viewer.regions.at(x, y)] === own);
+  }
+
+  skip() {
+    if (!this.questions.length) return;
+    this.passed += 1;
+    this.tellSession();
+    this.forward();
+  }
+
+  forward() {
+    if (this.at + 1 < this.questions.length) {
+      this.at += 1;
+      this.show();
+    } else this.load();
+  }
+
+  tellSession() {
+    const passed = this.passed ? `, ${this.passed} passed over` : "";
+    this.session.textContent = this.given ? `Since this page was opened: ${several(this.given, "answer")}${passed}.` : "";
+  }
+
+  update(state) {
+    this.sentence.textContent = state.progress.sentence;
+    this.classes.update();
+    this.drawAnswers(state);
+    this.viewer.follow(state);
+  }
+
+  key(event) {
+    const one = classOfKey(event);
+    if (one !== undefined) {
+      if (one) this.answer(one.name);
+    } else if (event.key === " ") {
+      if (event.shiftKey) {
+        this.at = Math.max(0, this.at - 1);
+        this.show();
+      } else this.skip();
+    } else if (event.key.toLowerCase() === "e" && !event.ctrlKey && !event.metaKey) brush.choose(null);
+    else return this.tools.key(event);
+    return true;
+  }
+}
