@@ -53,6 +53,11 @@ def test_by_pixels_an_image_has_what_it_is_due() -> None:
     assert np.allclose(np.bincount(first, minlength=5) / 2000, due / 20, atol=0.04), "the first answers are at random"
 
 
+def test_by_pixels_a_small_image_comes_as_often_as_its_pixels() -> None:
+    drawn = np.array([draw_images([100, 300], 1, seed, "pixels")[0] for seed in range(2000)])
+    assert np.mean(drawn == 0) == pytest.approx(0.25, abs=0.04)
+
+
 def test_by_images_each_comes_as_often() -> None:
     pixels = np.array([100, 10_000, 1])
     counts = np.bincount([draw_images(pixels, 1, seed)[0] for seed in range(3000)])

@@ -129,6 +129,15 @@ def test_renaming_to_a_name_that_is_there_makes_one_of_two_classes() -> None:
     assert found.audits[0].answers[0].right is True
 
 
+def test_one_of_two_has_the_place_of_the_first_and_the_clicks_of_both() -> None:
+    found = state(name("9/1", "a"), name("9/2", "b"), name("9/3", "c"), ("rename", {"old": "a", "new": "c"}))
+    assert [one.name for one in found.classes] == ["c", "b"]
+    found = state(
+        click("truck"), ("colour", {"name": "bus", "colour": "#010203"}), ("rename", {"old": "truck", "new": "bus"})
+    )
+    assert [one.name for one in found.classes] == ["bus"], "only clicks have it"
+
+
 def test_colours_differ_and_stay() -> None:
     names = [name("200/0", "gone"), name("200/0", "")] + [name(f"200/{i}", f"class {i}") for i in range(150)]
     found = state(*names)
