@@ -1,6 +1,8 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -186,6 +188,63 @@ def test_all_layers_are_trained_and_only_norms_are_spared_decay() -> None:
     assert spared["weight_decay"] == 0
 
 
+def changed(root: Path, split: str, change: Callable[[dict[str, Any]], object]) -> Path:
+    path = root / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_faults_of_a_file_are_said_before_anything_begins(tmp_path: Path) -> None:
+    root = draw(tmp_path / "broken", images=1)
+    changed(root, "val", lambda content: content["annotations"][0].update(segmentation=[[10, 10, 10, 15]]))
+    with pytest.raises(LabelError, match=r"instances_val.json: 1 .*annotation 1 of image '0.png': .* enclose nothing"):
+        transfer("random", root, TINY, tmp_path / "out", **QUIET)
+    assert not (tmp_path / "out").exists()
+    (root / "train" / "1.png").unlink()
+    with pytest.raises(
+        DataError, match=r"1 of 2 images that .*instances_train.json lists are not there, e.g. .*1\.png"
+    ):
+        open_coco(root, "train")
+    changed(root, "train", lambda content: content["images"][0].update(file_name="../val/0.png"))
+    with pytest.raises(LabelError, match=r"images\[0\] \(id 100\): the name '../val/0.png' leads out of the folder"):
+        open_coco(root, "train")
+
+
+def test_a_file_without_areas_boxes_and_numbers_has_the_same_precision(objects: Path, tmp_path: Path) -> None:
+    root = draw(tmp_path / "other")
+
+    def strip(content: dict[str, Any]) -> None:
+        for item in content["annotations"]:
+            for name in ("area", "bbox", *(["iscrowd"] if not item["iscrowd"] else [])):
+                del item[name]
+            item["image_id"] = f"image {item['image_id']}"
+            item["category_id"] = str(item["category_id"])
+        for image in content["images"]:
+            image["id"] = f"image {image['id']}"
+
+    changed(root, "train", strip)
+    given, bare = open_coco(objects, "train"), open_coco(root, "train")
+    assert bare.ids == (1, 2, 3, 4, 5)
+    assert bare.category_ids == given.category_ids == (3, 7)
+    metrics = []
+    for data in (given, bare):
+        results = []
+        for index in range(len(data)):
+            _, target = data.example(index, SIZE[0], 1000, flip=False)
+            masks = target["masks"].roll(2, dims=2)  # a little off, so that not all is right or wrong
+            scores = torch.linspace(0.9, 0.5, len(masks) or 1)[: len(masks)]
+            prediction = {**target, "scores": scores, "masks": masks[:, None].float()}
+            results += to_coco(prediction, data.ids[index], data.category_ids)
+        metrics.append(average_precision(data.annotations, results))
+    assert metrics[0] == metrics[1]
+    assert 0.3 < metrics[0]["mask_ap"] < 0.9
+    for index in range(4):
+        boxes = [data.example(index, SIZE[0], 1000, flip=False)[1]["boxes"] for data in (given, bare)]
+        assert torch.equal(*boxes)
+
+
 def test_what_can_not_work_says_so(objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"instances_test.json does not exist; there is instances_train.json"):
         open_coco(objects, "test")
@@ -198,7 +257,9 @@ def test_what_can_not_work_says_so(objects: Path, tmp_path: Path, monkeypatch: p
     broken = draw(tmp_path / "broken", images=1)
     path = broken / "annotations" / "instances_train.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "images": [{**image, "width": 60} for image in content["images"]]}))
+    drawn = [item for item in content["annotations"] if isinstance(item["segmentation"], list)]
+    narrow = [{**image, "width": 60} for image in content["images"]]
+    path.write_text(json.dumps({**content, "images": narrow, "annotations": drawn}))
     with pytest.raises(LabelError, match="has 64x48 pixels"):
         open_coco(broken, "train").example(0, 48, 100, flip=False)
     path.write_text("{}")

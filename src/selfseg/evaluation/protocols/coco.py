@@ -26,10 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.data.labelled.catalog import parse_source
+from selfseg.data.labelled.catalog import missing_files, parse_source
+from selfseg.data.labelled.coco_json import CocoObject, outline, read_coco
+from selfseg.data.labelled.outlines import BadOutline, spread
 from selfseg.data.reading.images import read_image
 from selfseg.errors import DataError, LabelError, MissingExtra
-from selfseg.storage.files import read_json
 
 Image = NDArray[np.uint8]
 
@@ -156,7 +157,8 @@ def open_coco(root: Path | str, split: str) -> CocoImages:
     """Open one split in COCO's layout.
 
     Raises:
-        DataError: if a file or folder is missing, or is no COCO file of object instances.
+        DataError: if a file or folder is missing, an image is, or the file is no COCO file of object instances.
+        LabelError: for faults in the file, see `selfseg.data.labelled.coco_json`.
     """
     root = parse_source(root).root  # coco:ROOT
     path, folder = root / "annotations" / f"instances_{split}.json", root / split
@@ -167,39 +169,40 @@ def open_coco(root: Path | str, split: str) -> CocoImages:
                 f"{wanted} does not exist; there is {', '.join(there[:8]) or 'nothing'}; COCO's layout is "
                 "ROOT/annotations/instances_SPLIT.json and ROOT/SPLIT/*.jpg"
             )
-    try:
-        content = read_json(path)
-        categories = sorted(content["categories"], key=lambda category: int(category["id"]))
-        label_of = {category["id"]: 1 + place for place, category in enumerate(categories)}
-        images = sorted(content["images"], key=lambda image: int(image["id"]))
-        by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
-        size_of = {image["id"]: [int(image["height"]), int(image["width"])] for image in images}
-        for item in content["annotations"]:
-            height, width = size_of[item["image_id"]]
-            x, y, w, h = item["bbox"]
-            box = [max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)]
-            if item.get("iscrowd", 0) or box[2] - box[0] <= 1 or box[3] - box[1] <= 1:
-                continue
-            by_image[item["image_id"]].append(
-                {
-                    "box": box,
-                    "label": label_of[item["category_id"]],
-                    "mask": item["segmentation"],
-                    "size": [height, width],
-                }
-            )
-        return CocoImages(
-            root,
-            split,
-            path,
-            tuple(folder / image["file_name"] for image in images),
-            tuple(image["id"] for image in images),
-            tuple(json.dumps(by_image[image["id"]], separators=(",", ":")).encode() for image in images),
-            tuple(category["id"] for category in categories),
-            tuple(str(category["name"]) for category in categories),
+    found = read_coco(path, folder)
+    paths = tuple(folder / image.name for image in found.images)
+    if missing := missing_files(paths):
+        raise DataError(
+            f"{len(missing)} of {len(paths)} images that {path} lists are not there, e.g. "
+            f"{', '.join(str(one) for one in missing[:5])}; put them there, or take them out of the file"
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no COCO file of object instances: {type(error).__name__}: {error}") from error
+    return CocoImages(
+        root,
+        split,
+        path,
+        paths,
+        tuple(image.id for image in found.images),
+        tuple(
+            json.dumps(_usable(objects, image.size), separators=(",", ":")).encode()
+            for image, objects in zip(found.images, found.by_image(), strict=True)
+        ),
+        tuple(category.id for category in found.categories),
+        tuple(category.name for category in found.categories),
+    )
+
+
+def _usable(objects: Sequence[CocoObject], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Plain values of the objects to train on, with boxes cut off at the image's border."""
+    height, width = size
+    kept = []
+    for item in objects:
+        x0, y0, x1, y1 = item.box
+        box = [max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)]
+        if item.crowd or box[2] - box[0] <= 1 or box[3] - box[1] <= 1:
+            continue
+        mask = item.segmentation(size)
+        kept.append({"box": box, "label": 1 + item.category, "mask": mask, "size": [height, width]})
+    return kept
 
 
 def rasterise(mask: Any, stored: tuple[int, int], wanted: tuple[int, int]) -> Image:
@@ -214,17 +217,19 @@ def rasterise(mask: Any, stored: tuple[int, int], wanted: tuple[int, int]) -> Im
         (h, w) uint8, 1 inside.
 
     Raises:
-        LabelError: for a mask of neither kind.
+        LabelError: for a mask of neither kind, or one that can't be of such an image.
     """
     coder, _, _ = _pycocotools()
-    if isinstance(mask, list) and mask:
+    try:
+        polygons, lengths = outline(mask, stored)
+    except BadOutline as error:
+        raise LabelError(f"an object has no mask that Mask R-CNN could learn: {error}") from error
+    if lengths is None:
         scale = np.array([wanted[1] / stored[1], wanted[0] / stored[0]])
-        polygons = [(np.array(polygon, np.float64).reshape(-1, 2) * scale).reshape(-1).tolist() for polygon in mask]
-        return _decode(coder.merge(coder.frPyObjects(polygons, *wanted)))
-    if not isinstance(mask, dict):
-        raise LabelError(f"an object has no mask ({mask!r}); Mask R-CNN needs the segmentation of each")
-    runs = coder.frPyObjects(mask, *stored) if isinstance(mask["counts"], list) else mask
-    resized: Image = cv2.resize(_decode(runs), wanted[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        scaled = [(polygon * scale).reshape(-1).tolist() for polygon in polygons]
+        return _decode(coder.merge(coder.frPyObjects(scaled, *wanted)))
+    filled = spread(lengths, stored).astype(np.uint8)
+    resized: Image = cv2.resize(filled, wanted[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return resized
 
 
@@ -279,11 +284,10 @@ def average_precision(annotations: Path, results: Sequence[Mapping[str, Any]]) -
     """
     _, coco_class, evaluator = _pycocotools()
     metrics: dict[str, float] = {}
+    content = _truth(annotations)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells its progress
         truth = coco_class()
-        truth.dataset = read_json(annotations)
-        # The evaluation copies these, and pycocotools asks for them since 2.0.9.
-        truth.dataset.setdefault("info", {})
+        truth.dataset = content
         truth.createIndex()
         for name, kind, left_out in (("box", "bbox", "segmentation"), ("mask", "segm", "bbox")):
             values = [0.0, 0.0, 0.0]
@@ -297,6 +301,27 @@ def average_precision(annotations: Path, results: Sequence[Mapping[str, Any]]) -
                 values = [float(value) for value in judge.stats[:3]]
             metrics.update(zip((f"{name}_ap", f"{name}_ap50", f"{name}_ap75"), values, strict=True))
     return metrics
+
+
+def _truth(annotations: Path) -> dict[str, Any]:
+    """A file's content as pycocotools can read it, whatever wrote the file: every field is there."""
+    found = read_coco(annotations, annotations.parent.parent / annotations.stem.removeprefix("instances_"))
+    objects = [
+        {
+            "id": number,
+            "image_id": found.images[item.image].id,
+            "category_id": found.categories[item.category].id,
+            "bbox": [item.box[0], item.box[1], item.box[2] - item.box[0], item.box[3] - item.box[1]],
+            "area": item.area,
+            "iscrowd": int(item.crowd),
+            "segmentation": item.segmentation(found.images[item.image].size),
+        }
+        for number, item in enumerate(found.objects, start=1)  # to pycocotools, 0 is no object
+    ]
+    images = [{"id": one.id, "height": one.size[0], "width": one.size[1]} for one in found.images]
+    categories = [{"id": one.id, "name": one.name} for one in found.categories]
+    # The evaluation copies "info", and pycocotools asks for it since 2.0.9.
+    return {"info": {}, "images": images, "categories": categories, "annotations": objects}
 
 
 def require_coco() -> None:
