@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.data.labelled.coloured import ColouredCodes, read_stored
 from selfseg.data.labelled.datasets import DATASETS, DataSet, Files
 from selfseg.data.labelled.datasets.base import Codes
 from selfseg.data.labelled.datasets.folders import splits_of
@@ -147,31 +148,46 @@ class LabelledImages:
         """
         path = self.labels[index]
         codes = self.codes or LabelMap.indices(self.class_names)
-        values = read_label_file(path, colours=isinstance(codes, ColourMap))
+        try:
+            # A wrong size is a better reason than a wrong value.
+            if isinstance(codes, ColouredCodes):
+                stored = read_stored(path)
+                self._check_size(index, stored.pixels.shape)
+                label = codes.apply(stored)
+            else:
+                values = read_label_file(path, colours=isinstance(codes, ColourMap))
+                self._check_size(index, values.shape)
+                label = codes.apply(values)
+        except UnknownId as error:
+            raise LabelError(self._unknown(path, error)) from error
+        return label if self.crop is None else np.asarray(cropped_ids(label, self.crop), np.uint8)
+
+    def _check_size(self, index: int, shape: tuple[int, ...]) -> None:
         try:
             height, width = upright_size(self.images.paths[index])
         except OSError:
-            pass  # the image is bad: whoever reads it will say so
-        else:
-            if values.shape[:2] != (height, width):
-                raise LabelError(
-                    f"{path} has {values.shape[1]}x{values.shape[0]} pixels but its image {self.images.paths[index]} "
-                    f"has {width}x{height}; both must have the same size"
-                )
-        try:
-            label = codes.apply(values)
-        except UnknownId as error:
-            raise LabelError(self._unknown(path, error.value)) from error
-        return label if self.crop is None else np.asarray(cropped_ids(label, self.crop), np.uint8)
+            return  # the image is bad: whoever reads it will say so
+        if shape[:2] != (height, width):
+            raise LabelError(
+                f"{self.labels[index]} has {shape[1]}x{shape[0]} pixels but its image {self.images.paths[index]} "
+                f"has {width}x{height}; both must have the same size"
+            )
 
-    def _unknown(self, path: Path, value: int | tuple[int, ...]) -> str:
+    def _unknown(self, path: Path, error: UnknownId) -> str:
+        value, at = error.value, f"at x = {error.at[0]}, y = {error.at[1]}"
+        what = f"the colour {value}" if isinstance(value, tuple) else f"the value {value}"
         if self.dataset:
-            what = "colour" if isinstance(value, tuple) else "value"
-            return f"{path} holds the {what} {value}, which is none of {self.dataset}'s; is it the right kind of file?"
+            return f"{path} holds {what}, which is none of {self.dataset}'s ({at}); is it the right kind of file?"
+        classes = self.root / "classes.txt"
+        if isinstance(value, tuple):
+            return (
+                f"{path} holds {what} {at}, which {classes} gives to no class; mend the label, or add the colour there "
+                f"(as '255 void {value[0]} {value[1]} {value[2]}' if it counts for nothing)"
+            )
+        count = len(self.class_names)
         return (
-            f"{path} holds the value {value} but there are {len(self.class_names)} classes "
-            f"(0 to {len(self.class_names) - 1}, 255 = void); mend the label or add the class to "
-            f"{self.root / 'classes.txt'}"
+            f"{path} holds {what} but there are {count} classes (0 to {count - 1}, 255 = void), {at}; mend the label or "
+            f"add the class to {classes}"
         )
 
 

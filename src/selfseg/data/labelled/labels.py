@@ -93,7 +93,9 @@ class LabelMap:
         lookup, known = _tables(self.table, 1 << 8 * values.dtype.itemsize)
         good = _look_up(values, known)  # counting the values first would cost more than both look-ups
         if not good.all():
-            raise UnknownId(int(values[good == 0].max()))
+            value = int(values[good == 0].max())
+            y, x = divmod(int((values == value).argmax()), values.shape[1])
+            raise UnknownId(value, (x, y))
         return _look_up(values, lookup)
 
 
@@ -143,16 +145,17 @@ class ColourMap:
         found = _colour_table(self.colours)[words]
         if not found.all():
             y, x = divmod(int((found == 0).argmax()), found.shape[1])
-            raise UnknownId(tuple(int(value) for value in values[y, x]))
+            raise UnknownId(tuple(int(value) for value in values[y, x]), (x, y))
         return np.asarray(cv2.LUT(found, _FROM_TABLE), np.uint8)
 
 
 class UnknownId(Exception):
     """An id or colour that a map doesn't know; readers of files say which file and what there is."""
 
-    def __init__(self, value: int | tuple[int, ...]) -> None:
+    def __init__(self, value: int | tuple[int, ...], at: tuple[int, int] = (0, 0)) -> None:
         super().__init__(value)
         self.value = value
+        self.at = at  # x, y of a pixel that has it
 
 
 def _look_up(values: NDArray[Any], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -217,7 +220,8 @@ def read_label_file(path: Path, colours: bool = False) -> NDArray[Any]:
                 if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
                     raise LabelError(
                         f"{path} holds colours (mode {image.mode}), not class indices; convert each colour to its "
-                        "index and save a gray or palette PNG"
+                        "index and save a gray or palette PNG; in a labelled folder, classes.txt may give each class "
+                        "its colour instead"
                     )
                 mode, values = image.mode, np.array(image)
     except LabelError:

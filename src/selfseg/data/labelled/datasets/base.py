@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from selfseg.data.labelled.coloured import ColouredCodes
 from selfseg.data.labelled.labels import ColourMap, LabelMap
 from selfseg.data.reading.images import list_images
 from selfseg.errors import DataError
 
-Codes = LabelMap | ColourMap
+Codes = LabelMap | ColourMap | ColouredCodes
 
 
 @dataclass(frozen=True)

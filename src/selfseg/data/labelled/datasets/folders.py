@@ -1,8 +1,10 @@
 """Labelled folders: the layout for one's own data.
 
-    ROOT/classes.txt             a class per line, as "INDEX NAME" or just the name; 255 is void
+    ROOT/classes.txt             a class per line, as "INDEX NAME" or just the name; 255 is void. A colour may follow,
+                                 see `selfseg.data.labelled.classes_file`
     ROOT/SPLIT/images/NAME.jpg   any image that `selfseg.data.reading.images` reads
-    ROOT/SPLIT/labels/NAME.png   a PNG of class indices (gray or palette), of the image's size; 255 is void
+    ROOT/SPLIT/labels/NAME.png   a PNG of class indices (gray or palette), or of the classes' colours, of the image's
+                                 size; 255 is void
 
 Pairs are found by NAME, subfolders included; labels without an image are passed over.
 """
@@ -10,14 +12,15 @@ Pairs are found by NAME, subfolders included; labels without an image are passed
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.data.labelled.datasets.base import DataSet, Files
+from selfseg.data.labelled.classes_file import read_classes
+from selfseg.data.labelled.coloured import ColouredCodes, ask_for_colours, holds_colours
+from selfseg.data.labelled.datasets.base import Codes, DataSet, Files
 from selfseg.data.labelled.labels import VOID, LabelMap, read_label_file
 from selfseg.data.reading.images import list_images
 from selfseg.errors import DataError, LabelError
@@ -32,7 +35,7 @@ def _find(root: Path, split: str) -> Files:
     stems = [os.path.splitext(path.relative_to(images.root).as_posix())[0] for path in images.paths]
     found = {os.path.splitext(path.relative_to(labels).as_posix())[0]: path for path in sorted(labels.rglob("*.png"))}
     paths = tuple(found.get(stem, labels / f"{stem}.png") for stem in stems)
-    return Files(images.root, images.paths, paths, LabelMap.indices(_class_names(root)))
+    return Files(images.root, images.paths, paths, _codes(root, paths))
 
 
 def splits_of(root: Path) -> tuple[str, ...]:
@@ -54,37 +57,21 @@ def _missing_folder(root: Path, split: str, missing: Path) -> str:
     return f"no {what} in {parent}; there is {', '.join(there) or 'no folder'}; {layout}"
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
+def _codes(root: Path, labels: tuple[Path, ...]) -> Codes:
     path = root / "classes.txt"
-    if not path.exists():
-        # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
-        labels = sorted(root.glob("*/labels/**/*.png"))
-        largest = max((_largest(label, read_label_file(label)) for label in labels), default=-1)
-        return tuple(f"class {index}" for index in range(max(largest, 0) + 1))
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelError(f"can't read {path}: {error}") from error
-    lines = [line for line in lines if line and not line.startswith("#")]
-    numbered = [re.fullmatch(r"(\d+)[\s:,]+(.+)", line) for line in lines]
-    if not lines:
-        raise LabelError(f"{path} names no class; write one per line, e.g. '0 sky'")
-    if not all(numbered):
-        return tuple(lines)
-    by_index: dict[int, str] = {}
-    for match in numbered:
-        assert match is not None
-        index = int(match[1])
-        if index in by_index:
-            raise LabelError(f"{path} names class {index} twice: {by_index[index]!r} and {match[2]!r}")
-        by_index[index] = match[2]
-    by_index.pop(VOID, None)
-    gaps = sorted(set(range(max(by_index, default=-1) + 1)) - set(by_index))
-    if gaps or not by_index:
-        raise LabelError(
-            f"{path} does not name class {gaps[0] if gaps else 0}; classes are numbered from 0 without gaps"
-        )
-    return tuple(by_index[index] for index in range(len(by_index)))
+    listed = read_classes(path) if path.exists() else None
+    if listed is not None and listed.colours:
+        return ColouredCodes(listed.names, listed.colours)
+    first = next((label for label in labels if label.exists()), None)
+    coloured = first is not None and holds_colours(first)
+    if listed is not None and not coloured:
+        return LabelMap.indices(listed.names)
+    # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
+    every = sorted(root.glob("*/labels/**/*.png"))
+    if first is not None and coloured:
+        raise LabelError(ask_for_colours(first, every, path, listed.names if listed else ()))
+    largest = max((_largest(label, read_label_file(label)) for label in every), default=-1)
+    return LabelMap.indices(tuple(f"class {index}" for index in range(max(largest, 0) + 1)))
 
 
 def _largest(path: Path, label: NDArray[Any]) -> int:
