@@ -186,8 +186,8 @@ class LabelledImages:
             )
         count = len(self.class_names)
         return (
-            f"{path} holds {what} but there are {count} classes (0 to {count - 1}, 255 = void), {at}; mend the label or "
-            f"add the class to {classes}"
+            f"{path} holds {what} but there are {count} classes (0 to {count - 1}, 255 = void), {at}; mend the label "
+            f"or add the class to {classes}"
         )
 
 

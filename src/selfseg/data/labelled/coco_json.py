@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
-from selfseg.data.labelled.outlines import BadOutline, box_of, fill, points, runs, shorten, spread, touches
+from selfseg.data.labelled.shapes import BadOutline, box_of, fill, points, runs, shorten, spread, touches
 from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.errors import DataError, LabelError
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from selfseg.data.labelled.catalog import missing_files, parse_source
 from selfseg.data.labelled.coco_json import CocoObject, outline, read_coco
-from selfseg.data.labelled.outlines import BadOutline, spread
+from selfseg.data.labelled.shapes import BadOutline, spread
 from selfseg.data.reading.images import read_image
 from selfseg.errors import DataError, LabelError, MissingExtra
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from selfseg.data.labelled.outlines import BadOutline, box_of, fill, fill_window, points, runs, spread, unpack_counts
+from selfseg.data.labelled.shapes import BadOutline, box_of, fill, fill_window, points, runs, spread, unpack_counts
 
 SQUARE = np.array([[1, 1], [4, 1], [4, 3], [1, 3]], float)
 
