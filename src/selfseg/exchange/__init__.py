@@ -5,5 +5,16 @@ and one in `reading`.
 """
 
 from selfseg.exchange.base import FORMATS, Format, NamedMask, find_format, read, write, write_formats
+from selfseg.exchange.labelled_folder import LabelledFolder, to_labelled_folder
 
-__all__ = ["FORMATS", "Format", "NamedMask", "find_format", "read", "write", "write_formats"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "LabelledFolder",
+    "NamedMask",
+    "find_format",
+    "read",
+    "to_labelled_folder",
+    "write",
+    "write_formats",
+]

@@ -79,7 +79,7 @@ class Format:
         how_to_import: what to do there, in a sentence.
         cannot_hold: what gets lost, in a sentence; "" if nothing does.
         writer: "module:class", a `selfseg.exchange.writing.writer.Writer`.
-        reader: "module:function" of (path, **options) that returns what `read` does; "" where there is none.
+        reader: "module:function" of (path, images, left_out) that returns what `read` does.
         zipped: whether the tool takes only a zip, so that `write_formats` makes one.
     """
 
@@ -89,7 +89,7 @@ class Format:
     how_to_import: str
     cannot_hold: str
     writer: str
-    reader: str = ""
+    reader: str
     zipped: bool = False
 
 
@@ -102,6 +102,7 @@ _ALL = (
         "Open SegmentationClass/NAME.png; the value of a pixel is the line of labelmap.txt after its first, from 0.",
         "",
         "selfseg.exchange.writing.palette:PaletteWriter",
+        "selfseg.exchange.reading.palette:read",
     ),
     Format(
         "coco",
@@ -110,6 +111,7 @@ _ALL = (
         'In CVAT: Actions, Upload annotations, "COCO 1.0". In Python: pycocotools.coco.COCO("annotations.json").',
         "Polygons have no holes: each is cut along a line of no width, which keeps every pixel.",
         "selfseg.exchange.writing.coco:CocoWriter",
+        "selfseg.exchange.reading.coco:read",
     ),
     Format(
         "cvat",
@@ -119,6 +121,7 @@ _ALL = (
         "Colours must differ and black is no class, so a colour may change by a shade; an image has at most 255 objects, "
         "and Datumaro, with which CVAT reads, takes no class after the 255th.",
         "selfseg.exchange.writing.cvat:CvatWriter",
+        "selfseg.exchange.reading.cvat:read",
         zipped=True,
     ),
     Format(
@@ -128,6 +131,7 @@ _ALL = (
         'In CVAT: Actions, Upload annotations, "Datumaro 1.0". In a shell: datum convert -i FOLDER -if datumaro.',
         "",
         "selfseg.exchange.writing.datumaro:DatumaroWriter",
+        "selfseg.exchange.reading.datumaro:read",
     ),
     Format(
         "label-studio",
@@ -136,6 +140,7 @@ _ALL = (
         "In Label Studio: paste labels.xml in Settings, Labeling Interface, Code; then import tasks.json.",
         "",
         "selfseg.exchange.writing.label_studio:LabelStudioWriter",
+        "selfseg.exchange.reading.label_studio:read",
     ),
     Format(
         "geojson",
@@ -144,6 +149,7 @@ _ALL = (
         "In QuPath: open the image and drag its .geojson onto the viewer.",
         "",
         "selfseg.exchange.writing.geojson:GeoJsonWriter",
+        "selfseg.exchange.reading.geojson:read",
     ),
     Format(
         "yolo",
@@ -152,6 +158,7 @@ _ALL = (
         "Put the images in images/ (or write them with the masks) and give data.yaml to the trainer.",
         "Polygons have no holes: each is cut along a line of no width, which keeps every pixel; an object is a region.",
         "selfseg.exchange.writing.yolo:YoloWriter",
+        "selfseg.exchange.reading.yolo:read",
     ),
 )
 
@@ -176,26 +183,33 @@ def load_part(entry: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def read(format: str, path: Path | str, **options: Any) -> tuple[Legend, Iterator[NamedMask]]:
+def read(
+    format: str, path: Path | str, images: Any = None, left_out: list[str] | None = None
+) -> tuple[Legend, Iterator[NamedMask]]:
     """Read masks that another tool wrote.
 
     Args:
-        format: a name in `FORMATS`.
-        path: the file or folder.
-        options: the reader's.
+        format: a name in `FORMATS`, or "auto", which looks what is there.
+        path: the file, folder or zip.
+        images: the photographs, as of `selfseg.data.labelled.catalog.find_images`; their sizes are held against the
+            labels', and each mask gets the name and file of its own. Without them those in JPEGImages or images beside
+            the labels are taken. Only YOLO can't be read without any.
+        left_out: a list to which sentences are added on what can't be used, which is then left out; without it, the
+            first such thing is an error.
 
     Returns:
-        The classes, and the masks one by one, as they are read.
+        The classes, and the masks one by one, as they are read. A mask whose image isn't among the photographs has no
+        image.
 
     Raises:
-        ConfigError: if there is no such format, or none of it can be read.
+        ConfigError: if there is no such format.
         DataError: if the files are not what they should be; while the masks are read, too.
     """
-    found = find_format(format)
-    if not found.reader:
-        can = ", ".join(one.name for one in _ALL if one.reader)
-        raise ConfigError(f"{found.title} can be written but not read; formats to read are {can}")
-    legend, masks = load_part(found.reader)(Path(path), **options)
+    if format == "auto":
+        reader = "selfseg.exchange.reading.recognise:read_any"
+    else:
+        reader = find_format(format).reader
+    legend, masks = load_part(reader)(Path(path), images=images, left_out=left_out)
     return legend, masks
 
 

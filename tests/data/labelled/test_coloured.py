@@ -63,6 +63,15 @@ def test_palettes_of_colours_and_of_indices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(CODES.apply(read_stored(saved(tmp_path / "other.png", values, other))), values)
 
 
+def test_a_palette_in_the_order_of_the_classes_is_of_indices(tmp_path: Path) -> None:
+    """Entry 255 is void, though its black, which the palette's end is filled with, is also a class's."""
+    codes = ColouredCodes(("night", "day"), ((0, 0, 0, 0), (255, 255, 0, 1)))
+    palette = np.zeros((256, 3), np.uint8)
+    palette[1] = 255, 255, 0
+    values = np.array([[0, 1, 255]], np.uint8)
+    np.testing.assert_array_equal(codes.apply(read_stored(saved(tmp_path / "a.png", values, palette))), values)
+
+
 def test_a_palette_with_two_meanings_is_refused(tmp_path: Path) -> None:
     palette = np.random.default_rng(1).integers(1, 100, (256, 3))
     palette[0] = 0  # black is void, but index 0 is sky

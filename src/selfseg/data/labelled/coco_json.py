@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
+from selfseg.data.labelled.legend import Colour, parse_colour
 from selfseg.data.labelled.shapes import BadOutline, box_of, fill, points, runs, shorten, spread, touches
 from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.errors import DataError, LabelError
@@ -61,10 +62,17 @@ class CocoImage:
 
 @dataclass(frozen=True, slots=True)
 class CocoCategory:
-    """A class of the file: its number (made up where the file has words), and its name."""
+    """A class of the file.
+
+    Attributes:
+        id: its number; made up where the file has words.
+        name: its name.
+        colour: R, G, B, if the file has one.
+    """
 
     id: int
     name: str
+    colour: Colour | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +136,20 @@ class CocoFile:
         return lists
 
 
-def read_coco(path: Path, folder: Path | None = None, leave_out: bool = False) -> CocoFile:
+def read_coco(path: Path, folder: Path | None = None, leave_out: bool = False, text: str | None = None) -> CocoFile:
     """Read a file of object instances; what is accepted stands at the top of this module.
 
     Args:
         path: the JSON.
         folder: of the images, for sizes that the file doesn't have; nothing else is asked of it.
         leave_out: annotations that can't be used are left out and listed, instead of refused.
+        text: the JSON itself, if it isn't to be read from `path`.
 
     Raises:
         DataError: if it can't be read or is no such file at all.
         LabelError: for faults in it, with image, annotation and reason.
     """
-    content = _load(path)
+    content = _load(path, text)
     faults = _Faults(path)
     images = _images(content["images"], folder, faults)
     categories = _categories(content["categories"], faults)
@@ -218,9 +227,9 @@ class _Faults:
             )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig") if text is None else text)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"can't read {path} as JSON: {type(error).__name__}: {error}") from error
     lists = ("images", "categories", "annotations")
@@ -303,9 +312,21 @@ def _categories(entries: list[Any], faults: _Faults) -> list[tuple[int | str, Co
         name = entry.get("name")
         if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
             raise _Fault(f"a category needs a name, not {shorten(name)}")
-        return CocoCategory(number, str(name).strip())
+        return CocoCategory(number, str(name), _colour(entry.get("color")))
 
     return _numbered(entries, "categories", make, faults)
+
+
+def _colour(value: Any) -> Colour | None:
+    """What some tools add to a category, as [r, g, b] or "#rrggbb"; of what isn't one, nothing depends on it."""
+    if isinstance(value, str) and re.fullmatch("#[0-9A-Fa-f]{6}", value):
+        return parse_colour(value)
+    if not isinstance(value, list) or len(value) != 3:
+        return None
+    red, green, blue = map(_whole, value)
+    if red is None or green is None or blue is None or not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+        return None
+    return red, green, blue
 
 
 def _whose(

@@ -6,12 +6,14 @@
 | palette | the colours in use, if all are listed, else its indices; see below |
 | gray | its indices; where all listed colours are gray and all of the file's are among them, its colours |
 
-Where a palette's colours and indices are all known and say different things, the colours are right if the whole palette
-consists of listed ones, as that of a reduced RGB image; else the file is refused.
+Where a palette's colours and indices are all known and say different things: if it has each class's colour at the
+class's own index, the indices are right; if the whole palette consists of listed colours, as that of a reduced RGB
+image, the colours are; else the file is refused.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +27,7 @@ from PIL import Image
 from selfseg.data.labelled.classes_file import format_classes
 from selfseg.data.labelled.labels import VOID, ColourMap, LabelMap, UnknownId, read_label_file
 from selfseg.data.labelled.legend import Colour, Legend, NamedClass
-from selfseg.data.reading.decoding import quiet
+from selfseg.data.reading.decoding import MAX_PIXELS, quiet
 from selfseg.errors import LabelError
 
 _COLOURED = ("RGB", "RGBA", "LA", "PA")
@@ -126,6 +128,9 @@ class ColouredCodes:
         by_colour = np.array([self._by_colour.get(colour, _NONE) if colour else _NONE for colour in colours])
         by_index = np.array([i if i < len(self.classes) else VOID if i == VOID else _NONE for i in range(256)])
         coloured, indexed = (bool((table[used] != _NONE).all()) for table in (by_colour, by_index))
+        own = [self.colours_of(c) for c in range(min(len(self.classes), len(palette)))]
+        if indexed and all(colours[c] in listed for c, listed in enumerate(own)):
+            coloured = False  # every class's colour at its own index
         if coloured and indexed and (by_colour[used] != by_index[used]).any():
             # A palette often ends with black that stands for nothing.
             last = max([int(used[-1]), *(i for i, colour in enumerate(colours) if colour not in (None, (0, 0, 0)))])
@@ -144,6 +149,10 @@ class ColouredCodes:
             raise UnknownId(colours[i] or i, (x, y))
         return np.asarray((by_colour if coloured else by_index).astype(np.uint8)[indices], np.uint8)
 
+    def colours_of(self, c: int) -> set[Colour]:
+        """The colours that stand for a class."""
+        return {(red, green, blue) for red, green, blue, of in self.colours if of == c}
+
     def _colour(self, palette: NDArray[np.uint8], i: int) -> Colour | None:
         return (int(palette[i, 0]), int(palette[i, 1]), int(palette[i, 2])) if i < len(palette) else None
 
@@ -151,24 +160,32 @@ class ColouredCodes:
         return "void" if c == VOID else repr(self.classes[c])
 
 
-def read_stored(path: Path) -> StoredLabel:
+def read_stored(path: Path, data: bytes | None = None) -> StoredLabel:
     """A label file as stored, whether it holds indices or colours.
 
+    Args:
+        path: the file.
+        data: its bytes, if they aren't to be read from `path`.
+
     Raises:
-        LabelError: if it can't be read, or is no PNG.
+        LabelError: if it can't be read, is no PNG, or has more pixels than images may have.
     """
     none = np.zeros((0, 3), np.uint8)
     try:
-        with quiet(), Image.open(path) as image:
+        with quiet(), Image.open(path if data is None else io.BytesIO(data)) as image:
             mode = image.mode
+            if image.width * image.height > MAX_PIXELS:
+                raise LabelError(f"{path} has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
             if image.format == "PNG" and mode in _COLOURED:
                 return StoredLabel(path, mode, np.array(image.convert("RGB" if mode == "RGB" else "RGBA")), none)
             if image.format == "PNG" and mode == "P":
                 palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
                 return StoredLabel(path, mode, np.array(image), palette)
+    except LabelError:
+        raise
     except Exception as error:  # parsers raise whatever broken bytes make them raise
         raise LabelError(f"can't read the label {path}: {error}") from error
-    return StoredLabel(path, mode, read_label_file(path), none)
+    return StoredLabel(path, mode, read_label_file(path, data=data), none)
 
 
 def holds_colours(path: Path) -> bool:

@@ -6,6 +6,7 @@ files. `LabelMap` and `ColourMap` turn them into class indices from 0, `VOID` fo
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -191,12 +192,13 @@ def upright_size(path: Path | IO[bytes]) -> tuple[int, int]:
         return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
 
 
-def read_label_file(path: Path, colours: bool = False) -> NDArray[Any]:
+def read_label_file(path: Path, colours: bool = False, data: bytes | None = None) -> NDArray[Any]:
     """The values of a label file, as stored.
 
     Args:
         path: a PNG, or one of SBD's MAT files (the field GTcls.Segmentation).
         colours: whether it holds colours; else it holds indices, and a palette's colours mean nothing.
+        data: the PNG's bytes, if they aren't to be read from `path`.
 
     Returns:
         (H, W) uint8 or uint16 ids, or (H, W, 3) uint8 RGB.
@@ -207,7 +209,7 @@ def read_label_file(path: Path, colours: bool = False) -> NDArray[Any]:
     try:
         if path.suffix.lower() == ".mat":
             return _read_mat(path)
-        with quiet(), open(path, "rb") as stream:
+        with quiet(), open(path, "rb") if data is None else io.BytesIO(data) as stream:
             head = stream.read(26)
             stream.seek(0)
             with Image.open(stream) as image:

@@ -6,13 +6,14 @@ inside of an outline if its centre is, so that an outline along the pixels' edge
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Size = tuple[int, int]
+_AT_ONCE = 1 << 22
 
 
 class BadOutline(ValueError):
@@ -33,7 +34,7 @@ def points(value: Any, size: Size) -> NDArray[np.float64]:
         BadOutline: for what encloses nothing, holds something else than finite numbers, or goes farther out of the
             image than the image is large: then the numbers are of something else.
     """
-    numbers = value if isinstance(value, np.ndarray) else _as_array(value)
+    numbers = as_array(value)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
         raise BadOutline(f"a polygon is a list of numbers x, y, x, y, ..., not {shorten(value)}")
     if numbers.size % 2:
@@ -55,7 +56,10 @@ def points(value: Any, size: Size) -> NDArray[np.float64]:
     return pairs
 
 
-def _as_array(value: Any) -> NDArray[Any]:
+def as_array(value: Any) -> NDArray[Any]:
+    """A list of numbers as an array; of something else one without dimensions."""
+    if isinstance(value, np.ndarray):
+        return value
     if not isinstance(value, list | tuple):
         return np.array(None)
     try:
@@ -103,21 +107,38 @@ def fill_window(rings: Sequence[NDArray[np.float64]], size: Size) -> tuple[tuple
     corners = [np.clip(f([f(ring, axis=0) for ring in rings], axis=0), 0, limits) for f in (np.min, np.max)]
     (left, top), (right, bottom) = np.floor(corners[0]).astype(int), np.ceil(corners[1]).astype(int)
     height, width = int(bottom - top), int(right - left)
-    crossings = np.zeros((height, width + 1), np.int32)
+    crossings = np.zeros((height, width + 1), np.uint8)
     for ring in rings:
-        x0, y0 = (ring - (left, top)).T
-        x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-        # The rows whose centres an edge crosses; a point that lies on a centre belongs to the edge below it.
-        low = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
-        high = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
-        counts = high - low
-        edge = np.repeat(np.arange(len(ring)), counts)
-        rows = np.arange(edge.size) - np.repeat(np.cumsum(counts) - counts, counts) + low[edge]
+        start = ring - (left, top)
+        end = np.roll(start, -1, axis=0)
+        for rows, columns in _crossed(start, end, height, width):
+            np.bitwise_xor.at(crossings, (rows, columns), 1)
+    np.bitwise_xor.accumulate(crossings, axis=1, out=crossings)
+    return (slice(int(top), int(bottom)), slice(int(left), int(right))), crossings[:, :width].astype(bool)
+
+
+def _crossed(
+    start: NDArray[np.float64], end: NDArray[np.float64], height: int, width: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows whose centres an edge crosses, and the first column to its right; some millions at a time."""
+    (x0, y0), (x1, y1) = start.T, end.T
+    # A point that lies on a centre belongs to the edge below it.
+    low = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
+    counts = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64) - low
+    parts = np.flatnonzero(np.diff(counts.cumsum() // _AT_ONCE)) + 1
+    for edges in np.split(np.arange(counts.size), parts):
+        some = counts[edges]
+        edge = np.repeat(edges, some)
+        rows = np.arange(edge.size) - np.repeat(np.cumsum(some) - some, some) + low[edge]
         along = (rows + 0.5 - y0[edge]) / (y1 - y0)[edge]
-        columns = np.clip(np.ceil(x0[edge] + along * (x1 - x0)[edge] - 0.5), 0, width).astype(np.int64)
-        np.add.at(crossings, (rows, columns), 1)
-    inside = np.asarray(crossings[:, :width].cumsum(axis=1) % 2, bool)
-    return (slice(int(top), int(bottom)), slice(int(left), int(right))), inside
+        columns = np.ceil(x0[edge] + along * (x1 - x0)[edge] - 0.5)
+        yield rows, np.clip(columns, 0, width).astype(np.int64)
+
+
+def area_of(ring: NDArray[np.float64]) -> float:
+    """The area that (P, 2) points enclose, in square pixels."""
+    x, y = (ring - ring[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def unpack_counts(text: str | bytes) -> NDArray[np.int64]:
@@ -167,7 +188,7 @@ def runs(counts: Any, pixels: int) -> NDArray[np.int64]:
     Raises:
         BadOutline: if they don't, or are no such numbers.
     """
-    lengths = unpack_counts(counts) if isinstance(counts, str | bytes) else _as_array(counts)
+    lengths = unpack_counts(counts) if isinstance(counts, str | bytes) else as_array(counts)
     if lengths.ndim != 1 or (lengths.size and lengths.dtype.kind not in "iu"):
         raise BadOutline(f"run lengths are a list of whole numbers or COCO's text, not {shorten(counts)}")
     if lengths.size and (int(lengths.min()) < 0 or int(lengths.max()) > pixels):

@@ -1,0 +1,68 @@
+"""Which format files are in, by what lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from selfseg.data.labelled.legend import Legend
+from selfseg.errors import DataError
+from selfseg.exchange.base import FORMATS, NamedMask, load_part
+from selfseg.exchange.reading.coco import is_coco
+from selfseg.exchange.reading.datumaro import is_datumaro
+from selfseg.exchange.reading.files import Tree
+from selfseg.exchange.reading.geojson import is_geojson
+from selfseg.exchange.reading.label_studio import is_label_studio
+from selfseg.exchange.reading.palette import label_files
+from selfseg.exchange.reading.photographs import Images
+
+_LISTS = ("legend.json", "classes.txt")
+_OURS = ("legend.json", "renamed.json")
+_KINDS = {"coco": is_coco, "datumaro": is_datumaro, "label-studio": is_label_studio, "geojson": is_geojson}
+
+
+def read_any(
+    path: Path, images: Images | None = None, left_out: list[str] | None = None
+) -> tuple[Legend, Iterator[NamedMask]]:
+    """Read labels of whatever format is recognised; see `selfseg.exchange.base.read`."""
+    legend, masks = load_part(FORMATS[recognise(path)].reader)(path, images=images, left_out=left_out)
+    return legend, masks
+
+
+def recognise(path: Path) -> str:
+    """The name of the format that files are in.
+
+    Args:
+        path: a file, folder or zip.
+
+    Raises:
+        DataError: if they are in none that can be read, or in several.
+    """
+    tree = Tree.open(path)
+    if tree.ending(".geojson"):
+        return "geojson"
+    if label_files(tree):
+        if any(tree.find(name) for name in _LISTS):
+            return "palette"
+        if tree.find("labelmap.txt"):
+            return "cvat"
+    if tree.ending(".xml") and not tree.find("labels.xml"):
+        return "cvat"
+    found = {
+        kind for name in tree.ending(".json") if name.rpartition("/")[2] not in _OURS for kind in _kinds(tree, name)
+    }
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        raise DataError(f"{path} holds files of several formats ({', '.join(sorted(found))}); say which to read")
+    if tree.ending(".yaml", ".yml") or (tree.find("classes.txt") and len(tree.ending(".txt")) > 1):
+        return "yolo"
+    some = ", ".join(tree.names[:5]) + (f" and {len(tree.names) - 5} more" if len(tree.names) > 5 else "")
+    raise DataError(
+        f"{path} holds labels in no format that can be read ({some or 'nothing'}); there are {', '.join(FORMATS)}"
+    )
+
+
+def _kinds(tree: Tree, name: str) -> list[str]:
+    value = tree.json(name)
+    return [kind for kind, looks in _KINDS.items() if value and looks(value)]
