@@ -100,7 +100,7 @@ def test_typical_examples_are_not_frames_that_follow_each_other() -> None:
 
 def test_a_mixture_seems_more_mixed_than_what_is_alike(regions: Drawn) -> None:
     grouping = Grouping(regions, clusters(np.stack([DIRECTIONS[0] + DIRECTIONS[1], DIRECTIONS[2]])), {})
-    assert grouping.concept("2/0").mixed > 5 * grouping.concept("2/1").mixed
+    assert grouping.concept("2/0").mixed > 2 * grouping.concept("2/1").mixed
 
 
 def test_a_concept_without_regions_is_shown_as_one(regions: Drawn) -> None:

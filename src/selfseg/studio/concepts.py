@@ -7,6 +7,7 @@ Letters in shapes: N regions of the collection, D embedding dimension, K cluster
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,7 +54,8 @@ class Concept:
     Attributes:
         path: see the module.
         share: of all pixels of the collection, in [0, 1], where each image counts the same.
-        mixed: how much its regions differ, as a fraction of how much all regions differ, in [0, 1].
+        mixed: how far its regions lie from their mean (root of the mean square), as a fraction of how far all regions
+            lie from theirs, in [0, 1].
         typical: regions nearest to its centre, of images that are not neighbours; best first.
         diverse: regions that differ most from each other.
     """
@@ -249,8 +251,8 @@ def _chunks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _spread(vectors: NDArray[np.float32]) -> float:
-    """How much unit vectors differ: 1 minus the length of their mean."""
-    return 1 - float(np.linalg.norm(vectors.mean(0))) if len(vectors) else 0.0
+    """How far unit vectors lie from their mean: the root of the mean square."""
+    return math.sqrt(max(1 - float(np.square(vectors.mean(0)).sum()), 0.0)) if len(vectors) else 0.0
 
 
 def _apart(order: NDArray[np.int64], images: NDArray[np.int64], count: int, most: int) -> list[int]:

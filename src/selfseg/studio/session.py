@@ -66,6 +66,7 @@ class Session:
         self._finder = ImageFinder(self.store.names, self.store.hashes)
         self._beliefs = Beliefs(self.store)
         self._grouping: Grouping | None = None
+        self._begin = self._first_k()
         self._clicked: dict[int, tuple[int, NDArray[np.int64]]] = {}  # image and rows of each click by its seq
         self._known: tuple[str, ...] = ()
         self._class_views: list[ClassView] = []
@@ -157,7 +158,7 @@ class Session:
     def _regroup(self, state: State) -> Grouping:
         """The concepts of the log's k and splits."""
         before = self._grouping
-        k = state.k if state.k is not None else self._first_k()
+        k = state.k if state.k is not None else self._begin
         if before is None or before.clusters.k != k:
             clusters = self._clusters(k)
             before = None
@@ -176,7 +177,7 @@ class Session:
         try:
             clusters = load_clusters(self.run, k)
         except RunError:
-            clusters = load_clusters(self.run, self._first_k())
+            clusters = load_clusters(self.run, self._begin)
         remember(self._log, clusters)
         return clusters
 
