@@ -32,6 +32,9 @@ from selfseg.studio.server.contract import ClassView
 _MANY = 40  # clusters that a person can look through; the studio begins with at most so many
 
 
+_ROWS = 1 << 18  # regions that are counted at a time
+
+
 class Session:
     """A run, a collection, what was decided about it, and what follows; `selfseg.studio.studio` has the operations.
 
@@ -70,6 +73,7 @@ class Session:
         self._clicked: dict[int, tuple[int, NDArray[np.int64]]] = {}  # image and rows of each click by its seq
         self._known: tuple[str, ...] = ()
         self._class_views: list[ClassView] = []
+        self._counted: dict[str, tuple[int, float]] = {}  # regions and share of each class, when last counted
         self._version = 0
         self._job = HandOver(self.run / "studio" / "handed_over")
         self._closed = False
@@ -151,7 +155,7 @@ class Session:
         found_examples = examples(grouping, named, state.left_out, clicks)
         self._beliefs.refit(found_examples, len(names), anew=names[: len(self._known)] != self._known)
         self._known = names
-        self._class_views = self._count(state)
+        self._class_views = self._list(state)
         self._version += 1
         self._late.notify_all()
 
@@ -225,17 +229,22 @@ class Session:
         found = int(self._beliefs.classes[row])
         return "" if found == NONE else self._known[found]
 
-    def _count(self, state: State) -> list[ClassView]:
-        """The classes with what is believed to be of them."""
-        believed = self._beliefs.classes
-        kept = believed != NONE
-        size = len(state.classes)
-        regions = np.bincount(believed[kept], minlength=size)
-        areas = np.bincount(believed[kept], self.store.areas[kept], minlength=size) / max(len(self.store.names), 1)
-        return [
-            ClassView(one.name, one.colour, int(regions[number]), float(areas[number]))
-            for number, one in enumerate(state.classes)
-        ]
+    def _list(self, state: State) -> list[ClassView]:
+        """The classes with what was last counted of them."""
+        return [ClassView(one.name, one.colour, *self._counted.get(one.name, (0, 0.0))) for one in state.classes]
+
+    def _count(self) -> None:
+        """Count what is believed to be of each class; a pass over all regions, so not while a person waits."""
+        regions = np.zeros(len(self._known), np.int64)
+        areas = np.zeros(len(self._known))
+        for start in range(0, len(self.store.areas), _ROWS):
+            rows = slice(start, start + _ROWS)
+            believed = self._beliefs.classes[rows]
+            kept = believed < len(self._known)  # not NONE, nor a class that went away meanwhile
+            regions += np.bincount(believed[kept], minlength=len(regions))
+            areas += np.bincount(believed[kept], self.store.areas[rows][kept], minlength=len(areas))
+        share = areas / max(len(self.store.names), 1)
+        self._counted = {name: (int(regions[number]), float(share[number])) for number, name in enumerate(self._known)}
 
     def _catch_up(self) -> None:
         """Let all images follow the last decision, whenever there was one."""
@@ -251,5 +260,6 @@ class Session:
                 while not self._closed and moved():
                     pass
             with self._lock:
-                self._class_views = self._count(self._log.state())
+                self._count()
+                self._class_views = self._list(self._log.state())
                 self._version += 1
