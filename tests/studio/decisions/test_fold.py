@@ -165,7 +165,7 @@ def test_another_clustering_lets_names_rest_and_the_first_takes_what_was_there()
     (rest,) = found.resting
     assert (rest.k, rest.fingerprint, rest.names, rest.decided) == (9, "p", {"9/1": "road", "9/2": "sky"}, 2)
     assert found.clusterings == {9: "q"}
-    assert [named.k for named in found.standing] == [8, 9]
+    assert [named.k for named in found.by_clustering] == [8, 9]
     assert [one.name for one in found.classes] == ["tree", "car"]
     assert [one.name for one in found.classes_of(9)] == ["tree"]
     back = state(name("9/1", "road"), first, other, name("9/1", "tree"), first)

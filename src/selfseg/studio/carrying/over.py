@@ -105,7 +105,7 @@ def carry_over(
     carrying.classes(state)
     carrying.clicks(state, index)
     looking = _Looking(run, Path(source_run or Path(source).parent), images, look_at, device, progress)
-    for named in reversed((*state.resting, *state.standing)):  # what was decided about last has the first say
+    for named in reversed((*state.resting, *state.by_clustering)):  # what was decided about last has the first say
         carrying.clusters(named, k, looking)
     if answers := sum(len(audit.answers) for audit in state.audits if not carrying.same_log):
         carrying.notes.append(f"{answers} answers of audits stay where they are: they judge what that run predicted.")

@@ -182,7 +182,7 @@ class State:
         return {path: name for path, name in self.names.items() if clusters_of(path) == k}
 
     @property
-    def standing(self) -> tuple[Named, ...]:
+    def by_clustering(self) -> tuple[Named, ...]:
         """What was decided about the clusterings of now, by K; that of `k` is the last."""
         counts = {clusters_of(path) for path in (*self.names, *self.left_out, *self.splits)}
         return tuple(
