@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from scipy.stats import binom
 
-from selfseg.studio.audit import draw_images, interval
+from selfseg.studio.audit.places import draw_images, interval
 
 RESULTS = Path(__file__).parent / "results"
 TRUTHS = (0.5, 0.8, 0.95, 0.99)

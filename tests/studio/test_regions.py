@@ -10,9 +10,9 @@ from PIL import Image
 import selfseg
 from selfseg.errors import RunError, StorageError, TooManyBadImages
 from selfseg.models.embedder import Looks
+from selfseg.ops.regions.region_tree import cut_regions
 from selfseg.ops.regions.smoothing import cell_places
 from selfseg.studio import regions
-from selfseg.studio.hierarchy import cut
 from selfseg.studio.regions import RegionStore
 
 
@@ -63,8 +63,7 @@ def test_a_place_finds_its_region_and_the_tree_joins_all(run: Path, scenes: Path
     assert store.region_at(2, 1.0, 1.0) == superpixels[-1, -1]
     count = int(store.first[3] - store.first[2])
     assert count == superpixels.max() + 1
-    assert cut(store.tree(2), 1).tolist() == [0] * count
-    assert cut(store.tree(2), 10**6).tolist() == list(range(count))
+    assert cut_regions(store.tree(2), 1).tolist() == [0] * count
 
 
 def test_it_is_opened_and_not_found_again(run: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,12 @@ from selfseg.collection.opening import Images, collect
 from selfseg.collection.proposal import load_proposal
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
+from selfseg.ops.regions.region_tree import cut_regions
 from selfseg.studio.beliefs import NONE, Beliefs, examples
 from selfseg.studio.carrying import ImageFinder, Report, carry_over, remember
 from selfseg.studio.concepts import Grouping
 from selfseg.studio.decisions import DecisionLog, ImageId, State
 from selfseg.studio.handing_over import HandOver
-from selfseg.studio.hierarchy import cut
 from selfseg.studio.photographs import Photographs
 from selfseg.studio.regions import RegionStore
 from selfseg.studio.server.contract import ClassView
@@ -219,7 +219,7 @@ class Session:
         start, count = int(self.store.first[image]), int(self.store.first[image + 1] - self.store.first[image])
         if level >= count:
             return image, np.array([start + region], np.int64)
-        groups = cut(self.store.tree(image), max(int(level), 1))
+        groups = cut_regions(self.store.tree(image), max(int(level), 1))
         return image, start + np.flatnonzero(groups == groups[region])
 
     def _class_at(self, image: int, x: float, y: float) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from selfseg.collection.clusters import available_clusters, load_clusters
 from selfseg.data.labelled.legend import Colour, Legend
 from selfseg.errors import ConfigError
-from selfseg.studio import auditing
+from selfseg.studio.audit.view import view as view_audit
 from selfseg.studio.concepts import Example, Grouping
 from selfseg.studio.decisions import State
 from selfseg.studio.handing_over import Decided, formats
@@ -289,7 +289,7 @@ class Studio(Session):
         """The last audit; None before the first."""
         with self._lock:
             rounds = self._log.state().audits
-            return auditing.view(rounds[-1], self.store, self._class_at) if rounds else None
+            return view_audit(rounds[-1], self.store, self._class_at) if rounds else None
 
     # What is handed over.
 

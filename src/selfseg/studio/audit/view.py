@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from selfseg.studio.audit import draw_places, judge
+from selfseg.studio.audit.places import draw_places, judge
 from selfseg.studio.decisions.state import AuditRound
 from selfseg.studio.regions import RegionStore
 from selfseg.studio.server.contract import AuditPlace, AuditView, ClassPrecision

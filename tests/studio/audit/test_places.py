@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from selfseg.errors import ConfigError
-from selfseg.studio.audit import Share, draw_images, draw_places, interval, judge
+from selfseg.studio.audit.places import Share, draw_images, draw_places, interval, judge
 from selfseg.studio.decisions import Answer, AuditRound, ImageId
 
 
