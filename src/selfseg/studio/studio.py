@@ -245,21 +245,23 @@ class Studio(Session):
             rows = np.concatenate([np.arange(first[i], first[i + 1]) for i in images])
             lengths = np.concatenate([[0], np.cumsum(first[images + 1] - first[images])])
             said = np.concatenate([rows[:0], *(clicked for _, clicked in self._clicked.values())])
+            scores = self._beliefs.probabilities(rows)
             questions = next_questions(
                 store.vectors[rows],
-                self._beliefs.probabilities(rows),
+                scores,
                 store.areas[rows],
                 lengths,
                 np.flatnonzero(np.isin(rows, said)),
                 count,
                 seed=self._log.state().seq,
             )
-            return [self._question(int(rows[one.region]), one.why) for one in questions]
+            return [self._question(int(rows[one.region]), scores[one.region]) for one in questions]
 
-    def _question(self, row: int, why: str) -> QuestionView:
+    def _question(self, row: int, scores: NDArray[np.float32]) -> QuestionView:
         image = int(np.searchsorted(self.store.first, row, side="right")) - 1
         x, y = self._inside(image, row)
-        return QuestionView(image, x, y, float(self.store.first[image + 1] - self.store.first[image]), why)
+        count = float(self.store.first[image + 1] - self.store.first[image])
+        return QuestionView(image, x, y, count, _why(scores, ("none of the names", *self._known)))
 
     def _inside(self, image: int, row: int) -> tuple[float, float]:
         """A place of a region: the one of its pixels that is nearest to their middle."""
@@ -353,6 +355,18 @@ class Studio(Session):
     def _busy(self) -> str | None:
         behind = self._beliefs.behind
         return f"{behind:,} images are still to follow your last decision" if behind else None
+
+
+def _why(scores: NDArray[np.float32], names: Sequence[str]) -> str:
+    """Why an answer would help, from the probabilities of none and the classes."""
+    second, first = np.argsort(scores, kind="stable")[-2:] if len(scores) > 1 else (0, 0)
+    if scores[first] <= 0:
+        return "Nothing is known of this yet, and much of the collection looks like it."
+    if first == second or scores[second] < 0.05:
+        return f"Believed to be {names[first]}; much of the collection looks like it."
+    if scores[first] - scores[second] < 0.2:
+        return f"{names[first]} or {names[second]}? Both are about as likely."
+    return f"Probably {names[first]}, perhaps {names[second]}; much of the collection looks like it."
 
 
 def _sentence(decisions: int, clicks: int, named: float, classes: int) -> str:

@@ -16,9 +16,9 @@ _SAFE: tuple[Colour, ...] = (
     (230, 159, 0),
     (0, 158, 115),
     (204, 121, 167),
-    (86, 180, 233),
-    (213, 94, 0),
     (240, 228, 66),
+    (213, 94, 0),
+    (86, 180, 233),  # last: laid over a photograph it is too near to the first
 )
 
 
