@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from selfseg.cli import main
 from selfseg.errors import ConfigError, RunError
 from selfseg.studio.beliefs import NONE
 from selfseg.studio.server.contract import UNSURE, StudioLike
@@ -117,6 +118,16 @@ def test_names_of_another_k_are_kept_for_when_it_comes_back(studio: Studio) -> N
     assert studio.state().clusters[0].name == "ground"
     with pytest.raises(RunError, match="no clusters with k = 7"):
         studio.choose_k(7)
+
+
+def test_names_given_without_the_page_are_there(run: Path, scenes: Path) -> None:
+    assert main(["name", str(run), "0,2=ground", "1=sky", "3=void", "-k", "6"]) == 0
+    with opened(run, scenes) as studio:
+        state = studio.state()
+        assert [one.name for one in state.clusters] == ["ground", "sky", "ground", "", "", ""]
+        assert state.clusters[3].left_out
+        studio.undo()  # given at once, taken back at once
+        assert not studio.state().classes
 
 
 @pytest.mark.slow

@@ -34,12 +34,18 @@ def name(
         k: which clustering; that of the names so far, else the largest.
         colours: of classes, such as road=#804080.
     """
-    from selfseg.segmenter.naming import name_clusters, named
+    from selfseg.collection.clusters import load_clusters
+    from selfseg.segmenter.naming import LEFT_OUT, name_clusters, named, tidy_name
+    from selfseg.studio.carrying import keep_names
 
     if not pairs and not colours:
         return _list(run, k)
-    folder = name_clusters(run, _names(pairs), k, _colours(colours))
+    names = {number: tidy_name(given) for number, given in _names(pairs).items()}
+    folder = name_clusters(run, names, k, _colours(colours))
     made = named(run)
+    if made is not None:  # the studio shows them, too
+        out = [number for number, given in names.items() if given == LEFT_OUT]
+        keep_names(run, load_clusters(run, made.k), {n: given for n, given in names.items() if n not in out}, out)
     classes = ", ".join(made.colours) if made else ""
     say(f"written: {folder} ({classes}); masks with it: selfseg apply {run} IMAGES --out DIR")
     return 0

@@ -5,8 +5,8 @@ their content, `clusterings` tells one clustering from another and keeps a copy 
 finds for each new cluster what most of its pixels were called.
 """
 
-from selfseg.studio.carrying.clusterings import remember
+from selfseg.studio.carrying.clusterings import keep_names, remember
 from selfseg.studio.carrying.images import ImageFinder
 from selfseg.studio.carrying.over import Report, carry_over
 
-__all__ = ["ImageFinder", "Report", "carry_over", "remember"]
+__all__ = ["ImageFinder", "Report", "carry_over", "keep_names", "remember"]

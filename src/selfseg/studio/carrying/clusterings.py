@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -50,6 +52,30 @@ def remember(log: DecisionLog, clusters: Clusters) -> bool:
         about = {"k": clusters.k, "position": clusters.position, "embedder": clusters.info.get("embedder", "")}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, {"selfseg": json.dumps(about)}))
     return log.use_clustering(clusters.k, digest)
+
+
+def keep_names(run: Path | str, clusters: Clusters, names: Mapping[int, str], left_out: Collection[int] = ()) -> None:
+    """Write names that were given without the page into the log, as one decision, so that the studio knows them.
+
+    Args:
+        run: the run's folder.
+        clusters: that the numbers are of.
+        names: of clusters, by number; "" takes a name away.
+        left_out: numbers of clusters that belong to no class.
+
+    Raises:
+        ConfigError: if a name is none.
+        StorageError: if it can't be written.
+    """
+    log = DecisionLog.open(Path(run) / "studio")
+    remember(log, clusters)
+    decisions: list[tuple[str, dict[str, Any]]] = []
+    for number, name in names.items():
+        decisions.append(("name", {"cluster": f"{clusters.k}/{number}", "name": name}))
+    for number in left_out:
+        decisions.append(("leave_out", {"cluster": f"{clusters.k}/{number}", "on": True}))
+    if decisions:
+        log.append_all(decisions, group=f"name {log.state().seq}")
 
 
 def recall(folder: Path, digest: str) -> Clusters:
