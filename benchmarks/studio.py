@@ -76,9 +76,7 @@ def enlarged(run: Path, images: Path, times: int, folder: Path) -> tuple[Path, P
     for time_ in range(times):
         for name, path in zip(collection.names, collection.paths, strict=True):
             (links / f"{time_:03d} {Path(name).name}{path.suffix}").symlink_to(path.resolve())
-    start = time.perf_counter()
     first = regions.RegionStore.build(copy, images, device="cpu", progress=False)
-    seconds = time.perf_counter() - start
     store = copy / "studio" / "regions"
     lines = [json.loads(line) for line in (store / "images.jsonl").read_text("utf-8").splitlines()]
     header, entries, last = lines[0], lines[1:-1], lines[-1]
@@ -101,7 +99,7 @@ def enlarged(run: Path, images: Path, times: int, folder: Path) -> tuple[Path, P
     header["key"] = regions._key(copy, collect(links), Looks())
     text = "".join(json.dumps(line) + "\n" for line in (header, *many, last))
     (store / "images.jsonl").write_text(text, encoding="utf-8")
-    return copy, links, {"images": len(many), "regions": len(first.areas) * times, "finding_s": seconds}
+    return copy, links, {"images": len(many), "regions": len(first.areas) * times}
 
 
 def measure(run: Path, images: Path, clicks: int) -> dict[str, Any]:
@@ -142,6 +140,10 @@ def measure(run: Path, images: Path, clicks: int) -> dict[str, Any]:
         studio.state()
         found["state_s"] = time.perf_counter() - start
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
+    # What is mapped from files can be dropped by the system at any time; what is anonymous can't.
+    found["anonymous_mib"] = int(status["RssAnon"].split()[0]) / 1024
+    found["mapped_mib"] = int(status["RssFile"].split()[0]) / 1024
     return found
 
 
