@@ -1,8 +1,11 @@
-"""What to ask next: the regions whose answer would settle most of what is still unsure.
+"""What to ask next: for each name in turn, the region where that name is least sure.
 
-Every region carries doubt: how unsure its class is, times its area. An answer settles the doubt of the region and, in
-part, of what looks like it. Greedily the region is chosen that settles most, then the next one beside it, so that
-questions are unsure, common, and unlike each other and unlike what was answered before.
+Names are asked about in turn, because rare ones matter as much as common ones: asking where doubt is largest by area
+asks about the edges of road and sky again and again. Within a name the region is chosen whose best class leads least
+before the second; regions like one that was chosen already are passed over. With CamVid's labels 200 such answers are
+worth .47 mIoU, where 200 random places have .43 and the largest doubt by area less than those (docs/numbers.md).
+
+While nothing is known, regions are chosen that stand for the most of the collection.
 
 Letters in shapes: N regions of the collection, D embedding dimension, C classes, M regions that are looked at.
 """
@@ -18,11 +21,15 @@ from numpy.typing import NDArray
 
 from selfseg.errors import ConfigError
 
-LOOKED_AT = 3000
-"""M: so many regions, drawn by their doubt, stand for the collection."""
+LOOKED_AT = 20_000
+"""M: so many regions, drawn by their area, stand for the collection."""
 
-REACH = 0.1
-"""How far an answer reaches: the cosine distance over which what it settles falls to 1 / e."""
+ALIKE = 0.97
+"""The cosine from which on two regions are the same question."""
+
+_COVERED_BY = 3000  # regions from which the first questions are chosen
+_REACH = 0.1  # the cosine distance over which what a first answer says of others falls to 1 / e
+_OF_A_NAME = 200  # doubtful regions of a name that are looked through
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,12 @@ class Question:
     Attributes:
         image: its index in the collection.
         region: its row in the store.
-        gain: the doubt that an answer settles, as a share of all doubt, in [0, 1].
-        why: a sentence for the person.
+        doubt: how unsure its class is, in [0, 1].
     """
 
     image: int
     region: int
-    gain: float
-    why: str
+    doubt: float
 
 
 def doubt_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -77,7 +82,7 @@ def next_questions(
         scores: (N, C) probabilities, as `RegionClassifier.scores` gives them.
         areas: (N,) of the regions, as shares of their images.
         first: (images + 1,) rows at which the images' regions begin.
-        answered: rows that were answered already; they are not asked again, and what is like them less.
+        answered: rows that were answered already; they are not asked again.
         count: how many; fewer come back if there are no more regions.
         seed: of which regions are looked at.
 
@@ -89,61 +94,70 @@ def next_questions(
             f"vectors, scores and areas are of one length, not {len(vectors)}, {len(scores)}, {len(areas)}; "
             f"the images end at {int(first[-1])}"
         )
-    done = np.unique(np.fromiter(answered, np.int64))
-    doubt = doubt_of(scores) * np.asarray(areas, np.float32)
-    doubt[done] = 0
-    unsure = np.flatnonzero(doubt > 0)
-    if len(unsure) == 0 or count < 1:
+    done = np.zeros(len(scores), np.bool_)
+    done[np.fromiter(answered, np.int64)] = True
+    looked = _drawn(np.flatnonzero(~done & (np.asarray(areas) > 0)), areas, seed)
+    if len(looked) == 0 or count < 1:
         return []
-    looked = _drawn(unsure, doubt, seed)
-    rows = np.asarray(vectors[looked], np.float32)
-    # Each stands for what was not drawn: of the draw by doubt all weigh the same.
-    left = doubt[looked] if len(looked) == len(unsure) else np.full(len(looked), 1 / len(looked), np.float32)
-    left = left / left.sum()
-    reach = _reach(rows, rows)
-    if len(done):
-        settled = _reach(np.asarray(vectors[_latest(done)], np.float32), rows).max(0)
-        left *= 1 - settled
-    questions, gains = [], reach @ left
-    for _ in range(min(count, len(looked))):
+    if not scores[looked].any():
+        chosen = _cover(np.asarray(vectors[looked[:: max(1, len(looked) // _COVERED_BY)]], np.float32), count)
+        rows = looked[:: max(1, len(looked) // _COVERED_BY)][chosen]
+    else:
+        rows = looked[_in_turn(vectors, scores[looked], looked, count, seed)]
+    images = np.searchsorted(first, rows, side="right") - 1
+    doubt = doubt_of(scores[rows])
+    return [Question(int(i), int(row), float(d)) for i, row, d in zip(images, rows, doubt, strict=True)]
+
+
+def _in_turn(
+    vectors: NDArray[np.floating[Any]],
+    scores: NDArray[np.floating[Any]],
+    looked: NDArray[np.int64],
+    count: int,
+    seed: int,
+) -> list[int]:
+    """Of each name in turn its most doubtful region that is not like one chosen before; indices into `looked`."""
+    doubt, names = doubt_of(scores), scores.argmax(1)
+    waiting = {}
+    for name in np.random.default_rng(seed).permutation(np.unique(names)).tolist():
+        own = np.flatnonzero((names == name) & (doubt > 0))
+        waiting[name] = own[np.argsort(-doubt[own], kind="stable")[:_OF_A_NAME]].tolist()[::-1]
+    chosen: list[int] = []
+    kept = np.zeros((count, vectors.shape[1]), np.float32)
+    while len(chosen) < count and any(waiting.values()):
+        for own in waiting.values():
+            while own and len(chosen) < count:
+                place = own.pop()
+                vector = np.asarray(vectors[looked[place]], np.float32)
+                if not len(chosen) or float((kept[: len(chosen)] @ vector).max()) < ALIKE:
+                    kept[len(chosen)] = vector
+                    chosen.append(place)
+                    break
+    return chosen
+
+
+def _cover(vectors: NDArray[np.float32], count: int) -> list[int]:
+    """The regions that stand for most of the others, each beside those before it."""
+    reach = np.exp(np.minimum(vectors @ vectors.T - 1, 0) / _REACH)
+    left = np.full(len(vectors), 1 / len(vectors), np.float32)
+    gains = reach @ left
+    chosen = []
+    for _ in range(min(count, len(vectors))):
         best = int(gains.argmax())
-        row = int(looked[best])
-        image = int(np.searchsorted(first, row, side="right")) - 1
-        questions.append(Question(image, row, float(gains[best]), _why(scores[row])))
+        chosen.append(best)
         lost = left * reach[best]
         gains -= reach @ lost
         left -= lost
         gains[best] = -1
-    return questions
+    return chosen
 
 
-def _drawn(unsure: NDArray[np.int64], doubt: NDArray[np.float32], seed: int) -> NDArray[np.int64]:
-    """Some of the unsure regions, drawn by their doubt, evenly over the collection."""
-    if len(unsure) <= LOOKED_AT:
-        return unsure
-    running = np.cumsum(doubt[unsure], dtype=np.float64)
+def _drawn(rows: NDArray[np.int64], areas: NDArray[np.floating[Any]], seed: int) -> NDArray[np.int64]:
+    """Some of the regions, drawn by their area, evenly over the collection."""
+    if len(rows) <= LOOKED_AT:
+        return rows
+    running = np.cumsum(np.asarray(areas)[rows], dtype=np.float64)
     start = np.random.default_rng(seed).random()
     places = np.searchsorted(running, (np.arange(LOOKED_AT) + start) * (running[-1] / LOOKED_AT))
-    found: NDArray[np.int64] = unsure[np.unique(np.minimum(places, len(unsure) - 1))]
+    found: NDArray[np.int64] = rows[np.unique(np.minimum(places, len(rows) - 1))]
     return found
-
-
-def _latest(done: NDArray[np.int64]) -> NDArray[np.int64]:
-    return done[:: max(1, len(done) // LOOKED_AT)]
-
-
-def _reach(answers: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(answers, rows) how much of the doubt of each row an answer settles, in [0, 1]."""
-    reach = answers @ rows.T
-    reach -= 1
-    reach /= REACH
-    np.exp(np.minimum(reach, 0), out=reach)
-    return reach
-
-
-def _why(scores: NDArray[np.floating[Any]]) -> str:
-    seen = int((scores > 0).sum())
-    lead = 1 - float(doubt_of(scores[None])[0])
-    if seen == 0:
-        return "Nothing is known of this yet."
-    return "Two names are about equally likely here." if lead < 0.2 else "Common, and not quite sure yet."
