@@ -5,21 +5,21 @@
 DATA is a labelled folder (or NAME:ROOT of the catalog). The person works on the images of its fit split, through what
 the studio is made of: the regions, the concepts, the queue, the classifier. What she does is simulated by the labels:
 
-- Naming a cluster (one decision): she sees the six typical segments that the page shows and gives the class that at least
-  four of them are; otherwise she passes on, which costs the decision all the same.
-- A click (one decision): at the place that is proposed, on the segment under it, which she makes larger by the wheel as
-  long as 95 % of it is of one class. Of a segment that is less than 60 % of one class she says nothing, which costs the
-  decision all the same.
+- Naming a cluster (one decision): she sees the six typical segments that the page shows and gives the class that at
+  least four of them are; otherwise she passes on, which costs the decision all the same.
+- A click (one decision): at the place that is proposed, on the segment under it, which she makes larger by the wheel
+  as long as 95 % of it is of one class. Of a segment that is less than 60 % of one class she says nothing, which costs
+  the decision all the same.
 
-Four ways: `clusters` only; `random`, clicks at places drawn by area; `queue`, clicks where "What next?" asks, asked again
-after each ten; `both`, the clusters first and then the queue. After 25, 50, 100, 200, 300 and 500 decisions the images of
-the other split are predicted: each region's class, painted over its superpixel, against every labelled pixel (so that
-small things which no superpixel follows count as mistakes).
+Four ways: `clusters` only; `random`, clicks at places drawn by area; `queue`, clicks where "What next?" asks, asked
+again after each ten; `both`, the clusters first and then the queue. After 25, 50, 100, 200, 300 and 500 decisions the
+images of the other split are predicted: each region's class, painted over its superpixel, against every labelled pixel
+(so that small things which no superpixel follows count as mistakes).
 
 Beside them the way of ilastik: a random forest (scikit-learn, 100 trees) on a classical filter bank (Gaussian,
-Laplacian, gradient magnitude, difference of Gaussians, structure tensor's and Hessian's eigenvalues, each at seven scales,
-of the three colours, 0.3 to 10 px as there), on the pixels of the very segments that the clicks labelled, for `random`
-and for `queue`.
+Laplacian, gradient magnitude, difference of Gaussians, structure tensor's and Hessian's eigenvalues, each at seven
+scales, of the three colours, 0.3 to 10 px as there), on the pixels of the very segments that the clicks labelled, for
+`random` and for `queue`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Person:
 
 
 def curve(way: str, fit: Split, test: Split, clusters: Any, seed: int, forest: Any) -> dict[str, Any]:
-    """mIoU on `test` after each of `POINTS`."""
+    """The mIoU on `test` after each of `POINTS`."""
     person = Person(fit, clusters, seed)
     found: dict[str, Any] = {}
     iou: list[float] = []
