@@ -82,7 +82,7 @@ def odd_masks(void: int) -> dict[str, NDArray[Any]]:
         "chessboard": np.indices((15, 13)).sum(0) % 2 * 8,
         "noise": random.integers(0, 10, (23, 29)),
         "noise with void": np.where(random.random((40, 33)) < 0.4, void, random.integers(0, 3, (40, 33))),
-        "large": np.kron(random.integers(0, 10, (9, 12)), np.ones((40, 41))),
+        "large": np.kron(random.integers(0, 10, (9, 12)), np.ones((15, 16))),
     }
     return {name: mask.astype(np.uint8 if void == 255 else np.uint16) for name, mask in masks.items()}
 

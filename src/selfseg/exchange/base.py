@@ -118,8 +118,8 @@ _ALL = (
         "CVAT, Segmentation mask 1.1",
         "A zip that CVAT takes for a task with the same images and labels.",
         'In CVAT: open the task, Actions, Upload annotations, "Segmentation mask 1.1", choose the zip.',
-        "Colours must differ and black is no class, so a colour may change by a shade; an image has at most 255 objects, "
-        "and Datumaro, with which CVAT reads, takes no class after the 255th.",
+        "Colours must differ and black is no class, so a colour may change by a shade; an image has at most 255 "
+        "objects, and Datumaro, with which CVAT reads, takes no class after the 255th.",
         "selfseg.exchange.writing.cvat:CvatWriter",
         "selfseg.exchange.reading.cvat:read",
         zipped=True,

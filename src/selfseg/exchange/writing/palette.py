@@ -14,14 +14,10 @@ VOC itself has a class "background" as 0; here 0 is the first class of the legen
 
 from __future__ import annotations
 
-import io
 from typing import Any, ClassVar
 
-import numpy as np
-from PIL import Image
-
 from selfseg.data.labelled.legend import Legend
-from selfseg.drawing.pictures import encode
+from selfseg.drawing.palette_png import encode_index_png
 from selfseg.exchange.writing.names import FileNames, distinct_colours, plain_labels
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, Writer
@@ -37,21 +33,11 @@ class PaletteWriter(Writer):
         self._names = FileNames(".png")
         self._list = place.open("ImageSets/Segmentation/default.txt")
         self._colours = distinct_colours([one.colour for one in legend.classes])
-        self._palette = np.zeros((256, 3), np.uint8)
-        if legend.void == 255:
-            self._palette[: len(self._colours)] = self._colours
 
     def add(self, entry: Entry) -> None:
         """Write one mask."""
         place = self._names.place(entry.name)
-        if self.legend.void == 255:
-            picture = Image.fromarray(np.ascontiguousarray(entry.mask))
-            picture.putpalette(self._palette.tobytes())
-            file = io.BytesIO()
-            picture.save(file, "PNG")
-            data = file.getvalue()
-        else:
-            data = encode(entry.mask, ".png")
+        data = encode_index_png(entry.mask, self._colours)
         self.place.write(f"SegmentationClass/{place}.png", data)
         self.add_photograph(entry, place)
         self._list.write(f"{place}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,8 @@ def polygons(ids: NDArray[np.int32]) -> list[Polygon]:
     """
     outer: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
-    for region, ring in _rings(ids):
-        if _area(ring) > 0:
+    for region, area, ring in _rings(ids):
+        if area > 0:
             outer[region] = ring
         else:
             holes.setdefault(region, []).append(ring)
@@ -134,13 +134,8 @@ def _inset(ring: Ring, by: float) -> NDArray[np.float64]:
     return ring + by * np.stack([-step[:, 1], step[:, 0]], 1)
 
 
-def _area(ring: Ring) -> int:
-    x, y = ring.astype(np.int64).T
-    return int((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
-
-
-def _rings(ids: NDArray[np.int32]) -> list[tuple[int, Ring]]:
-    """(region, ring) for each simple ring."""
+def _rings(ids: NDArray[np.int32]) -> Iterator[tuple[int, int, Ring]]:
+    """(region, twice the area by the shoelace formula, ring) for each simple ring."""
     height, width = ids.shape
     padded = np.zeros((height + 2, width + 2), np.int32)  # one line of nothing around: no index is outside
     padded[1:-1, 1:-1] = ids
@@ -148,8 +143,10 @@ def _rings(ids: NDArray[np.int32]) -> list[tuple[int, Ring]]:
     step = _AHEAD[:, 1] * stride + _AHEAD[:, 0]
     behind = _BEHIND[:, 1] * stride + _BEHIND[:, 0]
 
-    there = np.flatnonzero(flat)
-    pixels = [there[flat[there] != flat[there + offset]] for offset in behind]  # by side
+    there = slice(stride + 1, -stride - 1)  # a line further in there is a pixel on every side
+    inner = flat[there]
+    others = [flat[there.start + offset : flat.size + there.stop + offset] for offset in behind]
+    pixels = [np.flatnonzero((inner != other) & (inner != 0)) + there.start for other in others]  # by side
     state = np.concatenate([4 * pixel + side for side, pixel in enumerate(pixels)])
     state.sort()
     pixel, side = state // 4, state % 4
@@ -161,35 +158,54 @@ def _rings(ids: NDArray[np.int32]) -> list[tuple[int, Ring]]:
     straight = 4 * ahead + side
     back = 4 * beyond + (side + 3) % 4
     following = np.where(flat[ahead] != own, turned, np.where(flat[beyond] != own, straight, back))
-    succ: list[int] = np.searchsorted(state, following).tolist()
+    succ = np.searchsorted(state, following)
+    is_corner = np.zeros(len(state), bool)
+    is_corner[succ[following != straight]] = True
 
     y, x = np.divmod(pixel, stride)
-    corner = np.stack([x - 1, y - 1], 1).astype(np.int32) + _START[side]
-    place: list[int] = (corner[:, 1].astype(np.int64) * (width + 1) + corner[:, 0]).tolist()
-    found: list[tuple[int, Ring]] = []
+    point = np.stack([x - 1, y - 1], 1).astype(np.int32) + _START[side]
+    loops = _walk(
+        succ.tolist(), is_corner.tolist(), (point[:, 1].astype(np.int64) * (width + 1) + point[:, 0]).tolist()
+    )
+    if not loops:
+        return
+    order = np.concatenate([np.array(loop) for loop in loops])
+    ends = np.cumsum([len(loop) for loop in loops])
+    starts = np.append(0, ends[:-1])
+    x, y = point[order].astype(np.int64).T
+    after = np.arange(1, order.size + 1)
+    after[ends - 1] = starts
+    areas = np.add.reduceat(x * y[after] - x[after] * y, starts)
+    regions, rings = own[order[starts]].tolist(), np.split(point[order], ends[:-1])
+    yield from zip(regions, areas.tolist(), rings, strict=True)
+
+
+def _walk(succ: list[int], is_corner: list[bool], place: list[int]) -> list[list[int]]:
+    """The corners of each simple ring.
+
+    Args:
+        succ: what follows each side of a pixel.
+        is_corner: whether the outline turns where a side begins.
+        place: where a side begins, as a number.
+    """
+    loops: list[list[int]] = []
     seen = bytearray(len(succ))
     for first in range(len(succ)):
         if seen[first]:
             continue
-        region = int(own[first])
         path: list[int] = []  # of the ring that is being walked
         at: dict[int, int] = {}  # where in it each corner is
         here = first
         while not seen[here]:
             seen[here] = 1
-            if (before := at.get(place[here])) is not None:  # it touches itself here: what lies between is a ring
-                loop, path[before:] = path[before:], []
-                found.append((region, _corners_only(corner[loop])))
-                for one in loop:
-                    del at[place[one]]
-            at[place[here]] = len(path)
-            path.append(here)
+            if is_corner[here]:
+                if (before := at.get(place[here])) is not None:  # it touches itself here: what lies between is a ring
+                    loop, path[before:] = path[before:], []
+                    loops.append(loop)
+                    for one in loop:
+                        del at[place[one]]
+                at[place[here]] = len(path)
+                path.append(here)
             here = succ[here]
-        found.append((region, _corners_only(corner[path])))
-    return found
-
-
-def _corners_only(ring: Ring) -> Ring:
-    """Without the points in the middle of a straight line."""
-    ahead, back = np.roll(ring, -1, 0) - ring, ring - np.roll(ring, 1, 0)
-    return np.asarray(ring[(ahead != back).any(1)], np.int32)
+        loops.append(path)
+    return loops
