@@ -58,7 +58,7 @@ class Split:
                 shutil.copytree(run / "clusters", copy / "clusters")
         self.run, self.data = copy, data
         self.store = RegionStore.build(copy, data.images, device="cpu")
-        self.classes = len(data.classes)
+        self.classes = len(data.class_names)
         self.place = {name: number for number, name in enumerate(data.images.names)}
         found = [self._counts(image) for image in range(len(self.store.names))]
         self.counts = np.concatenate(found)  # (N, C + 1) labelled pixels of each region, void last
