@@ -48,12 +48,3 @@ def test_a_mask_is_two_dimensions_of_whole_numbers(mask: np.ndarray) -> None:
 
 def test_the_size_is_height_and_width() -> None:
     assert ONE.size == (1, 3)
-
-
-def test_what_can_only_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import selfseg.exchange.base as base
-
-    lone = Format("lone", "Lone", "Read by none.", "None.", "", FORMATS["coco"].writer)
-    monkeypatch.setattr(base, "FORMATS", {"lone": lone})
-    with pytest.raises(ConfigError, match="Lone can be written but not read"):
-        read("lone", tmp_path)
