@@ -78,6 +78,11 @@ class Truth:
         self.folder, self.classes, self.void = folder, about["classes"], about["void"]
         self.masks: Masks = {name: np.load(folder / "truth" / f"{i}.npy") for i, name in enumerate(about["names"])}
 
+    def listed(self, folder: Path) -> dict[str, str]:
+        """The image of each name in a list."""
+        other = json.loads(_text(folder / "renamed.json") or "{}")
+        return {other.get(name, name): name for name in self.masks}
+
     def places(self, renamed: str | None) -> dict[str, str]:
         """The image of each place."""
         other = json.loads(renamed) if renamed is not None else {}
@@ -113,18 +118,19 @@ def _read_coco(truth: Truth, file: Path) -> Masks:
 
     coco = COCO(str(file))
     assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == list(truth.classes)
-    found = {}
+    found, listed = {}, truth.listed(file.parent)
     for image in coco.loadImgs(coco.getImgIds()):
-        mask = truth.empty(image["file_name"])
+        name = listed[image["file_name"]]
+        mask = truth.empty(name)
         assert mask.shape == (image["height"], image["width"])
         for one in coco.loadAnns(coco.getAnnIds(imgIds=image["id"])):
             pixels = coco.annToMask(one).astype(bool)
-            assert pixels.sum() == one["area"], (image["file_name"], pixels.sum(), one["area"])
+            assert pixels.sum() == one["area"], (name, pixels.sum(), one["area"])
             assert (mask[pixels] == truth.void).all(), "two annotations lie on a pixel"
             ys, xs = np.nonzero(pixels)
             assert one["bbox"] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
             mask[pixels] = one["category_id"] - 1
-        found[image["file_name"]] = mask
+        found[name] = mask
     return found
 
 
@@ -182,10 +188,10 @@ def read_label_studio(truth: Truth) -> Masks:
     interface.validate()
     labels = list(interface.get_control("label").labels)
     assert len(labels) == len(truth.classes)
-    found = {}
+    found, listed = {}, truth.listed(truth.folder / "label-studio")
     for task in json.loads((truth.folder / "label-studio" / "tasks.json").read_text()):
-        name = unquote(task["data"]["image"].partition("?d=")[2])
-        assert name == task["data"]["name"]
+        assert unquote(task["data"]["image"].partition("?d=")[2]) == task["data"]["name"]
+        name = listed[task["data"]["name"]]
         assert interface.validate_task({"data": task["data"]}), name
         assert interface.validate_annotation(task["annotations"][0]), name
         mask = truth.empty(name)

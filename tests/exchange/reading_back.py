@@ -21,6 +21,7 @@ from shapely.geometry import shape
 
 from selfseg.data.labelled.legend import Legend
 from selfseg.exchange.base import NamedMask
+from selfseg.exchange.writing.names import ListedNames
 
 Masks = dict[str, NDArray[Any]]
 
@@ -73,13 +74,16 @@ def of_coco(file: Path, masks: list[NamedMask], legend: Legend) -> Masks:
 
     coco, found = COCO(str(file)), blank(masks, legend)
     names = {image["id"]: image["file_name"] for image in coco.loadImgs(coco.getImgIds())}
-    assert list(names.values()) == [one.name for one in masks]
+    listed, ours = ListedNames(), dict[str, str]()
+    for one in masks:
+        ours[listed.place(one.name)] = one.name
+    assert list(names.values()) == list(ours)
     for one in coco.loadAnns(coco.getAnnIds()):
         pixels = decoded(coco.annToRLE(one))
         y, x = np.nonzero(pixels)
         assert one["area"] == y.size
         assert one["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
-        put(found[names[one["image_id"]]], pixels, one["category_id"] - 1, legend.void)
+        put(found[ours[names[one["image_id"]]]], pixels, one["category_id"] - 1, legend.void)
     return found
 
 

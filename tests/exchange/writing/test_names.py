@@ -1,7 +1,7 @@
 import pytest
 
 from exchange.odd_masks import NAMES
-from selfseg.exchange.writing.names import FileNames, distinct_colours, plain_labels
+from selfseg.exchange.writing.names import FileNames, ListedNames, distinct_colours, plain_labels
 
 
 @pytest.mark.parametrize("suffix", ["", ".png", ".txt", ".geojson"])
@@ -46,6 +46,17 @@ def test_many_of_one_name_keep_apart() -> None:
 def test_long_names_keep_apart() -> None:
     names = FileNames(".png")
     assert len({names.place("ü" * 150 + end + ".jpg") for end in "abc"}) == 3
+
+
+def test_listed_names_stay_but_for_ways_out_of_the_folder() -> None:
+    names = ListedNames()
+    places = [names.place(name) for name in (*NAMES, "outside.jpg")]
+    assert names.renamed == {
+        "../outside.jpg": "outside.jpg",
+        "/etc/absolute.jpg": "etc/absolute.jpg",
+        "outside.jpg": "outside-2.jpg",
+    }
+    assert len(set(places)) == len(NAMES) + 1
 
 
 def test_labels_are_plain_and_differ() -> None:

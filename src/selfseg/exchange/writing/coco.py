@@ -17,7 +17,7 @@ from selfseg.data.labelled.legend import Legend
 from selfseg.errors import ConfigError
 from selfseg.exchange.coding.coco_rle import compressed
 from selfseg.exchange.coding.runs import runs_of
-from selfseg.exchange.writing.names import FileNames
+from selfseg.exchange.writing.names import FileNames, ListedNames
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, JsonList, Thing, Writer
 from selfseg.ops.regions.outlines import without_holes
@@ -40,7 +40,7 @@ class CocoWriter(Writer):
         if shapes not in ("rle", "polygons"):
             raise ConfigError(f"COCO has no shapes {shapes!r}; give rle or polygons")
         self._shapes = shapes
-        self._names = FileNames("")
+        self._names = FileNames("") if self.images else ListedNames()
         self._pictures: list[dict[str, Any]] = []
         self._count = 0
         categories = [
@@ -52,9 +52,8 @@ class CocoWriter(Writer):
 
     def add(self, entry: Entry) -> None:
         """Write the annotations of one mask."""
-        file = entry.name
-        if self.images:
-            file = self.add_photograph(entry, self._names.place(entry.name))
+        place = self._names.place(entry.name)
+        file = self.add_photograph(entry, place) if self.images else place
         height, width = entry.size
         self._pictures.append({"id": entry.index + 1, "file_name": file, "height": height, "width": width})
         labels, ignored = entry.labels(self.per)

@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from selfseg.data.labelled.legend import Legend
-from selfseg.exchange.writing.names import FileNames
+from selfseg.exchange.writing.names import FileNames, ListedNames
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, Thing, Writer
 from selfseg.ops.regions.outlines import Polygon, Ring
@@ -24,7 +24,7 @@ class GeoJsonWriter(Writer):
 
     def __init__(self, legend: Legend, place: Place, **common: Any) -> None:
         super().__init__(legend, place, **common)
-        self._names = FileNames(".geojson")
+        self._names, self._listed = FileNames(".geojson"), ListedNames()
 
     def add(self, entry: Entry) -> None:
         """Write the features of one mask."""
@@ -32,7 +32,7 @@ class GeoJsonWriter(Writer):
         height, width = entry.size
         value = {
             "type": "FeatureCollection",
-            "image": {"name": entry.name, "height": height, "width": width},
+            "image": {"name": self._listed.place(entry.name), "height": height, "width": width},
             "features": [self._feature(entry, thing) for thing in entry.things(self.per)],
         }
         self.write_text(f"{place}.geojson", json.dumps(value, separators=(",", ":")) + "\n")

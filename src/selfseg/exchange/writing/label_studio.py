@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from selfseg.data.labelled.legend import Legend
 from selfseg.exchange.coding.brush_rle import packed
 from selfseg.exchange.coding.runs import runs_of
-from selfseg.exchange.writing.names import FileNames, plain_labels
+from selfseg.exchange.writing.names import FileNames, ListedNames, plain_labels
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, JsonList, Writer
 
@@ -38,12 +38,13 @@ class LabelStudioWriter(Writer):
         super().__init__(legend, place, **common)
         self._url, self._kind = url, "predictions" if predictions else "annotations"
         self._labels = plain_labels(legend.names)
-        self._names = FileNames("")
+        self._names = FileNames("") if self.images else ListedNames()
         self._tasks = JsonList(place, "tasks.json", "[")
 
     def add(self, entry: Entry) -> None:
         """Write one task."""
-        file = self.add_photograph(entry, self._names.place(entry.name)) if self.images else entry.name
+        place = self._names.place(entry.name)
+        file = self.add_photograph(entry, place) if self.images else place
         height, width = entry.size
         labels, ignored = entry.labels(self.per)
         runs = runs_of(labels, ignored)
@@ -65,7 +66,7 @@ class LabelStudioWriter(Writer):
             for i, thing in enumerate(entry.things(self.per))
         ]
         address = self._url + quote(file, safe="/", errors="surrogateescape")
-        self._tasks.add({"data": {"image": address, "name": entry.name}, self._kind: [{"result": result}]})
+        self._tasks.add({"data": {"image": address, "name": file}, self._kind: [{"result": result}]})
 
     def finish(self) -> None:
         """Write the labelling interface."""

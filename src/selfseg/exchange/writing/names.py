@@ -86,6 +86,34 @@ def _safe_part(part: str) -> str:
     return safe
 
 
+class ListedNames:
+    """Names of images in lists, which can be anything but a path that leads out of their folder.
+
+    Attributes:
+        renamed: the listed name by name of each image that is called otherwise.
+
+    Example:
+        >>> names = ListedNames()
+        >>> [names.place(name) for name in ("#1: a.jpg", "../x.jpg", "x.jpg")]
+        ['#1: a.jpg', 'x.jpg', 'x-2.jpg']
+    """
+
+    def __init__(self) -> None:
+        self.renamed: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def place(self, name: str) -> str:
+        """What the image `name` is called in the list; differs from all earlier ones."""
+        place = "/".join(part for part in name.split("/") if part not in ("", ".", "..")) or "image"
+        if place in self._used:
+            stem, suffix = os.path.splitext(place)
+            place = next(numbered for i in count(2) if (numbered := f"{stem}-{i}{suffix}") not in self._used)
+        self._used.add(place)
+        if place != name:
+            self.renamed[name] = place
+        return place
+
+
 def plain_labels(names: Iterable[str], taken: Iterable[str] = (), in_map: bool = False) -> list[str]:
     """Names of classes on one line each, without spaces at the ends, all different.
 
