@@ -106,6 +106,14 @@ class DrawnStudio:
         self._lock = threading.RLock()
         self._believed: tuple[int, NDArray[np.uint16], NDArray[np.float32]] | None = None
 
+    def anew(self, out: Path) -> DrawnStudio:
+        """The same images with nothing decided."""
+        other = copy.copy(self)
+        other.decided, other.out, other.past, other.future = _Decisions(k=self.ks[-1]), out, [], []
+        other.version, other.handed, other.busy, other._believed = 1, None, None, None
+        other._lock = threading.RLock()
+        return other
+
     # What is decided
 
     def _decide(self, what: str, stroke: str = "") -> _Decisions:

@@ -2,8 +2,9 @@
 
 import {Card} from "./card.js";
 import {ClassList} from "./classes.js";
+import {inkOn} from "./colours.js";
 import {fill, h, typed} from "./dom.js";
-import {count, percent} from "./numbers.js";
+import {count, percent, several} from "./numbers.js";
 import {decide, store} from "./store.js";
 
 const FILTERS = {
@@ -20,11 +21,19 @@ export class Concepts {
     this.kept = new Set(); // cards that stay although what was decided no longer fits the filter
     this.current = null;
     this.classes = new ClassList({painting: false});
-    this.coverage = h("div", {class: "coverage"});
+    this.title = h("h1", {});
+    this.lead = h(
+      "p",
+      {class: "lead"},
+      "Each card is a cluster of segments that look alike. Name what you recognise; the same name makes clusters one class. " +
+        "Split what mixes things, leave out what you don’t need.",
+    );
+    this.coverage = h("div", {class: "coverage", role: "img"});
     this.sentence = h("p", {class: "sentence"});
     this.filters = h("div", {class: "segmented", role: "group", "aria-label": "Which clusters are shown"});
     this.k = h("select", {id: "k", onchange: () => this.chooseK()});
     this.grid = h("div", {class: "cards"});
+    this.side = h("aside", {"aria-label": "Names in use"}, h("h2", {}, "Names in use"), this.classes.element);
     this.nothing = h("p", {class: "hint nothing", hidden: true});
     this.element = h(
       "div",
@@ -32,13 +41,8 @@ export class Concepts {
       h(
         "section",
         {class: "overview", "aria-label": "How far you have come"},
-        h("h1", {}, "What was found in the collection"),
-        h(
-          "p",
-          {class: "lead"},
-          "Each card is a cluster of segments that look alike. Name what you recognise; the same name makes clusters one class. " +
-            "Split what mixes things, leave out what you don’t need.",
-        ),
+        this.title,
+        this.lead,
         this.coverage,
         this.sentence,
       ),
@@ -52,7 +56,7 @@ export class Concepts {
         "div",
         {class: "with-side"},
         h("section", {"aria-label": "Clusters"}, this.grid, this.nothing),
-        h("aside", {"aria-label": "Names in use"}, h("h2", {}, "Names in use"), this.classes.element),
+        this.side,
       ),
     );
   }
@@ -63,7 +67,10 @@ export class Concepts {
 
   update(state) {
     this.classes.update();
+    this.side.classList.toggle("empty", !state.classes.length);
     this.drawCoverage(state);
+    this.title.textContent = `What was found in ${several(state.images, "image")}`;
+    this.lead.hidden = state.progress.decisions >= 5; // by then one knows
     this.sentence.textContent = state.progress.sentence;
     this.drawFilters(state);
     const drawn = JSON.stringify([state.k, state.kNow]);
@@ -132,26 +139,23 @@ export class Concepts {
       if (name) shares.set(name, (shares.get(name) ?? 0) + share);
       else if (leftOut) out += share;
     }
-    const part = (share, words, props) =>
-      h("span", {...props, style: {"--share": share, ...props.style}, title: `${words}: ${percent(share)}`});
+    const part = (share, words, props, ...inside) =>
+      h("span", {...props, style: {"--share": share, ...props.style}, title: `${words}: ${percent(share)}`}, inside);
     const named = [...shares].map(([name, share]) => {
       const colour = state.classes.find((each) => each.name === name)?.colour ?? "#888888";
-      return part(share, name, {class: "part", style: {"--colour": colour}});
+      return part(share, name, {class: "part", style: {"--colour": colour, "--ink-on": inkOn(colour)}}, share > 0.07 && typed(name));
     });
     const total = [...shares.values()].reduce((sum, each) => sum + each, 0);
+    const rest = Math.max(0, 1 - total - out);
     fill(
       this.coverage,
-      h("div", {class: "track", "aria-hidden": "true"}, named, out > 0 && part(out, "left out", {class: "part out"})),
-      h(
-        "p",
-        {},
-        h("b", {}, percent(total)),
-        " of all pixels lie in named clusters",
-        out > 0 && [", ", h("b", {}, percent(out)), " in clusters left out"],
-        ", ",
-        h("b", {}, percent(Math.max(0, 1 - total - out))),
-        " to decide.",
-      ),
+      named,
+      out > 0 && part(out, "left out", {class: "part out"}),
+      h("span", {class: "rest", title: `to decide: ${percent(rest)}`}, rest > 0.08 && `${percent(rest)} to decide`),
+    );
+    this.coverage.setAttribute(
+      "aria-label",
+      `Of all pixels, ${percent(total)} lie in named clusters, ${percent(out)} in clusters left out, ${percent(rest)} are to decide`,
     );
   }
 

@@ -167,7 +167,7 @@ export function describe(line, viewer) {
   fill(
     line,
     segment.name ? ["Predicted ", h("b", {}, typed(segment.name))] : h("b", {}, "No class"),
-    segment.certainty !== null && h("span", {}, ` ${sureness(segment.certainty)}`),
+    segment.certainty !== null && store.state.classes.length > 0 && h("span", {}, ` ${sureness(segment.certainty)}`),
     h("span", {class: "dim"}, ` · ${percent(segment.area)} of the image`),
     h(
       "span",
@@ -179,6 +179,5 @@ export function describe(line, viewer) {
 }
 
 function sureness(certainty) {
-  if (certainty >= 0.999) return "(as you said, or quite sure)";
-  return certainty > 0.6 ? "(rather sure)" : certainty > 0.25 ? "(not quite sure)" : "(unsure)";
+  return certainty > 0.9 ? "(sure)" : certainty > 0.6 ? "(rather sure)" : certainty > 0.25 ? "(not quite sure)" : "(unsure)";
 }

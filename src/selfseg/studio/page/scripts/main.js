@@ -70,7 +70,6 @@ function drawTop() {
   const theme = h("button", {type: "button", class: "tool theme", onclick: () => nextTheme(theme)});
   fill(
     document.getElementById("top"),
-    h("a", {class: "brand", href: "#concepts", "aria-label": "selfseg studio"}, h("img", {src: "/icon.svg", alt: "", width: 24, height: 24}), h("span", {}, "studio")),
     run,
     busy,
     savedNote(),

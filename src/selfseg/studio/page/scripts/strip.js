@@ -2,6 +2,7 @@
 
 import {h, typed} from "./dom.js";
 import {percent} from "./numbers.js";
+import {store} from "./store.js";
 
 const HEIGHT = 84; // px of a row
 
@@ -79,6 +80,9 @@ export class ImageStrip {
     row.setAttribute("aria-selected", String(place === this.chosen));
     row.title = `${name}: ${percent(uncertainty)} unsure`;
     row.querySelector(".meter").style.setProperty("--value", uncertainty);
-    row.querySelector("small").textContent = clicks ? `${percent(uncertainty)} unsure · ${clicks} clicked` : `${percent(uncertainty)} unsure`;
+    const known = store.state.classes.length > 0;
+    row.querySelector(".meter").hidden = !known;
+    if (!known) row.querySelector("small").textContent = "nothing named yet";
+    else row.querySelector("small").textContent = clicks ? `${percent(uncertainty)} unsure · ${clicks} clicked` : `${percent(uncertainty)} unsure`;
   }
 }

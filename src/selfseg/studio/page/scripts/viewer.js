@@ -53,6 +53,7 @@ export class Viewer extends EventTarget {
     const loading = (this.loading = new AbortController());
     Object.assign(this, {image, regions: null, prediction: null, photo: null, hovered: null, mark: focus});
     this.painted.clear();
+    this.element.style.setProperty("--shape", image.height / image.width);
     if (level) this.look.level = level;
     this.tell("Loading …");
     this.redraw();
