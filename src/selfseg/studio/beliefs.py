@@ -27,7 +27,7 @@ PER_CONCEPT = 200
 """Regions of a concept that are examples of its name."""
 
 CONCEPT_WEIGHT = 4.0
-"""What a named concept counts: as much as so many clicked regions, shared by its examples."""
+"""What a named concept counts: as much as so many clicks, shared by its examples."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,24 @@ def examples(
         names: class of each named concept by path; those that aren't among the grouping's are passed over.
         left_out: paths of concepts that are none of the classes.
         clicks: the rows of each clicked segment and its class, in order; of a region that was clicked twice the last
-            one holds, and None takes back what was said of it.
+            one holds, and None takes back what was said of it. A click counts once, shared by its regions: a large
+            segment says little more than a small one, because its regions are alike.
     """
-    last: dict[int, int] = {}
+    last: dict[int, tuple[int, float]] = {}
     for rows, given in clicks:
         if given is None:
             for row in rows.tolist():
                 last.pop(row, None)
         else:
-            last.update(dict.fromkeys(rows.tolist(), given + 1))
+            last.update(dict.fromkeys(rows.tolist(), (given + 1, 1 / len(rows))))
     clicked = np.fromiter(last, np.int64, len(last))
     touched = {grouping.paths[number] for number in np.unique(grouping.members[clicked])} if len(clicked) else set()
     labels = {path: label + 1 for path, label in names.items() if path in grouping.paths}
     labels |= {path: 0 for path in left_out if path in grouping.paths}
     if any(labels.values()):
         labels |= {path: 0 for path in grouping.paths if path not in labels and path not in touched}
-    parts = [(clicked, np.fromiter(last.values(), np.int64, len(last)), np.ones(len(clicked), np.float32))]
+    said = np.array([label for label, _ in last.values()], np.int64)
+    parts = [(clicked, said, np.array([weight for _, weight in last.values()], np.float32))]
     for path, label in labels.items():
         rows = np.setdiff1d(grouping.shown(path, PER_CONCEPT), clicked)
         weight = np.full(len(rows), CONCEPT_WEIGHT / max(len(rows), 1), np.float32)

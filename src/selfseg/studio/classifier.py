@@ -1,7 +1,7 @@
 """From a person's answers to a class of every region: multinomial logistic regression on the regions' vectors.
 
-It learns from clicks, which are sure, and from named clusters, which are many and less sure. Each class counts by the
-square root of what it has, so that a few clicks on a rare thing are heard beside a named cluster of sky. What it finds
+It learns from clicks, which are sure, and from named clusters, which are many and less sure. A class counts by a low
+power of what it has, so that a few clicks on a rare thing are heard beside a named cluster of sky. What it finds
 is one linear layer on the embedder's unit vectors: the segmenter carries it as it is.
 
 Letters in shapes: n examples, N regions of the collection, D embedding dimension, C classes.
@@ -33,7 +33,7 @@ class RegionClassifier:
         dim: D, or more where the caller appends something, say the position.
         strength: of the ridge penalty on the weights, per unit of the examples' mean weight. Smaller follows the
             examples more closely.
-        balance: 0 counts each example alike, 1 each class alike; between them the square root.
+        balance: 0 counts each example alike, 1 each class alike.
 
     Attributes:
         weights: (C, D) float32.
@@ -46,7 +46,7 @@ class RegionClassifier:
         [0]
     """
 
-    def __init__(self, classes: int, dim: int, strength: float = 1e-3, balance: float = 0.5) -> None:
+    def __init__(self, classes: int, dim: int, strength: float = 1e-4, balance: float = 0.75) -> None:
         if classes < 1 or dim < 1:
             raise ConfigError(f"a classifier has at least 1 class and 1 dimension, not {classes} and {dim}")
         if not strength > 0 or not 0 <= balance <= 1:

@@ -20,7 +20,7 @@ from selfseg.collection.proposal import load_proposal
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
 from selfseg.ops.regions.region_tree import cut_regions
-from selfseg.studio.beliefs import NONE, Beliefs, examples
+from selfseg.studio.beliefs import NONE, Beliefs, Examples, examples
 from selfseg.studio.carrying import ImageFinder, Report, carry_over, remember
 from selfseg.studio.concepts import Grouping
 from selfseg.studio.decisions import DecisionLog, ImageId, State
@@ -68,6 +68,7 @@ class Session:
         self._photographs = Photographs(collection, [place[name] for name in self.store.names])
         self._finder = ImageFinder(self.store.names, self.store.hashes)
         self._beliefs = Beliefs(self.store)
+        self._examples: Examples | None = None
         self._grouping: Grouping | None = None
         self._begin = self._first_k()
         self._clicked: dict[int, tuple[int, NDArray[np.int64]]] = {}  # image and rows of each click by its seq
@@ -152,8 +153,8 @@ class Session:
             if seq in self._clicked
         ]
         named = {path: place[name] for path, name in state.names.items() if name in place}
-        found_examples = examples(grouping, named, state.left_out, clicks)
-        self._beliefs.refit(found_examples, len(names), anew=names[: len(self._known)] != self._known)
+        self._examples = examples(grouping, named, state.left_out, clicks)
+        self._beliefs.refit(self._examples, len(names), anew=names[: len(self._known)] != self._known)
         self._known = names
         self._class_views = self._list(state)
         self._version += 1
