@@ -95,6 +95,10 @@ def test_ids_as_text(tmp_path: Path) -> None:
     assert [(item.image, item.category, item.id) for item in found.objects] == [(1, 1, "17"), (0, 0, "#1")]
 
 
+def test_ids_that_begin_anew_with_each_image(tmp_path: Path) -> None:
+    assert [item.id for item in opened(tmp_path, content(annotation(id=1))).objects] == ["1", "1"]
+
+
 def test_an_outline_over_the_border_is_cut_off(tmp_path: Path) -> None:
     item = opened(tmp_path, content(annotation(segmentation=[[25, 15, 40, 15, 40, 30, 25, 30]]))).objects[1]
     assert (item.box, item.area) == ((25, 15, 30, 20), 25)
@@ -162,7 +166,10 @@ OF_IMAGE = r"annotation 17 of image 'b/c\.jpg': "
         ({"image_id": [1]}, r"annotations\[1\]: image_id is \[1\]"),
         ({"category_id": 4}, "annotation 17 of the image with the id 2: there is no category 4"),
         ({"category_id": True}, "annotation 17 of the image with the id 2: category_id is True"),
-        ({"id": "1"}, r"annotation 1 of the image with the id 2: annotations\[0\] has that id too"),
+        (
+            {"id": "1", "image_id": 1},
+            r"annotation 1 of the image with the id 1: annotations\[0\] is of that id and image",
+        ),
     ],
 )
 def test_an_annotation_that_can_not_be_used(tmp_path: Path, fields: dict[str, Any], message: str) -> None:

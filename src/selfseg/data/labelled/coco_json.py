@@ -7,6 +7,7 @@
 | what a file may have | what becomes of it |
 |---|---|
 | ids as text | "17" is 17; other words get numbers in the file's order |
+| annotations' ids that begin anew with each image | accepted: they only name an object in messages |
 | no `area`, no `bbox`, or a box without extent | counted and measured from the mask |
 | no `iscrowd` | no crowd |
 | no `height` and `width` | taken from the image, where its folder is given |
@@ -346,9 +347,12 @@ def _whose(
         raise _Fault(f"annotations[{place}]: {error}") from error
     if image not in image_at:
         raise _Fault(f"annotation {own}: there is no image with the id {image!r}")
-    if own in seen:
-        raise _Fault(f"annotation {own} of the image with the id {image!r}: annotations[{seen[own]}] has that id too")
-    seen[own] = place
+    if (image, own) in seen:
+        other = seen[image, own]
+        raise _Fault(
+            f"annotation {own} of the image with the id {image!r}: annotations[{other}] is of that id and image"
+        )
+    seen[image, own] = place
     try:
         category = _key(item, "category_id")
     except _Fault as error:

@@ -40,20 +40,14 @@ def read(
     if name := tree.find("labelmap.txt"):
         return _masks(tree, name, photographs, faults)
     xml = tree.ending(".xml")
-    if len(xml) != 1:
-        raise DataError(f"{path} holds neither a labelmap.txt nor one XML file; there are {', '.join(xml) or 'none'}")
-    return _shapes(tree, xml[0], photographs, faults)
+    if not xml:
+        raise DataError(f"{path} holds neither a labelmap.txt nor an XML file of CVAT")
+    return _shapes(tree, xml, photographs, faults)
 
 
 def _masks(tree: Tree, name: str, photographs: Photographs, faults: Faults) -> tuple[Legend, Iterator[NamedMask]]:
     where = tree.place(name)
-    lines = read_labelmap(tree, name)
-    colours = {label: colour for label, colour in lines if colour is not None}
-    if len(colours) != len(lines):
-        plain = next(label for label, colour in lines if colour is None or label not in colours)
-        raise LabelError(f"{where}: each label needs a name and a colour of its own; {plain!r} has none")
-    if len(set(colours.values())) != len(colours):
-        raise LabelError(f"{where} gives a colour to two labels")
+    colours = read_labelmap(tree, name)
     nothing = [label for label, colour in colours.items() if colour == _BLACK]
     legend = legend_of([label for label in colours if label not in nothing], colours, where)
     listed = [(*one.colour, value) for value, one in enumerate(legend.classes)] + [(*_BLACK, VOID)]
@@ -91,50 +85,62 @@ def _many(stored: StoredLabel, legend: Legend) -> NDArray[np.uint16]:
     return mask
 
 
-def _shapes(tree: Tree, name: str, photographs: Photographs, faults: Faults) -> tuple[Legend, Iterator[NamedMask]]:
-    where, root = tree.place(name), tree.xml(name)
-    if root.tag != "annotations":
-        raise DataError(f"{where} is no XML of CVAT: its root is <{root.tag}>, not <annotations>")
-    if root.find("track") is not None:
-        raise LabelError(f'{where} holds tracks of a video; export the task as "CVAT for images 1.1" instead')
-    entries = root.findall("image")
-    names, colours = _labels(root, where)
-    shown = [shape.get("label", "") for entry in entries for shape in entry if shape.tag not in _PASSED_OVER]
-    names = names or [label for label in dict.fromkeys(shown) if label]
-    legend = legend_of(names, colours, where)
+def _shapes(
+    tree: Tree, files: list[str], photographs: Photographs, faults: Faults
+) -> tuple[Legend, Iterator[NamedMask]]:
+    entries: list[tuple[Path, Element]] = []
+    names: dict[str, None] = {}
+    colours: dict[str, Colour] = {}
+    for name in files:
+        where, root = tree.place(name), tree.xml(name)
+        if root.tag != "annotations":
+            raise DataError(f"{where} is no XML of CVAT: its root is <{root.tag}>, not <annotations>")
+        if root.find("track") is not None:
+            raise LabelError(f'{where} holds tracks of a video; export the task as "CVAT for images 1.1" instead')
+        found = root.findall("image")
+        listed, given = _labels(root)
+        if not listed:  # without a head, as some tools write it
+            shapes = [shape for entry in found for shape in entry if shape.tag not in _PASSED_OVER]
+            listed = sorted({shape.get("label", "") for shape in shapes} - {""})
+        names |= dict.fromkeys(listed)
+        colours = given | colours
+        entries += [(where, entry) for entry in found]
+    legend = legend_of(list(names), colours, tree.path)
     value_of = {label: value for value, label in enumerate(names)}
 
-    def picture(entry: Element) -> Picture | None:
-        called = entry.get("name", "")
-        things = []
-        try:
-            size = image_size(*(_number(entry.get(side, "")) for side in ("height", "width")))
-        except LabelError as error:
-            faults.add(where, f"image {called!r}: {error}")
-            return None
-        for place, shape in enumerate(entry):
-            if shape.tag in _PASSED_OVER:
-                continue
-            what = f"{shape.tag} {place} ({shape.get('label', '')!r})"
-            try:
-                if shape.get("label") not in value_of:
-                    raise BadOutline("its label is none of the task's")
-                things.append(Thing(value_of[shape.get("label", "")], _draw(shape, size), what, _layer(shape)))
-            except BadOutline as error:
-                faults.add(where, f"{what} of image {called!r}: {error}")
-        return Picture(called, size, things, where)
-
     def masks() -> Iterator[NamedMask]:
-        for entry in entries:
-            found = picture(entry)
-            mask = paint(found, legend, photographs, faults) if found else None
+        for where, entry in entries:
+            picture = _picture(entry, value_of, where, faults)
+            mask = paint(picture, legend, photographs, faults) if picture else None
             if mask is not None:
                 yield mask
 
     return legend, masks()
 
 
-def _labels(root: Element, where: Path) -> tuple[list[str], dict[str, Colour]]:
+def _picture(entry: Element, value_of: dict[str, int], where: Path, faults: Faults) -> Picture | None:
+    called = entry.get("name", "")
+    try:
+        size = image_size(*(_number(entry.get(side, "")) for side in ("height", "width")))
+    except LabelError as error:
+        faults.add(where, f"image {called!r}: {error}")
+        return None
+    things = []
+    for place, shape in enumerate(entry):
+        if shape.tag in _PASSED_OVER:
+            continue
+        label = shape.get("label", "")
+        what = f"{shape.tag} {place} ({label!r})"
+        try:
+            if label not in value_of:
+                raise BadOutline("its label is none of the task's")
+            things.append(Thing(value_of[label], _draw(shape, size), what, _layer(shape)))
+        except BadOutline as error:
+            faults.add(where, f"{what} of image {called!r}: {error}")
+    return Picture(called, size, things, where)
+
+
+def _labels(root: Element) -> tuple[list[str], dict[str, Colour]]:
     names, colours = [], {}
     for label in root.iterfind("meta//labels/label"):
         name = (label.findtext("name") or "").strip()

@@ -26,6 +26,7 @@ from selfseg.exchange.base import NamedMask
 from selfseg.exchange.reading.files import Tree
 from selfseg.exchange.reading.painting import Faults, legend_of, settle
 from selfseg.exchange.reading.photographs import Images, Photographs, photographs_for
+from selfseg.exchange.writing.cvat import voc_colours
 
 LABELS = "SegmentationClass"
 _PASSED_OVER = {"SegmentationObject", "JPEGImages", "images"}
@@ -96,24 +97,31 @@ def originals(tree: Tree, photographs: Photographs) -> dict[str, str]:
     return found
 
 
-def read_labelmap(tree: Tree, name: str) -> list[tuple[str, Colour | None]]:
-    """Names and colours of a labelmap.txt, in its order.
+def read_labelmap(tree: Tree, name: str) -> dict[str, Colour]:
+    """Names and colours of a labelmap.txt, in its order; where it has no colours, VOC's by the line's number.
 
     Raises:
-        LabelError: if a line is none of "name:r,g,b:parts:actions".
+        LabelError: if a line is none of "name:r,g,b:parts:actions", or two have one name or colour.
     """
-    found: list[tuple[str, Colour | None]] = []
-    for line in tree.text(name).splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        parts = line.split(":")
-        numbers = parts[1].split(",") if len(parts) > 1 and parts[1].strip() else []
-        if len(parts) not in (2, 4) or len(numbers) not in (0, 3) or not all(n.strip().isdecimal() for n in numbers):
-            raise LabelError(f"{tree.place(name)}: a line is NAME:R,G,B:PARTS:ACTIONS, not {line[:80]!r}")
-        colour = tuple(min(int(number[:4]), 256) for number in numbers)
-        if 256 in colour:
-            raise LabelError(f"{tree.place(name)}: a number of the colour in {line[:80]!r} is above 255")
-        found.append((parts[0].strip(), (colour[0], colour[1], colour[2]) if numbers else None))
+    where = tree.place(name)
+    lines = [line.split(":") for line in tree.text(name).splitlines() if line.strip() and not line.startswith("#")]
+    usual = voc_colours(len(lines)).tolist()
+    found: dict[str, Colour] = {}
+    owner: dict[Colour, str] = {}
+    for parts, standard in zip(lines, usual, strict=True):
+        line = ":".join(parts)[:80]
+        numbers = parts[1].split(",") if len(parts) > 1 and parts[1].strip() else [str(value) for value in standard]
+        if len(parts) not in (2, 4) or len(numbers) != 3 or not all(n.strip().isdecimal() for n in numbers):
+            raise LabelError(f"{where}: a line is NAME:R,G,B:PARTS:ACTIONS, not {line!r}")
+        red, green, blue = (int(number[:6]) for number in numbers)
+        if max(red, green, blue) > 255:
+            raise LabelError(f"{where}: a number of the colour in {line!r} is above 255")
+        label, colour = parts[0].strip(), (red, green, blue)
+        if label in found:
+            raise LabelError(f"{where} names {label!r} twice")
+        if colour in owner:
+            raise LabelError(f"{where} gives the colour {colour} to both {owner[colour]!r} and {label!r}")
+        found[label], owner[colour] = colour, label
     return found
 
 
@@ -128,10 +136,9 @@ def _list_of(tree: Tree) -> tuple[Legend, Meaning]:
         listed = ClassList(legend.names, tuple((*one.colour, i) for i, one in enumerate(legend.classes)))
         return legend, _by_index(legend, listed)
     if name := tree.find("labelmap.txt"):
-        lines = read_labelmap(tree, name)
-        given = {label: colour for label, colour in lines if colour is not None}
-        legend = legend_of([label for label, _ in lines], given, tree.place(name))
-        listed = ClassList(legend.names, tuple((*given[n], i) for i, n in enumerate(legend.names) if n in given))
+        given = read_labelmap(tree, name)
+        legend = legend_of(list(given), given, tree.place(name))
+        listed = ClassList(legend.names, tuple((*colour, i) for i, colour in enumerate(given.values())))
     elif name := tree.find("classes.txt"):
         listed = parse_classes(tree.text(name), str(tree.place(name)))
         colours = {listed.names[c]: (r, g, b) for r, g, b, c in reversed(listed.colours) if c < len(listed.names)}
