@@ -237,7 +237,7 @@ def test_a_network_that_onnx_can_not_express_is_said(
         raise TypeError("no operator for this\nand a long story")
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
-    with pytest.raises(ConfigError, match=r"backbone 'resnet18'.*no operator for this; the format safe"):
+    with pytest.raises(ConfigError, match=r"backbone 'resnet18'.*no operator for this; the formats safe"):
         export(run, "onnx", tmp_path / "e.onnx")
     assert list(tmp_path.iterdir()) == []
 

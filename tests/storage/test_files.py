@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from selfseg.errors import StorageError
-from selfseg.storage.files import read_json, storage_errors, write_atomically, write_json
+from selfseg.storage.files import read_json, storage_errors, write_atomically, write_folder_atomically, write_json
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -45,3 +45,43 @@ def test_errors_of_safetensors_are_storage_errors_too(tmp_path: Path) -> None:
     full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     with pytest.raises(StorageError, match="no space left"), storage_errors(tmp_path / "x"):
         raise full
+
+
+def test_a_folder_appears_at_once_in_place_of_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "product"
+    for text in ("first", "second"):
+
+        def write(temporary: Path, text: str = text) -> None:
+            (temporary / text).mkdir()
+            (temporary / text / "a.txt").write_text(text)
+
+        write_folder_atomically(folder, write)
+        assert [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))] == [text, f"{text}/a.txt"]
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / "second" / "a.txt").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in folder.parent.iterdir()] == ["product"]
+
+
+def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "product"
+    write_folder_atomically(folder, lambda temporary: (temporary / "old.txt").write_text("old"))
+
+    def fill_the_disk(temporary: Path) -> None:
+        (temporary / "half.txt").write_text("ha")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match=r"no space left while writing .*product"):
+        write_folder_atomically(folder, fill_the_disk)
+    assert [path.name for path in tmp_path.rglob("*")] == ["product", "old.txt"]
+
+    rename = os.rename
+
+    def refuse_the_new(source: Path, target: Path) -> None:
+        if Path(target) == folder and not Path(source).name.endswith("-old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse_the_new)
+    with pytest.raises(StorageError, match="can't write"):
+        write_folder_atomically(folder, lambda temporary: (temporary / "new.txt").write_text("new"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["product", "old.txt"]

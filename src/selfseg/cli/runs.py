@@ -190,9 +190,10 @@ def export(
 
     Args:
         run: the trained run.
-        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder; or one that
-            an installed package adds.
-        out: the file (for safetensors the folder); in RUN/export if not given.
+        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder;
+            segmenter-onnx, segmenter: what named clusters have become (see name); or one that an installed package
+            adds.
+        out: the file (for safetensors and segmenter the folder); in RUN/export if not given.
     """
     from selfseg.exporting.export import card_of
     from selfseg.exporting.export import export as run_export

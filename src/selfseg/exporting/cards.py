@@ -13,7 +13,7 @@ _PLAIN = "The file is `torch.save` of plain tensors, which loads with `weights_o
 _INPUT = "The network wants RGB in [0, 1], minus `mean`, divided by `std`."
 
 
-def facts(format: str, whole: bool, embedder: Embedder, recipe: str, weights: str) -> dict[str, str]:
+def facts(format: str, whole: bool, embedder: Embedder, recipe: str, weights: str, given: str = "") -> dict[str, str]:
     """What an exported file says of itself; stands in its header.
 
     Args:
@@ -22,6 +22,7 @@ def facts(format: str, whole: bool, embedder: Embedder, recipe: str, weights: st
         embedder: what is exported.
         recipe: hash of the run's recipe, "" if it has none.
         weights: hash of the run's weights.
+        given: what it takes; "" = RGB in [0, 1], for a backbone alone normalised.
 
     Returns:
         Words to words, because a safetensors header holds nothing else.
@@ -34,7 +35,7 @@ def facts(format: str, whole: bool, embedder: Embedder, recipe: str, weights: st
         "output_stride": str(stride),
     }
     if whole:  # mean and std are inside: whoever reads them here would normalise twice
-        made["input"] = "RGB in [0, 1]"
+        made["input"] = given or "RGB in [0, 1]"
     else:
         made["input"] = "RGB in [0, 1], minus mean, divided by std"
         mean, std = embedder.colours

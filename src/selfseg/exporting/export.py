@@ -46,17 +46,23 @@ class Exporter:
         write: (path, embedder, facts for the file's header, run's folder) writes the file or folder, reads it back and
             raises RunError unless it gives what the run gives. Called without gradients.
         require: raises MissingExtra if what it needs isn't installed.
+        stem: what its file in RUN/export is called, without the suffix; "" = by the backbone.
+        input: what it takes, for the header; "" = RGB in [0, 1], normalised for a backbone alone.
+        files: all that a folder of this format may hold; one with anything else is not replaced.
     """
 
     suffix: str
     whole: bool
     write: Callable[[Path, Embedder, Mapping[str, str], Path], Written]
     require: Callable[[], object] = lambda: None
+    stem: str = ""
+    input: str = ""
+    files: frozenset[str] = frozenset()
 
 
 TOLERANCE = 1e-5  # of the largest feature
 _PROTOTYPES = "prototypes.safetensors"
-_FOLDER = {"weights.safetensors", "embedder.json", "README.md", _PROTOTYPES}
+_FOLDER = frozenset({"weights.safetensors", "embedder.json", "README.md", _PROTOTYPES})
 
 
 def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
@@ -70,8 +76,9 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
         run: the trained run.
         format: "timm", "torchvision" (safetensors with the names that `load_state_dict(strict=True)` takes),
             "detectron2", "mmseg" (.pth), all four of the backbone alone; "safetensors" (a folder with the whole
-            embedder) or "onnx" (the whole embedder as a graph).
-        out: the file, which ends as the format wants, or the folder for "safetensors"; RUN/export/NAME if None. A file
+            embedder), "onnx" (the whole embedder as a graph); of a run with named clusters "segmenter-onnx" (image to
+            mask as a graph) or "segmenter" (the segmenter's folder). A segmenter's folder may stand in for the run.
+        out: the file, which ends as the format wants, or the folder; RUN/export/NAME if None. A file
             is replaced, and a folder that holds an export.
 
     Returns:
@@ -88,7 +95,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
     embedder = load(run, "cpu")
     exporter.require()
     path = _place(run, format, exporter, embedder, None if out is None else Path(out))
-    about = facts(format, exporter.whole, embedder, run_hash(run), embedder_hash(run))
+    about = facts(format, exporter.whole, embedder, run_hash(run), embedder_hash(run), exporter.input)
     with torch.no_grad():
         lines, notes = exporter.write(path, embedder, about, run)
     if not path.is_dir():  # a folder is moved into place with its card inside
@@ -122,7 +129,7 @@ def _config(embedder: Embedder) -> EmbedderConfig:
 def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: Path | None) -> Path:
     suffix = exporter.suffix
     if out is None:
-        stem = "embedder" if exporter.whole else f"{embedder.config.backbone}_{format}"
+        stem = exporter.stem or f"{embedder.config.backbone}_{format}"
         return run / "export" / (re.sub(r"[^\w.-]+", "-", stem) + suffix)
     if suffix:
         if out.is_dir():
@@ -133,7 +140,7 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; the format {format} writes a folder: give another --out")
     there = {each.name for each in out.iterdir()} if out.is_dir() else set()
-    if there and not ("README.md" in there and there <= _FOLDER):  # the second: a run's own embedder has no card
+    if there and not ("README.md" in there and there <= exporter.files):  # the second: a run's own embedder has no card
         raise ConfigError(f"{out} holds something else than an export; give a new folder")
     return out
 
@@ -222,5 +229,5 @@ TIMM = Exporter(".safetensors", False, partial(_write_backbone, "timm", timm_tar
 TORCHVISION = Exporter(".safetensors", False, partial(_write_backbone, "torchvision", torchvision_target))
 DETECTRON2 = Exporter(".pth", False, partial(_write_backbone, "detectron2", detectron2_target))
 MMSEG = Exporter(".pth", False, partial(_write_backbone, "mmseg", mmseg_target))
-SAFETENSORS = Exporter("", True, _write_folder)
-ONNX = Exporter(".onnx", True, _write_graph, require_onnx)
+SAFETENSORS = Exporter("", True, _write_folder, stem="embedder", files=_FOLDER)
+ONNX = Exporter(".onnx", True, _write_graph, require_onnx, stem="embedder")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,11 +49,33 @@ def trace(embedder: Embedder, image: Tensor, facts: Mapping[str, str], path: Pat
         ConfigError: if the exporter can't express the network.
     """
     onnx = require_onnx()
-    network = _traceable(embedder)
-    with warnings.catch_warnings():
+    trace_network(traceable(embedder), image, path, _AXES, embedder)
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.save(model, str(path))
+
+
+def trace_network(
+    network: nn.Module, image: Tensor, path: Path, axes: Mapping[str, Mapping[int, str]], embedder: Embedder
+) -> None:
+    """Write the graph of a network with one input and one output.
+
+    Args:
+        network: in eval mode, on the CPU.
+        image: (B, 3, H, W) float to trace it with.
+        path: the file.
+        axes: names of the input and the output, in this order, with the names of those of their axes that may differ.
+        embedder: what is in the network, for the message.
+
+    Raises:
+        ConfigError: if the exporter can't express the network.
+    """
+    # It prints the whole graph where it meets what it doesn't know.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # It warns of its age, and that the comparison of sizes in the feature pyramid is decided once: it comes out
         # the same for every size, and `run` asks the graph for another one.
         warnings.simplefilter("ignore")
+        (given, found) = axes
         try:
             torch.onnx.export(
                 network,
@@ -59,17 +83,14 @@ def trace(embedder: Embedder, image: Tensor, facts: Mapping[str, str], path: Pat
                 str(path),
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=["image"],
-                output_names=["embedding"],
-                dynamic_axes=_AXES,
+                input_names=[given],
+                output_names=[found],
+                dynamic_axes={name: dict(each) for name, each in axes.items()},
             )
         except OSError:  # a full disk, for the caller to tell
             raise
         except Exception as error:  # the exporter has many kinds
             raise _unfit(embedder, error) from error
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, dict(facts))
-    onnx.save(model, str(path))
 
 
 def evaluate_graph(embedder: Embedder, path: Path, image: Tensor) -> Tensor:
@@ -99,7 +120,7 @@ def evaluate_graph(embedder: Embedder, path: Path, image: Tensor) -> Tensor:
     return torch.from_numpy(embedding)
 
 
-def _traceable(embedder: Embedder) -> Embedder:
+def traceable(embedder: Embedder) -> Embedder:
     """An equal embedder whose centring has weights (1) and shifts (0): without, the exporter looks for their number."""
     network = copy.deepcopy(embedder)
     if isinstance(embedder.centre, nn.BatchNorm2d):
@@ -113,5 +134,5 @@ def _unfit(embedder: Embedder, error: Exception) -> ConfigError:
     reason = (str(error).splitlines() or ["no reason given"])[0][:200]
     return ConfigError(
         f"no ONNX graph of this embedder (backbone {embedder.config.backbone!r}, decoder {embedder.config.decoder!r}): "
-        f"{type(error).__name__}: {reason}; the format safetensors works for every embedder"
+        f"{type(error).__name__}: {reason}; the formats safetensors and segmenter work for every one"
     )

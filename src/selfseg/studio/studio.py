@@ -303,7 +303,7 @@ class Studio(Session):
         """Begin to write masks of all images, and the model; returns the job's name."""
         legend = self.legend()
         with self._lock:
-            # Learned from nothing, as when the studio is opened: what is handed over follows from the log alone, and not
+            # Learned from nothing, as when the studio is opened: what is handed over follows from the log alone, not
             # from the order in which it was learned.
             if self._examples is not None:
                 self._beliefs.refit(self._examples, len(self._known), anew=True)

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from named_runs import make_run
+from selfseg.cli import main
+from selfseg.segmenter.naming import named
+from selfseg.segmenter.segmenter import load_segmenter
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def test_clusters_are_named_listed_and_applied(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["name", str(run)]) == 0
+    listed = capsys.readouterr().out
+    assert "5 of 5 clusters have no name yet, 100.0% of the pixels" in listed
+    assert "photo0, photo1" in listed
+    assert main(["name", str(run), "0,3=traffic light", "1=[bold]sky[/]", "-k", "5"]) == 0
+    assert "traffic light, [bold]sky[/]" in capsys.readouterr().out
+    assert main(["name", str(run), "4=void", "2=a=b", "--colours", "traffic light=#010203"]) == 0
+    kept = named(run)
+    assert kept is not None
+    assert dict(kept.names) == {0: "traffic light", 3: "traffic light", 1: "[bold]sky[/]", 4: "void", 2: "a=b"}
+    capsys.readouterr()
+    assert main(["name", str(run), "2="]) == 0
+    assert main(["name", str(run)]) == 0
+    listed = capsys.readouterr().out
+    assert "(left out)" in listed
+    assert "[bold]sky[/]" in listed
+    assert "1 of 5 clusters have no name yet, 20.0% of the pixels" in listed
+    assert load_segmenter(run, "cpu").legend.classes[0].colour == (1, 2, 3)
+    assert main(["apply", str(run), str(photos), "--out", str(tmp_path / "out"), "--no-overlays"]) == 0
+    assert len(list((tmp_path / "out" / "masks").glob("*.png"))) == 6
+    assert not (tmp_path / "out" / "overlay").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["road"], 2, "'road' names no cluster"),
+        (["a=road"], 2, "names no cluster"),
+        (["3,=road"], 2, "names no cluster"),
+        (["3=road", "3=sky"], 2, "cluster 3 gets two names, 'road' and 'sky'"),
+        (["9=road"], 2, "no cluster 9; with k = 5 they are 0 to 4"),
+        (["3=road", "-k", "4"], 4, "no clusters with k = 4"),
+        (["3=road", "--colours", "road"], 2, "no colour of a class"),
+        (["3=road", "--colours", "road=red"], 2, "#rrggbb"),
+        (["3=road", "--colours", "sky=#000000"], 2, "no class 'sky' to colour"),
+    ],
+)
+def test_wrong_words_are_told_and_nothing_is_written(
+    words: list[str], code: int, sentence: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["name", str(run), *words]) == code
+    assert sentence in capsys.readouterr().err
+    assert not (run / "segmenter").exists()
