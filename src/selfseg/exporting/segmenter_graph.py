@@ -222,6 +222,9 @@ class _Squares(nn.Module):
 
     values: Tensor
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, segmenter: Segmenter, most: int = CANDIDATES) -> None:
         super().__init__()
         self.embedder = traceable(segmenter.embedder)
