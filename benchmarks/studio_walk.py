@@ -126,6 +126,7 @@ class Walk:
         self.errors: list[str] = []
         self.killed = False
         self.page.on("request", self.request)
+        self.page.on("response", lambda r: self.errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" and not self.killed else None)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
 

@@ -112,11 +112,14 @@ class Studio(Session):
             if cluster is not None:
                 grouping, state = self._groups(), self._log.state()
                 self._check(image)
-                rows = slice(int(self.store.first[image]), int(self.store.first[image + 1]))
-                if cluster not in grouping.paths:
+                # A cluster that was split meanwhile is still shown for a moment: it is its parts.
+                parts = [
+                    n for n, path in enumerate(grouping.paths) if path == cluster or path.startswith(cluster + ".")
+                ]
+                if not parts:
                     raise ConfigError(f"there is no cluster {cluster!r} among {grouping.clusters.k}")
-                members = grouping.members[rows] == grouping.paths.index(cluster)
-                mask = members[self.store.superpixels(image)]
+                rows = slice(int(self.store.first[image]), int(self.store.first[image + 1]))
+                mask = np.isin(grouping.members[rows], parts)[self.store.superpixels(image)]
                 colour = state.colours.get(state.names.get(cluster, ""), _OUTLINE)
         return self._photographs.crop(image, box, mask, colour, size)
 
