@@ -9,8 +9,8 @@ In the project's environment, where it is read and held against OUT/truth:
     python benchmarks/formats_back.py read OUT
 
 Datumaro writes masks as its own JSON, COCO, PASCAL VOC (which CVAT's "Segmentation mask 1.1" is) and CVAT's XML, and
-polygons as its own JSON, COCO and CVAT's XML (its YOLO holds boxes only); Label Studio's SDK packs brush masks. Polygons
-have whole corners, so that the mask that belongs to them is known.
+polygons as its own JSON, COCO and CVAT's XML (its YOLO holds boxes only); Label Studio's SDK packs brush masks.
+Polygons have whole corners, so that the mask that belongs to them is known.
 """
 
 from __future__ import annotations

@@ -316,7 +316,7 @@ class Walk:
         page = self.page
         page.goto(f"{self.origin}/#hand-over")
         page.wait_for_timeout(2500)
-        for title in ("COCO JSON", "CVAT"):
+        for title in ("COCO JSON", "Segmentation mask 1.1"):
             page.locator("label.format", has_text=title).first.locator("input").check()
         page.get_by_role("button", name="Write the files").click()
         for _ in range(600):
