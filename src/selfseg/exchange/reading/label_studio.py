@@ -53,10 +53,10 @@ def read(
                 continue  # nobody was there yet
             try:
                 called = _image_of(task, place, photographs, original)
-                picture = _picture(called, regions, value_of, where, faults)
             except LabelError as error:
                 faults.add(where, f"task {task.get('id', place)}: {error}")
                 continue
+            picture = _picture(called, regions, value_of, where, faults)
             if picture.size is None and not photographs.paths:
                 continue  # of an image without regions nothing is said, not even its size
             mask = paint(picture, legend, photographs, faults)

@@ -1,7 +1,7 @@
 // A cluster on a card: what it looks like, how large it is, and what the person says it is.
 
 import {classOfKey} from "./classes.js";
-import {fill, h, icon, typed} from "./dom.js";
+import {fill, h, icon} from "./dom.js";
 import {nameField} from "./names.js";
 import {percent, several} from "./numbers.js";
 import {decide, store} from "./store.js";
@@ -79,7 +79,7 @@ export class Card {
     const others = name ? store.state.clusters.filter((each) => each.name === name && each.id !== id) : [];
     fill(
       this.merged,
-      others.length > 0 && ["One class with ", this.links(others), ` · `, typed(name), ` has ${percent(sum(others) + share)}`],
+      others.length > 0 && ["One class with ", this.links(others), "."],
     );
     this.drawCrops();
   }
@@ -215,8 +215,4 @@ export class Card {
 function withColour(address, colour) {
   const bare = address.replace(/&colour=[^&]*/, "");
   return colour ? `${bare}&colour=${encodeURIComponent(colour)}` : bare;
-}
-
-function sum(clusters) {
-  return clusters.reduce((total, each) => total + each.share, 0);
 }

@@ -141,7 +141,7 @@ export class Concepts {
     }
     const part = (share, words, props, ...inside) =>
       h("span", {...props, style: {"--share": share, ...props.style}, title: `${words}: ${percent(share)}`}, inside);
-    const named = [...shares].map(([name, share]) => {
+    const named = [...shares].sort((a, b) => b[1] - a[1]).map(([name, share]) => {
       const colour = state.classes.find((each) => each.name === name)?.colour ?? "#888888";
       return part(share, name, {class: "part", style: {"--colour": colour, "--ink-on": inkOn(colour)}}, share > 0.07 && typed(name));
     });

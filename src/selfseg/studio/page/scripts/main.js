@@ -33,7 +33,7 @@ function go() {
   if (shown !== view) {
     shown = view;
     fill(main, view.element);
-    main.className = part.key;
+    main.dataset.part = part.key;
     document.title = `${part.words} · selfseg studio`;
     for (const link of document.querySelectorAll("#parts a")) {
       if (link.dataset.part === part.key) link.setAttribute("aria-current", "page");

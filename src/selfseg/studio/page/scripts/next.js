@@ -2,13 +2,14 @@
 
 import {get} from "./api.js";
 import {brush} from "./brush.js";
-import {ClassList, classOfKey} from "./classes.js";
+import {classOfKey} from "./classes.js";
 import {fill, h, icon} from "./dom.js";
 import {describe} from "./images.js";
+import {nameField} from "./names.js";
 import {prefetch} from "./pictures.js";
 import {several} from "./numbers.js";
 import {fail} from "./notices.js";
-import {store} from "./store.js";
+import {draft, store} from "./store.js";
 import {Tools} from "./tools.js";
 import {Viewer} from "./viewer.js";
 
@@ -27,12 +28,23 @@ export class Next {
     this.viewer.addEventListener("needclass", () => this.answer(undefined));
     this.viewer.addEventListener("decided", (event) => this.answered(event.detail));
     this.tools = new Tools(this.viewer);
-    this.classes = new ClassList({painting: true});
+    this.field = nameField({
+      label: "Another name",
+      placeholder: "Another name …",
+      empty: false,
+      onname: (name) => {
+        this.field.set("");
+        this.field.input.blur();
+        draft(name);
+        this.answer(name);
+      },
+    });
     this.list = h("ol", {class: "queue"});
     this.why = h("p", {class: "why"});
     this.status = h("p", {class: "segment-status"});
     this.sentence = h("p", {class: "sentence"});
-    this.answers = h("div", {class: "answers", role: "group", "aria-label": "What is it?"});
+    this.skipButton = h("button", {type: "button", class: "answer", onclick: () => this.skip()}, h("kbd", {}, "Space"), "Skip");
+    this.answers = h("div", {class: "names", role: "group", "aria-label": "What is it?"});
     this.session = h("p", {class: "hint"});
     this.element = h(
       "div",
@@ -51,7 +63,7 @@ export class Next {
         h("div", {class: "question"}, h("h2", {}, "What is the marked segment?"), this.why),
         this.viewer.element,
         this.status,
-        this.answers,
+        h("div", {class: "answers"}, this.answers, this.field.element, this.skipButton),
       ),
       h(
         "aside",
@@ -59,8 +71,6 @@ export class Next {
         this.sentence,
         this.session,
         this.tools.element,
-        h("h2", {}, "Paint with"),
-        this.classes.element,
       ),
     );
   }
@@ -157,16 +167,15 @@ export class Next {
           h("bdi", {}, one.name),
         ),
       ),
-      h("button", {type: "button", onclick: () => this.skip()}, h("kbd", {}, "Space"), "Skip"),
-      !all.length && h("p", {class: "hint"}, "There are no names yet. Type one under “Paint with”, or name clusters first."),
+      !all.length && h("p", {class: "hint"}, "There are no names yet. Type one here, or name clusters first (part 1)."),
     );
   }
 
   /** Give the marked segment a class; the next question comes when it is kept. */
   answer(name) {
     if (name === undefined) {
-      if (!store.state.classes.length) this.classes.ask();
-      this.status.textContent = "Choose one of the names below, or press its digit.";
+      if (!store.state.classes.length) this.field.input.focus();
+      this.status.textContent = "Answer with one of the names below, or its digit; after that, clicks paint with it.";
       return;
     }
     const question = this.questions[this.at];
@@ -218,7 +227,6 @@ export class Next {
 
   update(state) {
     this.sentence.textContent = state.progress.sentence;
-    this.classes.update();
     this.drawAnswers(state);
     this.viewer.follow(state);
   }

@@ -72,7 +72,7 @@ export function savedNote() {
   listen("saving", ({waiting, failed}) => {
     note.classList.toggle("failed", failed);
     if (waiting > 0) note.textContent = "Saving …";
-    else note.textContent = failed ? "Not saved" : `Saved ${time(new Date())}`;
+    else fill(note, failed ? "Not saved" : "Saved", !failed && h("span", {class: "clock"}, ` ${time(new Date())}`));
   });
   return note;
 }
