@@ -19,7 +19,7 @@ def densecl_small(images: Path, out: Path) -> Recipe[DenseCLConfig]:
 
     The backbone stays as it is; crops of 256 px (16x16 cells), queues of 1,024 keys.
 
-    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    Paper: none (this size is ours). Ours: not measured yet. Command:
     selfseg train densecl_small IMAGES --out RUN
     """
     return Recipe(

@@ -16,7 +16,7 @@ def iic_small(images: Path, out: Path) -> Recipe[IICConfig]:
 
     The backbone stays as it is; crops of 256 px compared on the embedding's grid (stride 16), one cell around.
 
-    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    Paper: none (this size is ours). Ours: not measured yet. Command:
     selfseg train iic_small IMAGES --out RUN
     """
     return Recipe(

@@ -28,7 +28,8 @@ def maskcontrast_small(images: Path, out: Path, masks: Path = _MASKS) -> Recipe[
 
     The backbone stays as it is; crops of 256 px, contrasted on the embedding's grid (stride 16).
 
-    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    Paper: none (this size is ours). Ours: CamVid val, 600 steps: linear .603 mIoU, 11 clusters .291, 64 clusters .441
+    (docs/numbers.md). Command:
     selfseg train maskcontrast_small IMAGES --masks MASKS --out RUN
     """
     return Recipe(

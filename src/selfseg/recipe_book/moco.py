@@ -16,7 +16,7 @@ def moco_small(images: Path, out: Path) -> Recipe[MoCoConfig]:
 
     The backbone stays as it is; crops of 256 px, a queue of 1,024 keys.
 
-    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    Paper: none (this size is ours). Ours: not measured yet. Command:
     selfseg train moco_small IMAGES --out RUN
     """
     return Recipe(

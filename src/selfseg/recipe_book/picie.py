@@ -20,7 +20,8 @@ def picie_small(images: Path, out: Path) -> Recipe[PiCIEConfig]:
 
     The backbone stays as it is; crops of 256 px, 27 and 100 clusters of 16,384 cells, a softmax at 0.2.
 
-    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    Paper: none (this size is ours). Ours: CamVid val, 600 steps: linear .608 mIoU, 11 clusters .297, 64 clusters .473
+    (docs/numbers.md). Command:
     selfseg train picie_small IMAGES --out RUN
     """
     return Recipe(

@@ -16,7 +16,7 @@ def swav_small(images: Path, out: Path) -> Recipe[SwAVConfig]:
 
     The backbone stays as it is; two crops of 256 px and four of 128, 64 prototypes, a queue of 1,024.
 
-    Paper: none (this size is ours). Ours: see docs/numbers.md. Command:
+    Paper: none (this size is ours). Ours: not measured yet. Command:
     selfseg train swav_small IMAGES --out RUN
     """
     return Recipe(
