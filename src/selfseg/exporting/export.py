@@ -46,7 +46,7 @@ class Exporter:
         write: (path, embedder, facts for the file's header, run's folder) writes the file or folder, reads it back and
             raises RunError unless it gives what the run gives. Called without gradients.
         require: raises MissingExtra if what it needs isn't installed.
-        stem: what its file in RUN/export is called, without the suffix; "" = by the backbone.
+        stem: what its file in RUN/export is called, without the suffix; "" = "embedder", or the backbone's name.
         input: what it takes, for the header; "" = RGB in [0, 1], normalised for a backbone alone.
         files: all that a folder of this format may hold; one with anything else is not replaced.
     """
@@ -129,7 +129,7 @@ def _config(embedder: Embedder) -> EmbedderConfig:
 def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: Path | None) -> Path:
     suffix = exporter.suffix
     if out is None:
-        stem = exporter.stem or f"{embedder.config.backbone}_{format}"
+        stem = exporter.stem or ("embedder" if exporter.whole else f"{embedder.config.backbone}_{format}")
         return run / "export" / (re.sub(r"[^\w.-]+", "-", stem) + suffix)
     if suffix:
         if out.is_dir():
@@ -229,5 +229,5 @@ TIMM = Exporter(".safetensors", False, partial(_write_backbone, "timm", timm_tar
 TORCHVISION = Exporter(".safetensors", False, partial(_write_backbone, "torchvision", torchvision_target))
 DETECTRON2 = Exporter(".pth", False, partial(_write_backbone, "detectron2", detectron2_target))
 MMSEG = Exporter(".pth", False, partial(_write_backbone, "mmseg", mmseg_target))
-SAFETENSORS = Exporter("", True, _write_folder, stem="embedder", files=_FOLDER)
-ONNX = Exporter(".onnx", True, _write_graph, require_onnx, stem="embedder")
+SAFETENSORS = Exporter("", True, _write_folder, files=_FOLDER)
+ONNX = Exporter(".onnx", True, _write_graph, require_onnx)
