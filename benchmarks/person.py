@@ -2,7 +2,8 @@
 
     python benchmarks/person.py RUN DATA [--seeds 3] [--clusters 50] [--out benchmarks/results/person.json]
 
-DATA is a labelled folder (or NAME:ROOT of the catalog). The person works on the images of its fit split, through what
+DATA is a labelled folder (or NAME:ROOT of the catalog); of a set with a single split (`--fit train --test train`) the
+odd images test what was decided on the even ones. The person works on the images of its fit split, through what
 the studio is made of: the regions, the concepts, the queue, the classifier. What she does is simulated by the labels:
 
 - Naming a cluster (one decision): she sees the six typical segments that the page shows and gives the class that at
@@ -44,12 +45,11 @@ EVERY = 4  # the forest predicts every 4th pixel of a row and a column; more cha
 class Split:
     """The regions of a split with their labels."""
 
-    def __init__(self, run: Path, data: Any, scratch: Path) -> None:
+    def __init__(self, run: Path, data: Any, copy: Path) -> None:
         import shutil
 
         from selfseg.studio.regions import RegionStore
 
-        copy = scratch / data.split
         if not copy.is_dir():
             copy.mkdir(parents=True)
             shutil.copytree(run / "embedder", copy / "embedder")
@@ -204,26 +204,18 @@ class Forest:
 
     def __init__(self, fit: Split, test: Split, seed: int) -> None:
         self.fit, self.test, self.seed = fit, test, seed
-        self.kept: dict[int, NDArray[np.float32]] = {}
+        self.random = np.random.default_rng(seed)
+        self.seen: list[NDArray[np.float32]] = []  # of each click so far, the responses at its pixels
         self.tested: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] | None = None
 
     def miou(self, clicks: list[tuple[NDArray[np.int64], int]]) -> float:
         from sklearn.ensemble import RandomForestClassifier
 
-        random = np.random.default_rng(self.seed)
-        rows, labels = [], []
-        store = self.fit.store
-        for regions, label in clicks:
-            image = int(np.searchsorted(store.first, regions[0], side="right")) - 1
-            shape = self.fit.label(image).shape
-            map_ = np.asarray(cv2.resize(store.superpixels(image), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
-            places = np.flatnonzero(np.isin(map_, regions - int(store.first[image])))
-            chosen = random.choice(places, min(PIXELS, len(places)), replace=False)
-            features = self.features(self.fit, image)
-            rows.append(features.reshape(-1, features.shape[2])[chosen])
-            labels += [label] * len(chosen)
+        for regions, _ in clicks[len(self.seen) :]:
+            self.seen.append(self.look(regions))
+        labels = np.repeat([label for _, label in clicks], [len(rows) for rows in self.seen])
         model = RandomForestClassifier(100, random_state=self.seed, n_jobs=1)
-        model.fit(np.concatenate(rows), labels)
+        model.fit(np.concatenate(self.seen), labels)
         if self.tested is None:
             step = slice(EVERY // 2, None, EVERY)
             self.tested = [
@@ -238,10 +230,16 @@ class Forest:
             np.add.at(table, (label.ravel()[known], found[known]), 1)
         return mean_iou(table)[0]
 
-    def features(self, split: Split, image: int) -> NDArray[np.float32]:
-        if image not in self.kept:
-            self.kept[image] = filter_bank(self.read(split, image)).astype(np.float16)
-        return self.kept[image]
+    def look(self, regions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Responses at `PIXELS` random pixels of a segment."""
+        store = self.fit.store
+        image = int(np.searchsorted(store.first, regions[0], side="right")) - 1
+        shape = self.fit.label(image).shape
+        map_ = np.asarray(cv2.resize(store.superpixels(image), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+        places = np.flatnonzero(np.isin(map_, regions - int(store.first[image])))
+        chosen = self.random.choice(places, min(PIXELS, len(places)), replace=False)
+        responses = filter_bank(self.read(self.fit, image))
+        return np.asarray(responses.reshape(-1, responses.shape[2])[chosen])
 
     def read(self, split: Split, image: int) -> NDArray[np.uint8]:
         picture = split.data.images.read(split.place[split.store.names[image]])
@@ -290,9 +288,12 @@ def main() -> None:
     from selfseg.collection.clusters import available_clusters, load_clusters
     from selfseg.data.labelled.catalog import open_labelled
 
-    fit, test = (
-        Split(options.run, open_labelled(options.data, s), options.scratch) for s in (options.fit, options.test)
-    )
+    data = [open_labelled(options.data, split) for split in (options.fit, options.test)]
+    names = [options.fit, options.test]
+    if options.fit == options.test:
+        data = [half.subset(range(start, len(half.images), 2)) for start, half in enumerate(data)]
+        names = [f"{options.fit}_even", f"{options.test}_odd"]
+    fit, test = (Split(options.run, half, options.scratch / name) for half, name in zip(data, names, strict=True))
     if options.clusters not in available_clusters(fit.run):
         cluster(fit.run, fit.data.images, k=(options.clusters,), device="cpu", propose=False)
     clusters = load_clusters(fit.run, options.clusters)
@@ -312,6 +313,7 @@ def main() -> None:
     result = {
         "run": str(options.run.name),
         "data": Path(options.data).name,
+        "fit, test": names,
         "clusters": options.clusters,
         "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
