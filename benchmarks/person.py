@@ -45,7 +45,7 @@ EVERY = 4  # the forest predicts every 4th pixel of a row and a column; more cha
 class Split:
     """The regions of a split with their labels."""
 
-    def __init__(self, run: Path, data: Any, copy: Path) -> None:
+    def __init__(self, run: Path, data: Any, copy: Path, looks: Any = None) -> None:
         import shutil
 
         from selfseg.studio.regions import RegionStore
@@ -57,7 +57,7 @@ class Split:
             if (run / "clusters").is_dir():
                 shutil.copytree(run / "clusters", copy / "clusters")
         self.run, self.data = copy, data
-        self.store = RegionStore.build(copy, data.images, device="cpu")
+        self.store = RegionStore.build(copy, data.images, device="cpu", looks=looks)
         self.classes = len(data.class_names)
         self.place = {name: number for number, name in enumerate(data.images.names)}
         found = [self._counts(image) for image in range(len(self.store.names))]
@@ -149,7 +149,7 @@ class Person:
         self.beliefs.refit(examples(self.grouping, self.names, (), self.clicks), classes)
 
     def propose(self, way: str, count: int) -> list[int]:
-        from selfseg.studio.queue import next_questions
+        from selfseg.studio.queue import FIRST, next_questions
 
         said = np.concatenate([np.fromiter(self.asked, np.int64, len(self.asked)), *(rows for rows, _ in self.clicks)])
         if way == "random":
@@ -165,6 +165,7 @@ class Person:
             said,
             count,
             seed=int(self.random.integers(1 << 30)),
+            new_first=len(self.clicks) < FIRST and not self.names,
         )
         return [one.region for one in found]
 
@@ -281,19 +282,25 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=50)
     parser.add_argument("--forest-seeds", type=int, default=1, help="the forest takes minutes a point")
     parser.add_argument("--ways", nargs="+", default=["clusters", "random", "queue", "both"])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="of the looks at each image")
+    parser.add_argument("--flip", action="store_true")
     parser.add_argument("--scratch", type=Path, default=Path("build/person"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/person.json"))
     options = parser.parse_args()
     from selfseg.collection.clustering import cluster
     from selfseg.collection.clusters import available_clusters, load_clusters
     from selfseg.data.labelled.catalog import open_labelled
+    from selfseg.models.embedder import Looks
 
     data = [open_labelled(options.data, split) for split in (options.fit, options.test)]
     names = [options.fit, options.test]
     if options.fit == options.test:
         data = [half.subset(range(start, len(half.images), 2)) for start, half in enumerate(data)]
         names = [f"{options.fit}_even", f"{options.test}_odd"]
-    fit, test = (Split(options.run, half, options.scratch / name) for half, name in zip(data, names, strict=True))
+    fit, test = (
+        Split(options.run, half, options.scratch / name, Looks(tuple(options.scales), options.flip))
+        for half, name in zip(data, names, strict=True)
+    )
     if options.clusters not in available_clusters(fit.run):
         cluster(fit.run, fit.data.images, k=(options.clusters,), device="cpu", propose=False)
     clusters = load_clusters(fit.run, options.clusters)
@@ -315,6 +322,7 @@ def main() -> None:
         "data": Path(options.data).name,
         "fit, test": names,
         "clusters": options.clusters,
+        "scales, flip": [options.scales, options.flip],
         "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
         "mean, deviation, seeds": mean,

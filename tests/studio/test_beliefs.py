@@ -48,6 +48,12 @@ def test_clicks_alone_name_everything(regions: Drawn, grouping: Grouping) -> Non
     assert (all_of(beliefs) == kinds(regions)).all()
 
 
+def test_one_click_does_not_name_what_is_unlike_it(regions: Drawn, grouping: Grouping) -> None:
+    beliefs = Beliefs(regions)
+    beliefs.refit(examples(grouping, {}, [], [(np.flatnonzero(kinds(regions) == 1)[:1], 0)]), 1)
+    assert (all_of(beliefs) == np.array([NONE, 0, NONE])[kinds(regions)]).all()
+
+
 def test_a_click_into_a_concept_without_a_name_ends_its_being_none(regions: Drawn, grouping: Grouping) -> None:
     clicks = [(np.flatnonzero(kinds(regions) == 2)[:1], 1)]
     beliefs = Beliefs(regions)
@@ -56,7 +62,7 @@ def test_a_click_into_a_concept_without_a_name_ends_its_being_none(regions: Draw
 
 
 def test_what_was_clicked_keeps_its_class_and_the_last_click_holds(regions: Drawn, grouping: Grouping) -> None:
-    odd = np.array([3, 17, 88])
+    odd = np.array([np.flatnonzero(kinds(regions) == kind)[3] for kind in range(3)])
     clicks = [(odd, 0), (odd[1:], 1), (odd[2:], None)]
     beliefs = Beliefs(regions)
     beliefs.refit(examples(grouping, {f"3/{kind}": 2 for kind in range(3)}, [], clicks), 3)

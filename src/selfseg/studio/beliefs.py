@@ -2,7 +2,10 @@
 
 Named concepts are weak examples, clicks strong ones. Concepts that were left out are examples of *none*; so are those
 that nobody named yet and nobody clicked into, as soon as one concept has a name: what was not looked at stays empty
-instead of getting the name that happens to be nearest.
+instead of getting the name that happens to be nearest. While there are clicks only, their names are told apart
+everywhere, but a single name is told apart from all that is unlike it.
+
+What examples say spreads to regions that are like them (`selfseg.studio.spreading`), and these are examples too.
 
 Letters in shapes: N regions of the collection, D embedding dimension, C classes.
 """
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from selfseg.studio.classifier import RegionClassifier
 from selfseg.studio.concepts import Grouping, Regions
 from selfseg.studio.queue import doubt_of
+from selfseg.studio.spreading import LabelSpreading
 
 NONE = 65_535
 """What stands for "no class" where classes are uint16."""
@@ -74,7 +78,7 @@ def examples(
     touched = {grouping.paths[number] for number in np.unique(grouping.members[clicked])} if len(clicked) else set()
     labels = {path: label + 1 for path, label in names.items() if path in grouping.paths}
     labels |= {path: 0 for path in left_out if path in grouping.paths}
-    if any(labels.values()):
+    if any(labels.values()) or len({label for label, _ in last.values() if label}) == 1:
         labels |= {path: 0 for path in grouping.paths if path not in labels and path not in touched}
     said = np.array([label for label, _ in last.values()], np.int64)
     parts = [(clicked, said, np.array([weight for _, weight in last.values()], np.float32))]
@@ -111,6 +115,7 @@ class Beliefs:
         self._classifier: RegionClassifier | None = None
         self._fixed = (np.zeros(0, np.int64), np.zeros(0, np.uint16))
         self._lock = Lock()
+        self._spreading: LabelSpreading | None = None
 
     @property
     def classifier(self) -> RegionClassifier | None:
@@ -138,13 +143,25 @@ class Beliefs:
             fitting.weights, fitting.bias = before.weights, before.bias
             fitting.grow(classes + 1)
         if len(found.rows):
-            fitting.fit(self._vectors(found.rows), found.labels, found.weights)
+            fitting.fit(*self._with_those_like_them(found, classes + 1))
         rows, labels = found.rows[found.clicked], found.labels[found.clicked]
         order = np.argsort(rows, kind="stable")
         with self._lock:
             self._classifier = fitting if len(found.rows) else None
             self._fixed = rows[order], _outward(labels[order])
             self._fitted += 1
+
+    def _with_those_like_them(
+        self, found: Examples, classes: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """Vectors, labels and weights of the examples, and of the regions that they say something of: half each."""
+        if self._spreading is None:
+            self._spreading = LabelSpreading(self.regions)
+        labels, sure = self._spreading.spread(found.rows, found.labels, found.weights, classes, found.clicked)
+        own, others = float(found.weights.sum()), float(sure.sum())
+        vectors = np.concatenate([self._vectors(found.rows), self._spreading.vectors])
+        weights = np.concatenate([found.weights / max(own, 1e-12), sure / max(others, 1e-12)])
+        return vectors, np.concatenate([found.labels, labels]), weights
 
     def of_image(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Classes and certainties of an image's regions, by the last fit."""

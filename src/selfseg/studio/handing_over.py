@@ -20,10 +20,13 @@ from selfseg.exchange.base import FORMATS, NamedMask, find_format, write_formats
 from selfseg.exporting.export import export
 from selfseg.models.embedder import Looks
 from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
+from selfseg.storage.files import storage_errors
 from selfseg.studio.beliefs import NONE
 from selfseg.studio.classifier import RegionClassifier
 from selfseg.studio.regions import RegionStore
 from selfseg.studio.server.contract import FileView, FormatView, JobView
+
+_ONNX = "segmenter.onnx"
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ class HandOver:
         looks: Looks | None,
     ) -> None:
         try:
+            self._remove_the_last()
             if wanted:
                 told = f"{len(store.names):,} images, {len(decided.legend.classes)} classes"
                 found = write_formats(
@@ -210,7 +214,7 @@ class HandOver:
             if model:
                 self._say("Making the model.")
                 segmenter_of(run, decided, looks).save(run / "segmenter")
-                path = export(run, "segmenter-onnx", self._folder / "segmenter.onnx")
+                path = export(run, "segmenter-onnx", self._folder / _ONNX)
                 names = ", ".join(decided.legend.names)
                 self._add(path, f"The segmenter as one ONNX file, with the names {names}")
             total = self._view.total if self._view is not None else 0
@@ -222,6 +226,12 @@ class HandOver:
         except Exception as error:
             # A thread has nobody to raise to: the person has to read it.
             self._change(running=False, sentence="Not finished.", error=f"{type(error).__name__}: {error}")
+
+    def _remove_the_last(self) -> None:
+        """So that what lies in the folder is of this job."""
+        with storage_errors(self._folder):
+            for name in (*(f"{name}.zip" for name in FORMATS), _ONNX):
+                (self._folder / name).unlink(missing_ok=True)
 
     def _counted(self, found: Iterator[NamedMask]) -> Iterator[NamedMask]:
         for number, one in enumerate(found):

@@ -1,11 +1,13 @@
-"""What to ask next: for each name in turn, the region where that name is least sure.
+"""What to ask next: first what is unlike all that was answered, then for each name in turn where it is least sure.
 
-Names are asked about in turn, because rare ones matter as much as common ones: asking where doubt is largest by area
-asks about the edges of road and sky again and again. Within a name the region is chosen whose best class leads least
-before the second; regions like one that was chosen already are passed over. With CamVid's labels 200 such answers are
-worth .47 mIoU, where 200 random places have .43 and the largest doubt by area less than those (docs/numbers.md).
+The first questions find out what there is. While no cluster has a name, the region is asked about that is least like
+any that was answered (k-centre greedy; Sener and Savarese, Active learning for convolutional neural networks: a
+core-set approach, ICLR 2018), but for those that stand alone, which are mostly mixed.
 
-While nothing is known, regions are chosen that stand for the most of the collection.
+Then names are asked about in turn, because rare ones matter as much as common ones: asking where doubt is largest by
+area asks about the edges of road and sky again and again. Within a name the region is chosen whose best class leads
+least before the second; regions like one that was chosen already are passed over. What that is worth on CamVid is in
+docs/numbers.md.
 
 Letters in shapes: N regions of the collection, D embedding dimension, C classes, M regions that are looked at.
 """
@@ -27,8 +29,12 @@ LOOKED_AT = 20_000
 ALIKE = 0.97
 """The cosine from which on two regions are the same question."""
 
-_COVERED_BY = 3000  # regions from which the first questions are chosen
-_REACH = 0.1  # the cosine distance over which what a first answer says of others falls to 1 / e
+FIRST = 25
+"""Answers after which a person's names are asked about instead of what is unlike them."""
+
+_CHOSEN_FROM = 3000  # regions from which the first questions are chosen
+_KIN = 10  # regions most like one that tell whether it stands alone
+_ALONE = 0.2  # of the regions are said to
 _OF_A_NAME = 200  # doubtful regions of a name that are looked through
 
 
@@ -40,11 +46,13 @@ class Question:
         image: its index in the collection.
         region: its row in the store.
         doubt: how unsure its class is, in [0, 1].
+        new: whether it was chosen because it is unlike all that was answered.
     """
 
     image: int
     region: int
     doubt: float
+    new: bool = False
 
 
 def doubt_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -74,6 +82,7 @@ def next_questions(
     answered: Iterable[int] = (),
     count: int = 20,
     seed: int = 0,
+    new_first: bool = False,
 ) -> list[Question]:
     """The regions whose answer would help most, best first.
 
@@ -85,6 +94,7 @@ def next_questions(
         answered: rows that were answered already; they are not asked again.
         count: how many; fewer come back if there are no more regions.
         seed: of which regions are looked at.
+        new_first: whether to ask about what is unlike all that was answered; so it is anyway while nothing is known.
 
     Raises:
         ConfigError: if the shapes don't fit.
@@ -99,14 +109,15 @@ def next_questions(
     looked = _drawn(np.flatnonzero(~done & (np.asarray(areas) > 0)), areas, seed)
     if len(looked) == 0 or count < 1:
         return []
-    if not scores[looked].any():
-        chosen = _cover(np.asarray(vectors[looked[:: max(1, len(looked) // _COVERED_BY)]], np.float32), count)
-        rows = looked[:: max(1, len(looked) // _COVERED_BY)][chosen]
+    new = new_first or not scores[looked].any()
+    if new:
+        some = looked[:: max(1, -(-len(looked) // _CHOSEN_FROM))]
+        rows = some[_unlike(_unit(vectors, some), _unit(vectors, np.flatnonzero(done)), count)]
     else:
         rows = looked[_in_turn(vectors, scores[looked], looked, count, seed)]
     images = np.searchsorted(first, rows, side="right") - 1
     doubt = doubt_of(scores[rows])
-    return [Question(int(i), int(row), float(d)) for i, row, d in zip(images, rows, doubt, strict=True)]
+    return [Question(int(i), int(row), float(d), new) for i, row, d in zip(images, rows, doubt, strict=True)]
 
 
 def _in_turn(
@@ -136,20 +147,27 @@ def _in_turn(
     return chosen
 
 
-def _cover(vectors: NDArray[np.float32], count: int) -> list[int]:
-    """The regions that stand for most of the others, each beside those before it."""
-    reach = np.exp(np.minimum(vectors @ vectors.T - 1, 0) / _REACH)
-    left = np.full(len(vectors), 1 / len(vectors), np.float32)
-    gains = reach @ left
-    chosen = []
-    for _ in range(min(count, len(vectors))):
-        best = int(gains.argmax())
-        chosen.append(best)
-        lost = left * reach[best]
-        gains -= reach @ lost
-        left -= lost
-        gains[best] = -1
+def _unlike(vectors: NDArray[np.float32], known: NDArray[np.float32], count: int) -> list[int]:
+    """The regions that are least like those known and those before them; alone ones only where no other is left."""
+    alike = vectors @ vectors.T
+    kin = np.partition(alike, max(len(alike) - _KIN, 0), axis=1)[:, -_KIN:].mean(1)
+    nearest = np.full(len(vectors), -1, np.float32)
+    for start in range(0, len(known), _CHOSEN_FROM):
+        np.maximum(nearest, (vectors @ known[start : start + _CHOSEN_FROM].T).max(1), out=nearest)
+    alone = kin < np.quantile(kin, _ALONE)
+    chosen: list[int] = []
+    if not len(known):  # what most are like
+        chosen.append(int(np.where(alone, -np.inf, alike.sum(1)).argmax()))
+    for _ in range(min(count, len(vectors)) - len(chosen)):
+        if chosen:
+            np.maximum(nearest, alike[chosen[-1]], out=nearest)
+            nearest[chosen[-1]] = np.inf
+        chosen.append(int((nearest + 2 * alone + 4 * (nearest >= ALIKE)).argmin()))
     return chosen
+
+
+def _unit(vectors: NDArray[np.floating[Any]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.asarray(vectors[rows], np.float32)
 
 
 def _drawn(rows: NDArray[np.int64], areas: NDArray[np.floating[Any]], seed: int) -> NDArray[np.int64]:

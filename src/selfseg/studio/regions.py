@@ -55,6 +55,7 @@ class RegionStore:
     """The regions of a collection, as `build` wrote them.
 
     Attributes:
+        key: another one for other images, another embedder or other looks.
         names: of the images that could be read, in the collection's order.
         hashes: of their contents, 32 hex digits each.
         sizes: (images, 2) int32, H and W of each image, upright.
@@ -66,7 +67,7 @@ class RegionStore:
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
-        self._folder = folder
+        self.key = str(header["key"])
         self.names = tuple(str(entry["name"]) for entry in entries)
         self.hashes = tuple(str(entry["hash"]) for entry in entries)
         self.sizes = np.array([entry["size"] for entry in entries], np.int32).reshape(-1, 2)
@@ -80,6 +81,8 @@ class RegionStore:
         self.colours: NDArray[np.uint8] = np.ascontiguousarray(facts["colour"])
         self._shapes = [tuple(entry["superpixels"]) for entry in entries]
         self._ends = np.array([[0, 0], *(entry["ends"][2:] for entry in entries)], np.int64)
+        # Mapped from now on: another process may find the regions of other images, and replaces the files then.
+        self._maps = [_mapped(folder / f"{_PARTS[2 + i]}.bin", int(self._ends[-1, i])) for i in range(2)]
 
     @classmethod
     def build(
@@ -136,13 +139,13 @@ class RegionStore:
     def superpixels(self, image: int) -> NDArray[np.uint16]:
         """(h, w) numbers 0 to n - 1 of an image's regions."""
         start, end = self._ends[image, 0], self._ends[image + 1, 0]
-        found = np.frombuffer(zlib.decompress(self._part("superpixels", start, end)), "<u2")
+        found = np.frombuffer(zlib.decompress(self._maps[0][start:end].data), "<u2")
         return found.reshape(self._shapes[image])
 
     def tree(self, image: int) -> NDArray[np.float32]:
         """(n - 1, 3) of `selfseg.ops.regions.region_tree`."""
         start, end = self._ends[image, 1], self._ends[image + 1, 1]
-        return np.frombuffer(self._part("trees", start, end), "<f4").reshape(-1, 3)
+        return self._maps[1][start:end].view("<f4").reshape(-1, 3)
 
     def region_at(self, image: int, x: float, y: float) -> int:
         """The number 0 to n - 1 of the region at a place, x and y in [0, 1]."""
@@ -151,10 +154,10 @@ class RegionStore:
         row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
         return int(superpixels[max(row, 0), max(column, 0)])
 
-    def _part(self, name: str, start: int, end: int) -> bytes:
-        with (self._folder / f"{name}.bin").open("rb") as file:
-            file.seek(int(start))
-            return file.read(int(end - start))
+
+def _mapped(path: Path, length: int) -> NDArray[np.uint8]:
+    """The first bytes of a file, as long as they are looked at only; a file of none can't be mapped."""
+    return np.memmap(path, np.uint8, "r", shape=(length,)) if length else np.zeros(0, np.uint8)
 
 
 def regions_of(

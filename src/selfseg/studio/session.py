@@ -5,9 +5,11 @@ Letters in shapes: N regions of the collection.
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +24,7 @@ from selfseg.models.embedder import Looks
 from selfseg.ops.regions.region_tree import cut_regions
 from selfseg.studio.beliefs import NONE, Beliefs, Examples, examples
 from selfseg.studio.carrying import ImageFinder, Report, carry_over, remember
+from selfseg.studio.carrying.clusterings import fingerprint
 from selfseg.studio.concepts import Grouping
 from selfseg.studio.decisions import DecisionLog, ImageId, State
 from selfseg.studio.handing_over import HandOver
@@ -41,6 +44,7 @@ class Session:
     Attributes:
         run: the run's folder.
         store: the regions of the images that can be read.
+        session: another one where images or clusters of the same number may be others.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Session:
         self.store = RegionStore.build(
             self.run, collection, device=device, looks=looks, progress=progress, max_bad=max_bad
         )
+        self.session = _session_of(self.run, self.store)
         place = {name: number for number, name in enumerate(collection.names)}
         self._lock = threading.RLock()
         self._log = DecisionLog.open(self.run / "studio")
@@ -71,11 +76,15 @@ class Session:
         self._examples: Examples | None = None
         self._grouping: Grouping | None = None
         self._begin = self._first_k()
+        self._asked_k = 0  # the grouping's is another one where the run lost the clusters of this
         self._clicked: dict[int, tuple[int, NDArray[np.int64]]] = {}  # image and rows of each click by its seq
         self._known: tuple[str, ...] = ()
         self._class_views: list[ClassView] = []
         self._counted: dict[str, tuple[int, float]] = {}  # regions and share of each class, when last counted
-        self._version = 0
+        self._uncounted = False  # whether there was a decision since the last count
+        self._followed: State | None = None  # what of the log groups and beliefs follow
+        self._version = time.time_ns() // 1_000_000  # not one that a page has from before a restart
+        self._handed = 0  # the last entry of the log that the last job's files follow
         self._job = HandOver(self.run / "studio" / "handed_over")
         self._closed = False
         self._late = threading.Condition(self._lock)
@@ -106,8 +115,7 @@ class Session:
                 device=self._device,
                 progress=False,
             )
-            self._log.refresh()
-            self._follow()
+            self._look()
             return report
 
     def close(self) -> None:
@@ -125,19 +133,32 @@ class Session:
         self.close()
 
     def _decide(self, kind: str, **fields: Any) -> None:
-        with self._lock:
+        with self._deciding():
             self._log.append(kind, **fields)
-            self._follow()
+
+    @contextmanager
+    def _deciding(self) -> Iterator[None]:
+        """Around what writes to the log. A decision that is refused has still read what others decided."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                if self._log.state() is not self._followed:
+                    self._follow()
 
     def _look(self) -> None:
         """See what another process decided meanwhile."""
-        if self._log.refresh():
+        self._log.refresh()
+        if self._log.state() is not self._followed:
             self._follow()
 
     def _follow(self) -> None:
         """Bring groups and beliefs to what the log says."""
         state = self._log.state()
         grouping = self._regroup(state)
+        while self._log.state() is not state:  # it was told which clustering this is, and names may rest now
+            state = self._log.state()
+            grouping = self._regroup(state)
         names = tuple(one.name for one in state.classes)
         place = {name: number for number, name in enumerate(names)}
         standing = {click.seq: click for click in state.clicks}
@@ -157,6 +178,8 @@ class Session:
         self._beliefs.refit(self._examples, len(names), anew=names[: len(self._known)] != self._known)
         self._known = names
         self._class_views = self._list(state)
+        self._followed = state
+        self._uncounted = True
         self._version += 1
         self._late.notify_all()
 
@@ -164,8 +187,9 @@ class Session:
         """The concepts of the log's k and splits."""
         before = self._grouping
         k = state.k if state.k is not None else self._begin
-        if before is None or before.clusters.k != k:
+        if before is None or self._asked_k != k:
             clusters = self._clusters(k)
+            self._asked_k = k
             before = None
         else:
             clusters = before.clusters
@@ -178,7 +202,7 @@ class Session:
         return self._grouping
 
     def _clusters(self, k: int) -> Clusters:
-        """The clustering of a k; the log is told which one it is."""
+        """The clustering of a k, or the one begun with if it is gone; the log is told which one it is."""
         try:
             clusters = load_clusters(self.run, k)
         except RunError:
@@ -253,7 +277,7 @@ class Session:
             with self._lock:
                 if self._closed:
                     return
-                if not self._beliefs.behind:
+                if not self._beliefs.behind and not self._uncounted:
                     self._late.wait()
                     continue
             moved: Callable[[], bool] = self._beliefs.catch_up
@@ -261,6 +285,17 @@ class Session:
                 while not self._closed and moved():
                     pass
             with self._lock:
+                if self._beliefs.behind:
+                    continue
+                self._uncounted = False
                 self._count()
                 self._class_views = self._list(self._log.state())
                 self._version += 1
+
+
+def _session_of(run: Path, store: RegionStore) -> str:
+    """What indices of images and paths of clusters mean, in short."""
+    digest = hashlib.blake2b(store.key.encode(), digest_size=8)
+    for k in available_clusters(run):
+        digest.update(fingerprint(load_clusters(run, k)).encode())
+    return digest.hexdigest()

@@ -6,6 +6,7 @@ The page calls it through `selfseg.studio.server`; in Python it is `selfseg.Stud
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from selfseg.studio.concepts import Example, Grouping
 from selfseg.studio.decisions import State
 from selfseg.studio.handing_over import Decided, formats
 from selfseg.studio.photographs import Box, box_around
-from selfseg.studio.queue import next_questions
+from selfseg.studio.queue import FIRST, next_questions
 from selfseg.studio.server.contract import (
     AfterClick,
+    AnotherNow,
     AuditView,
     ClusterView,
     Crop,
@@ -37,6 +39,7 @@ from selfseg.studio.server.contract import (
 from selfseg.studio.session import Session
 
 _OUTLINE: Colour = (255, 196, 0)  # of a concept without a name
+_NOT_SHOWN = ("audit", "audit_start", "clusters")  # entries of the log that change no mask
 _LOOKED_AT = 400_000  # regions among which the next questions are looked for
 
 
@@ -86,13 +89,16 @@ class Studio(Session):
                 progress=self._progress(state, named),
                 busy=self._busy(),
                 version=self._version,
+                session=self.session,
+                undo_of=state.undo,
+                redo_of=state.redo,
             )
 
     def pulse(self) -> Pulse:
         """Whether anything has changed."""
         with self._lock:
             self._look()
-            return Pulse(self._version, self._busy())
+            return Pulse(self._version, self._busy(), self.session)
 
     def legend(self) -> Legend:
         """The classes, in the order of their values.
@@ -100,7 +106,9 @@ class Studio(Session):
         Raises:
             ConfigError: if nothing has a name yet.
         """
-        classes = self._log.state().classes
+        with self._lock:
+            self._look()
+            classes = self._log.state().classes
         if not classes:
             raise ConfigError("nothing has a name yet; name a cluster, or click on a segment")
         return Legend(classes)
@@ -168,9 +176,9 @@ class Studio(Session):
 
     def split(self, cluster: str, parts: int) -> None:
         """Make 2 to 8 parts of a cluster."""
-        with self._lock:
+        with self._deciding():
             centres = self._groups().find_parts(self._existing(cluster), parts)
-            self._decide("split", cluster=cluster, parts=parts, centroids=centres)
+            self._log.append("split", cluster=cluster, parts=parts, centroids=centres)
 
     def unsplit(self, cluster: str) -> None:
         """Make a cluster that was split one again."""
@@ -189,17 +197,15 @@ class Studio(Session):
         load_clusters(self.run, k)  # says what to do if there are none
         self._decide("k", k=k)
 
-    def undo(self) -> None:
-        """Take back the last decision; without one nothing happens."""
-        with self._lock:
-            self._log.undo()
-            self._follow()
+    def undo(self, of: int | None = None) -> None:
+        """Take back the last decision; without one, or if it is another than a named one, nothing happens."""
+        with self._deciding():
+            self._log.undo(of)
 
-    def redo(self) -> None:
-        """Give back what undo took; without one nothing happens."""
-        with self._lock:
-            self._log.redo()
-            self._follow()
+    def redo(self, of: int | None = None) -> None:
+        """Give back what undo took; see `undo`."""
+        with self._deciding():
+            self._log.redo(of)
 
     def click(
         self,
@@ -226,10 +232,10 @@ class Studio(Session):
             ("click", {"image": told, "level": level, "point": [float(x), float(y)], "name": name}) for x, y in places
         ]
         with self._lock:
-            self._log.append_all(
-                entries, group=stroke or (f"click {self._log.state().seq}" if len(entries) > 1 else "")
-            )
-            self._follow()
+            with self._deciding():
+                self._log.append_all(
+                    entries, group=stroke or (f"click {self._log.state().seq}" if len(entries) > 1 else "")
+                )
             state = self._log.state()
             prediction = Prediction(*self._beliefs.of_image(image))
             return AfterClick(self._version, list(self._class_views), state.last, state.next, prediction)
@@ -257,14 +263,16 @@ class Studio(Session):
                 np.flatnonzero(np.isin(rows, said)),
                 count,
                 seed=self._log.state().seq,
+                new_first=len(self._clicked) < FIRST and not self._log.state().names,
             )
-            return [self._question(int(rows[one.region]), scores[one.region]) for one in questions]
+            return [self._question(int(rows[one.region]), scores[one.region], one.new) for one in questions]
 
-    def _question(self, row: int, scores: NDArray[np.float32]) -> QuestionView:
+    def _question(self, row: int, scores: NDArray[np.float32], new: bool) -> QuestionView:
         image = int(np.searchsorted(self.store.first, row, side="right")) - 1
         x, y = self._inside(image, row)
         count = float(self.store.first[image + 1] - self.store.first[image])
-        return QuestionView(image, x, y, count, _why(scores, ("none of the names", *self._known)))
+        why = _why(scores, ("none of the names", *self._known), new)
+        return QuestionView(image, x, y, count, why)
 
     def _inside(self, image: int, row: int) -> tuple[float, float]:
         """A place of a region: the one of its pixels that is nearest to their middle."""
@@ -280,10 +288,13 @@ class Studio(Session):
             raise ConfigError(f"an audit has 1 to 10,000 places, not {count}")
         self._decide("audit_start", count=count, seed=seed)
 
-    def audit_answer(self, n: int, verdict: str) -> None:
-        """Judge place n: the right class, "" for none of the classes, "unsure"."""
+    def audit_answer(self, n: int, verdict: str, round: int | None = None) -> None:
+        """Judge place n, of this audit where one is named: the right class, "" for none of the classes, "unsure"."""
         with self._lock:
+            self._look()
             view = self.audit()
+            if view is not None and round not in (None, view.round):
+                raise AnotherNow("another audit was begun meanwhile; this answer was not kept")
             if view is None or not 0 <= n < len(view.places):
                 raise ConfigError(f"there is no place {n} in this audit; begin one, or give a number of its places")
             place = view.places[n]
@@ -304,14 +315,17 @@ class Studio(Session):
 
     def hand_over(self, formats: Sequence[str], model: bool) -> str:
         """Begin to write masks of all images, and the model; returns the job's name."""
-        legend = self.legend()
         with self._lock:
+            legend = self.legend()
             # Learned from nothing, as when the studio is opened: what is handed over follows from the log alone, not
             # from the order in which it was learned.
             if self._examples is not None:
                 self._beliefs.refit(self._examples, len(self._known), anew=True)
             while self._beliefs.catch_up():
                 pass
+            self._version += 1
+            self._uncounted = True
+            self._late.notify_all()
             classes = self._beliefs.classes.copy()
             classifier = self._beliefs.classifier
             if classifier is None:
@@ -319,11 +333,19 @@ class Studio(Session):
             about = {"made_of": "decisions", "run": self.run.resolve().name, "decisions": len(self._log.standing)}
             decided = Decided(classes, legend, classifier, about)
             images = list(zip(self._photographs.file_names, self._photographs.files, strict=True))
-            return self._job.start(self.run, self.store, images, decided, formats, model, self._looks)
+            job = self._job.start(self.run, self.store, images, decided, formats, model, self._looks)
+            self._handed = self._log.state().seq
+            return job
 
     def job(self) -> JobView | None:
         """The last job; None before the first."""
-        return self._job.view()
+        view = self._job.view()
+        if view is None:
+            return None
+        with self._lock:
+            self._look()
+            later = [one.kind for one in self._log.entries if one.seq > self._handed]
+        return replace(view, decisions_since=sum(kind not in _NOT_SHOWN for kind in later))
 
     def file(self, name: str) -> Path:
         """Where a finished file of the last job lies."""
@@ -364,16 +386,18 @@ class Studio(Session):
         return f"{behind:,} images are still to follow your last decision" if behind else None
 
 
-def _why(scores: NDArray[np.float32], names: Sequence[str]) -> str:
+def _why(scores: NDArray[np.float32], names: Sequence[str], new: bool) -> str:
     """Why an answer would help, from the probabilities of none and the classes."""
     second, first = np.argsort(scores, kind="stable")[-2:] if len(scores) > 1 else (0, 0)
     if scores[first] <= 0:
-        return "Nothing is known of this yet, and much of the collection looks like it."
+        return "Nothing is known of this yet."
+    if new:
+        return f"Unlike anything you have clicked so far; believed to be {names[first]}."
     if first == second or scores[second] < 0.05:
-        return f"Believed to be {names[first]}; much of the collection looks like it."
+        return f"Believed to be {names[first]}, and less sure than most of it."
     if scores[first] - scores[second] < 0.2:
         return f"{names[first]} or {names[second]}? Both are about as likely."
-    return f"Probably {names[first]}, perhaps {names[second]}; much of the collection looks like it."
+    return f"Probably {names[first]}, perhaps {names[second]}."
 
 
 def _sentence(decisions: int, clicks: int, named: float, classes: int) -> str:

@@ -187,7 +187,7 @@ def test_audits_are_rounds_and_the_last_answer_to_a_place_counts() -> None:
     assert state(answer(0, "", "")).audits[0].answers[0].right is True, "rightly nothing"
     assert last.decisions_since == 0
     later = state(start, name("9/1", "a"), answer(0, "a", "a"), name("9/2", "b"), ("k", {"k": 9}), click("a"))
-    assert later.audits[-1].decisions_since == 2
+    assert later.audits[-1].decisions_since == 3
 
 
 def test_a_part_of_what_is_not_split_is_no_cluster() -> None:

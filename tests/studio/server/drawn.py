@@ -26,6 +26,7 @@ from selfseg.studio.server.contract import (
     NO_CLASS,
     UNSURE,
     AfterClick,
+    AnotherNow,
     AuditPlace,
     AuditView,
     Box,
@@ -91,6 +92,7 @@ class DrawnStudio:
         spacing: int = 12,
         run: str = "drawn",
     ) -> None:
+        self.session, self.rounds = "drawn", 0
         self.run, self.out, self.ks = run, out, tuple(ks)
         self.pictures = [_picture(name, pixels, features(pixels), spacing) for name, pixels in images]
         self.vectors = np.concatenate([picture.vectors for picture in self.pictures])
@@ -207,11 +209,11 @@ class DrawnStudio:
             self.decided.k = k
             self.version += 1
 
-    def undo(self) -> None:
+    def undo(self, of: int | None = None) -> None:
         with self._lock:
             self._move(self.past, self.future)
 
-    def redo(self) -> None:
+    def redo(self, of: int | None = None) -> None:
         with self._lock:
             self._move(self.future, self.past)
 
@@ -303,10 +305,11 @@ class DrawnStudio:
                 Progress(self.decided.count, len(self.decided.clicks), share, sentence),
                 self.busy,
                 self.version,
+                self.session,
             )
 
     def pulse(self) -> Pulse:
-        return Pulse(self.version, self.busy)
+        return Pulse(self.version, self.busy, self.session)
 
     def _cluster(self, path: str, rows: NDArray[np.int64]) -> ClusterView:
         name, left_out = self.decided.names.get(path, ""), path in self.decided.left_out
@@ -424,11 +427,14 @@ class DrawnStudio:
                 raise ConfigError(f"an audit has 1 to 1,000 places, not {count}")
             random = np.random.default_rng(seed)
             draws = [(int(random.integers(len(self.pictures))), *random.random(2)) for _ in range(count)]
+            self.rounds += 1
             self.decided.audit = [AuditPlace(n, i, float(x), float(y), "", None) for n, (i, x, y) in enumerate(draws)]
             self.version += 1
 
-    def audit_answer(self, n: int, verdict: str) -> None:
+    def audit_answer(self, n: int, verdict: str, round: int | None = None) -> None:
         with self._lock:
+            if round not in (None, self.rounds):
+                raise AnotherNow("another audit was begun")
             places = self._places()
             if not 0 <= n < len(places):
                 raise ConfigError(f"there is no place {n}")
@@ -481,6 +487,7 @@ class DrawnStudio:
                 f"{len(right)} of {len(judged)} judged places are right.",
                 ["It speaks of this collection, not of images from elsewhere.", "It says little of rare classes."],
                 self.decided.since,
+                self.rounds,
             )
 
     # Handing over

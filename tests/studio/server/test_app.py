@@ -48,7 +48,7 @@ def test_a_decision_is_answered_with_the_state_that_it_led_to(page: TestClient) 
     assert [one["name"] for one in after["classes"]] == ["sky"]
     assert after["classes"][0]["colour"] == "#0072b2"
     assert after == page.get("/api/state").json()
-    assert page.get("/api/pulse").json() == {"version": after["version"], "busy": None}
+    assert page.get("/api/pulse").json() == {"version": after["version"], "busy": None, "session": "drawn"}
 
 
 def test_a_clusters_crops_lie_in_images_that_there_are(page: TestClient) -> None:
@@ -292,3 +292,16 @@ def test_fields_that_were_not_said_have_their_defaults() -> None:
     assert fields.whole_or("count", 3) == 7
     assert fields.whole_or("from", 3) == 3
     assert "from" not in fields
+
+
+def test_a_page_of_another_session_is_told_to_load_again(page: TestClient, studio: DrawnStudio) -> None:
+    session = page.get("/api/pulse").json()["session"]
+    assert page.get("/api/state", headers={"x-selfseg-session": session}).status_code == 200
+    version = studio.version
+    for answer in (
+        page.get("/api/image/0/prediction", headers={"x-selfseg-session": "old"}),
+        page.post("/api/name", json={"cluster": "12/0", "name": "a"}, headers={"x-selfseg-session": "old"}),
+    ):
+        assert answer.status_code == 409
+        assert answer.json()["session"] == session
+    assert studio.version == version

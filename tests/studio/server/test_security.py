@@ -104,6 +104,16 @@ def test_a_made_up_or_another_studios_cookie_is_none(browser: Browser) -> None:
     assert client.get("/api/state", headers={"cookie": 'a="\\"; {[('}).status_code == 403
 
 
+@pytest.mark.parametrize("other", ['prefs={"theme":"dark"}', "x=a b", 'k=a"b', "note=caf\xe9", "=", "a", "[]=1"])
+def test_cookies_of_other_programs_on_this_computer_lock_nobody_out(browser: Browser, other: str) -> None:
+    client = browser()
+    guard = client.app
+    assert isinstance(guard, Guard)
+    own = f"{guard.cookie}={guard._session}"
+    for line in (f"{other}; {own}", f"{own}; {other}"):
+        assert client.get("/api/state", headers={"cookie": line.encode("latin-1")}).status_code == 200
+
+
 @pytest.mark.parametrize(
     "host",
     ["example.com", "127.0.0.1.example.com", "localhost.example.com:8760", "10.0.0.5:8760", "", "127.0.0.1:8760:1"],

@@ -1,10 +1,14 @@
 """Where the studio is, and who knows."""
 
+import html
+import os
 import socket
 import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import httpx
 import pytest
@@ -119,11 +123,25 @@ def test_what_is_no_http_is_refused_without_harm(port: int) -> None:
 def test_serving_says_where_and_opens_the_browser(studio: DrawnStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     ran = threading.Event()
-    monkeypatch.setattr(serving.webbrowser, "open", lambda where: opened.append(where) or ran.set())
+
+    def open_browser(where: str) -> None:
+        opened.append(where)
+        path = Path(url2pathname(urlsplit(where).path))
+        goes_to.append(html.unescape(path.read_text()).partition("0;url=")[2].partition('"')[0])
+        modes.append(path.stat().st_mode & 0o777)
+        ran.set()
+
+    goes_to: list[str] = []
+    modes: list[int] = []
+    monkeypatch.setattr(serving, "_TO_READ", 0)
+    monkeypatch.setattr(serving.webbrowser, "open", open_browser)
     monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: ran.wait(5))
     said: list[str] = []
     serve(studio, said.append, port=0)
-    assert opened[0] in said[0]
+    assert goes_to[0] in said[0]
+    assert "token=" in goes_to[0]
+    assert "token" not in opened[0]  # everybody on the computer can read a program's arguments
+    assert os.name != "posix" or modes == [0o600]
     serve(studio, said.append, port=0, browser=False, token="mine")
     assert len(opened) == 1
     assert "token=mine" in "".join(said)

@@ -41,4 +41,5 @@ def view(audit: AuditRound, store: RegionStore, class_at: Callable[[int, float, 
         sentence=found.finding,
         limits=found.limits,
         decisions_since=found.decisions_since,
+        round=audit.seq,
     )

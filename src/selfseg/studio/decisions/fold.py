@@ -124,8 +124,9 @@ class Fold:
         if reason := self.objection(kind, fields):
             self.problems.append(f"line {line} ({kind}): {reason}")
             return
+        other = kind not in ("audit", "audit_start", "clusters") and not (kind == "k" and fields["k"] == self._k)
         self._apply[kind](seq, fields)
-        if kind not in ("audit", "audit_start", "k") and self._rounds and self._rounds[-1].answers:
+        if other and self._rounds and self._rounds[-1].answers:
             self._rounds[-1].since += 1
 
     def _table(self, path: str) -> _Table:

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from selfseg.errors import ConfigError, SelfsegError
-from selfseg.studio.server.contract import StudioLike
+from selfseg.studio.server.contract import AnotherNow, StudioLike
 from selfseg.studio.server.security import Guard
 from selfseg.studio.server.wire import Fields, plain, prediction_bytes, regions_bytes, to_json
 
@@ -51,7 +51,7 @@ def create_app(studio: StudioLike, token: str) -> Guard:
     """
     answers = _Answers(studio)
     routes = [
-        *(_get(f"/api/{name}", answer) for name, answer in answers.gets().items()),
+        *(_get(f"/api/{name}", answer, studio) for name, answer in answers.gets().items()),
         *(_post(f"/api/{name}", answer, studio) for name, answer in answers.posts().items()),
         Route("/files/{name}", answers.file, methods=["GET"]),
         *(Route(path, _constant(body, kind), methods=["GET"]) for path, (body, kind) in page_files().items()),
@@ -121,8 +121,8 @@ class _Answers:
             "colour": lambda said: studio.colour(said.text("name"), said.colour("colour")),
             "rename": lambda said: studio.rename(said.text("old"), said.text("new")),
             "k": lambda said: studio.choose_k(said.whole("k")),
-            "undo": lambda _: studio.undo(),
-            "redo": lambda _: studio.redo(),
+            "undo": lambda said: studio.undo(said.whole("of") if "of" in said else None),
+            "redo": lambda said: studio.redo(said.whole("of") if "of" in said else None),
             "click": lambda said: studio.click(
                 said.whole("image"),
                 said.places(),
@@ -149,12 +149,25 @@ class _Answers:
         return self._studio.audit()
 
     def _audit_answer(self, said: Fields) -> Any:
-        self._studio.audit_answer(said.whole("n", 10_000), said.text("verdict"))
+        self._studio.audit_answer(
+            said.whole("n", 10_000), said.text("verdict"), said.whole("round") if "round" in said else None
+        )
         return self._studio.audit()
 
 
-def _get(path: str, answer: Callable[[Fields], Any]) -> Route:
+def _elsewhere(request: Request, studio: StudioLike) -> Response | None:
+    """What is answered to a page that was opened when the studio had other images or clusters."""
+    opened = request.headers.get("x-selfseg-session")
+    if opened is None or opened == studio.session:
+        return None
+    sentence = "the studio was started again with other images or clusters; load the page again"
+    return JSONResponse({"error": sentence, "session": studio.session}, 409)
+
+
+def _get(path: str, answer: Callable[[Fields], Any], studio: StudioLike) -> Route:
     async def endpoint(request: Request) -> Response:
+        if (refused := _elsewhere(request, studio)) is not None:
+            return refused
         asked = Fields({**request.query_params, **request.path_params})
         packed = "gzip" in request.headers.get("accept-encoding", "")
         return await run_in_threadpool(lambda: _response(answer(asked), packed))
@@ -168,6 +181,8 @@ def _post(path: str, answer: Callable[[Fields], Any], studio: StudioLike) -> Rou
         return _response(studio.state() if result is None else result)
 
     async def endpoint(request: Request) -> Response:
+        if (refused := _elsewhere(request, studio)) is not None:
+            return refused
         try:
             said = Fields(json.loads(await request.body()))
         except (ValueError, RecursionError) as error:
@@ -214,6 +229,10 @@ async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
 
+async def _another_now(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 409)
+
+
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
@@ -226,4 +245,9 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": sentence}, 500)
 
 
-_HANDLERS: Mapping[Any, Any] = {SelfsegError: _refused, HTTPException: _http_error, Exception: _unforeseen}
+_HANDLERS: Mapping[Any, Any] = {
+    AnotherNow: _another_now,
+    SelfsegError: _refused,
+    HTTPException: _http_error,
+    Exception: _unforeseen,
+}

@@ -17,12 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.legend import Colour
+from selfseg.errors import ConfigError
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 of an image, in [0, 1]."""
 
 NO_CLASS = 65_535
 """What stands for "no class" in a prediction."""
+
+
+class AnotherNow(ConfigError):
+    """What a page spoke of has become another one; it has to look again."""
+
 
 UNSURE = "unsure"
 """The verdict of a person who can't tell; no class is called so."""
@@ -109,6 +115,9 @@ class StudioState:
         progress: how far the person has come.
         busy: what is being worked out at the moment; None if nothing.
         version: another one whenever any answer would be another one.
+        session: of the studio; another one where images or clusters of the same number may be others.
+        undo_of: what undo would take back, as `undo` takes it; None if there is nothing.
+        redo_of: likewise.
     """
 
     run: str
@@ -122,14 +131,18 @@ class StudioState:
     progress: Progress
     busy: str | None
     version: int
+    session: str = ""
+    undo_of: int | None = None
+    redo_of: int | None = None
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """What a page asks for every few seconds, so it must be cheap: `version` and `busy` of the state."""
+    """What a page asks for every few seconds, so it must be cheap: `version`, `busy` and `session` of the state."""
 
     version: int
     busy: str | None
+    session: str = ""
 
 
 @dataclass(frozen=True)
@@ -244,6 +257,7 @@ class AuditView:
         sentence: the result in words.
         limits: what the number does not cover, a sentence each.
         decisions_since: decisions after its first answer; above 0, it speaks of an earlier state.
+        round: which audit it is, as `audit_answer` takes it.
     """
 
     places: Sequence[AuditPlace]
@@ -257,6 +271,7 @@ class AuditView:
     sentence: str
     limits: Sequence[str]
     decisions_since: int
+    round: int = 0
 
 
 @dataclass(frozen=True)
@@ -303,6 +318,7 @@ class JobView:
         sentence: what it does at the moment, or has done.
         files: those that are finished.
         error: what went wrong, and the way out; None if nothing.
+        decisions_since: decisions that came after what is handed over.
     """
 
     job: str
@@ -312,6 +328,7 @@ class JobView:
     sentence: str
     files: Sequence[FileView]
     error: str | None
+    decisions_since: int = 0
 
 
 class StudioLike(Protocol):
@@ -320,6 +337,10 @@ class StudioLike(Protocol):
     Every method raises a `SelfsegError` for what can't be (no such image, cluster or class, a name that is none); the
     person reads its message. What changes something returns after it is on the disk.
     """
+
+    @property
+    def session(self) -> str:
+        """See `StudioState`."""
 
     def state(self) -> StudioState:
         """Everything but the images."""
@@ -351,11 +372,11 @@ class StudioLike(Protocol):
     def choose_k(self, k: int) -> None:
         """Work with another number of clusters."""
 
-    def undo(self) -> None:
-        """Take back the last decision; without one nothing happens."""
+    def undo(self, of: int | None = None) -> None:
+        """Take back the last decision, only if it is this one where one is named; otherwise nothing happens."""
 
-    def redo(self) -> None:
-        """Give back what undo took; without one nothing happens."""
+    def redo(self, of: int | None = None) -> None:
+        """Give back what undo took; see `undo`."""
 
     def images(self, start: int, count: int) -> Sequence[ImageView]:
         """Images from `start` on, at most `count`."""
@@ -391,8 +412,12 @@ class StudioLike(Protocol):
     def audit_start(self, count: int, seed: int) -> None:
         """Draw places at random; an audit before it is kept in the log, but no longer shown."""
 
-    def audit_answer(self, n: int, verdict: str) -> None:
-        """Judge place n: the right class, "" for none of the classes, or `UNSURE`."""
+    def audit_answer(self, n: int, verdict: str, round: int | None = None) -> None:
+        """Judge place n: the right class, "" for none of the classes, or `UNSURE`.
+
+        Raises:
+            AnotherNow: if a round is named and another audit was begun meanwhile.
+        """
 
     def audit(self) -> AuditView | None:
         """The last audit; None before the first."""
