@@ -14,7 +14,6 @@ export function follow(viewer) {
   let pinch = null;
   let last = null;
   let turned = 0;
-  let keyed = null; // the place that the arrow keys moved to
 
   const pointOf = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -23,7 +22,10 @@ export function follow(viewer) {
 
   canvas.addEventListener("pointerdown", (event) => {
     canvas.focus({preventScroll: true});
-    keyed = null;
+    if (viewer.cursor) {
+      viewer.cursor = null;
+      viewer.redraw();
+    }
     const point = pointOf(event);
     canvas.setPointerCapture(event.pointerId);
     if (event.pointerType === "touch") {
@@ -35,7 +37,7 @@ export function follow(viewer) {
       }
       if (fingers.size > 2) return;
     }
-    if (event.button === 1 || event.button === 2 || event.shiftKey) {
+    if (viewer.fixed || event.button === 1 || event.button === 2 || event.shiftKey) {
       panning = point;
       canvas.classList.add("panning");
       event.preventDefault();
@@ -83,6 +85,8 @@ export function follow(viewer) {
       }
       last = point;
     }
+    if (viewer.fixed) return;
+    if (event.movementX || event.movementY) viewer.cursor = null;
     if (event.pointerType !== "touch" || viewer.stroke) viewer.hover(viewer.placeAt(point));
   });
 
@@ -102,7 +106,7 @@ export function follow(viewer) {
   canvas.addEventListener("pointerup", (event) => end(event, true));
   canvas.addEventListener("pointercancel", (event) => end(event, false));
   canvas.addEventListener("pointerleave", () => {
-    if (!viewer.stroke && !panning && !keyed) viewer.hover(null);
+    if (!viewer.stroke && !panning && !viewer.cursor) viewer.hover(null);
   });
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 
@@ -125,15 +129,16 @@ export function follow(viewer) {
   );
 
   canvas.addEventListener("keydown", (event) => {
+    if (viewer.fixed) return; // its keys belong to the part
     const arrows = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
     if (event.key in arrows && viewer.image && !event.ctrlKey && !event.metaKey) {
       const [dx, dy] = arrows[event.key];
       const step = (event.shiftKey ? 60 : 12) / viewer.view.scale;
-      const from = keyed ?? viewer.hovered ?? viewer.mark ?? {x: 0.5, y: 0.5};
+      const from = viewer.cursor ?? viewer.hovered ?? viewer.mark ?? {x: 0.5, y: 0.5};
       const within = (value) => Math.min(0.9999, Math.max(0, value));
-      keyed = {x: within(from.x + (dx * step) / viewer.image.width), y: within(from.y + (dy * step) / viewer.image.height)};
-      viewer.mark = keyed;
-      viewer.hover(keyed);
+      const {width, height} = viewer.image;
+      viewer.cursor = {x: within(from.x + (dx * step) / width), y: within(from.y + (dy * step) / height)};
+      viewer.hover(viewer.cursor);
       event.preventDefault();
     } else if (event.key === "Enter" && viewer.hovered) {
       const name = event.altKey ? null : brush.name;

@@ -15,9 +15,12 @@ let strokes = 0;
 const session = Math.random().toString(36).slice(2, 10);
 
 export class Viewer extends EventTarget {
-  constructor(label) {
+  /** `fixed`: it is only looked at. Nothing can be painted, and a mark stays where it is. */
+  constructor(label, {fixed = false} = {}) {
     super();
-    this.canvas = h("canvas", {tabindex: 0, role: "application", "aria-label": label, "aria-describedby": "viewer-keys"});
+    this.fixed = fixed;
+    this.canvas = h("canvas", {tabindex: 0, role: "application", "aria-label": label});
+    this.canvas.classList.toggle("still", fixed);
     this.notice = h("p", {class: "viewer-notice", role: "status"});
     const button = (name, words, action) =>
       h("button", {type: "button", class: "tool", "aria-label": words, title: words, onclick: action}, icon(name));
@@ -41,7 +44,8 @@ export class Viewer extends EventTarget {
     this.image = null;
     this.regions = null;
     this.hovered = null;
-    this.mark = null;
+    this.mark = null; // the place in question
+    this.cursor = null; // the place that the arrow keys went to
     this.context = this.canvas.getContext("2d");
     follow(this);
     new ResizeObserver(() => this.resize()).observe(this.element);
@@ -49,9 +53,11 @@ export class Viewer extends EventTarget {
 
   /** Show an image. `focus` {x, y} is brought near and marked; what was shown before goes at once. */
   async show(image, {focus = null, level = null} = {}) {
+    if (this.stroke) this.commit(); // it belongs to the image that goes
     this.loading?.abort();
     const loading = (this.loading = new AbortController());
-    Object.assign(this, {image, regions: null, prediction: null, photo: null, hovered: null, mark: focus});
+    Object.assign(this, {image, regions: null, prediction: null, photo: null, hovered: null, mark: focus, cursor: null});
+    const version = store.state?.version; // before the prediction is asked for: it is at least that new
     this.painted.clear();
     this.element.style.setProperty("--shape", image.height / image.width);
     if (level) this.look.level = level;
@@ -65,11 +71,12 @@ export class Viewer extends EventTarget {
         getBytes(path, loading.signal),
       ]);
       if (this.loading !== loading) return;
-      Object.assign(this, {photo, regions: map, prediction: new Prediction(bytes), version: store.state?.version});
+      Object.assign(this, {photo, regions: map, prediction: new Prediction(bytes), version});
       this.tell("");
       this.fit(focus);
       this.relayer();
       this.hover(focus ?? null);
+      if (store.state) this.follow(store.state);
     } catch (error) {
       if (error.name !== "AbortError") this.tell(`This image can't be shown: ${error.message}`);
     }
@@ -126,7 +133,7 @@ export class Viewer extends EventTarget {
 
   /** Make the segment under the pointer larger, or smaller. */
   grow(larger) {
-    if (!this.regions) return;
+    if (!this.regions || this.fixed || this.stroke) return;
     const place = this.hovered ?? {x: 0.5, y: 0.5};
     const level = this.regions.step(this.regions.at(place.x, place.y), this.look.level, larger);
     this.set({level});
@@ -153,18 +160,20 @@ export class Viewer extends EventTarget {
 
   /** Begin a stroke: the segments it passes get the class (null: erased) at once on the screen, and for good at its end. */
   begin(name) {
-    this.stroke = {name, places: [], ids: [], groups: new Set(), image: this.image};
+    if (this.fixed) return;
+    if (this.stroke) this.commit(); // a key came in the middle of a drag
+    this.stroke = {name, places: [], ids: [], groups: new Set(), image: this.image, level: this.look.level};
   }
 
   touch(place) {
     const stroke = this.stroke;
-    if (!stroke || !this.regions) return;
+    if (!stroke || !this.regions || stroke.image !== this.image) return;
     const id = this.regions.at(place.x, place.y);
-    const group = this.regions.groups(this.look.level)[id];
+    const group = this.regions.groups(stroke.level)[id];
     if (stroke.groups.has(group)) return;
     stroke.groups.add(group);
     stroke.places.push([place.x, place.y]);
-    for (const member of this.regions.members(id, this.look.level)) {
+    for (const member of this.regions.members(id, stroke.level)) {
       stroke.ids.push(member);
       this.painted.set(member, stroke.name);
     }
@@ -177,21 +186,24 @@ export class Viewer extends EventTarget {
     this.relayer();
   }
 
-  /** End the stroke and let the studio keep it. */
+  /** End the stroke and let the studio keep it; gives whether it was kept. */
   async commit() {
     const stroke = this.stroke;
     this.stroke = null;
-    if (!stroke?.places.length) return;
+    if (!stroke?.places.length) return false;
     strokes += 1;
     const said = {
       image: stroke.image.index,
       places: stroke.places,
-      level: this.look.level,
+      level: stroke.level,
       name: stroke.name,
       stroke: `${session}-${strokes}`,
     };
+    const what = stroke.name === null ? "Erasing" : "The click";
+    let kept = false;
     try {
-      const answer = await post("/api/click", said);
+      const answer = await post("/api/click", said, what);
+      kept = true;
       if (this.image === stroke.image) {
         this.prediction = Prediction.fromBase64(answer.prediction);
         this.version = answer.version;
@@ -202,9 +214,10 @@ export class Viewer extends EventTarget {
       this.dispatchEvent(new CustomEvent("decided", {detail: said}));
     } catch (error) {
       if (this.image === stroke.image) for (const id of stroke.ids) this.painted.delete(id);
-      fail(stroke.name === null ? "Erasing" : "The click", error);
+      fail(what, error);
     }
     this.relayer();
+    return kept;
   }
 
   // Drawing
@@ -244,11 +257,12 @@ export class Viewer extends EventTarget {
     context.imageSmoothingEnabled = false;
     context.drawImage(this.layer, 0, 0, width, height);
     context.globalAlpha = 1;
-    if (this.segment) this.drawSegment(width / this.regions.width, ratio);
-    if (this.mark) this.drawMark(width, height, ratio);
+    if (this.segment && !this.fixed) this.drawSegment(width / this.regions.width);
+    if (this.mark) this.drawMark(this.mark, "#ffd60a");
+    if (this.cursor) this.drawMark(this.cursor, "#fff");
   }
 
-  drawSegment(scale, ratio) {
+  drawSegment(scale) {
     const {context, view} = this;
     context.save();
     context.scale(scale, (this.image.height / this.regions.height));
@@ -264,12 +278,12 @@ export class Viewer extends EventTarget {
     context.restore();
   }
 
-  drawMark(width, height) {
-    const {context, view, mark} = this;
-    const [x, y] = [mark.x * width, mark.y * height];
-    for (const [line, colour] of [[5, "rgb(0 0 0 / .8)"], [2.5, "#ffd60a"]]) {
+  drawMark(place, colour) {
+    const {context, view} = this;
+    const [x, y] = [place.x * this.image.width, place.y * this.image.height];
+    for (const [line, ink] of [[5, "rgb(0 0 0 / .8)"], [2.5, colour]]) {
       context.lineWidth = line / view.scale;
-      context.strokeStyle = colour;
+      context.strokeStyle = ink;
       context.beginPath();
       context.arc(x, y, 15 / view.scale, 0, 2 * Math.PI);
       for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
@@ -279,7 +293,7 @@ export class Viewer extends EventTarget {
       context.stroke();
       context.beginPath();
       context.arc(x, y, (line * 0.8) / view.scale, 0, 2 * Math.PI);
-      context.fillStyle = colour;
+      context.fillStyle = ink;
       context.fill();
     }
   }
