@@ -34,6 +34,7 @@ export class Card {
     this.field = nameField({
       label: "",
       placeholder: "What is it?",
+      keepOnBlur: true,
       onleave: () => this.element.focus(),
       onname: (name, changed) => this.name(name, changed),
     });
@@ -77,10 +78,11 @@ export class Card {
     this.outButton.setAttribute("aria-pressed", String(leftOut));
     this.joinButton.hidden = !wholeOf(id);
     const others = name ? store.state.clusters.filter((each) => each.name === name && each.id !== id) : [];
-    fill(
-      this.merged,
-      others.length > 0 && ["One class with ", this.links(others), "."],
-    );
+    const merged = others.map((each) => each.id).join();
+    if (merged !== this.mergedShown) {
+      this.mergedShown = merged;
+      fill(this.merged, others.length > 0 && ["One class with ", this.links(others), "."]);
+    }
     this.drawCrops();
   }
 

@@ -2,7 +2,7 @@
 
 import {brush} from "./brush.js";
 import {chooseColour, inkOn, tooClose} from "./colours.js";
-import {fill, h, icon, typed} from "./dom.js";
+import {afterPress, fill, h, icon, typed} from "./dom.js";
 import {nameField} from "./names.js";
 import {percent, several} from "./numbers.js";
 import {decide, draft, palette, store} from "./store.js";
@@ -144,23 +144,25 @@ export class ClassList {
   }
 
   rename(row, one) {
-    const done = () => {
+    const done = (name = one.name) => {
+      const back = row.contains(document.activeElement);
       row.classList.remove("renaming");
       this.drawn = "";
       this.update();
+      if (back) this.list.querySelector(`[data-focus="${CSS.escape(`rename ${name}`)}"]`)?.focus();
     };
     const field = nameField({
       label: `New name of ${one.name}`,
       value: one.name,
       empty: false,
-      onleave: done,
+      onleave: () => done(),
+      onblur: () => afterPress().then(() => row.isConnected && done()),
       onname: (name, changed) => {
-        row.classList.remove("renaming");
         if (changed) {
           const again = brush.name === one.name;
           decide("/api/rename", {old: one.name, new: name}, "Renaming").then((kept) => {
             if (kept && again) brush.choose(name);
-            done();
+            done(kept ? name : one.name);
           });
         } else done();
       },

@@ -87,6 +87,18 @@ export class Concepts {
       .filter((each) => fits(each) || this.kept.has(each.id))
       .sort((a, b) => order(state, a) - order(state, b) || partOrder(a, b));
     const wanted = new Set(shown.map((each) => each.id));
+    const typing = [...this.cards.values()].find((card) => card.field.input === document.activeElement);
+    const place = () => this.placeCards(shown, wanted);
+    if (typing) typing.field.holding(place);
+    else place();
+    if (!this.cards.has(this.current)) this.current = shown[0]?.id ?? null;
+    for (const [id, card] of this.cards) card.element.tabIndex = id === this.current ? 0 : -1;
+    this.nothing.hidden = shown.length > 0;
+    this.nothing.textContent =
+      this.filter === "open" ? "Every cluster is decided. Now look at a few images: 2 Images, or 3 What next?" : "None.";
+  }
+
+  placeCards(shown, wanted) {
     for (const [id, card] of this.cards) {
       if (!wanted.has(id)) {
         card.element.remove();
@@ -102,11 +114,6 @@ export class Concepts {
       if (card.element !== place) this.grid.insertBefore(card.element, place);
       before = card.element;
     }
-    if (!this.cards.has(this.current)) this.current = shown[0]?.id ?? null;
-    for (const [id, card] of this.cards) card.element.tabIndex = id === this.current ? 0 : -1;
-    this.nothing.hidden = shown.length > 0;
-    this.nothing.textContent =
-      this.filter === "open" ? "Every cluster is decided. Now look at a few images: 2 Images, or 3 What next?" : "None.";
   }
 
   drawFilters(state) {

@@ -8,14 +8,26 @@ let fields = 0;
 /**
  * A field that offers names in use.
  *
- * onname(name) is called with what was chosen; onleave() when Escape is pressed; `empty`: whether "" may be chosen.
+ * onname(name) is called with what was chosen; onleave() when Escape is pressed; onblur() when the focus has gone and
+ * nothing was chosen; `empty`: whether "" may be chosen; `keepOnBlur`: whether what was typed is chosen when the person
+ * goes elsewhere. Where a name is an answer to a question, a half-typed one is none.
  */
-export function nameField({label, placeholder = "Name …", value = "", empty = true, onname, onleave = () => {}}) {
+export function nameField({
+  label,
+  placeholder = "Name …",
+  value = "",
+  empty = true,
+  keepOnBlur = false,
+  onname,
+  onleave = () => {},
+  onblur = () => {},
+}) {
   fields += 1;
   const id = `names-${fields}`;
   let shown = [];
   let active = -1;
   let kept = value;
+  let held = false; // the element is being moved: losing the focus by that decides nothing
   const input = h("input", {
     type: "text",
     class: "name",
@@ -78,7 +90,7 @@ export function nameField({label, placeholder = "Name …", value = "", empty = 
     input.setAttribute("aria-activedescendant", `${id}-${active}`);
   };
   const choose = (name) => {
-    const clean = name.trim();
+    const clean = name.normalize("NFC").trim(); // as the studio keeps it
     hide();
     if (!clean && !empty) return;
     const changed = clean !== kept;
@@ -89,8 +101,14 @@ export function nameField({label, placeholder = "Name …", value = "", empty = 
   input.addEventListener("focus", () => show(input.value === kept));
   input.addEventListener("input", () => show(false));
   input.addEventListener("blur", () => {
+    if (held || document.activeElement === input) return; // moved, or the person looks at another window
     hide();
-    if (input.value.trim() !== kept) choose(input.value);
+    if (keepOnBlur && input.isConnected) {
+      if (input.value.normalize("NFC").trim() !== kept) choose(input.value);
+      return;
+    }
+    input.value = kept;
+    onblur();
   });
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
@@ -111,6 +129,17 @@ export function nameField({label, placeholder = "Name …", value = "", empty = 
   return {
     element: h("div", {class: "name-field"}, input, list),
     input,
+    /** Do what may move or remove the field; if it is still there, the person goes on typing in it. */
+    holding(action) {
+      const [typing, start, end] = [document.activeElement === input, input.selectionStart, input.selectionEnd];
+      held = typing;
+      action();
+      if (typing && input.isConnected && document.activeElement !== input) {
+        input.focus({preventScroll: true});
+        input.setSelectionRange(start, end);
+      }
+      held = false;
+    },
     /** Show a name that came from elsewhere, unless the person is typing. */
     set(name) {
       if (document.activeElement === input && input.value !== kept) return;
