@@ -4,23 +4,43 @@ import {listen} from "./api.js";
 import {fill, h, icon} from "./dom.js";
 import {time} from "./numbers.js";
 
+const MOST = 3; // notices at once; those that can be tried again come on top of that
+const LAST_WORDS = "selfseg-gone"; // where what was not saved is kept while the page loads anew
+
 let host;
 let link;
 const shown = [];
+const lasting = new Map(); // by what fails again and again: its notice
 
-/** Say that something didn't work. `again`, if given, tries it once more. */
+/** Say that something didn't work. `again`, if given, tries it once more. Gives a function that takes the notice away. */
 export function fail(what, error, again) {
-  if (error.name === "AbortError") return;
-  const lost = error.status === 0 || error.status === 403;
-  const sentence = lost ? `${what} was not saved: ${lower(error.message)}` : `${what} did not work: ${error.message}`;
-  say(sentence, "error", again);
+  if (error.name === "AbortError") return () => {};
+  return say(failure(what, error), "error", again, what);
+}
+
+function failure(what, error) {
+  const {status, message, decided} = error;
+  if (decided && status === 0) return `${what} may not have been saved: ${lower(message)}`;
+  if (decided && status === 403) return `${what} was not saved: ${lower(message)}`;
+  return `${what} did not work: ${lower(message)}`;
+}
+
+/** Say once that something fails that is tried again and again, as long as it does; `error` null: it works. */
+export function failing(what, error) {
+  const sentence = error && `${what} can't be read: ${lower(error.message)}`;
+  const old = lasting.get(what);
+  if (old?.sentence === sentence) return;
+  old?.close();
+  if (sentence) lasting.set(what, {sentence, close: say(sentence, "error")});
+  else lasting.delete(what);
 }
 
 function lower(sentence) {
-  return sentence.charAt(0).toLowerCase() + sentence.slice(1);
+  return /^\p{Lu}\p{Lu}/u.test(sentence) ? sentence : sentence.charAt(0).toLowerCase() + sentence.slice(1);
 }
 
-export function say(sentence, kind = "note", again = null) {
+/** Show a notice: "note" for a while, "lasting" and "error" until it is closed. Gives a function that closes it. */
+export function say(sentence, kind = "note", again = null, what = "") {
   const old = shown.find((each) => each.dataset.sentence === sentence);
   if (old) close(old);
   const notice = h(
@@ -31,10 +51,13 @@ export function say(sentence, kind = "note", again = null) {
     h("button", {type: "button", class: "quiet", "aria-label": "Close this note", onclick: () => close(notice)}, icon("close")),
   );
   notice.dataset.sentence = sentence;
+  if (again) notice.dataset.unsaved = what;
   shown.push(notice);
-  while (shown.length > 3) close(shown[0]);
+  const others = shown.filter((each) => each.dataset.unsaved === undefined);
+  for (const each of others.slice(0, -MOST)) close(each);
   host.append(notice);
-  if (kind !== "error") setTimeout(() => close(notice), 6000);
+  if (kind === "note") setTimeout(() => close(notice), 6000);
+  return () => close(notice);
 }
 
 function close(notice) {
@@ -64,6 +87,34 @@ export function startNotices() {
     fill(link, words && h("div", {class: "notice link"}, h("p", {}, h("strong", {}, words[0]), " ", words[1])));
     if (gone) say("The studio answers again.");
   });
+  listen("gone", (unsent) => {
+    const failed = shown.map((each) => each.dataset.unsaved);
+    keepWords([...new Set([...unsent, ...failed])].filter(Boolean));
+    location.reload();
+  });
+  sayLastWords();
+}
+
+function keepWords(unsaved) {
+  try {
+    sessionStorage.setItem(LAST_WORDS, JSON.stringify(unsaved));
+  } catch {
+    // Then it isn't said; the page shows what is saved.
+  }
+}
+
+/** After the studio has become another one: why the page is another one too, and what was lost on the way. */
+function sayLastWords() {
+  let words = null;
+  try {
+    words = JSON.parse(sessionStorage.getItem(LAST_WORDS));
+    sessionStorage.removeItem(LAST_WORDS);
+  } catch {
+    // There are none.
+  }
+  if (!Array.isArray(words)) return;
+  const lost = words.length ? ` Not saved: ${words.map(lower).join("; ")}.` : " All that you had decided was saved.";
+  say(`The studio was started again with other images or clusters, so this page shows those now.${lost}`, "lasting");
 }
 
 /** The word beside the undo button. */

@@ -1,7 +1,8 @@
 // What the page knows of the studio, and who wants to hear of it.
 
-import {get, listen, pending, post} from "./api.js";
-import {fail} from "./notices.js";
+import {get, heard, listen, pending, post} from "./api.js";
+import {afterPress} from "./dom.js";
+import {fail, failing} from "./notices.js";
 
 const PULSE = 2000; // ms
 
@@ -32,8 +33,16 @@ function publish(state) {
 export async function refresh() {
   const before = asked;
   const state = await get("/api/state");
+  heard(state.session);
+  await afterPress();
   if (before === asked && !pending()) publish(state);
   else refreshSoon();
+}
+
+/** Something was decided whose answer is not the state: what was asked before is old. */
+export function decided() {
+  asked += 1;
+  refresh().catch(() => {});
 }
 
 function refreshSoon() {
@@ -44,9 +53,11 @@ function refreshSoon() {
 /** Send a decision whose answer is the new state. Tells the person if it can't be, and gives whether it was kept. */
 export async function decide(path, body, what) {
   try {
-    const state = await post(path, body);
-    asked += 1;
-    publish(state);
+    const state = await post(path, body, what);
+    heard(state.session);
+    const own = (asked += 1);
+    await afterPress();
+    if (own === asked) publish(state);
     return true;
   } catch (error) {
     fail(what, error, () => decide(path, body, what));
@@ -83,10 +94,13 @@ async function beat() {
     try {
       if (!store.state) await refresh();
       const pulse = await get("/api/pulse");
+      heard(pulse.session);
       if (pulse.version !== store.state?.version && !pending()) await refresh();
       else if (store.state && pulse.busy !== store.state.busy) publish({...store.state, busy: pulse.busy});
-    } catch {
-      // The notice about the connection says it; the next beat tries again.
+      failing("The state of the studio", null);
+    } catch (error) {
+      // The next beat tries again. If there is no answer at all, the notice about the connection says it.
+      if (error.status >= 400 && error.status !== 403) failing("The state of the studio", error);
     }
   }
   setTimeout(beat, PULSE);
