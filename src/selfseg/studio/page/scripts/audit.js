@@ -1,12 +1,14 @@
 // Part 4: places drawn at random, judged one by one, and what follows from that.
 
 import {get, post} from "./api.js";
+import {asked} from "./asking.js";
+import {result} from "./audit_result.js";
 import {classOfKey} from "./classes.js";
-import {fill, h, icon, typed} from "./dom.js";
+import {afterPress, fill, h, icon, typed} from "./dom.js";
 import {nameField} from "./names.js";
 import {fail} from "./notices.js";
-import {count, percent, several} from "./numbers.js";
-import {store} from "./store.js";
+import {count, several} from "./numbers.js";
+import {decided, store} from "./store.js";
 import {Viewer} from "./viewer.js";
 
 const PLACES = 60;
@@ -15,15 +17,11 @@ const UNSURE = "unsure";
 export class Audit {
   constructor() {
     this.audit = undefined;
+    this.unsaved = new Map(); // by a place's number: takes the notice away that its verdict was not saved
     this.at = 0;
-    this.viewer = new Viewer("Photograph with the place in question marked");
-    this.viewer.look.mode = "photograph";
-    this.viewer.canvas.classList.add("still");
     // Nothing is painted here: a click by mistake would change what is judged.
-    this.viewer.begin = () => {};
-    this.viewer.touch = () => {};
-    this.viewer.grow = () => {};
-    this.viewer.drawSegment = () => {};
+    this.viewer = new Viewer("Photograph with the place in question marked", {fixed: true});
+    this.viewer.look.mode = "photograph";
     this.body = h("div", {class: "audit-body"});
     this.element = h("div", {class: "audit"}, h("h1", {}, "How good is it?"), this.body);
   }
@@ -32,7 +30,7 @@ export class Audit {
     try {
       this.audit = await get("/api/audit");
     } catch (error) {
-      return fail("Reading the audit", error);
+      return void fail("Reading the audit", error);
     }
     this.version = store.state?.version;
     this.images ??= new Map();
@@ -48,16 +46,24 @@ export class Audit {
   async begin() {
     const [seed] = crypto.getRandomValues(new Uint32Array(1));
     try {
-      this.audit = await post("/api/audit/start", {count: PLACES, seed});
+      this.audit = await post("/api/audit/start", {count: PLACES, seed}, "The new audit");
     } catch (error) {
-      return fail("Drawing the places", error);
+      return void fail("The new audit", error);
     }
+    for (const close of this.unsaved.values()) close();
+    this.unsaved.clear();
+    decided();
     this.at = 0;
     this.draw();
   }
 
   draw() {
     const {audit} = this;
+    for (const [n, close] of this.unsaved) {
+      if (audit && audit.places[n]?.verdict === null) continue;
+      close(); // it has a verdict now
+      this.unsaved.delete(n);
+    }
     if (!audit) return this.drawStart();
     if (this.at >= 0 && this.at < audit.places.length) return this.drawPlace();
     return this.drawResult();
@@ -107,7 +113,9 @@ export class Audit {
       placeholder: "Another name …",
       empty: false,
       onname: (name) => this.judge(name),
+      onblur: () => this.update(store.state), // what came while a name was typed
     });
+    this.field = field.input;
     const digit = (one) => store.state.classes.indexOf(one) + 1;
     const buttons = h(
       "div",
@@ -164,9 +172,15 @@ export class Audit {
         ),
       ),
     );
-    this.imageOf(place.image)
-      .then((image) => this.viewer.show(image, {focus: {x: place.x, y: place.y, near: 1.8}}))
-      .catch((error) => fail("Showing the place", error));
+    this.show(place).catch((error) => fail("Showing the place", error));
+  }
+
+  async show(place) {
+    const {image: index, x, y} = place;
+    const shown = this.viewer.mark;
+    // Zoomed and moved as the person has it, where only what is said beside it has changed.
+    if (this.viewer.photo && this.viewer.image.index === index && shown?.x === x && shown.y === y) return;
+    await this.viewer.show(await this.imageOf(index), {focus: {x, y, near: 1.8}});
   }
 
   move(by) {
@@ -179,116 +193,79 @@ export class Audit {
     this.draw();
   }
 
-  async judge(verdict) {
+  /** Say what is at a place; the next one without a verdict comes when it is kept. */
+  async judge(verdict, n = this.at) {
     if (this.judging) return;
     this.judging = true;
-    const n = this.at;
+    const {round} = this.audit;
+    const what = `The verdict on place ${count(n + 1)}`;
+    this.unsaved.get(n)?.(); // an earlier one that could not be saved is out of date
     try {
-      this.audit = await post("/api/audit/answer", {n: this.audit.places[n].n, verdict});
-      const places = this.audit.places;
-      const after = places.findIndex((each, place) => place > n && each.verdict === null);
+      this.audit = await post("/api/audit/answer", {round, n: this.audit.places[n].n, verdict}, what);
+      decided();
+      if (this.at !== n) return this.draw();
+      const after = this.audit.places.findIndex((each, place) => place > n && each.verdict === null);
       this.at = after >= 0 ? after : this.first();
       this.draw();
     } catch (error) {
-      fail("The verdict", error, () => this.judge(verdict));
+      if (error.status === 409) {
+        fail(what, error); // another page has begun another audit
+        await this.open();
+      } else this.unsaved.set(n, fail(what, error, () => this.judge(verdict, n)));
     } finally {
       this.judging = false;
     }
   }
 
   drawResult() {
-    const {audit} = this;
-    const left = audit.places.length - audit.answered;
-    const date = new Intl.DateTimeFormat(undefined, {dateStyle: "long"}).format(new Date());
     fill(
       this.body,
-      h(
-        "article",
-        {class: "panel result"},
-        left > 0 &&
-          h(
-            "p",
-            {class: "hint strong"},
-            `Only ${count(audit.answered)} of ${count(audit.places.length)} places are judged. The result below is for these alone, and is fair only if you go on to the end whatever it says. `,
-            h("button", {type: "button", onclick: () => ((this.at = this.first()), this.draw())}, "Go on judging"),
-          ),
-        audit.decisionsSince > 0 &&
-          h(
-            "p",
-            {class: "hint strong"},
-            `${several(audit.decisionsSince, "decision")} came after this audit began. It speaks of the predictions before them. `,
-            h("button", {type: "button", onclick: () => this.begin()}, "Audit again, with new places"),
-          ),
-        h(
-          "div",
-          {class: "verdict"},
-          h("p", {class: "accuracy"}, audit.accuracy === null ? "–" : percent(audit.accuracy), h("small", {}, "of the judged places are right")),
-          h(
-            "div",
-            {},
-            interval(audit.low, audit.high, audit.accuracy, "true share of right pixels"),
-            h("p", {}, "With 95 % confidence between ".replace("95 %", percent(0.95)), h("b", {}, percent(audit.low)), " and ", h("b", {}, percent(audit.high)), "."),
-          ),
-        ),
-        h("p", {class: "sentence", dir: "auto"}, audit.sentence),
-        audit.perClass.length > 0 && this.table(),
-        audit.limits.length > 0 && [h("h2", {}, "What this does not cover"), h("ul", {class: "plain"}, audit.limits.map((each) => h("li", {dir: "auto"}, each)))],
-        h(
-          "p",
-          {class: "about"},
-          `Run ${store.state.run}, ${several(store.state.images, "image")}, ${several(audit.places.length, "place")} at random, ${date}.`,
-        ),
-        h(
-          "p",
-          {class: "steps"},
-          h("button", {type: "button", onclick: () => window.print()}, icon("print"), "Print"),
-          h("button", {type: "button", onclick: () => ((this.at = 0), this.draw())}, "Look at the places again"),
-          h("button", {type: "button", onclick: () => this.begin()}, "New audit"),
-        ),
-      ),
+      result(this.audit, {
+        goOn: () => this.go(this.first()),
+        review: () => this.go(0),
+        again: () => this.again(),
+      }),
     );
   }
 
-  table() {
-    const rows = this.audit.perClass.map(({name, right, judged, low, high}) => {
-      const own = store.state.classes.find((each) => each.name === name);
-      return h(
-        "tr",
-        {},
-        h("th", {scope: "row"}, h("span", {class: "dot", style: {"--colour": own?.colour ?? "#888888"}}), name ? typed(name) : "none of the names"),
-        h("td", {}, judged ? `${count(right)} of ${count(judged)}` : "–"),
-        h("td", {class: "wide"}, judged > 0 ? interval(low, high, right / judged, name) : h("small", {}, "no place fell on it")),
-        h("td", {}, judged > 0 && `${percent(low)} – ${percent(high)}`),
-      );
-    });
-    return [
-      h("h2", {}, "Where a class is predicted, how often is it right?"),
-      h(
-        "table",
-        {},
-        h("thead", {}, h("tr", {}, ["Class", "Right", "95 % interval".replace("95 %", percent(0.95)), ""].map((each) => h("th", {scope: "col"}, each)))),
-        h("tbody", {}, rows),
-      ),
-      h("p", {class: "hint"}, "A class with few places has a wide interval: that is how little is known of it."),
-    ];
+  go(place) {
+    this.at = place;
+    this.draw();
+  }
+
+  /** A new audit; the one that has begun can't be gone on with after that. */
+  async again() {
+    const {answered, places} = this.audit;
+    const words =
+      `${several(places.length - answered, "place")} of this audit ${places.length - answered === 1 ? "is" : "are"} not judged yet. ` +
+      "After a new one is drawn you can't go on with it, and who draws until the number pleases has no fair one.";
+    const unfinished = answered > 0 && answered < places.length;
+    const choice = {question: "Begin a new audit?", words, yes: "Draw new places", no: "Keep this one"};
+    if (!unfinished || (await asked(choice))) await this.begin();
   }
 
   update(state) {
     // An undo may have taken back a verdict.
-    if (this.audit !== undefined && this.version !== undefined && state.version !== this.version && !this.judging) {
-      this.version = state.version;
-      get("/api/audit")
-        .then((audit) => {
-          const same = JSON.stringify(audit) === JSON.stringify(this.audit);
-          this.audit = audit;
-          if (!same && this.element.isConnected) {
-            const place = audit?.places[this.at];
-            if (!place || place.verdict !== null || this.at < 0) this.at = this.at < 0 ? -1 : this.first();
-            this.draw();
-          }
-        })
-        .catch(() => {});
+    const typing = document.activeElement === this.field;
+    if (this.audit === undefined || state.version === this.version || this.judging || typing) return;
+    this.version = state.version;
+    this.read().catch(() => (this.version = null));
+  }
+
+  async read() {
+    const audit = await get("/api/audit");
+    await afterPress();
+    if (this.judging || document.activeElement === this.field) {
+      this.version = null; // the next beat reads it
+      return;
     }
+    if (JSON.stringify(audit) === JSON.stringify(this.audit)) return;
+    const before = this.audit;
+    this.audit = audit;
+    const judged = (one) => (one?.places[this.at]?.verdict ?? null) !== null;
+    const elsewhere = audit?.round !== before?.round || !audit?.places[this.at] || (judged(audit) && !judged(before));
+    if (this.at >= 0 && elsewhere) this.at = this.first();
+    if (this.element.isConnected) this.draw();
   }
 
   key(event) {
@@ -300,26 +277,11 @@ export class Audit {
     else if (key === "y") this.judge(place.predicted);
     else if (key === "n") this.judge("");
     else if (key === "u") this.judge(UNSURE);
-    else if (event.key === "ArrowLeft" && this.at > 0 && document.activeElement !== this.viewer.canvas) this.move(-1);
+    else if (event.key === "ArrowLeft" && this.at > 0) this.move(-1);
     else if (event.key === "+" || event.key === "=") this.viewer.zoom(1.5);
     else if (event.key === "-") this.viewer.zoom(1 / 1.5);
     else if (key === "f") this.viewer.fit();
     else return false;
     return true;
   }
-}
-
-/** An interval on a scale from nothing to all. */
-function interval(low, high, middle, what) {
-  return h(
-    "div",
-    {
-      class: "interval",
-      role: "img",
-      "aria-label": `${what}: ${percent(low)} to ${percent(high)}`,
-      style: {"--low": low, "--high": high, "--middle": middle ?? (low + high) / 2},
-    },
-    h("i", {class: "range"}),
-    middle !== null && h("i", {class: "middle"}),
-  );
 }

@@ -59,8 +59,6 @@ export function help() {
   else dialog.showModal();
 }
 
-export const helping = () => Boolean(dialog?.open);
-
 function make() {
   const close = h("button", {type: "button", class: "quiet", "aria-label": "Close", onclick: () => made.close()}, icon("close"));
   const made = h(

@@ -1,10 +1,11 @@
 // The page: its five parts, one of which is shown, and what is around them.
 
+import {pending} from "./api.js";
 import {Audit} from "./audit.js";
 import {Concepts} from "./concepts.js";
 import {fill, h, icon, isTyping, typed} from "./dom.js";
 import {HandOver} from "./hand_over.js";
-import {help, helping} from "./help.js";
+import {help} from "./help.js";
 import {Images} from "./images.js";
 import {Next} from "./next.js";
 import {savedNote, startNotices} from "./notices.js";
@@ -133,7 +134,7 @@ document.addEventListener("keydown", (event) => {
     help();
     return event.preventDefault();
   }
-  if (helping()) return;
+  if (document.querySelector("dialog[open]")) return;
   const digit = event.altKey && !event.ctrlKey && /^Digit([1-5])$/.exec(event.code);
   const plain = !event.altKey && event.key.toLowerCase() === "z";
   if (digit) location.hash = `#${PARTS[Number(digit[1]) - 1].key}`;
@@ -155,6 +156,11 @@ document.addEventListener("click", (event) => {
   if (button && button.matches(".pick, .tool, .answer, .strip-row, .modes button, .queue button")) {
     shown.viewer?.canvas.focus({preventScroll: true});
   }
+});
+
+// The last decisions may still be on their way; the browser asks whether to go all the same.
+addEventListener("beforeunload", (event) => {
+  if (pending()) event.preventDefault();
 });
 
 startNotices();

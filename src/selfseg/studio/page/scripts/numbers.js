@@ -15,6 +15,24 @@ export function percent(share) {
   return (share > 0 && share < 0.0995 ? fine : whole).format(share);
 }
 
+const WAYS = {
+  down: Math.floor,
+  up: Math.ceil,
+  // Like the studio's sentences: halves to the even number.
+  nearest: (value) => (value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value)),
+};
+
+/** A measured share as the studio's sentences write it: rounded "down", "up" or to the "nearest" per cent. */
+export function measured(share, way = "nearest") {
+  const round = (value) => WAYS[way](Number(value.toFixed(9)));
+  const per100 = round(100 * share);
+  const exact = (per100 > 0 && per100 < 100) || share === 0 || share === 1;
+  return exact ? whole.format(per100 / 100) : fine.format(round(1000 * share) / 1000);
+}
+
+/** The two ends of an interval, rounded outward: it holds what it says. */
+export const ends = (low, high) => [measured(low, "down"), measured(high, "up")];
+
 /** A size of a file. */
 export function bytes(size) {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte"];
