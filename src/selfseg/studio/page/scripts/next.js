@@ -14,6 +14,7 @@ import {Tools} from "./tools.js";
 import {Viewer} from "./viewer.js";
 
 const ASKED = 12; // questions at once
+const SEEN = 350; // ms for which an answer is seen before the next question comes
 const SIDE = 0.3; // of a thumbnail, as a share of the image
 
 export class Next {
@@ -22,10 +23,12 @@ export class Next {
     this.at = 0;
     this.given = 0;
     this.passed = 0;
+    this.answersGiven = []; // {question, clicks}, in order
+    this.clicks = store.state?.progress.clicks ?? 0; // the studio's, with those that it has not told yet
     this.viewer = new Viewer("Photograph with the segment in question. Digits answer.");
     this.viewer.look.opacity = 0.35;
     this.viewer.addEventListener("changed", () => describe(this.status, this.viewer));
-    this.viewer.addEventListener("needclass", () => this.answer(undefined));
+    this.viewer.addEventListener("needclass", () => this.askForName());
     this.viewer.addEventListener("decided", (event) => this.answered(event.detail));
     this.tools = new Tools(this.viewer);
     this.field = nameField({
@@ -81,11 +84,16 @@ export class Next {
   }
 
   async load() {
+    clearTimeout(this.onward);
+    const own = (this.loading = {});
     try {
       this.images ??= await this.allImages();
-      this.questions = await get(`/api/queue?count=${ASKED}`);
+      const questions = await get(`/api/queue?count=${ASKED}`);
+      if (this.loading !== own) return;
+      this.questions = questions;
     } catch (error) {
-      return fail("Asking what helps", error);
+      this.moving = false;
+      return void fail("Asking what helps", error);
     }
     this.version = store.state?.version;
     this.at = 0;
@@ -102,6 +110,8 @@ export class Next {
   }
 
   show() {
+    clearTimeout(this.onward);
+    this.moving = false;
     this.drawList();
     const question = this.questions[this.at];
     if (!question) {
@@ -171,44 +181,70 @@ export class Next {
     );
   }
 
+  askForName() {
+    if (!store.state.classes.length) this.field.input.focus();
+    this.status.textContent = "Answer with one of the names below, or its digit; after that, clicks paint with it.";
+  }
+
   /** Give the marked segment a class; the next question comes when it is kept. */
-  answer(name) {
-    if (name === undefined) {
-      if (!store.state.classes.length) this.field.input.focus();
-      this.status.textContent = "Answer with one of the names below, or its digit; after that, clicks paint with it.";
-      return;
-    }
+  async answer(name) {
     const question = this.questions[this.at];
-    if (!question || !this.viewer.regions || this.viewer.image?.index !== question.image) return;
+    // A second key in a hurry would answer again, or answer what nobody has seen yet.
+    if (!question || question.sending || this.moving) return;
+    if (!this.viewer.regions || this.viewer.image?.index !== question.image) return;
     brush.choose(name);
+    question.sending = true;
     this.viewer.begin(name);
     this.viewer.touch(question);
-    this.viewer.commit();
+    await this.viewer.commit();
+    question.sending = false;
   }
 
-  answered({image, places, name}) {
+  answered({image, places, level, name}) {
     this.version = store.state.version;
     this.given += 1;
-    const question = this.questions[this.at];
-    const hit = question?.image === image && this.viewer.regions && this.sameSegment(question, places);
+    this.clicks += places.length;
+    const asked = this.questions[this.at];
+    const hit = asked?.image === image && this.viewer.regions && this.sameSegment(asked, places, level);
+    this.answersGiven.push({question: hit ? asked : null, clicks: places.length});
     this.tellSession();
     if (!hit) return;
-    question.done = name === null ? "Taken back" : name;
+    asked.done = name === null ? "Taken back" : name;
     // The first answers change what is worth asking most: ask again early, and after each list.
     const done = this.questions.filter((each) => each.done).length;
-    if (done >= 6 || this.at + 1 >= this.questions.length) setTimeout(() => this.load(), 350);
-    else setTimeout(() => this.forward(), 350);
+    const last = done >= 6 || this.at + 1 >= this.questions.length;
+    clearTimeout(this.onward);
+    this.moving = true;
+    this.onward = setTimeout(() => (last ? this.load() : this.forward()), SEEN);
   }
 
-  sameSegment(question, places) {
-    const groups = this.viewer.regions.groups(this.viewer.look.level);
+  /** Answers were undone: what they answered is a question again. */
+  takenBack(clicks) {
+    let left = clicks;
+    let place = -1;
+    while (left > 0 && this.answersGiven.length) {
+      const last = this.answersGiven.pop();
+      left -= last.clicks;
+      this.given -= 1;
+      if (!last.question) continue;
+      delete last.question.done;
+      place = this.questions.indexOf(last.question);
+    }
+    this.tellSession();
+    if (place < 0) return void this.load();
+    this.at = place;
+    this.show();
+  }
+
+  sameSegment(question, places, level) {
+    const groups = this.viewer.regions.groups(level);
     const own = groups[this.viewer.regions.at(question.x, question.y)];
     return places.some(([x, y]) => groups[this.viewer.regions.at(x, y)] === own);
   }
 
   skip() {
     if (!this.questions.length) return;
-    this.passed += 1;
+    if (!this.moving) this.passed += 1;
     this.tellSession();
     this.forward();
   }
@@ -222,13 +258,18 @@ export class Next {
 
   tellSession() {
     const passed = this.passed ? `, ${this.passed} passed over` : "";
-    this.session.textContent = this.given ? `Since this page was opened: ${several(this.given, "answer")}${passed}.` : "";
+    this.session.textContent = this.given > 0 ? `Since this page was opened: ${several(this.given, "answer")}${passed}.` : "";
   }
 
   update(state) {
     this.sentence.textContent = state.progress.sentence;
     this.drawAnswers(state);
     this.viewer.follow(state);
+    if (state.progress === this.progress) return; // an answer to a click, which doesn't count
+    this.progress = state.progress;
+    const fallen = this.clicks - state.progress.clicks;
+    this.clicks = state.progress.clicks;
+    if (fallen > 0 && this.questions.length) this.takenBack(fallen);
   }
 
   key(event) {
