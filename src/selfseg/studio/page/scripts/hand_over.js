@@ -1,13 +1,12 @@
 // Part 5: masks of all images, and a model, as files.
 
-import {get, post} from "./api.js";
-import {fill, h, icon, typed} from "./dom.js";
+import {get, getBytes, post} from "./api.js";
+import {afterPress, fill, h, icon, typed} from "./dom.js";
 import {paint} from "./layers.js";
 import {fail} from "./notices.js";
-import {bytes, count, percent, several} from "./numbers.js";
+import {bytes, count, ends, percent, several} from "./numbers.js";
 import {photograph, regions} from "./pictures.js";
 import {Prediction} from "./regions.js";
-import {getBytes} from "./api.js";
 import {store} from "./store.js";
 
 const SHOWN = 3; // images of the preview
@@ -39,13 +38,28 @@ export class HandOver {
     try {
       this.formats ??= await get("/api/formats");
       this.drawChoices();
-      this.follow(await get("/api/job"));
-      this.audit = await get("/api/audit");
     } catch (error) {
-      return fail("Opening this part", error);
+      return void fail("Opening this part", error);
     }
-    this.update(store.state);
-    this.drawPreview();
+    await this.read();
+  }
+
+  /** What was judged and what was written, of the state that is shown. */
+  async read() {
+    const {version} = store.state;
+    this.version = version;
+    try {
+      const [job, audit] = await Promise.all([get("/api/job"), get("/api/audit")]);
+      await afterPress();
+      if (this.version !== version) return; // something was decided; that is read already
+      this.audit = audit;
+      if (!this.starting) this.follow(job);
+    } catch (error) {
+      this.version = null; // the next change reads it
+      return void fail("Reading what was written", error);
+    }
+    this.drawSummary(store.state);
+    await this.drawPreview();
   }
 
   drawChoices() {
@@ -83,7 +97,12 @@ export class HandOver {
 
   update(state) {
     this.allow();
-    const drawn = JSON.stringify([state.classes, state.images, this.audit?.answered, this.audit?.decisionsSince, state.busy]);
+    this.drawSummary(state);
+    if (this.formats && state.version !== this.version) this.read();
+  }
+
+  drawSummary(state) {
+    const drawn = JSON.stringify([state.classes, state.images, this.audit?.round, this.audit?.answered, this.audit?.low, this.audit?.high, this.audit?.decisionsSince, state.busy]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     const covered = Math.min(1, state.classes.reduce((sum, each) => sum + each.share, 0));
@@ -109,7 +128,7 @@ export class HandOver {
         !judged
           ? ["Nobody has checked yet how good these masks are. ", h("a", {href: "#audit"}, "An audit takes about five minutes.")]
           : [
-              `By the audit, ${percent(this.audit.low)} to ${percent(this.audit.high)} of the pixels are right`,
+              `By the audit, ${ends(this.audit.low, this.audit.high).join(" to ")} of the pixels are right`,
               this.audit.decisionsSince > 0 ? ` – before ${several(this.audit.decisionsSince, "later decision")}. ` : ". ",
               h("a", {href: "#audit"}, "See the audit"),
             ],
@@ -137,19 +156,26 @@ export class HandOver {
     const total = store.state.images;
     const step = Math.max(1, Math.floor(total / SHOWN));
     const indices = [...new Set([0, 1, 2].map((i) => Math.min(total - 1, Math.floor(step / 2) + i * step)))];
-    const figures = indices.map((index) => ({index, canvas: h("canvas", {role: "img", "aria-label": `Image ${index} with its mask`})}));
-    fill(
-      this.preview,
-      figures.map(({index, canvas}) => h("a", {href: `#images/${index}`, title: "Open this image"}, canvas)),
-      h("p", {class: "hint"}, `${several(indices.length, "image")} of ${count(total)}, with their masks as they are now.`),
-    );
-    for (const {index, canvas} of figures) {
+    const own = (this.drawing = {});
+    const wanted = indices.join();
+    if (wanted !== this.figured) {
+      this.figured = wanted;
+      fill(
+        this.preview,
+        indices.map((index) => h("a", {href: `#images/${index}`, title: "Open this image"}, h("canvas", {}))),
+        h("p", {class: "hint"}, `${several(indices.length, "image")} of ${count(total)}, with their masks as they are now.`),
+      );
+    }
+    for (const [place, index] of indices.entries()) {
+      const canvas = h("canvas", {role: "img", "aria-label": `Image ${index} with its mask`});
+      const show = (...children) => fill(this.preview.children[place], children);
       try {
         const [photo, map, found] = await Promise.all([
           photograph(index),
           regions(index),
           getBytes(`/api/image/${index}/prediction`),
         ]);
+        if (this.drawing !== own) return; // a newer state is being drawn
         const layer = document.createElement("canvas");
         const {classes, certainty} = new Prediction(found);
         const colours = store.state.classes.map((each) => each.colour);
@@ -160,14 +186,15 @@ export class HandOver {
         context.drawImage(photo, 0, 0, canvas.width, canvas.height);
         context.globalAlpha = 0.72;
         context.drawImage(layer, 0, 0, canvas.width, canvas.height);
+        show(canvas);
       } catch (error) {
-        canvas.replaceWith(h("p", {class: "hint"}, `Image ${index} can't be shown: ${error.message}`));
+        show(h("p", {class: "hint"}, `Image ${index} can't be shown: ${error.message}`));
       }
     }
   }
 
   async begin() {
-    this.running = true;
+    this.running = this.starting = true;
     this.allow();
     try {
       await post("/api/hand-over", {formats: [...this.wanted], model: this.model});
@@ -176,6 +203,8 @@ export class HandOver {
       this.running = false;
       this.allow();
       fail("Writing the files", error, () => this.begin());
+    } finally {
+      this.starting = false;
     }
   }
 
@@ -206,6 +235,8 @@ export class HandOver {
       job.error && h("p", {class: "notice error", role: "alert", dir: "auto"}, job.error),
       job.files.length > 0 && [
         h("h2", {}, "Ready to download"),
+        job.decisionsSince > 0 &&
+          h("p", {class: "hint strong"}, `${several(job.decisionsSince, "decision")} came after these files. Write them again to have them follow.`),
         h(
           "ul",
           {class: "files"},

@@ -4,6 +4,7 @@ import {get} from "./api.js";
 import {brush} from "./brush.js";
 import {ClassList, chooseByKey} from "./classes.js";
 import {fill, h, icon, typed} from "./dom.js";
+import {fail} from "./notices.js";
 import {ImageStrip} from "./strip.js";
 import {count, percent} from "./numbers.js";
 import {prefetch} from "./pictures.js";
@@ -33,7 +34,7 @@ export class Images {
     this.status = h("p", {class: "segment-status"});
     this.sort = h(
       "select",
-      {"aria-label": "Order of the images", onchange: () => this.resort(this.sort.value)},
+      {"aria-label": "Order of the images", onchange: () => this.resort()},
       h("option", {value: "name"}, "By name"),
       h("option", {value: "unsure"}, "Most unsure first"),
     );
@@ -74,14 +75,12 @@ export class Images {
   }
 
   async load() {
-    const found = [];
     for (let from = 0; ; from += PAGE) {
       const page = await get(`/api/images?from=${from}&count=${PAGE}`);
-      found.push(...page);
+      for (const each of page) this.images[each.index] = Object.assign(this.images[each.index] ?? {}, each);
       if (page.length < PAGE) break;
     }
-    this.images = found;
-    this.resort(this.order);
+    this.arrange(this.order);
   }
 
   /** The images' uncertainties follow some time after a decision; their order stays until it is asked for again. */
@@ -99,9 +98,20 @@ export class Images {
     }, after);
   }
 
-  resort(order) {
+  /** In the order that was chosen; by what is unsure now, not when the page was opened. */
+  async resort() {
+    this.order = this.sort.value;
+    if (this.order !== "unsure") return this.arrange(this.order);
+    try {
+      await this.load();
+    } catch (error) {
+      fail("Asking what is unsure", error);
+      this.arrange(this.order);
+    }
+  }
+
+  arrange(order) {
     const now = this.sorted?.[this.at];
-    this.order = order;
     this.sorted = [...this.images];
     if (order === "unsure") this.sorted.sort((a, b) => b.uncertainty - a.uncertainty);
     this.at = now ? this.sorted.indexOf(now) : -1;
