@@ -47,6 +47,7 @@ const TABLES = [
       ["N", "no, none of the names"],
       ["U", "can’t tell"],
       ["←", "back"],
+      ["drag", "move the image; Ctrl wheel and pinching zoom"],
     ],
   ],
 ];

@@ -82,7 +82,7 @@ function drawTop() {
   showTheme(theme);
   subscribe((state) => {
     fill(run, typed(state.run), h("small", {}, several(state.images, "image")));
-    busy.textContent = state.busy ?? "";
+    busy.textContent = busy.title = state.busy ?? "";
     const label = (button, verb, what, key) => {
       button.disabled = !what;
       const words = what ? `${verb}: ${what} (${key})` : `Nothing to ${verb.toLowerCase()}`;
