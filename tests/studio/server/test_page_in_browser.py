@@ -334,3 +334,40 @@ def test_a_name_in_decomposed_letters_is_the_same_name(studio: DrawnStudio, scre
     assert "caf\u00e9" in studio.decided.order
     page.wait_for_selector(".classes.painting li:has-text('caf'):has-text('%')")
     assert page.locator(".classes.painting li:has-text('caf')").count() == 1
+
+
+def test_the_page_of_another_studio_is_loaded_anew(studio: DrawnStudio, screen: Callable[[str], Page]) -> None:
+    page = screen("images")
+    session = "first"
+
+    def answer(route: Any) -> None:
+        if route.request.method == "POST" and route.request.headers["x-selfseg-session"] != session:
+            route.fulfill(status=409, json={"error": "it is another studio", "session": session})
+            return
+        came = route.fetch()
+        route.fulfill(response=came, json={**came.json(), "session": session})
+
+    for path in ("state", "pulse", "click"):
+        page.route(f"**/api/{path}", answer)
+    page.wait_for_timeout(PULSE)  # until it has heard of the first one
+    page.click(".classes.painting .pick >> nth=0")
+    session = "second"
+    page.mouse.click(*at(page.locator(".viewer canvas"), 0.5, 0.5))
+    page.wait_for_selector(".notice:has-text('started again'):has-text('Not saved: the click.')")
+    assert studio.decided.clicks == []
+    session = "third"  # and without any decision
+    page.wait_for_selector(".notice:has-text('started again'):has-text('Nothing was waiting')")
+
+
+def test_a_new_audit_in_the_middle_of_one_asks_first(studio: DrawnStudio, screen: Callable[[str], Page]) -> None:
+    studio.audit_start(4, 1)
+    studio.audit_answer(0, "unsure")
+    page = screen("audit")
+    page.click("text=Stop here for now")
+    page.click("text=New audit")
+    page.keyboard.press("Enter")  # the first button keeps what there is
+    page.wait_for_selector("dialog", state="detached")
+    assert verdicts(studio) == ["unsure", None, None, None]
+    page.click("text=New audit")
+    kept(page, lambda: page.click("text=Draw new places"), "/api/audit/start")
+    assert verdicts(studio) == [None] * 60

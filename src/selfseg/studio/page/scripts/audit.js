@@ -262,6 +262,10 @@ export class Audit {
     if (JSON.stringify(audit) === JSON.stringify(this.audit)) return;
     const before = this.audit;
     this.audit = audit;
+    if (this.at >= 0 && audit?.round === before?.round) {
+      const undone = before?.places.findIndex((each, n) => each.verdict !== null && audit?.places[n]?.verdict === null);
+      if (undone >= 0) this.at = undone; // to be judged again
+    }
     const judged = (one) => (one?.places[this.at]?.verdict ?? null) !== null;
     const elsewhere = audit?.round !== before?.round || !audit?.places[this.at] || (judged(audit) && !judged(before));
     if (this.at >= 0 && elsewhere) this.at = this.first();

@@ -134,17 +134,22 @@ export class Card {
 
   async name(name, changed) {
     if (changed) {
-      const what = name ? `The name of ${spoken(this.cluster.id).toLowerCase()}` : "Taking the name away";
-      const kept = await decide("/api/name", {cluster: this.cluster.id, name}, what);
+      const kept = await decide("/api/name", {cluster: this.cluster.id, name}, this.nameOf(name));
       if (!kept) return void this.field.set(this.cluster.name);
     }
     if (name && document.activeElement === this.field.input) this.part.onward(this);
     else if (document.activeElement === this.field.input) this.element.focus();
   }
 
+  nameOf(name) {
+    const title = spoken(this.cluster.id).toLowerCase();
+    return name ? `The name of ${title}` : `Taking the name from ${title}`;
+  }
+
   leaveOut() {
     const {id, leftOut} = this.cluster;
-    return decide("/api/leave-out", {cluster: id, on: !leftOut}, leftOut ? "Taking it in" : "Leaving it out");
+    const title = spoken(id).toLowerCase();
+    return decide("/api/leave-out", {cluster: id, on: !leftOut}, leftOut ? `Taking in ${title}` : `Leaving out ${title}`);
   }
 
   async join() {
@@ -208,7 +213,7 @@ export class Card {
 
   async given(name) {
     if (name === this.cluster.name) return;
-    const kept = await decide("/api/name", {cluster: this.cluster.id, name}, "The name");
+    const kept = await decide("/api/name", {cluster: this.cluster.id, name}, this.nameOf(name));
     if (kept && name && document.activeElement === this.element) this.part.onward(this);
   }
 }

@@ -72,16 +72,15 @@ export function icon(name) {
   return drawing;
 }
 
-let pressed = false;
-for (const [name, now] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]]) {
-  addEventListener(name, () => (pressed = now), {capture: true});
+const LONGEST_PRESS = 1500; // ms; a release outside the window, or over an open list, is never heard of
+let pressed = -Infinity; // when
+for (const name of ["pointerdown", "pointerup", "pointercancel"]) {
+  addEventListener(name, () => (pressed = name === "pointerdown" ? performance.now() : -Infinity), {capture: true});
 }
-const LONGEST_PRESS = 1500; // ms; a release outside the window may never be heard of
 
 /** Fulfilled when no button of the mouse is down: an element that is redrawn in between swallows the click. */
 export async function afterPress() {
-  const end = performance.now() + LONGEST_PRESS;
-  while (pressed && performance.now() < end) await new Promise((wake) => setTimeout(wake, 15));
+  while (performance.now() - pressed < LONGEST_PRESS) await new Promise((wake) => setTimeout(wake, 15));
 }
 
 /** Whether keys belong to what is focused, as in a text field. */

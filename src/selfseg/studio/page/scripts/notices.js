@@ -41,7 +41,8 @@ function lower(sentence) {
 
 /** Show a notice: "note" for a while, "lasting" and "error" until it is closed. Gives a function that closes it. */
 export function say(sentence, kind = "note", again = null, what = "") {
-  const old = shown.find((each) => each.dataset.sentence === sentence);
+  // Two that can be tried again are two decisions, even where they read the same.
+  const old = !again && shown.find((each) => each.dataset.sentence === sentence);
   if (old) close(old);
   const notice = h(
     "div",
@@ -89,7 +90,7 @@ export function startNotices() {
   });
   listen("gone", (unsent) => {
     const failed = shown.map((each) => each.dataset.unsaved);
-    keepWords([...new Set([...unsent, ...failed])].filter(Boolean));
+    keepWords([...unsent, ...failed].filter(Boolean));
     location.reload();
   });
   sayLastWords();
@@ -113,8 +114,14 @@ function sayLastWords() {
     // There are none.
   }
   if (!Array.isArray(words)) return;
-  const lost = words.length ? ` Not saved: ${words.map(lower).join("; ")}.` : " All that you had decided was saved.";
-  say(`The studio was started again with other images or clusters, so this page shows those now.${lost}`, "lasting");
+  const times = new Map();
+  for (const each of words.map(lower)) times.set(each, (times.get(each) ?? 0) + 1);
+  const lost = [...times].map(([each, number]) => (number > 1 ? `${each} (${number} times)` : each)).join("; ");
+  say(
+    "The studio was started again, perhaps with other images or clusters, so this page was loaded anew. " +
+      (lost ? `Not saved: ${lost}.` : "Nothing was waiting to be saved."),
+    "lasting",
+  );
 }
 
 /** The word beside the undo button. */
