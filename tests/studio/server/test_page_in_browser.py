@@ -341,7 +341,7 @@ def test_the_page_of_another_studio_is_loaded_anew(studio: DrawnStudio, screen: 
     session = "first"
 
     def answer(route: Any) -> None:
-        if route.request.method == "POST" and route.request.headers["x-selfseg-session"] != session:
+        if route.request.method == "POST" and route.request.headers.get("x-selfseg-session") != session:
             route.fulfill(status=409, json={"error": "it is another studio", "session": session})
             return
         came = route.fetch()

@@ -45,7 +45,7 @@ export function heard(from) {
   }
 }
 
-/** What is asked after the studio has become another one ends like what was called off: there is nothing to say of it. */
+/** What is asked of a studio that is gone ends like what was called off: there is nothing to say of it. */
 function stopIfGone() {
   if (gone) throw new DOMException("The studio is another one.", "AbortError");
 }
@@ -94,7 +94,11 @@ export async function getPicture(path, signal) {
   return createImageBitmap(await (await ask(path, {signal})).blob());
 }
 
-/** Send a decision, `what` in words (none: it is about something else). It is kept when this promise is fulfilled, not before. */
+/**
+ * Send a decision, `what` in words (none: it is about something else).
+ *
+ * It is kept when this promise is fulfilled, not before.
+ */
 export function post(path, body, what) {
   const sent = last.then(async () => {
     const response = await ask(path, {

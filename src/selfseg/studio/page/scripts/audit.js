@@ -168,7 +168,11 @@ export class Audit {
               ? h("button", {type: "button", class: "quiet text", onclick: () => this.look()}, "Stop here for now")
               : h("button", {type: "button", class: "primary", onclick: () => this.look()}, "See the result"),
           ),
-          h("p", {class: "hint"}, "Zoom with Ctrl and the wheel, + and −, or two fingers."),
+          h(
+            "p",
+            {class: "hint"},
+            "Drag moves the image. Zoom with Ctrl and the wheel, + and −, or two fingers; F shows all of it.",
+          ),
         ),
       ),
     );
@@ -236,10 +240,11 @@ export class Audit {
   /** A new audit; the one that has begun can't be gone on with after that. */
   async again() {
     const {answered, places} = this.audit;
+    const left = places.length - answered;
     const words =
-      `${several(places.length - answered, "place")} of this audit ${places.length - answered === 1 ? "is" : "are"} not judged yet. ` +
+      `${several(left, "place")} of this audit ${left === 1 ? "is" : "are"} not judged yet. ` +
       "After a new one is drawn you can't go on with it, and who draws until the number pleases has no fair one.";
-    const unfinished = answered > 0 && answered < places.length;
+    const unfinished = answered > 0 && left > 0;
     const choice = {question: "Begin a new audit?", words, yes: "Draw new places", no: "Keep this one"};
     if (!unfinished || (await asked(choice))) await this.begin();
   }

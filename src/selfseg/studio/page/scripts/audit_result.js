@@ -16,20 +16,27 @@ export function result(audit, {goOn, review, again}) {
       h(
         "p",
         {class: "hint strong"},
-        `Only ${count(audit.answered)} of ${count(audit.places.length)} places are judged. The result below is for these alone, and is fair only if you go on to the end whatever it says. `,
+        `Only ${count(audit.answered)} of ${count(audit.places.length)} places are judged. `,
+        "The result below is for these alone, and is fair only if you go on to the end whatever it says. ",
         h("button", {type: "button", onclick: goOn}, "Go on judging"),
       ),
     audit.decisionsSince > 0 &&
       h(
         "p",
         {class: "hint strong"},
-        `${several(audit.decisionsSince, "decision")} came after this audit began. It speaks of the predictions before them. `,
+        `${several(audit.decisionsSince, "decision")} came after this audit began. `,
+        "It speaks of the predictions before them. ",
         h("button", {type: "button", onclick: again}, "Audit again, with new places"),
       ),
     h(
       "div",
       {class: "verdict"},
-      h("p", {class: "accuracy"}, audit.accuracy === null ? "–" : measured(audit.accuracy), h("small", {}, "of the judged places are right")),
+      h(
+        "p",
+        {class: "accuracy"},
+        audit.accuracy === null ? "–" : measured(audit.accuracy),
+        h("small", {}, "of the judged places are right"),
+      ),
       h(
         "div",
         {},
@@ -40,11 +47,15 @@ export function result(audit, {goOn, review, again}) {
     h("p", {class: "sentence", dir: "auto"}, audit.sentence),
     nameless(audit),
     audit.perClass.length > 0 && table(audit),
-    audit.limits.length > 0 && [h("h2", {}, "What this does not cover"), h("ul", {class: "plain"}, audit.limits.map((each) => h("li", {dir: "auto"}, each)))],
+    audit.limits.length > 0 && [
+      h("h2", {}, "What this does not cover"),
+      h("ul", {class: "plain"}, audit.limits.map((each) => h("li", {dir: "auto"}, each))),
+    ],
     h(
       "p",
       {class: "about"},
-      `Run ${store.state.run}, ${several(store.state.images, "image")}, ${several(audit.places.length, "place")} at random, ${date}.`,
+      `Run ${store.state.run}, ${several(store.state.images, "image")}, `,
+      `${several(audit.places.length, "place")} at random, ${date}.`,
     ),
     h(
       "p",
@@ -56,7 +67,7 @@ export function result(audit, {goOn, review, again}) {
   );
 }
 
-/** Where few things have a name, most places are rightly none of the names: then the number says little of the names. */
+/** Where few things have a name, most places are rightly none of the names, and the number says little of the names. */
 function nameless({places}) {
   const judged = places.filter((each) => each.verdict !== null && each.verdict !== "unsure");
   const without = judged.filter((each) => each.predicted === "");
@@ -82,18 +93,28 @@ function table(audit) {
     return h(
       "tr",
       {},
-      h("th", {scope: "row"}, h("span", {class: "dot", style: {"--colour": own?.colour ?? "#888888"}}), name ? typed(name) : "none of the names"),
+      h(
+        "th",
+        {scope: "row"},
+        h("span", {class: "dot", style: {"--colour": own?.colour ?? "#888888"}}),
+        name ? typed(name) : "none of the names",
+      ),
       h("td", {}, judged ? `${count(right)} of ${count(judged)}` : "–"),
-      h("td", {class: "wide"}, judged > 0 ? interval(low, high, right / judged, name) : h("small", {}, "no place fell on it")),
+      h(
+        "td",
+        {class: "wide"},
+        judged > 0 ? interval(low, high, right / judged, name) : h("small", {}, "no place fell on it"),
+      ),
       h("td", {}, judged > 0 && ends(low, high).join(" – ")),
     );
   });
+  const head = ["Class", "Right", `${measured(0.95)} interval`, ""];
   return [
     h("h2", {}, "Where a class is predicted, how often is it right?"),
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, ["Class", "Right", `${measured(0.95)} interval`, ""].map((each) => h("th", {scope: "col"}, each)))),
+      h("thead", {}, h("tr", {}, head.map((each) => h("th", {scope: "col"}, each)))),
       h("tbody", {}, rows),
     ),
     h("p", {class: "hint"}, "A class with few places has a wide interval: that is how little is known of it."),

@@ -149,7 +149,8 @@ export class Card {
   leaveOut() {
     const {id, leftOut} = this.cluster;
     const title = spoken(id).toLowerCase();
-    return decide("/api/leave-out", {cluster: id, on: !leftOut}, leftOut ? `Taking in ${title}` : `Leaving out ${title}`);
+    const what = leftOut ? `Taking in ${title}` : `Leaving out ${title}`;
+    return decide("/api/leave-out", {cluster: id, on: !leftOut}, what);
   }
 
   async join() {

@@ -95,7 +95,9 @@ export class Concepts {
     for (const [id, card] of this.cards) card.element.tabIndex = id === this.current ? 0 : -1;
     this.nothing.hidden = shown.length > 0;
     this.nothing.textContent =
-      this.filter === "open" ? "Every cluster is decided. Now look at a few images: 2 Images, or 3 What next?" : "None.";
+      this.filter === "open"
+        ? "Every cluster is decided. Now look at a few images: 2 Images, or 3 What next?"
+        : "None.";
   }
 
   placeCards(shown, wanted) {

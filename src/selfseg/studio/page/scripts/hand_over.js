@@ -102,7 +102,8 @@ export class HandOver {
   }
 
   drawSummary(state) {
-    const drawn = JSON.stringify([state.classes, state.images, this.audit?.round, this.audit?.answered, this.audit?.low, this.audit?.high, this.audit?.decisionsSince, state.busy]);
+    const {low, high, accuracy, decisionsSince} = this.audit ?? {};
+    const drawn = JSON.stringify([state.classes, state.images, state.busy, low, high, accuracy, decisionsSince]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     const covered = Math.min(1, state.classes.reduce((sum, each) => sum + each.share, 0));
@@ -163,7 +164,7 @@ export class HandOver {
       fill(
         this.preview,
         indices.map((index) => h("a", {href: `#images/${index}`, title: "Open this image"}, h("canvas", {}))),
-        h("p", {class: "hint"}, `${several(indices.length, "image")} of ${count(total)}, with their masks as they are now.`),
+        h("p", {class: "hint"}, `${several(indices.length, "image")} of ${count(total)}, with masks as they are now.`),
       );
     }
     for (const [place, index] of indices.entries()) {
@@ -236,7 +237,11 @@ export class HandOver {
       job.files.length > 0 && [
         h("h2", {}, "Ready to download"),
         job.decisionsSince > 0 &&
-          h("p", {class: "hint strong"}, `${several(job.decisionsSince, "decision")} came after these files. Write them again to have them follow.`),
+          h(
+            "p",
+            {class: "hint strong"},
+            `${several(job.decisionsSince, "decision")} came after these files. Write them again to have them follow.`,
+          ),
         h(
           "ul",
           {class: "files"},

@@ -258,7 +258,8 @@ export class Next {
 
   tellSession() {
     const passed = this.passed ? `, ${this.passed} passed over` : "";
-    this.session.textContent = this.given > 0 ? `Since this page was opened: ${several(this.given, "answer")}${passed}.` : "";
+    const words = `Since this page was opened: ${several(this.given, "answer")}${passed}.`;
+    this.session.textContent = this.given > 0 ? words : "";
   }
 
   update(state) {

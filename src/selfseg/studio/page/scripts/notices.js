@@ -12,7 +12,7 @@ let link;
 const shown = [];
 const lasting = new Map(); // by what fails again and again: its notice
 
-/** Say that something didn't work. `again`, if given, tries it once more. Gives a function that takes the notice away. */
+/** Say that something didn't work. `again`, if given, tries it once more. Gives a function that closes the notice. */
 export function fail(what, error, again) {
   if (error.name === "AbortError") return () => {};
   return say(failure(what, error), "error", again, what);

@@ -56,7 +56,8 @@ export class Viewer extends EventTarget {
     if (this.stroke) this.commit(); // it belongs to the image that goes
     this.loading?.abort();
     const loading = (this.loading = new AbortController());
-    Object.assign(this, {image, regions: null, prediction: null, photo: null, hovered: null, mark: focus, cursor: null});
+    Object.assign(this, {image, regions: null, prediction: null, photo: null});
+    Object.assign(this, {hovered: null, mark: focus, cursor: null});
     const version = store.state?.version; // before the prediction is asked for: it is at least that new
     this.painted.clear();
     this.element.style.setProperty("--shape", image.height / image.width);
