@@ -115,10 +115,22 @@ def test_names_and_numbers_of_classes_that_a_list_can_not_hold(tmp_path: Path) -
 def test_two_masks_of_an_image_are_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (4, 1)).save(tmp_path / "photos" / "a.png")
-    for name in ("x/a.png", "y/a.png"):
+    for name in ("a.png", "a.png.png"):
         path = tmp_path / "labels" / "SegmentationClass" / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((1, 4), np.uint8)).save(path)
     (tmp_path / "labels" / "classes.txt").write_text("a\n")
     with pytest.raises(LabelError, match=r"two masks are of the image .*a\.png"):
         to_labelled_folder(tmp_path / "labels", tmp_path / "photos", tmp_path / "out")
+
+
+def test_labels_of_another_folder_are_not_given_to_images_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "cam1").mkdir()
+    for name in ("7.jpg", "8.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "cam1" / name)
+    mask = np.zeros((4, 4), np.uint8)
+    both = [NamedMask("cam2/7.jpg", mask), NamedMask("cam1/8.jpg", mask)]
+    written = write("coco", both, Legend.of(["road"]), tmp_path / "labels")
+    made = to_labelled_folder(written, tmp_path / "cam1", tmp_path / "out", val=0)
+    assert made.without_image == ("cam2/7.jpg",)
+    assert [path.name for path in (tmp_path / "out" / "train" / "labels").iterdir()] == ["8.png"]

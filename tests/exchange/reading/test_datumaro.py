@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from selfseg.errors import DataError, LabelError
 from selfseg.exchange import read
@@ -108,3 +109,14 @@ def test_items_that_are_none(tmp_path: Path) -> None:
         "image 'b.jpg",
         "the size of ",
     ]
+
+
+def test_an_item_with_somebody_elses_path_is_found_by_its_id(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (6, 3)).save(tmp_path / "photos" / "a.jpg")
+    path = written(tmp_path, value([polygon()], image={"path": "/home/u/photos/a.jpg", "size": [3, 6]}))
+    (one,) = read("datumaro", path, images=tmp_path / "photos")[1]
+    assert (one.name, one.image) == ("a.jpg", tmp_path / "photos" / "a.jpg")
+    strange = value([polygon()], id="b", image={"path": "/home/u/photos/a.jpg", "size": [3, 6]})
+    with pytest.raises(LabelError, match="leads out of the folder"):
+        list(read("datumaro", written(tmp_path, strange), images=tmp_path / "photos")[1])

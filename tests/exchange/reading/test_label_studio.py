@@ -140,3 +140,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read("label-studio", export(tmp_path, {"image": "a.jpg", "label": []}))
     with pytest.raises(LabelError, match="names no class"):
         read("label-studio", export(tmp_path, task()))
+
+
+@pytest.mark.parametrize("kind", [["brushlabels"], {"a": 1}, None, 5])
+def test_a_region_of_no_kind_is_passed_over(kind: Any, tmp_path: Path) -> None:
+    path = export(tmp_path, task([polygon(), {**polygon("sky"), "type": kind}]))
+    legend, masks = read("label-studio", path)
+    assert (legend.names, len(list(masks))) == (("road",), 1)

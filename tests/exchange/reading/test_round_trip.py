@@ -119,3 +119,34 @@ def test_names_that_lead_out_of_the_folder_never_come_back(format: str, tmp_path
     except LabelError:
         return
     assert not any(".." in name or name.startswith("/") for name in names)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_name_with_dots_is_never_taken_for_a_shorter_one(format: str, tmp_path: Path) -> None:
+    one = NamedMask("img.b.jpg", np.ones((8, 8), np.uint8), tmp_path / "photos" / "img.b.jpg")
+    folder = photographs([one, NamedMask("img.jpg", one.mask)], tmp_path / "photos")
+    written = write(format, [one], Legend.of(["road", "sky"]), tmp_path / "out")
+    assert [found.name for found in read(format, written, images=folder)[1]] == ["img.b.jpg"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("with_images", [True, False])
+@pytest.mark.parametrize(
+    ("format", "file"),
+    [("coco", "annotations.json"), ("label-studio", "tasks.json"), ("datumaro", "annotations/default.json")],
+)
+def test_renamed_json_is_read_with_a_folder_and_with_its_file(
+    format: str, file: str, with_images: bool, whole: bool, tmp_path: Path
+) -> None:
+    one = NamedMask("a/#x.jpg", np.zeros((8, 8), np.uint8), tmp_path / "photos" / "a" / "#x.jpg")
+    folder = photographs([one], tmp_path / "photos")
+    written = write(format, [one], Legend.of(["road"]), tmp_path / "out", images=with_images)
+    (found,) = read("auto", written if whole else written / file, images=folder)[1]
+    assert (found.name, found.image) == (one.name, one.image)
+
+
+@pytest.mark.parametrize(("format", "file"), [("label-studio", "tasks.json"), ("geojson", "a.geojson")])
+def test_a_single_file_has_the_classes_that_are_told_beside_it(format: str, file: str, tmp_path: Path) -> None:
+    legend = Legend.of(["zebra", "ant", "unused"], {"zebra": (1, 2, 3)})
+    written = write(format, [NamedMask("a.jpg", np.array([[0, 1]], np.uint8))], legend, tmp_path / "out")
+    assert read("auto", written / file)[0] == legend

@@ -89,3 +89,19 @@ def test_names_in_a_text_and_images_that_are_not_there(tmp_path: Path) -> None:
     (path / "images").rename(path / "pictures")
     with pytest.raises(LabelError, match="the images are needed; give them"):
         read("yolo", path)
+
+
+def test_words_that_mean_truth_in_yaml_are_names(tmp_path: Path) -> None:
+    assert read("yolo", written(tmp_path, HALF, "names: [no, yes, 7]"))[0].names == ("no", "yes", "7")
+    (tmp_path / "data.yaml").write_text("names: {0: person, 1: off}")
+    assert read("yolo", tmp_path)[0].names == ("person", "off")
+
+
+def test_photographs_of_all_splits_may_lie_in_one_folder(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split / f"{name}.txt").write_text("0 0 0 1 0 1 1\n")
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{name}.jpg")
+    (tmp_path / "data.yaml").write_text("names: [road]")
+    assert [one.name for one in read("yolo", tmp_path, images=tmp_path / "photos")[1]] == ["a.jpg", "b.jpg"]

@@ -16,7 +16,7 @@ from selfseg.errors import DataError
 from selfseg.exchange.base import NamedMask
 from selfseg.exchange.reading.files import Tree
 from selfseg.exchange.reading.painting import Faults, Picture, Thing, coded, filled, legend_of, paint
-from selfseg.exchange.reading.palette import originals
+from selfseg.exchange.reading.palette import originals, own_name
 from selfseg.exchange.reading.photographs import Images, photographs_for
 
 _LISTS = ("annotations", "images", "categories")
@@ -37,14 +37,15 @@ def read(
     colours = {one.name: one.colour for one in reversed(categories) if one.colour is not None}
     legend = legend_of(names, colours, path)
     photographs, faults = photographs_for(tree, images), Faults(left_out)
-    original = {f"images/{place}": name for place, name in originals(tree, photographs).items()}
+    original = originals(tree, photographs)
 
     def masks() -> Iterator[NamedMask]:
         for file in files:
-            for image, objects in zip(file.images, file.by_image(), strict=True):
+            called_here = [own_name(image.name, original) for image in file.images]
+            told = photographs.told(called_here)
+            for called, image, objects in zip(called_here, file.images, file.by_image(), strict=True):
                 things = [_thing(item, names.index(file.categories[item.category].name), image) for item in objects]
-                called = original.get(image.name.rpartition(".")[0], image.name)
-                mask = paint(Picture(called, image.size, things, file.path), legend, photographs, faults)
+                mask = paint(Picture(called, image.size, things, file.path), legend, told, faults)
                 if mask is not None:
                     yield mask
 

@@ -88,7 +88,7 @@ def _many(stored: StoredLabel, legend: Legend) -> NDArray[np.uint16]:
 def _shapes(
     tree: Tree, files: list[str], photographs: Photographs, faults: Faults
 ) -> tuple[Legend, Iterator[NamedMask]]:
-    entries: list[tuple[Path, Element]] = []
+    entries: list[tuple[Path, Element, Photographs]] = []
     names: dict[str, None] = {}
     colours: dict[str, Colour] = {}
     for name in files:
@@ -104,14 +104,15 @@ def _shapes(
             listed = sorted({shape.get("label", "") for shape in shapes} - {""})
         names |= dict.fromkeys(listed)
         colours = given | colours
-        entries += [(where, entry) for entry in found]
+        told = photographs.told([entry.get("name", "") for entry in found])
+        entries += [(where, entry, told) for entry in found]
     legend = legend_of(list(names), colours, tree.path)
     value_of = {label: value for value, label in enumerate(names)}
 
     def masks() -> Iterator[NamedMask]:
-        for where, entry in entries:
+        for where, entry, told in entries:
             picture = _picture(entry, value_of, where, faults)
-            mask = paint(picture, legend, photographs, faults) if picture else None
+            mask = paint(picture, legend, told, faults) if picture else None
             if mask is not None:
                 yield mask
 

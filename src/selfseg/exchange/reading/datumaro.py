@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from selfseg.data.labelled.coco_json import image_size
+from selfseg.data.labelled.coco_json import image_size, inner_path
 from selfseg.data.labelled.legend import Colour, Legend
 from selfseg.data.labelled.shapes import BadOutline, shorten
 from selfseg.errors import DataError, LabelError
@@ -18,7 +18,7 @@ from selfseg.exchange.base import NamedMask
 from selfseg.exchange.reading.files import Tree
 from selfseg.exchange.reading.painting import Faults, Picture, Size, Thing, Window, coded, filled, legend_of, paint
 from selfseg.exchange.reading.palette import originals
-from selfseg.exchange.reading.photographs import Images, photographs_for
+from selfseg.exchange.reading.photographs import Images, Photographs, photographs_for
 
 _PASSED_OVER = ("label", "caption", "hash_key", "feature_vector")
 
@@ -40,11 +40,15 @@ def read(
     photographs, faults = photographs_for(tree, images), Faults(left_out)
     original = originals(tree, photographs)
 
+    def called(item: Any) -> tuple[str, bool]:
+        return _called(item, original, photographs)
+
     def masks() -> Iterator[NamedMask]:
         for name, value in files:
+            told = photographs.told(name for name, _ in map(called, value["items"]))
             for place, item in enumerate(value["items"]):
-                picture = _picture(item, place, legend, tree.place(name), original, faults)
-                mask = paint(picture, legend, photographs, faults) if picture else None
+                picture = _picture(item, place, legend, tree.place(name), called, faults)
+                mask = paint(picture, legend, told, faults) if picture else None
                 if mask is not None:
                     yield mask
 
@@ -80,16 +84,44 @@ def _known(entry: dict[str, Any], names: list[str]) -> bool:
     return isinstance(numbers[0], int) and 0 <= numbers[0] < len(names)
 
 
+def _called(item: Any, original: dict[str, str], photographs: Photographs) -> tuple[str, bool]:
+    """An item's image, and whether that is its id, a name without suffix."""
+    if not isinstance(item, dict):
+        return "", False
+    key = str(item.get("id", ""))
+    if key in original:
+        return original[key], False
+    image = item.get("image") or item.get("media") or {}
+    own = image.get("path") if isinstance(image, dict) else None
+    if not isinstance(own, str) or not own:
+        return key, True
+    try:
+        inner_path(own)
+    except LabelError:  # where it lay on somebody's disk; the id may be an image all the same
+        return (key, True) if key and _has(photographs, key) else (own, False)
+    return own, False
+
+
+def _has(photographs: Photographs, key: str) -> bool:
+    try:
+        return not photographs.paths or photographs.find(key, bare=True) is not None
+    except LabelError:
+        return False
+
+
 def _picture(
-    item: Any, place: int, legend: Legend, where: Path, original: dict[str, str], faults: Faults
+    item: Any,
+    place: int,
+    legend: Legend,
+    where: Path,
+    name: Callable[[Any], tuple[str, bool]],
+    faults: Faults,
 ) -> Picture | None:
     if not isinstance(item, dict) or not isinstance(item.get("annotations", []), list):
         faults.add(where, f"items[{place}] is no item of Datumaro")
         return None
     image = item.get("image") or item.get("media") or {}
-    own = image.get("path") if isinstance(image, dict) else None
-    key = str(item.get("id", ""))
-    called = original.get(key) or (own if isinstance(own, str) and own else key)
+    called, bare = name(item)
     stored = image.get("size") if isinstance(image, dict) else None
     try:
         size = image_size(*stored) if isinstance(stored, list) and len(stored) == 2 else None
@@ -106,7 +138,7 @@ def _picture(
             things.append(_thing(annotation, kind, what, len(legend.classes)))
         except BadOutline as error:
             faults.add(where, f"{what} of image {called!r}: {error}")
-    return Picture(called, size, things, where)
+    return Picture(called, size, things, where, bare)
 
 
 def _thing(annotation: Any, kind: Any, what: str, count: int) -> Thing:

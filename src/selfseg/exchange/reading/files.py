@@ -19,22 +19,25 @@ from selfseg.data.labelled.coco_json import inner_path
 from selfseg.errors import DataError, LabelError
 
 _LARGEST = 1 << 31  # bytes of a text; COCO's own largest has 470 MB
+_EXPLAIN = ("legend.json", "labels.xml", "renamed.json")  # what writers lay beside the files they write
 _DEEPEST = 100  # elements within each other
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The files below a folder or in a zip, by their names with "/"; of a single file only that one.
+    """The files below a folder or in a zip, by their names with "/"; of a single file that one, and what explains it.
 
     Attributes:
         path: the folder, zip or file.
         names: of all files, sorted.
         archive: the open zip, if it is one.
+        beside: of a single file, those beside it that explain it; only `find` tells of them.
     """
 
     path: Path
     names: tuple[str, ...]
     archive: zipfile.ZipFile | None = field(default=None, repr=False)
+    beside: tuple[str, ...] = ()
 
     @staticmethod
     def open(path: Path) -> Tree:
@@ -53,7 +56,11 @@ class Tree:
                 )
             if not zipfile.is_zipfile(path):
                 path.stat()
-                return Tree(path.parent, (path.name,))
+                above = ("", "../") if path.absolute().parent.name == "annotations" else ("",)
+                beside = (f"{folder}{name}" for folder in above for name in _EXPLAIN)
+                return Tree(
+                    path.parent, (path.name,), beside=tuple(name for name in beside if (path.parent / name).is_file())
+                )
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, ValueError) as error:
             raise DataError(f"can't open {path}: {error}") from error
@@ -74,6 +81,9 @@ class Tree:
 
     def find(self, wanted: str) -> str | None:
         """The name of a file called `wanted`, at the top or in the only folder that has one."""
+        for name in self.beside:
+            if name.rpartition("/")[2] == wanted:
+                return name
         if wanted in self.names:
             return wanted
         deeper = [name for name in self.ending(f"/{wanted.lower()}") if name.endswith(f"/{wanted}")]

@@ -39,9 +39,10 @@ def read(
     value_of = {name: value for value, name in enumerate(legend.names)}
 
     def masks() -> Iterator[NamedMask]:
+        told = photographs.told(_called(tree, name, original)[0] for name in names)
         for name in names:
             picture = _picture(tree, name, value_of, original, faults)
-            mask = paint(picture, legend, photographs, faults) if picture else None
+            mask = paint(picture, legend, told, faults) if picture else None
             if mask is not None:
                 yield mask
 
@@ -101,18 +102,25 @@ def _class(feature: dict[str, Any]) -> tuple[str, Colour | None]:
     return next((text for text in texts if isinstance(text, str) and text.strip()), ""), None
 
 
+def _called(tree: Tree, name: str, original: dict[str, str]) -> tuple[str, bool]:
+    """The image of a file, and whether that is the file's own name, without a suffix."""
+    own, image = str(PurePosixPath(name).with_suffix("")), _features(tree, name)[0].get("image")
+    if own in original:
+        return original[own], False
+    said = str(image.get("name") or "") if isinstance(image, dict) else ""
+    return (said, False) if said else (own, True)
+
+
 def _picture(
     tree: Tree, name: str, value_of: dict[str, int], original: dict[str, str], faults: Faults
 ) -> Picture | None:
     where = tree.place(name)
     beside, features = _features(tree, name)
-    image = beside.get("image")
-    own = PurePosixPath(name).with_suffix("")
-    called, size = original.get(str(own), str(own)), None
+    image, size = beside.get("image"), None
+    called, bare = _called(tree, name, original)
     try:
         if isinstance(image, dict):
             size = image_size(image.get("height"), image.get("width"))
-            called = original.get(str(own)) or str(image.get("name") or called)
     except LabelError as error:
         faults.add(where, error)
         return None
@@ -128,7 +136,7 @@ def _picture(
             things.append(Thing(value_of[label], filled(polygons), what, area=area))
         except BadOutline as error:
             faults.add(where, f"{what} of image {called!r}: {error}")
-    return Picture(called, size, things, where)
+    return Picture(called, size, things, where, bare)
 
 
 def _polygons(geometry: Any) -> list[list[list[float]]]:

@@ -23,8 +23,8 @@ from selfseg.exchange.base import NamedMask
 from selfseg.exchange.coding.brush_unpacking import unpacked
 from selfseg.exchange.reading.files import Tree
 from selfseg.exchange.reading.painting import Faults, Picture, Size, Thing, Window, filled, legend_of, paint
-from selfseg.exchange.reading.palette import originals
-from selfseg.exchange.reading.photographs import Images, Photographs, photographs_for
+from selfseg.exchange.reading.palette import originals, own_name
+from selfseg.exchange.reading.photographs import Images, photographs_for
 
 _LABELLED = {"brushlabels": "brush", "polygonlabels": "polygon"}
 _WITHOUT_OUTLINE = ("rectangle", "ellipse", "keypoint", "vector")
@@ -46,20 +46,27 @@ def read(
     legend = _legend(tree, [region for _, regions in chosen for region in regions or []])
     value_of = {label.strip(): value for value, label in enumerate(legend.names)}
     original = originals(tree, photographs)
+    called_of = [_image_of(task, original) for task in tasks]
+    plain_of = [_without_mark(called) for called in called_of]
+    told = photographs.told([*called_of, *plain_of])
 
     def masks() -> Iterator[NamedMask]:
         for place, (task, regions) in enumerate(chosen):
             if regions is None:
                 continue  # nobody was there yet
+            called, plain = called_of[place], plain_of[place]
             try:
-                called = _image_of(task, place, photographs, original)
+                if not called:
+                    raise LabelError(f"no image is named in its data ({shorten(task['data'])})")
+                if plain != called and photographs.paths and told.find(called) is None:
+                    called = plain
             except LabelError as error:
                 faults.add(where, f"task {task.get('id', place)}: {error}")
                 continue
             picture = _picture(called, regions, value_of, where, faults)
             if picture.size is None and not photographs.paths:
                 continue  # of an image without regions nothing is said, not even its size
-            mask = paint(picture, legend, photographs, faults)
+            mask = paint(picture, legend, told, faults)
             if mask is not None:
                 yield mask
 
@@ -109,28 +116,28 @@ def _legend(tree: Tree, regions: list[dict[str, Any]]) -> Legend:
 
 def _labels_of(region: dict[str, Any]) -> list[str]:
     kind, value = region.get("type"), region.get("value")
-    labels = value.get(kind) if kind in _LABELLED and isinstance(value, dict) else None
+    known = isinstance(kind, str) and kind in _LABELLED
+    labels = value.get(kind) if known and isinstance(value, dict) else None
     return [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
 
 
-def _image_of(task: dict[str, Any], place: int, photographs: Photographs, original: dict[str, str]) -> str:
-    """The image's name, from its address."""
+def _image_of(task: dict[str, Any], original: dict[str, str]) -> str:
+    """The image's name, from its address; "" if there is none."""
     data = task["data"]
     texts = [data.get("image"), *data.values()]
     address = next((t for t in texts if isinstance(t, str) and _path(t).lower().endswith(tuple(SUFFIXES))), None)
     own = data.get("name")
     if isinstance(own, str) and own.lower().endswith(tuple(SUFFIXES)):
-        return own
-    if address is None:
-        raise LabelError(f"no image is named in its data ({shorten(data)})")
-    called = _path(address)
-    called = original.get(called.removeprefix("images/").rpartition(".")[0], called)
-    if photographs.paths and photographs.find(called) is None:
-        folder, _, file = called.rpartition("/")
-        plain = _UPLOAD.sub("", file)
-        if plain != file:
-            return f"{folder}/{plain}" if folder else plain
-    return called
+        return own_name(own, original)
+    called = _path(address) if address is not None else ""
+    inner = called.removeprefix("images/")
+    return called if (renamed := own_name(inner, original)) == inner else renamed
+
+
+def _without_mark(name: str) -> str:
+    """A name without what is put before the names of uploaded files."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{_UPLOAD.sub('', file)}"
 
 
 def _path(address: str) -> str:

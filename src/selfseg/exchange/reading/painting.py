@@ -53,12 +53,14 @@ class Picture:
         size: (H, W), as the file says; None if it doesn't.
         things: in the file's order.
         where: the file, for messages.
+        bare: whether the name has no suffix.
     """
 
     name: str
     size: Size | None
     things: Sequence[Thing]
     where: Path
+    bare: bool = False
 
 
 @dataclass
@@ -143,7 +145,7 @@ def paint(picture: Picture, legend: Legend, photographs: Photographs, faults: Fa
             not known.
     """
     try:
-        name, size, path = settle(picture.name, picture.size, photographs)
+        name, size, path = settle(picture.name, picture.size, photographs, picture.bare)
     except (BadImage, LabelError) as error:
         faults.add(picture.where, error)
         return None
@@ -158,14 +160,14 @@ def paint(picture: Picture, legend: Legend, photographs: Photographs, faults: Fa
     return NamedMask(name, mask, path)
 
 
-def settle(name: str, size: Size | None, photographs: Photographs) -> tuple[str, Size, Path | None]:
+def settle(name: str, size: Size | None, photographs: Photographs, bare: bool = False) -> tuple[str, Size, Path | None]:
     """Name, size and file of an image, from what a file of labels says and from the photograph.
 
     Raises:
         BadImage: if the photograph can't be read.
         LabelError: if the sizes differ, there is none, or the name is none.
     """
-    found = photographs.find(name)
+    found = photographs.find(name, bare)
     if found is None:
         if size is None:
             raise LabelError(f"the size of image {name!r} isn't known; give the images")

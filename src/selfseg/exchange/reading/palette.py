@@ -9,7 +9,7 @@ names of images whose own can't be files'.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +25,7 @@ from selfseg.errors import BadImage, ConfigError, DataError, LabelError
 from selfseg.exchange.base import NamedMask
 from selfseg.exchange.reading.files import Tree
 from selfseg.exchange.reading.painting import Faults, legend_of, settle
-from selfseg.exchange.reading.photographs import Images, Photographs, photographs_for
+from selfseg.exchange.reading.photographs import Images, Photographs, photographs_for, without_suffix
 from selfseg.exchange.writing.cvat import voc_colours
 
 LABELS = "SegmentationClass"
@@ -50,13 +50,16 @@ def masks_of(
     if not pictures:
         raise LabelError(f"{tree.path} holds no label PNG; they are looked for below {LABELS} or labels")
     original = originals(tree, photographs)
+    told = photographs.told((original.get(place, place) for _, place in pictures), bare=True)
 
     def masks() -> Iterator[NamedMask]:
         for file, place in pictures:
+            called, bare = original.get(place, place), place not in original
             try:
                 stored = read_stored(tree.place(file), tree.read(file))
-                named = photographs.find(original.get(place, place)) or original.get(place, f"{place}.png")
-                name, _, image = settle(named, (stored.pixels.shape[0], stored.pixels.shape[1]), photographs)
+                name, _, image = settle(called, (stored.pixels.shape[0], stored.pixels.shape[1]), told, bare)
+                if image is None and bare:
+                    name = f"{place}.png"
                 mask = NamedMask(name, meaning(stored), image)
                 mask.check(legend)
             except UnknownId as error:
@@ -82,7 +85,7 @@ def label_files(tree: Tree) -> list[tuple[str, str]]:
 
 
 def originals(tree: Tree, photographs: Photographs) -> dict[str, str]:
-    """From a file's name without suffix to its image's name, where renamed.json has one that is no path elsewhere."""
+    """From a file's name without suffix, or a name in a list, to its image's, where renamed.json has one."""
     name = tree.find("renamed.json")
     value = tree.json(name) if name else {}
     found = {}
@@ -95,6 +98,11 @@ def originals(tree: Tree, photographs: Photographs) -> dict[str, str]:
             found[place] = original
     photographs.claimed = set(found.values())
     return found
+
+
+def own_name(name: str, renamed: Mapping[str, str]) -> str:
+    """What an image is really called whose name in a list, or its file's without suffix, may be in renamed.json."""
+    return renamed.get(name) or renamed.get(without_suffix(name), name)
 
 
 def read_labelmap(tree: Tree, name: str) -> dict[str, Colour]:

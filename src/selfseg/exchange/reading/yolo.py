@@ -23,7 +23,15 @@ from selfseg.exchange.reading.painting import Faults, Picture, Thing, filled, le
 from selfseg.exchange.reading.palette import originals
 from selfseg.exchange.reading.photographs import Images, photographs_for
 
+_SPLITS = ("train", "val", "valid", "test")
 _NO_LABELS = ("classes.txt", "readme.txt", "train.txt", "val.txt", "test.txt")
+
+
+class _Texts(yaml.SafeLoader):
+    """Takes all values for text: "no" is a class's name here, not False."""
+
+
+_Texts.yaml_implicit_resolvers = {}
 
 
 def read(
@@ -37,6 +45,10 @@ def read(
         raise DataError(f"{path} holds no text of labels; they are looked for in labels/")
     photographs, faults = photographs_for(tree, images), Faults(left_out)
     original = originals(tree, photographs)
+    places: dict[str, list[str]] = {}
+    for _, place in files:
+        places.setdefault(_split_of(place), []).append(original.get(place, place))
+    told = {split: photographs.told(names, bare=True) for split, names in places.items()}
     if not photographs.paths:
         raise LabelError(f"{path} holds shares of widths and heights, so the images are needed; give them")
 
@@ -50,7 +62,8 @@ def read(
                         things.append(_thing(line, f"line {number}", len(legend.classes)))
                 except BadOutline as error:
                     faults.add(where, f"line {number}: {error}")
-            mask = paint(Picture(called, None, things, where), legend, photographs, faults)
+            picture = Picture(called, None, things, where, place not in original)
+            mask = paint(picture, legend, told[_split_of(place)], faults)
             if mask is not None:
                 yield mask
 
@@ -66,6 +79,12 @@ def _files(tree: Tree) -> list[tuple[str, str]]:
     return [(str(file), str(file.with_suffix(""))) for file in found if file.name.lower() not in _NO_LABELS]
 
 
+def _split_of(place: str) -> str:
+    """A split's folder below labels/ is a list of its own: the photographs may all lie in one folder."""
+    folder, slash, _ = place.partition("/")
+    return folder if slash and folder in _SPLITS else ""
+
+
 def _legend(tree: Tree) -> Legend:
     name = tree.find("data.yaml") or next(iter(tree.ending(".yaml", ".yml")), None)
     if name is None:
@@ -75,18 +94,18 @@ def _legend(tree: Tree) -> Legend:
         raise DataError(f"{tree.path} holds neither data.yaml nor classes.txt, which name the classes")
     where = tree.place(name)
     try:
-        value = yaml.safe_load(tree.text(name))
+        value = yaml.load(tree.text(name), _Texts)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"can't read {where} as YAML: {error}") from error
     names: Any = value.get("names") if isinstance(value, dict) else None
     if isinstance(names, dict):
-        gaps = [i for i in range(len(names)) if i not in names]
+        gaps = [i for i in range(len(names)) if str(i) not in names]
         if gaps:
             raise LabelError(f"{where} does not name class {gaps[0]}; classes are numbered from 0 without gaps")
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(one, str | int) for one in names):
+        names = [names[str(i)] for i in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
         raise LabelError(f"{where} has no names; it needs a list of them, or one by number")
-    return legend_of([str(one) for one in names], {}, where)
+    return legend_of(names, {}, where)
 
 
 def _thing(line: str, what: str, count: int) -> Thing:
