@@ -8,7 +8,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from selfseg.errors import StorageError
-from selfseg.storage.files import read_json, storage_errors, write_atomically, write_folder_atomically, write_json
+from selfseg.storage.files import (
+    put_in_place,
+    read_json,
+    storage_errors,
+    write_atomically,
+    write_folder_atomically,
+    write_json,
+)
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -85,3 +92,29 @@ def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path, monkeyp
     with pytest.raises(StorageError, match="can't write"):
         write_folder_atomically(folder, lambda temporary: (temporary / "new.txt").write_text("new"))
     assert [path.name for path in tmp_path.rglob("*")] == ["product", "old.txt"]
+
+
+def test_several_get_their_names_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    pairs = [(written(".tmp-1", "new 1"), written("one", "old 1")), (written(".tmp-2", "new 2"), tmp_path / "two")]
+    rename = os.rename
+
+    def refuse_the_second(source: Path, target: Path) -> None:
+        if Path(target).name == "two":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse_the_second)
+        with pytest.raises(StorageError, match=r"can't write .*two"):
+            put_in_place(*pairs)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "one": "old 1",
+        ".tmp-1": "new 1",
+        ".tmp-2": "new 2",
+    }
+    put_in_place(*pairs)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new 1", "two": "new 2"}

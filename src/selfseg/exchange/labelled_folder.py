@@ -126,13 +126,15 @@ class _Writer:
         self.without_image: list[str] = []
         self.without_label: list[str] = []
         self._taken: dict[str, Path] = {}  # by place, without suffix
+        self._seen: set[Path] = set()
 
     def add(self, mask: NamedMask) -> None:
         if mask.image is None:
             self.without_image.append(mask.name)
             return
-        if mask.image in self._taken.values():
+        if mask.image in self._seen:
             raise LabelError(f"two masks are of the image {mask.image}; give the labels of one at a time")
+        self._seen.add(mask.image)
         present = np.bincount(mask.mask.ravel(), minlength=VOID + 1)
         if not present[:VOID].any():
             self.without_label.append(mask.name)

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,23 +76,56 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
-        old = temporary.with_name(temporary.name + "-old")
         try:
             write(temporary)
             temporary.chmod(0o755)
             for file in temporary.rglob("*"):
                 file.chmod(0o755 if file.is_dir() else 0o644)
-            if folder.exists():
-                os.rename(folder, old)
-            try:
-                os.rename(temporary, folder)
-            except OSError:
-                if old.exists():
-                    os.rename(old, folder)
-                raise
+            put_in_place((temporary, folder))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(*pairs: tuple[Path, Path]) -> None:
+    """Rename what was written beside its places to its places, all or none.
+
+    What is there is renamed away first, and removed when all is in place. If that can't be, everything is renamed back.
+
+    Args:
+        pairs: a temporary file or folder, and its place in the same folder.
+
+    Raises:
+        StorageError: if a name can't be given.
+    """
+    olds = [temporary.with_name(temporary.name + "-old") for temporary, _ in pairs]
+    try:
+        for (temporary, place), old in zip(pairs, olds, strict=True):
+            with storage_errors(place):
+                if os.path.lexists(place):
+                    os.rename(place, old)
+                os.rename(temporary, place)
+    except BaseException:
+        for (temporary, place), old in reversed(list(zip(pairs, olds, strict=True))):
+            _put_back(temporary, place, old)
+        raise
+    for old in olds:
+        if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                old.unlink()
+
+
+def _put_back(temporary: Path, place: Path, old: Path) -> None:
+    """What is there tells how far the renaming came."""
+    try:
+        if not os.path.lexists(temporary):
+            os.rename(place, temporary)
+        if os.path.lexists(old):
+            os.rename(old, place)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"what was in {place} is in {old} now, and can't be renamed back: {reason}") from error
 
 
 OUTPUT_MARKER = ".selfseg-output"

@@ -10,7 +10,9 @@ What it promises, and how:
 - Writers exclude each other by a lock on the file, which the system drops with the process, however it ends. A writer
   reads what others wrote before it writes. Readers hold the lock too (shared), so they never see half a line of a
   writer that lives. On a file system without locks there are none; single writers are as safe there as anywhere.
-- A file that was replaced or rewritten meanwhile (a restored copy, an editor) is read anew from its beginning.
+- A file that was replaced or rewritten meanwhile (a restored copy, an editor) is read anew from its beginning. It is
+  told by being another file, a shorter one, or by other bytes at the end of what was read; who changes single letters
+  further up in place, and leaves the length as it is, is heard when the file is opened the next time.
 """
 
 from __future__ import annotations

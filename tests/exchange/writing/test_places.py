@@ -7,7 +7,7 @@ import pytest
 
 from selfseg.data.reading.images import list_images
 from selfseg.errors import ConfigError, EmptyCollection, StorageError
-from selfseg.exchange.writing.places import open_place
+from selfseg.exchange.writing.places import Place, commit, open_place
 
 BOTH = pytest.mark.parametrize("name", ["out", "out.zip"])
 
@@ -16,7 +16,12 @@ def fill(path: Path, *names: str) -> None:
     place = open_place(path)
     for name in names:
         place.write(name, name.encode())
-    place.finish()
+    finish(place)
+
+
+def finish(place: Place) -> None:
+    place.prepare()
+    commit([place])
 
 
 def listing(path: Path) -> set[str]:
@@ -35,7 +40,7 @@ def test_nothing_is_there_before_the_end_and_all_after_it(tmp_path: Path, name: 
     place.copy("a/c.jpg", tmp_path / "source")
     stream.write("ü")
     assert not (tmp_path / "deep" / name).exists()
-    place.finish()
+    finish(place)
     assert listing(tmp_path / "deep" / name) == {"streamed.json", "a/b.png", "a/c.jpg"}
     assert os.listdir(tmp_path / "deep") == [name]
     if name == "out.zip":
@@ -76,7 +81,7 @@ def test_files_that_appear_while_it_is_written_are_not_lost(tmp_path: Path) -> N
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds mine\.txt"):
-        place.finish()
+        finish(place)
     place.discard()
     assert listing(tmp_path / "out") == {"mine.txt"}
 
@@ -88,6 +93,70 @@ def test_other_things_are_not_replaced(tmp_path: Path) -> None:
         open_place(tmp_path / "out")
     with pytest.raises(ConfigError, match="is no zip"):
         open_place(tmp_path / "out.zip")
+    (tmp_path / "folder.zip").mkdir()
+    with pytest.raises(ConfigError, match="is no zip"):
+        open_place(tmp_path / "folder.zip")
+
+
+def test_a_persons_zip_is_never_replaced(tmp_path: Path) -> None:
+    holiday = tmp_path / "holiday.zip"
+    with zipfile.ZipFile(holiday, "w") as archive:
+        archive.writestr("precious.jpg", b"x")
+    with pytest.raises(ConfigError, match=r"holiday\.zip is there and was not written by this"):
+        open_place(holiday)
+    place = open_place(tmp_path / "late.zip")
+    place.write("a.txt", b"")
+    holiday.rename(tmp_path / "late.zip")
+    with pytest.raises(ConfigError, match="was not written by this"):
+        finish(place)
+    place.discard()
+    assert listing(tmp_path / "late.zip") == {"precious.jpg"}
+    assert os.listdir(tmp_path) == ["late.zip"]
+
+
+@pytest.mark.parametrize("text", ["hello\n", '{"a": 1}\n', "\udcff\n[[", "[" * 100_000])
+def test_a_list_that_somebody_wrote_into_is_no_crash(text: str, tmp_path: Path) -> None:
+    fill(tmp_path / "out", "a.txt")
+    (tmp_path / "out" / ".selfseg-output").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=r"holds a\.txt, which was not written by this"):
+        open_place(tmp_path / "out")
+
+
+def test_linked_folders(tmp_path: Path) -> None:
+    fill(tmp_path / "out", "a.txt")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "out" / "images").symlink_to(tmp_path / "photos")
+    with pytest.raises(ConfigError, match="holds images, which was not written by this"):
+        open_place(tmp_path / "out")
+    (tmp_path / "out" / "images").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    fill(tmp_path / "link", "b.txt")
+    assert (tmp_path / "link").is_symlink()
+    assert listing(tmp_path / "out") == {"b.txt"}
+
+
+@BOTH
+def test_if_the_new_cannot_get_its_name_the_old_keeps_it(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / name, "old.txt")
+    place = open_place(tmp_path / name)
+    place.write("new.txt", b"")
+    rename = os.rename
+
+    def fails(source: Path, target: Path) -> None:
+        if source == place.temporary:
+            raise OSError(errno.EIO, "I/O error")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        patch.setattr(os, "replace", fails)
+        with pytest.raises(StorageError, match="I/O error"):
+            finish(place)
+    place.discard()
+    assert listing(tmp_path / name) == {"old.txt"}
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_no_file_is_written_twice(tmp_path: Path) -> None:
@@ -118,8 +187,8 @@ def test_a_full_disk_is_told(tmp_path: Path, name: str, monkeypatch: pytest.Monk
     place = open_place(tmp_path / name)
     place.write("a.txt", b"")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
+        patch.setattr(os, "rename", full)
         with pytest.raises(StorageError, match="no space left"):
-            place.finish()
+            finish(place)
     place.discard()
     assert os.listdir(tmp_path) == []

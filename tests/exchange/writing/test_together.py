@@ -1,3 +1,4 @@
+import errno
 import os
 import weakref
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import pytest
 
 from exchange import odd_masks
 from selfseg.data.labelled.legend import Legend
-from selfseg.errors import ConfigError, EmptyCollection, LabelError
+from selfseg.errors import ConfigError, EmptyCollection, LabelError, StorageError
 from selfseg.exchange.base import FORMATS, NamedMask, write, write_formats
 
 LEGEND = Legend.of(["a", "b"])
@@ -102,3 +103,29 @@ def test_an_unknown_option_is_told_before_anything_is_read(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError, match=r"no option 'shape' in the format coco; there are images, per, shapes"):
         write("coco", never(), LEGEND, tmp_path / "out", shape="rle")
+
+
+@pytest.mark.parametrize("failing", ["prepare", "rename"])
+def test_either_all_are_written_or_none(failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_formats(["palette", "cvat", "coco"], [ONE], LEGEND, tmp_path)
+    before, rename = contents(tmp_path), os.rename
+
+    def no_space(path: Path, mode: int) -> None:
+        if path.suffix == ".zip":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fails(source: Path, target: Path) -> None:
+        if Path(target).name == "coco" and not Path(source).name.endswith("-old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        if failing == "prepare":
+            patch.setattr(Path, "chmod", no_space)
+        else:
+            patch.setattr(os, "rename", fails)
+            patch.setattr(os, "replace", fails)
+        with pytest.raises(StorageError):
+            write_formats(["palette", "cvat", "coco"], [NamedMask("other.png", ONE.mask)], LEGEND, tmp_path)
+    assert contents(tmp_path) == before
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".tmp-")]

@@ -1,7 +1,8 @@
 """Where files are written: a folder or a zip that is there whole at the end, or not at all.
 
 Everything is written beside its place under a name that begins with ".tmp-", and gets its name when all is done. An
-earlier result stays until then. The same content gives the same bytes, zips too.
+earlier result stays until then. The same content gives the same bytes, zips too. Only what was written by this is ever
+replaced: a folder has a list of its files, a zip a comment.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import shutil
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from selfseg.errors import ConfigError
-from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, storage_errors
+from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, put_in_place, storage_errors
 
 _STORED = (".png", ".jpg", ".jpeg", ".webp")  # compressed already
+_COMMENT = b"masks written by selfseg"  # by which a zip of ours is told from a person's
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -27,7 +31,10 @@ class Place(ABC):
 
     Attributes:
         path: where it will be.
+        temporary: where it is meanwhile.
     """
+
+    temporary: Path
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,11 +49,16 @@ class Place(ABC):
 
     @abstractmethod
     def open(self, name: str) -> IO[str]:
-        """A file to write text to, bit by bit; `finish` closes it."""
+        """A file to write text to, bit by bit; `prepare` closes it."""
 
     @abstractmethod
-    def finish(self) -> None:
-        """Put everything where it belongs."""
+    def prepare(self) -> None:
+        """Write what is left, so that only `commit` is missing.
+
+        Raises:
+            ConfigError: as `open_place`; something may have come there meanwhile.
+            StorageError: if the disk is full.
+        """
 
     @abstractmethod
     def discard(self) -> None:
@@ -61,15 +73,25 @@ def open_place(path: Path) -> Place:
         StorageError: if nothing can be written there.
     """
     with storage_errors(path):
+        path = path.resolve() if path.is_symlink() else path  # the link stays, and leads to what is written
         path.parent.mkdir(parents=True, exist_ok=True)
         return _Zip(path) if path.suffix.lower() == ".zip" else _Folder(path)
+
+
+def commit(places: Iterable[Place]) -> None:
+    """Give all that was prepared its name, or nothing.
+
+    Raises:
+        StorageError: if that can't be; what was there before is there again.
+    """
+    put_in_place(*((place.temporary, place.path) for place in places))
 
 
 class _Folder(Place):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         _refuse_what_is_not_ours(path)
-        self._temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
+        self.temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
         self._streams: list[IO[str]] = []
         self._names: list[str] = []
 
@@ -86,30 +108,23 @@ class _Folder(Place):
             self._streams.append(self._at(name).open("x", encoding="utf-8", newline="\n"))
         return self._streams[-1]
 
-    def finish(self) -> None:
+    def prepare(self) -> None:
         with storage_errors(self.path):
             for stream in self._streams:
                 stream.close()
-            mark_output(self._temporary)
+            mark_output(self.temporary)
             lines = "".join(json.dumps(name) + "\n" for name in self._names)
-            (self._temporary / OUTPUT_MARKER).write_text(lines, encoding="utf-8")
-            self._temporary.chmod(0o755)
+            (self.temporary / OUTPUT_MARKER).write_text(lines, encoding="utf-8")
+            self.temporary.chmod(0o755)
             _refuse_what_is_not_ours(self.path)  # again: writing may have taken an hour
-            if self.path.exists():
-                old = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=".tmp-"))
-                os.replace(self.path, old)
-                os.replace(self._temporary, self.path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(self._temporary, self.path)
 
     def discard(self) -> None:
         for stream in self._streams:
             _close(stream)
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _at(self, name: str) -> Path:
-        path = self._temporary / name
+        path = self.temporary / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._names.append(name)
         return path
@@ -118,12 +133,12 @@ class _Folder(Place):
 class _Zip(Place):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        if path.exists() and not zipfile.is_zipfile(path):
-            raise ConfigError(f"{path} is there and is no zip; give another name, or remove it")
+        _refuse_a_zip_that_is_not_ours(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=".zip")
-        self._temporary = Path(name)
+        self.temporary = Path(name)
         self._file = os.fdopen(handle, "wb")
         self._zip = zipfile.ZipFile(self._file, "w")
+        self._zip.comment = _COMMENT
         self._streams: dict[str, IO[str]] = {}
 
     def write(self, name: str, data: bytes) -> None:
@@ -141,7 +156,7 @@ class _Zip(Place):
             self._streams[name] = tempfile.TemporaryFile("w+", dir=self.path.parent, encoding="utf-8", newline="\n")
         return self._streams[name]
 
-    def finish(self) -> None:
+    def prepare(self) -> None:
         with storage_errors(self.path):
             for name, stream in self._streams.items():
                 stream.flush()
@@ -151,15 +166,15 @@ class _Zip(Place):
                 stream.close()
             self._zip.close()
             self._file.close()
-            self._temporary.chmod(0o644)
-            os.replace(self._temporary, self.path)
+            self.temporary.chmod(0o644)
+            _refuse_a_zip_that_is_not_ours(self.path)
 
     def discard(self) -> None:
         for stream in self._streams.values():
             _close(stream)
         _close(self._zip)
         _close(self._file)
-        self._temporary.unlink(missing_ok=True)
+        self.temporary.unlink(missing_ok=True)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -176,6 +191,19 @@ def _close(file: IO[str] | IO[bytes] | zipfile.ZipFile) -> None:
         pass
 
 
+def _refuse_a_zip_that_is_not_ours(path: Path) -> None:
+    """Raise ConfigError if there is something that writing the zip `path` would lose."""
+    if not path.exists():
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            ours = archive.comment == _COMMENT
+    except (zipfile.BadZipFile, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is there and is no zip; give another name, or remove it") from error
+    if not ours:
+        raise ConfigError(f"{path} is there and was not written by this; give another name, or move it away")
+
+
 def _refuse_what_is_not_ours(path: Path) -> None:
     """Raise ConfigError if there is a file that writing to the folder `path` would lose."""
     if is_unclaimed(path):
@@ -185,9 +213,12 @@ def _refuse_what_is_not_ours(path: Path) -> None:
     marker = path / OUTPUT_MARKER
     ours = {OUTPUT_MARKER}
     if marker.is_file():
-        ours |= {json.loads(line) for line in marker.read_text(encoding="utf-8").splitlines()}
-    for folder, _, files in os.walk(path):
-        for file in files:
+        for line in marker.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, RecursionError):  # somebody wrote into it: what it doesn't list isn't ours
+                ours.add(str(json.loads(line)))
+    for folder, folders, files in os.walk(path):
+        links = [one for one in folders if (Path(folder) / one).is_symlink()]  # never gone into
+        for file in (*files, *links):
             name = (Path(folder) / file).relative_to(path).as_posix()
             if name not in ours:
                 raise ConfigError(

@@ -10,7 +10,7 @@ from typing import Any
 from selfseg.data.labelled.legend import Legend
 from selfseg.errors import ConfigError, EmptyCollection, LabelError
 from selfseg.exchange.base import NamedMask
-from selfseg.exchange.writing.places import Place, open_place
+from selfseg.exchange.writing.places import Place, commit, open_place
 from selfseg.exchange.writing.writer import Entry, Writer
 
 
@@ -57,6 +57,7 @@ def write_together(
         for writer in writers:
             writer.finish()
         for place in places.values():
-            place.finish()
+            place.prepare()
+        commit(places.values())
         stack.pop_all()
     return dict(paths)
