@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from selfseg.errors import RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.studio.carrying import carry_over, remember
 from selfseg.studio.decisions import DecisionLog
+from selfseg.studio.regions import RegionStore
 
 
 class Index(NamedTuple):
@@ -269,3 +271,66 @@ def test_what_can_not_be_carried_is_told(copied: tuple[Path, Path], photographs:
     assert any("has no clusters yet" in text for text in report.problems)
     with pytest.raises(RunError, match="holds no decisions"):
         carry_over(tmp_path / "nowhere", other, photographs)
+
+
+def test_a_click_of_its_own_outweighs_a_carried_one(copied: tuple[Path, Path], photographs: Path) -> None:
+    run, other = copied
+    index = index_of(photographs)
+    old, new = DecisionLog.open(run / "studio"), DecisionLog.open(other / "studio")
+    click(old, index, 0, "road")
+    click(old, index, 1, "road")
+    click(new, index, 0, "grass")
+    report = carry_over(run / "studio", other, photographs, index, progress=False)
+    assert report.problems == ("1 click left out, where this run has clicks of its own, in the images: photo0.",)
+    new.refresh()
+    assert [(one.image.name, one.name) for one in new.state().clicks] == [("photo0", "grass"), ("photo1", "road")]
+    click(old, index, 1, "sky")  # what was carried is no click of its own: a later one of there corrects it
+    assert carry_over(run / "studio", other, photographs, index, progress=False).clicks == 1
+
+
+def test_a_click_of_its_own_outweighs_one_on_the_same_segment(copied: tuple[Path, Path], photographs: Path) -> None:
+    run, other = copied
+    store = RegionStore.build(other, photographs, device="cpu", progress=False)
+    old, new = DecisionLog.open(run / "studio"), DecisionLog.open(other / "studio")
+
+    def at(log: DecisionLog, image: int, level: float, point: list[float], name: str) -> None:
+        where = {"hash": store.hashes[image], "name": store.names[image]}
+        log.append("click", image=where, level=level, point=point, name=name)
+
+    at(new, 0, 1000, [0.1, 0.5], "grass")
+    at(old, 0, 1, [0.9, 0.5], "road")  # the whole image, which that segment lies in
+    at(old, 0, 1000, [0.9, 0.5], "sky")
+    at(old, 1, 1, [0.9, 0.5], "road")
+    report = carry_over(run / "studio", other, photographs, store, progress=False)
+    assert report.problems == ("1 click left out, where this run has clicks of its own, in the images: photo0.",)
+    new.refresh()
+    assert [(one.image.name, one.name) for one in new.state().clicks[1:]] == [("photo0", "sky"), ("photo1", "road")]
+
+
+def test_copies_that_went_different_ways(copied: tuple[Path, Path], photographs: Path, tmp_path: Path) -> None:
+    run, _ = copied
+    index = index_of(photographs)
+    click(DecisionLog.open(run / "studio"), index, 0, "road")
+    twin = shutil.copytree(run, tmp_path / "twin")
+    click(DecisionLog.open(run / "studio"), index, 1, "sky")
+    time.sleep(0.002)  # the log's clock has milliseconds
+    click(DecisionLog.open(twin / "studio"), index, 2, "tree")
+    report = carry_over(run / "studio", twin, photographs, index, progress=False)
+    assert (report.clicks, report.before) == (1, 1)
+    clicks = DecisionLog.open(twin / "studio").state().clicks
+    assert [(one.image.name, one.name) for one in clicks] == [("photo0", "road"), ("photo2", "tree"), ("photo1", "sky")]
+
+
+def test_entries_whose_seq_is_there_twice_keep_their_places(copied: tuple[Path, Path], photographs: Path) -> None:
+    run, other = copied
+    index = index_of(photographs)
+    click(DecisionLog.open(run / "one"), index, 0, "road")
+    DecisionLog.open(run / "two").append(
+        "click", image={"hash": index.hashes[1], "name": index.names[1]}, level=9, point=[0.9, 0.9], name="sky"
+    )
+    (run / "studio").mkdir(exist_ok=True)
+    text = b"".join((run / name / "decisions.jsonl").read_bytes() for name in ("one", "two"))
+    (run / "studio" / "decisions.jsonl").write_bytes(text)
+    assert carry_over(run / "studio", other, photographs, index, progress=False).clicks == 2
+    before, after = (DecisionLog.open(each / "studio").state().clicks for each in (run, other))
+    assert [one[1:] for one in before] == [one[1:] for one in after]

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from selfseg.studio.decisions.state import ImageId
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.ops.regions.region_tree import cut_regions
+from selfseg.studio.decisions.state import Click, ImageId
+from selfseg.studio.regions import RegionStore
 
 
 class ImageIndex(Protocol):
@@ -54,3 +59,43 @@ class ImageFinder:
     def why_not(self, image: ImageId) -> str:
         """Why an image was not found, in words that follow "images"."""
         return "whose content has changed" if image.name in self._names else "that are not in this collection"
+
+
+class OwnClicks:
+    """The clicks that a run has of its own, to tell whether another one is on the same segment.
+
+    Args:
+        index: of the images. If it is a `RegionStore`, segments are known: two clicks are on the same one where one
+            segment lies in the other. Else only clicks at the same point and level are.
+    """
+
+    def __init__(self, index: ImageIndex) -> None:
+        self._store = index if isinstance(index, RegionStore) else None
+        self._places: set[tuple[int, float, tuple[float, float]]] = set()
+        self._clicked: dict[int, NDArray[np.bool_]] = {}  # by image, the regions that were clicked
+
+    def add(self, image: int, click: Click) -> None:
+        """Take in a click on an image."""
+        self._places.add((image, click.level, click.point))
+        if self._store is not None:
+            segment = _segment(self._store, image, click)
+            self._clicked[image] = self._clicked[image] | segment if image in self._clicked else segment
+
+    def has(self, image: int, click: Click) -> bool:
+        """Whether one of them is on the segment of this click."""
+        if (image, click.level, click.point) in self._places:
+            return True
+        if self._store is None or image not in self._clicked:
+            return False
+        return bool((self._clicked[image] & _segment(self._store, image, click)).any())
+
+
+def _segment(store: RegionStore, image: int, click: Click) -> NDArray[np.bool_]:
+    """(n,) which of an image's regions a click says something of."""
+    count = int(store.first[image + 1] - store.first[image])
+    region = store.region_at(image, *click.point)
+    if click.level >= count:
+        return np.arange(count) == region
+    groups = cut_regions(store.tree(image), max(int(click.level), 1))
+    inside: NDArray[np.bool_] = groups == groups[region]
+    return inside

@@ -4,7 +4,8 @@ What is carried, and how:
 
 - **Classes** with their colours, in their order.
 - **Clicks**: the image is found again by its content, wherever it lies now; level and point are kept as they are. Other
-  superpixels don't matter to a point.
+  superpixels don't matter to a point. Where the other run has a click of its own on the same segment, that one stays
+  and the other is left out.
 - **Names of clusters**, clusters left out and splits: as they are, if the other run has the very same clustering.
   Otherwise both runs look at some of the images, and each new cluster gets what most of its pixels were called, if more
   than half were. A cluster that the other run's log has decided about already keeps what it has.
@@ -29,8 +30,9 @@ from selfseg.collection.opening import Images, collect
 from selfseg.errors import RunError
 from selfseg.storage.hashes import embedder_hash
 from selfseg.studio.carrying.clusterings import fingerprint, recall, remember
-from selfseg.studio.carrying.images import ImageFinder, ImageIndex
+from selfseg.studio.carrying.images import ImageFinder, ImageIndex, OwnClicks
 from selfseg.studio.carrying.votes import LEFT_OUT, UNDECIDED, choose, gather, labels_of, missed, spoken_label
+from selfseg.studio.decisions.history import Entry
 from selfseg.studio.decisions.kinds import clusters_of
 from selfseg.studio.decisions.log import DecisionLog
 from selfseg.studio.decisions.state import Named, State
@@ -179,26 +181,31 @@ class _Carrying:
             )
             return
         finder = ImageFinder(index.names, index.hashes)
-        own = _identity(self.new) if self.new.entries else ""
-        here = {_origin(entry.fields, own, entry.seq) for entry in self.new.standing if entry.kind == "click"}
-        entries = {entry.seq: entry for entry in self.old.standing}
+        identity = _identity(self.new) if self.new.entries else ""
+        here = {_origin(entry, identity) for entry in _clicks(self.new)}
+        own = OwnClicks(index)
+        for click, entry in zip(self.new.state().clicks, _clicks(self.new), strict=True):
+            if "carried" not in entry.fields and (found := finder.find(click.image)) is not None:
+                own.add(found, click)
         lost: dict[str, Counter[str]] = {}
-        for click in state.clicks:
-            fields, time = entries[click.seq].fields, entries[click.seq].time
-            origin = _origin(fields, self.identity, click.seq)
-            found = finder.find(click.image)
-            if origin in here:
+        # A seq may be there twice in a file that was put together by hand; the order is the same in both.
+        for click, entry in zip(state.clicks, _clicks(self.old), strict=True):
+            fields, found = entry.fields, finder.find(click.image)
+            if _origin(entry, self.identity) in here:
                 self.before += 1
             elif found is None:
-                lost.setdefault(finder.why_not(click.image), Counter())[click.image.name] += 1
+                lost.setdefault(f"in images {finder.why_not(click.image)}", Counter())[click.image.name] += 1
+            elif own.has(found, click):
+                reason = "where this run has clicks of its own, in the images"
+                lost.setdefault(reason, Counter())[index.names[found]] += 1
             else:
                 image = {"hash": index.hashes[found], "name": index.names[found]}
-                carried = fields.get("carried") or {"from": self.identity, "seq": click.seq, "time": time}
+                carried = fields.get("carried") or {"from": self.identity, "seq": entry.seq, "time": entry.time}
                 self.add("click", **{**fields, "image": image, "name": click.name, "carried": carried})
                 self.clicked += 1
         for reason, names in sorted(lost.items()):
             listed = ", ".join(name for name, _ in names.most_common(3)) + (", ..." if len(names) > 3 else "")
-            self.problems.append(f"{_counted(names.total(), 'click')} left out, in images {reason}: {listed}.")
+            self.problems.append(f"{_counted(names.total(), 'click')} left out, {reason}: {listed}.")
 
     def clusters(self, named: Named, k: int | None, looking: _Looking) -> None:
         """What one clustering's clusters are called."""
@@ -297,12 +304,17 @@ def _identity(log: DecisionLog) -> str:
     return hashlib.blake2b(json.dumps(log.entries[0][:4]).encode(), digest_size=8).hexdigest()
 
 
-def _origin(fields: Mapping[str, Any], identity: str, seq: int) -> tuple[str, int]:
-    """Where a decision was first made."""
-    carried = fields.get("carried")
+def _clicks(log: DecisionLog) -> list[Entry]:
+    """The entries of `State.clicks`, in the same order."""
+    return [entry for entry in log.standing if entry.kind == "click"]
+
+
+def _origin(entry: Entry, identity: str) -> tuple[str, str, str]:
+    """Where and when a decision was first made: copies of a log have one identity and go on with the same seqs."""
+    carried = entry.fields.get("carried")
     if isinstance(carried, Mapping) and "seq" in carried:
-        return str(carried.get("from")), int(carried["seq"])
-    return identity, seq
+        return str(carried.get("from")), str(carried["seq"]), str(carried.get("time"))
+    return identity, str(entry.seq), entry.time
 
 
 def _wholes(state: State, k: int) -> dict[str, str]:
