@@ -1,5 +1,7 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -7,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from selfseg.data.labelled.classes_file import parse_classes
 from selfseg.data.labelled.labels import read_label_file
 from selfseg.data.labelled.legend import Legend
 from selfseg.errors import RunError, TooManyBadImages
 from selfseg.models.embedder import Embedder
-from selfseg.segmenter.applying import apply, write_classes
+from selfseg.segmenter import applying
+from selfseg.segmenter.applying import apply
 from selfseg.segmenter.naming import name_clusters
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 
@@ -49,7 +53,9 @@ def test_masks_are_palette_pngs_and_their_values_the_classes(named_run: Path, ph
     assert legend["void"] == {"value": 255, "colour": "#000000", "share": counts[255] / counts.sum()}
     assert counts[255] > 0
     assert (legend["images"], legend["segmenter"]) == (6, segmenter.digest())
-    assert (tmp_path / "out" / "classes.txt").read_text() == "0 road\n1 sky\n2 tree\n255 void\n"
+    assert (tmp_path / "out" / "classes.txt").read_text() == (
+        "0 road  #804080\n1 sky  #010203\n2 tree  #040506\n255 void  #000000\n"
+    )
 
 
 def test_what_is_void_shows_the_photograph(named_run: Path, photos: Path, tmp_path: Path) -> None:
@@ -122,6 +128,52 @@ def test_many_classes_are_gray_of_16_bits(run: Path, photos: Path, tmp_path: Pat
     assert "65535" in (tmp_path / "out" / "classes.txt").read_text()
 
 
-def test_a_name_stays_one_line_of_the_list(tmp_path: Path) -> None:
-    write_classes(tmp_path / "classes.txt", Legend.of(["two\nlines", "# no comment", "9 lives"]))
-    assert (tmp_path / "classes.txt").read_text() == "0 two lines\n1 # no comment\n2 9 lives\n255 void\n"
+def test_what_another_segmenter_made_is_never_under_this_ones_names(
+    named_run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, first = tmp_path / "out", load_segmenter(named_run, "cpu")
+    apply(first, photos, out, progress=False)
+    second = load_segmenter(name_clusters(named_run, {0: "sky", 1: "road"}), "cpu")
+    (photos / "photo5.jpg").rename(photos / "gone.jpg")
+    real = applying.embed_images
+
+    def stops(*given: Any, **more: Any) -> Iterator[Any]:
+        for number, found in enumerate(real(*given, **more)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "embed_images", stops)
+        with pytest.raises(KeyboardInterrupt):
+            apply(second, photos, out, progress=False)
+    told = json.loads((out / "legend.json").read_text())
+    assert (Legend.from_json(told["classes"]), told["segmenter"]) == (second.legend, second.digest())
+    listed = parse_classes((out / "classes.txt").read_text(), "classes.txt")
+    assert listed.legend() == second.legend
+    masks = sorted(path.name for path in (out / "masks").glob("*.png"))
+    assert masks == ["gone.png", "photo0.png"]
+    assert sorted(path.stem for path in (out / "overlay").glob("*.jpg")) == ["gone", "photo0"]
+    apply(second, photos, out, progress=False)
+    for path in photos.iterdir():
+        assert np.array_equal(read_label_file(out / "masks" / f"{path.stem}.png"), second(path))
+    assert len(list((out / "masks").glob("*.png"))) == 6
+
+
+def test_overlays_are_of_the_same_segmenter_and_image(named_run: Path, photos: Path, tmp_path: Path) -> None:
+    def overlays(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (folder / "overlay").glob("*.jpg")}
+
+    out = tmp_path / "out"
+    apply(named_run, photos, out, progress=False)
+    red = load_segmenter(name_clusters(named_run, {}, colours={"road": (255, 0, 0)}), "cpu")
+    apply(red, photos, out, overlays=False, progress=False)
+    assert overlays(out) == {}
+    apply(red, photos, out, progress=False)
+    apply(red, photos, tmp_path / "anew", progress=False)
+    assert overlays(out) == overlays(tmp_path / "anew") != {}
+    apply(red, photos, out, overlays=False, progress=False)
+    assert len(overlays(out)) == 6, "they are still right"
+    (photos / "photo4.jpg").write_bytes((photos / "photo3.jpg").read_bytes())
+    apply(red, photos, out, overlays=False, progress=False)
+    assert "photo4.jpg" not in overlays(out)

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from selfseg.data.labelled.classes_file import format_classes, parse_classes
 from selfseg.data.labelled.labels import MOST_CLASSES, VOID
-from selfseg.data.labelled.legend import Legend, NamedClass
+from selfseg.data.labelled.legend import Legend
+from selfseg.data.labelled.listed import list_classes
 from selfseg.errors import ConfigError, LabelError
 from selfseg.exchange.base import NamedMask, read
-from selfseg.exchange.writing.names import distinct_colours, plain_labels
 from selfseg.storage.files import storage_errors
 
 _MOST = MOST_CLASSES - 2
@@ -99,7 +98,7 @@ def to_labelled_folder(
             if not writer.counts:
                 other = f", e.g. {', '.join(writer.without_image[:5])}" if writer.without_image else ""
                 raise LabelError(f"{path} has labels of none of the images{other}; are these the right images?")
-            (temporary / "classes.txt").write_text(_classes(legend), encoding="utf-8")
+            (temporary / "classes.txt").write_text(list_classes(legend)[0], encoding="utf-8")
             temporary.chmod(0o755)
             os.replace(temporary, out)
     finally:
@@ -177,15 +176,4 @@ def _listable(legend: Legend, path: Path | str) -> Legend:
     """The legend with names that a classes.txt can hold, and colours that differ and aren't void's black."""
     if len(legend.classes) > _MOST:
         raise LabelError(f"{path} has {len(legend.classes)} classes; a labelled folder with colours holds {_MOST}")
-    plain = [name.rstrip(" ,;:") or "_" for name in plain_labels(name.lstrip(" ,;:") for name in legend.names)]
-    names = tuple(plain_labels(plain))
-    colours = distinct_colours([one.colour for one in legend.classes])
-    listed = Legend(tuple(NamedClass(*both) for both in zip(names, colours, strict=True)))
-    written = parse_classes(_classes(listed), "classes.txt").names
-    if written != names:
-        raise LabelError(f"{path} has class names that classes.txt can't hold: {sorted(set(names) - set(written))}")
-    return listed
-
-
-def _classes(legend: Legend) -> str:
-    return f"{format_classes(legend)}{VOID} void  #000000\n"
+    return list_classes(legend)[1]

@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
+from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
+from selfseg.data.labelled.listed import list_classes
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.drawing.palette_png import VOID_COLOUR, write_index_png
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
+from selfseg.errors import LabelError
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
-from selfseg.storage.files import mark_output, storage_errors, write_json, write_text
+from selfseg.storage.files import mark_output, read_json, storage_errors, write_json, write_text
 
 
 def apply(
@@ -38,7 +41,8 @@ def apply(
     classes), `out/overlay/NAME.jpg` (the photograph under the classes' colours), `out/legend.json` (value, name,
     colour and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`.
 
-    An interrupted call goes on where it stopped: a mask is kept if the same segmenter made it from the same file.
+    An interrupted call goes on where it stopped: a mask is kept if the same segmenter made it from the same file. What
+    another segmenter made here before is removed first, so that `legend.json` never says what is not so.
 
     Args:
         segmenter: one; or the folder of one, or a run that has one.
@@ -62,24 +66,35 @@ def apply(
         segmenter = load_segmenter(segmenter, device)
     collection, out = collect(images), Path(out)
     legend, digest = segmenter.legend, segmenter.digest()
-    colours = np.array([one.colour for one in legend.classes], np.uint8)
+    listed, shown_as = list_classes(legend)
+    colours = np.array([one.colour for one in shown_as.classes], np.uint8)
     for kind in ("masks", "overlay") if overlays else ("masks",):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
-    done = _read_journal(journal, digest)
+    known = _read_journal(journal)
+    done = {name: entry for name, entry in known.items() if entry["segmenter"] == digest}
+    for name in known.keys() - done.keys():
+        for file in _files(out, name):
+            file.unlink(missing_ok=True)
+    if _told_by(out / "legend.json") != digest:  # before the first mask, as this may be stopped at any time
+        write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, None)})
+        write_text(out / "classes.txt", listed)
     whole = whole_images(collection, log)
     todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection, i, out, overlays)]
 
     def write(name: str, image: NDArray[np.uint8], found: Fetched, version: Any) -> dict[str, Any]:
         mask = found.numpy()
-        write_index_png(out / "masks" / f"{name}.png", mask, colours)
+        mask_file, overlay_file = _files(out, name)
+        write_index_png(mask_file, mask, colours)
         if overlays:
             shown = np.where(mask == legend.void, np.int32(-1), mask)
-            write_image(out / "overlay" / f"{name}.jpg", overlay(image, shown, colours))
+            write_image(overlay_file, overlay(image, shown, colours))
+        else:
+            overlay_file.unlink(missing_ok=True)  # of what the image was before
         counts = np.bincount(mask.ravel(), minlength=legend.void + 1)
         there = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
-        return {"name": name, "source": version, "pixels": there, "segmenter": digest}
+        return {"name": name, "source": version, "pixels": there, "segmenter": digest, "overlay": overlays}
 
     with storage_errors(journal), journal.open("a", encoding="utf-8") as lines:
 
@@ -94,18 +109,27 @@ def apply(
                 writer.call(write, collection.names[i], image, found, collection.version(i))
     entries = [done[name] for name in collection.names if name in done and name not in log.skipped]
     write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, entries)})
-    write_classes(out / "classes.txt", legend)
+    write_text(out / "classes.txt", listed)
     return out
 
 
-def write_classes(path: Path, legend: Legend) -> None:
-    """Write the classes as labelled folders list them: a value and a name a line, void last."""
-    lines = [f"{value} {' '.join(name.split())}" for value, name in enumerate(legend.names)]
-    write_text(path, "\n".join([*lines, f"{legend.void} void"]) + "\n")
+def _files(out: Path, name: str) -> tuple[Path, Path]:
+    """The mask and the overlay of an image."""
+    return out / "masks" / f"{name}.png", out / "overlay" / f"{name}.jpg"
 
 
-def _legend_of(legend: Legend, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The classes with their share of all pixels."""
+def _told_by(legend: Path) -> str:
+    """The digest of the segmenter that a legend.json is of; "" if none can be read."""
+    try:
+        return str(read_json(legend)["segmenter"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _legend_of(legend: Legend, entries: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """The classes with their share of all pixels; without shares where the masks are still to be made."""
+    if entries is None:
+        return {"classes": legend.to_json(), "void": {"value": legend.void, "colour": hex_colour(VOID_COLOUR)}}
     counts: dict[int, int] = {}
     for entry in entries:
         for value, count in entry["pixels"].items():
@@ -116,29 +140,30 @@ def _legend_of(legend: Legend, entries: list[dict[str, Any]]) -> dict[str, Any]:
     return {"images": len(entries), "classes": classes, "void": void}
 
 
-def _read_journal(journal: Path, digest: str) -> dict[str, dict[str, Any]]:
-    """Entries of an earlier call with the same segmenter, by name."""
-    done: dict[str, dict[str, Any]] = {}
+def _read_journal(journal: Path) -> dict[str, dict[str, Any]]:
+    """The last entry of each image that earlier calls wrote, with any segmenter, by name."""
+    known: dict[str, dict[str, Any]] = {}
     if journal.is_file():
         for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-                if entry["segmenter"] == digest:
-                    done[entry["name"]] = {"name": entry["name"], "source": entry["source"], "pixels": entry["pixels"]}
-                else:
-                    done.pop(entry["name"], None)  # another one has written over it since
-            except (ValueError, KeyError, TypeError):  # a line cut off by a crash
+                inner_path(entry["name"])  # files of that name may be removed
+                known[entry["name"]] = {key: entry[key] for key in ("name", "source", "pixels", "segmenter")} | {
+                    "overlay": entry.get("overlay", False)
+                }
+            except (ValueError, KeyError, TypeError, LabelError):  # a line cut off by a crash
                 continue
-    return done
+    return known
 
 
 def _is_done(entry: dict[str, Any] | None, collection: ImageCollection, i: int, out: Path, overlays: bool) -> bool:
     """Whether an entry was made from the image as it is now, and its files are there."""
     version, name = collection.version(i), collection.names[i]
-    files = [out / "masks" / f"{name}.png", *([out / "overlay" / f"{name}.jpg"] if overlays else [])]
+    mask, shown = _files(out, name)
     return (
         entry is not None
         and version is not None
         and entry["source"] == version
-        and all(file.is_file() for file in files)
+        and mask.is_file()
+        and (not overlays or (entry["overlay"] and shown.is_file()))
     )

@@ -1,7 +1,8 @@
 import pytest
 
 from exchange.odd_masks import NAMES
-from selfseg.exchange.writing.names import FileNames, ListedNames, distinct_colours, plain_labels
+from selfseg.data.labelled.listed import distinct_colours, plain_labels
+from selfseg.exchange.writing.names import FileNames, ListedNames
 
 
 @pytest.mark.parametrize("suffix", ["", ".png", ".txt", ".geojson"])

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.legend import Legend
+from selfseg.data.labelled.listed import distinct_colours, plain_labels
 from selfseg.drawing.pictures import encode
 from selfseg.errors import LabelError
-from selfseg.exchange.writing.names import FileNames, distinct_colours, plain_labels
+from selfseg.exchange.writing.names import FileNames
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, Writer
 

@@ -11,9 +11,10 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from selfseg.data.labelled.legend import Legend
+from selfseg.data.labelled.listed import plain_labels
 from selfseg.exchange.coding.brush_rle import packed
 from selfseg.exchange.coding.runs import runs_of
-from selfseg.exchange.writing.names import FileNames, ListedNames, plain_labels
+from selfseg.exchange.writing.names import FileNames, ListedNames
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, JsonList, Writer
 

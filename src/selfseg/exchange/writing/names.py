@@ -1,16 +1,14 @@
-"""What files, labels and colours are called in a format that can't hold every name, so that no two become one."""
+"""What files and images are called in a format that can't hold every name, so that no two become one."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, product
+from collections.abc import Iterator
+from itertools import count
 
-from selfseg.data.labelled.legend import Colour
+from selfseg.data.labelled.listed import CONTROL
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and bytes that are no UTF-8
 _LONGEST = 200  # bytes of a folder's or a file's name; most file systems take 255, and suffixes are added
 
 
@@ -44,7 +42,7 @@ class FileNames:
         stem, suffix = os.path.splitext(name)
         wanted = _safe_path(stem)
         place = next(
-            choice for choice in self._choices(wanted, _CONTROL.sub("_", suffix)) if self._claim(choice + self.suffix)
+            choice for choice in self._choices(wanted, CONTROL.sub("_", suffix)) if self._claim(choice + self.suffix)
         )
         if place != stem:
             self.renamed[name] = place
@@ -74,7 +72,7 @@ def _safe_path(path: str) -> str:
 
 
 def _safe_part(part: str) -> str:
-    safe = _CONTROL.sub("_", part).replace("\\", "_")
+    safe = CONTROL.sub("_", part).replace("\\", "_")
     if safe != (bare := safe.strip()):
         safe = bare or "_"
     if safe.startswith("#"):
@@ -112,64 +110,3 @@ class ListedNames:
         if place != name:
             self.renamed[name] = place
         return place
-
-
-def plain_labels(names: Iterable[str], taken: Iterable[str] = (), in_map: bool = False) -> list[str]:
-    """Names of classes on one line each, without spaces at the ends, all different.
-
-    Args:
-        names: as a person typed them.
-        taken: labels that the format uses itself.
-        in_map: whether they go into a labelmap.txt, where ":" ends a name and "#" begins a comment; "_" stands for
-            them.
-
-    Example:
-        >>> plain_labels(["a:b", "a_b", " #c"], in_map=True)
-        ['a_b', 'a_b 2', '_c']
-    """
-    used, labels = set(taken), list[str]()
-    for name in names:
-        label = _CONTROL.sub(" ", name).strip() or "_"
-        if in_map:
-            label = re.sub("^#|:", "_", label)
-        if label in used:
-            label = next(numbered for i in count(2) if (numbered := f"{label} {i}") not in used)
-        used.add(label)
-        labels.append(label)
-    return labels
-
-
-def distinct_colours(colours: Sequence[Colour], taken: Iterable[Colour] = ((0, 0, 0),)) -> list[Colour]:
-    """The colours, where the second of two that are equal becomes the nearest that is free.
-
-    Args:
-        colours: R, G, B in [0, 255].
-        taken: colours that mean something else; black is what tools read as no class.
-
-    Example:
-        >>> distinct_colours([(9, 9, 9), (9, 9, 9), (0, 0, 0)])
-        [(9, 9, 9), (8, 9, 9), (0, 0, 1)]
-    """
-    kept = set(colours) - set(taken)  # the first of each keeps its own
-    used, found, near = set(taken), list[Colour](), dict[Colour, Iterator[Colour]]()
-    for colour in colours:
-        if colour in used:
-            choices = near.setdefault(colour, _neighbours(colour))
-            colour = next(choice for choice in choices if choice not in used and choice not in kept)
-        used.add(colour)
-        found.append(colour)
-    return found
-
-
-def _neighbours(colour: Colour) -> Iterator[Colour]:
-    """All other colours, those at a smaller distance first."""
-    for distance in range(1, 256):
-        steps = [step for step in product(range(-distance, distance + 1), repeat=3) if _reach(step) == distance]
-        for step in sorted(steps, key=lambda step: (sum(map(abs, step)), step)):
-            red, green, blue = (c + s for c, s in zip(colour, step, strict=True))
-            if 0 <= min(red, green, blue) and max(red, green, blue) <= 255:
-                yield red, green, blue
-
-
-def _reach(step: tuple[int, ...]) -> int:
-    return max(map(abs, step))

@@ -4,7 +4,7 @@
                                             shown black. Gray of 16 bits for more than 255 classes, 65535 is void
     ImageSets/Segmentation/default.txt      NAME of each image
     labelmap.txt                            a class a line, "name:r,g,b::", in the order of the values
-    classes.txt                             a class a line, "VALUE name": selfseg's labelled folders
+    classes.txt                             a class a line, "VALUE name #rrggbb": selfseg's labelled folders
     legend.json                             the classes as they are, with values, names and colours
     JPEGImages/NAME.jpg                     the photographs, if asked for
     renamed.json                            NAME of images whose own names can't be files' here, if there are any
@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from selfseg.data.labelled.legend import Legend
+from selfseg.data.labelled.listed import distinct_colours, list_classes, plain_labels
 from selfseg.drawing.palette_png import encode_index_png
-from selfseg.exchange.writing.names import FileNames, distinct_colours, plain_labels
+from selfseg.exchange.writing.names import FileNames
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, Writer
 
@@ -48,6 +49,6 @@ class PaletteWriter(Writer):
         colours = zip(plain_labels(names, in_map=True), self._colours, strict=True)
         lines = [f"{label}:{red},{green},{blue}::\n" for label, (red, green, blue) in colours]
         self.write_text("labelmap.txt", "".join(["# label:color_rgb:parts:actions\n", *lines]))
-        self.write_text("classes.txt", "".join(f"{i} {label}\n" for i, label in enumerate(plain_labels(names))))
+        self.write_text("classes.txt", list_classes(self.legend)[0])
         self.write_json("legend.json", {"void": self.legend.void, "classes": self.legend.to_json()})
         self.write_names(self._names.renamed)

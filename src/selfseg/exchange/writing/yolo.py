@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from selfseg.data.labelled.legend import Legend
-from selfseg.exchange.writing.names import FileNames, plain_labels
+from selfseg.data.labelled.listed import plain_labels
+from selfseg.exchange.writing.names import FileNames
 from selfseg.exchange.writing.places import Place
 from selfseg.exchange.writing.writer import Entry, Writer
 from selfseg.ops.regions.outlines import without_holes

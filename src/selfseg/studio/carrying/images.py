@@ -94,8 +94,8 @@ def _segment(store: RegionStore, image: int, click: Click) -> NDArray[np.bool_]:
     """(n,) which of an image's regions a click says something of."""
     count = int(store.first[image + 1] - store.first[image])
     region = store.region_at(image, *click.point)
-    if click.level >= count:
-        return np.arange(count) == region
-    groups = cut_regions(store.tree(image), max(int(click.level), 1))
+    groups = np.arange(count)
+    if click.level < count:
+        groups = cut_regions(store.tree(image), max(int(click.level), 1))
     inside: NDArray[np.bool_] = groups == groups[region]
     return inside
