@@ -4,8 +4,10 @@ import pytest
 
 from named_runs import make_run
 from selfseg.cli import main
+from selfseg.errors import StorageError
 from selfseg.segmenter.naming import named
 from selfseg.segmenter.segmenter import load_segmenter
+from selfseg.studio.decisions import DecisionLog
 
 
 @pytest.fixture
@@ -59,3 +61,35 @@ def test_wrong_words_are_told_and_nothing_is_written(
     assert main(["name", str(run), *words]) == code
     assert sentence in capsys.readouterr().err
     assert not (run / "segmenter").exists()
+
+
+@pytest.mark.parametrize("name", ["unsure", "x" * 250, "a\u202eb"])
+def test_a_name_that_is_none_is_written_nowhere(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["name", str(run), f"3={name}", "1=sky"]) == 2
+    assert "name" in capsys.readouterr().err
+    assert not (run / "segmenter").exists()
+    assert not (run / "studio" / "decisions.jsonl").exists()
+
+
+def test_the_log_is_written_first(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space left")
+
+    assert main(["name", str(run), "1=sky"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(DecisionLog, "append_all", full)
+        assert main(["name", str(run), "1=road"]) != 0
+    kept = named(run)
+    assert kept is not None
+    assert dict(kept.names) == {1: "sky"}
+
+
+def test_an_empty_name_takes_a_cluster_in_again(run: Path) -> None:
+    assert main(["name", str(run), "1=sky", "2=void"]) == 0
+    log = DecisionLog.open(run / "studio")
+    assert log.state().left_out == {"5/2"}
+    assert main(["name", str(run), "2="]) == 0
+    log.refresh()
+    assert log.state().left_out == frozenset()
+    log.undo()
+    assert log.state().left_out == {"5/2"}, "one step"

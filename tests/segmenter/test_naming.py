@@ -10,7 +10,7 @@ from selfseg.collection.clusters import load_clusters
 from selfseg.data.reading.images import read_image
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder
-from selfseg.segmenter.naming import concentration, from_clusters, name_clusters, named, tidy_name
+from selfseg.segmenter.naming import cluster_name, concentration, from_clusters, name_clusters, named
 from selfseg.segmenter.segmenter import Segmenter
 
 
@@ -41,11 +41,11 @@ def test_classes_come_in_the_order_of_their_names_with_their_colours(run: Path) 
 
 
 def test_names_are_one_form_of_what_was_typed() -> None:
-    assert tidy_name("  cafe\u0301 ") == "caf\u00e9"
-    assert [tidy_name(word) for word in ("void", "VOID ", "devoid", "")] == ["void", "void", "devoid", ""]
+    assert cluster_name("  cafe\u0301 ") == "caf\u00e9"
+    assert [cluster_name(word) for word in ("void", "VOID ", "devoid", "")] == ["void", "void", "devoid", ""]
     for bad in ("two\nlines", "a\tb", "\x00", "a\u2028b"):
         with pytest.raises(ConfigError, match="control character"):
-            tidy_name(bad)
+            cluster_name(bad)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_names_are_kept_changed_and_taken_away(run: Path) -> None:
     assert kept.colours["sky"] == (1, 1, 1)
     name_clusters(run, {1: "", 2: ""})
     assert Segmenter.load(run / "segmenter").legend.names == ("street", "road")
-    with pytest.raises(ConfigError, match="has a name"):
+    with pytest.raises(ConfigError, match=r"takes the last of the classes away \(street, road\)"):
         name_clusters(run, {0: "", 3: ""})
     assert Segmenter.load(run / "segmenter").legend.names == ("street", "road")
 
@@ -123,3 +123,18 @@ def test_the_concentration_is_found_again(run: Path) -> None:
         F.normalize(torch.ones(1, 3), dim=1), (1.0,), ((),), {"inertia": inertia, "points": len(cosine)}
     )
     assert concentration(found) == pytest.approx(kappa, rel=0.05)
+
+
+def test_a_cluster_left_out_is_no_class_yet(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a segmenter needs a class, .* name one with it, e\.g\. 3=road"):
+        name_clusters(run, {3: "void"})
+    name_clusters(run, {3: "void", 1: "road"})
+
+
+@pytest.mark.parametrize("name", ["unsure", "x" * 201, "a\u202eb", "\u00a0\u200b"])
+def test_names_that_the_log_refuses_are_refused_before_anything_is_written(name: str, run: Path) -> None:
+    with pytest.raises(ConfigError):
+        from_clusters(run, 5, {0: "road", 1: name})
+    with pytest.raises(ConfigError):
+        name_clusters(run, {0: "road", 1: name})
+    assert not (run / "segmenter").exists()

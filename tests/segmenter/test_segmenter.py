@@ -197,3 +197,22 @@ def test_the_digest_knows_colours_and_weights(segmenter: Segmenter) -> None:
     second = segmenter.digest()
     segmenter.legend = Legend.of(LEGEND.names)
     assert len({first, second, segmenter.digest()}) == 3
+
+
+def test_a_pillow_image_is_seen_as_its_file_is(segmenter: Segmenter, photos: Path, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "kinds"
+    tmp_path.mkdir()
+    scene = Image.open(photos / "photo0.jpg").convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    scene.save(tmp_path / "turned.jpg", exif=turned)
+    Image.fromarray(np.asarray(scene.convert("L")).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    scene.convert("CMYK").save(tmp_path / "inks.jpg")
+    clear = scene.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(scene.size))
+    clear.save(tmp_path / "clear.png")
+    for path in sorted(tmp_path.glob("*.*")):
+        with Image.open(path) as picture:
+            assert np.array_equal(segmenter(picture), segmenter(path)), path.name
+        with Image.open(path) as picture:
+            assert np.array_equal(segmenter.embedder.prepare(picture), segmenter.embedder.prepare(path)), path.name

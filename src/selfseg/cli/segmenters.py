@@ -35,19 +35,19 @@ def name(
         colours: of classes, such as road=#804080.
     """
     from selfseg.collection.clusters import load_clusters
-    from selfseg.segmenter.naming import LEFT_OUT, name_clusters, named, tidy_name
+    from selfseg.segmenter.naming import LEFT_OUT, cluster_name, renamed
     from selfseg.studio.carrying import keep_names
 
     if not pairs and not colours:
         return _list(run, k)
-    names = {number: tidy_name(given) for number, given in _names(pairs).items()}
-    folder = name_clusters(run, names, k, _colours(colours))
-    made = named(run)
-    if made is not None:  # the studio shows them, too
-        out = [number for number, given in names.items() if given == LEFT_OUT]
-        keep_names(run, load_clusters(run, made.k), {n: given for n, given in names.items() if n not in out}, out)
-    classes = ", ".join(made.colours) if made else ""
-    say(f"written: {folder} ({classes}); masks with it: selfseg apply {run} IMAGES --out DIR")
+    names = {number: cluster_name(given) for number, given in _names(pairs).items()}
+    made = renamed(run, names, k, _colours(colours))
+    out = [number for number, given in names.items() if given == LEFT_OUT]
+    # The log first: the studio shows them, and nobody else has what a person decided.
+    clusters = load_clusters(run, made.about["k"])
+    keep_names(run, clusters, {n: given for n, given in names.items() if n not in out}, out)
+    folder = made.save(run / "segmenter")
+    say(f"written: {folder} ({', '.join(made.legend.names)}); masks with it: selfseg apply {run} IMAGES --out DIR")
     return 0
 
 
@@ -112,13 +112,12 @@ def _names(pairs: Sequence[str]) -> dict[int, str]:
 
 def _colours(pairs: Sequence[str]) -> dict[str, Colour]:
     """{"road": (128, 64, 128)} of "road=#804080"."""
-    from selfseg.data.labelled.legend import parse_colour
-    from selfseg.segmenter.naming import tidy_name
+    from selfseg.data.labelled.legend import clean_name, parse_colour
 
     colours = {}
     for pair in pairs:
         given, sign, colour = pair.rpartition("=")
         if not sign or not given:
             raise ConfigError(f"{pair!r} is no colour of a class; write e.g. road=#804080")
-        colours[tidy_name(given)] = parse_colour(colour)
+        colours[clean_name(given)] = parse_colour(colour)
     return colours

@@ -308,14 +308,15 @@ class Embedder(nn.Module):
             ConfigError: if an array is not (H, W, 3) uint8.
         """
         # Here because the network itself must not need the readers.
+        from PIL import Image
+
+        from selfseg.data.reading.decoding import from_pillow
         from selfseg.data.reading.images import read_image, resize_short_side
 
         if isinstance(image, str | Path):
             pixels = read_image(Path(image))
         else:
-            if hasattr(image, "convert"):
-                image = image.convert("RGB")
-            pixels = np.asarray(image)
+            pixels = from_pillow(image) if isinstance(image, Image.Image) else np.asarray(image)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ConfigError(f"an image must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
         if self.resolution is not None:

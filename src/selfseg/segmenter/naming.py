@@ -5,7 +5,6 @@ Clusters with one name are one class. A cluster without a name is void: its pixe
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.opening import load
-from selfseg.data.labelled.legend import Colour, Legend
+from selfseg.data.labelled.legend import Colour, Legend, clean_name
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
@@ -57,7 +56,7 @@ def from_clusters(
     """
     run = Path(run)
     clusters = load_clusters(run, k)
-    given = {number: tidy_name(name) for number, name in names.items()}
+    given = {number: cluster_name(name) for number, name in names.items()}
     check_numbers(given, clusters.k)
     of_class = {number: name for number, name in given.items() if name not in ("", LEFT_OUT)}
     classes = list(dict.fromkeys(of_class.values()))
@@ -90,20 +89,20 @@ def from_clusters(
     return segmenter.to(embedder.mean.device).eval()
 
 
-def tidy_name(name: str) -> str:
-    """A name as it is kept: without space around it, one form of each letter; any writing of "void" is `LEFT_OUT`.
+def cluster_name(name: str) -> str:
+    """What a cluster is called: a class (`clean_name`), `LEFT_OUT` for any writing of "void", or "" for nothing.
 
     Raises:
-        ConfigError: if there is a line break or another control character inside.
+        ConfigError: if it is no name that a class can have.
 
     Example:
-        >>> tidy_name(" traffic light "), tidy_name("Void")
-        ('traffic light', 'void')
+        >>> cluster_name(" traffic light "), cluster_name("Void"), cluster_name(" ")
+        ('traffic light', 'void', '')
     """
-    tidy = unicodedata.normalize("NFC", name).strip()
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in tidy):
-        raise ConfigError(f"the name {name!r} has a line break or a control character in it; give one line")
-    return LEFT_OUT if tidy.casefold() == LEFT_OUT else tidy
+    if not name.strip():
+        return ""
+    clean = clean_name(name)
+    return LEFT_OUT if clean.casefold() == LEFT_OUT else clean
 
 
 def check_numbers(numbers: Mapping[int, Any] | Sequence[int], k: int) -> None:
@@ -185,6 +184,16 @@ def name_clusters(
         ConfigError: see `from_clusters`; or if the names so far are of another k.
         RunError: if the run has no such clusters, or is none.
     """
+    return renamed(run, names, k, colours).save(Path(run) / "segmenter")
+
+
+def renamed(
+    run: Path | str,
+    names: Mapping[int, str],
+    k: int | None = None,
+    colours: Mapping[str, Colour] | None = None,
+) -> Segmenter:
+    """What `name_clusters` writes; nothing is written yet."""
     before = named(run)
     if before is not None and k is not None and k != before.k and before.names:
         raise ConfigError(
@@ -193,7 +202,7 @@ def name_clusters(
         )
     kept = dict(before.names) if before is not None else {}
     k = before.k if before is not None and k is None else k
-    given = {number: tidy_name(name) for number, name in names.items()}
+    given = {number: cluster_name(name) for number, name in names.items()}
     check_numbers(given, load_clusters(run, k).k)
     for number, name in given.items():
         if name:
@@ -201,5 +210,17 @@ def name_clusters(
         else:
             kept.pop(number, None)
     classes = {name for name in kept.values() if name != LEFT_OUT}
+    if not classes:
+        raise ConfigError(_no_class(run, before))
     known = {} if before is None else {name: colour for name, colour in before.colours.items() if name in classes}
-    return from_clusters(run, k, kept, {**known, **(colours or {})}).save(Path(run) / "segmenter")
+    return from_clusters(run, k, kept, {**known, **(colours or {})})
+
+
+def _no_class(run: Path | str, before: Named | None) -> str:
+    """Why names can't be written that leave no class."""
+    if before is not None and before.colours:
+        return (
+            f"that takes the last of the classes away ({', '.join(before.colours)}), and a segmenter needs one; name "
+            f"another cluster with it, e.g. 3=road, or remove {Path(run) / 'segmenter'} to begin again"
+        )
+    return "a segmenter needs a class, and no cluster has a name that makes it one; name one with it, e.g. 3=road"

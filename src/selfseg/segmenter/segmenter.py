@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from selfseg.collection.clusters import add_position
 from selfseg.collection.opening import choose_device
 from selfseg.collection.streaming import Fetched
 from selfseg.data.labelled.legend import Legend
+from selfseg.data.reading.decoding import from_pillow
 from selfseg.data.reading.images import read_image
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder, Looks
@@ -200,8 +202,8 @@ class Segmenter(nn.Module):
     def _embed(self, image: Any) -> tuple[Tensor, tuple[int, int]]:
         """(D, h, w) on the segmenter's device, and (H, W) of the image."""
         pixels = read_image(image) if isinstance(image, str | Path) else image
-        if hasattr(pixels, "convert"):
-            pixels = np.array(pixels.convert("RGB"))  # a copy: Pillow's own memory can't be written to
+        if isinstance(pixels, Image.Image):
+            pixels = from_pillow(pixels)
         prepared = self.embedder.prepare(pixels)
         return self.embedder.embed_prepared([prepared])[0], (pixels.shape[0], pixels.shape[1])
 

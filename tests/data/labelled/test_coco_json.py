@@ -243,3 +243,19 @@ def test_names_and_sizes() -> None:
     for height in (True, "20", -1, 1.5, float("nan")):
         with pytest.raises(LabelError):
             image_size(height, 30)
+
+
+@pytest.mark.parametrize(("place", "field"), [("images", "height"), ("annotations", "id"), ("annotations", "bbox")])
+def test_a_whole_number_that_no_float_holds_is_no_crash(place: str, field: str, tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}],
+        "categories": [{"id": 1, "name": "x"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2]]}],
+    }
+    content[place][0][field] = [0, 0, 10**400, 1] if field == "bbox" else 10**400
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    if field == "id":
+        assert len(read_coco(tmp_path / "c.json").objects) == 1
+    else:
+        with pytest.raises(LabelError):
+            read_coco(tmp_path / "c.json")

@@ -47,3 +47,21 @@ def test_names_and_colours_are_checked() -> None:
         Legend.of(["a", "a"])
     with pytest.raises(ConfigError, match="1 to 65,535"):
         Legend(())
+
+
+@pytest.mark.parametrize("given", [(0, 0, 0), (255, 255, 255), (0, 1, 1)])
+@pytest.mark.parametrize("count", [64, 255, 330, 3000])
+def test_every_class_gets_a_colour_of_its_own(count: int, given: tuple[int, int, int]) -> None:
+    legend = Legend.of([f"c{i}" for i in range(count)], {"c0": given})
+    assert len({one.colour for one in legend.classes}) == count
+    assert len(set(safe_colours(count))) == count
+
+
+def test_many_colours_may_be_given() -> None:
+    given = {f"c{i}": colour for i, colour in enumerate(safe_colours(400)) if i % 2}
+    legend = Legend.of([f"c{i}" for i in range(400)], given)
+    assert len({one.colour for one in legend.classes}) == 400
+
+
+def test_the_first_colours_are_as_ever() -> None:
+    assert safe_colours(63)[7:10] == ((0, 86, 134), (172, 119, 0), (0, 118, 86))

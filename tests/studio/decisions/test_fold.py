@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from selfseg.data.labelled.legend import clean_name
 from selfseg.errors import ConfigError
+from selfseg.studio.decisions import DecisionLog
 from selfseg.studio.decisions.fold import Fold
-from selfseg.studio.decisions.kinds import checked, clean_name
+from selfseg.studio.decisions.kinds import checked
 from selfseg.studio.decisions.state import State
 
 GIVEN: dict[str, Any] = {"seq": 0, "undo": None, "redo": None, "last": "", "next": "", "problems": ()}
@@ -200,3 +204,23 @@ def test_a_part_of_what_is_not_split_is_no_cluster() -> None:
     assert fold.state(**GIVEN).names == {}
     with pytest.raises(ConfigError, match="needs 'cluster'"):
         checked("name", {"name": "road"})
+
+
+def test_many_classes_have_colours_of_their_own(tmp_path: Path) -> None:
+    log = DecisionLog.open(tmp_path)
+    log.append_all([("name", {"cluster": f"1000/{i}", "name": f"class {i}"}) for i in range(400)])
+    assert len({one.colour for one in log.state().classes}) == 400
+
+
+@pytest.mark.parametrize("field", ["level", "point"])
+def test_a_whole_number_that_no_float_holds_is_refused(field: str, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"image": {"hash": "h", "name": "a"}, "level": 1, "point": [0.5, 0.5], "name": "road"}
+    fields[field] = 10**400 if field == "level" else [0, 10**400]
+    log = DecisionLog.open(tmp_path)
+    log.append("name", cluster="4/1", name="road")
+    with pytest.raises(ConfigError, match="expected a number of at least 0"):
+        log.append("click", **fields)
+    with (tmp_path / "decisions.jsonl").open("a") as file:
+        file.write(json.dumps({"seq": 2, "time": "", "kind": "click", **fields}) + "\n")
+    (problem,) = DecisionLog.open(tmp_path).state().problems
+    assert "expected a number of at least 0" in problem

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 
 from selfseg.errors import ConfigError
 
 Colour = tuple[int, int, int]
+
+UNSURE = "unsure"
+"""The verdict of a person who can't tell, in an audit; therefore no class's name."""
+
+MOST_CHARACTERS = 200
+
+# Controls, line separators, halves of pairs, and marks that turn the direction of what follows: a name with them could
+# break a line of a file, or look like another. Joiners stay, as Persian and Hindi need them.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with every common kind of colour blindness.
 _SAFE: tuple[Colour, ...] = (
@@ -55,9 +67,10 @@ class Legend:
         if not 0 < len(self.classes) <= 65_535:
             raise ConfigError(f"a legend has 1 to 65,535 classes, not {len(self.classes)}")
         names = self.names
+        if len(set(names)) == len(names):
+            return
         twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"two classes are called {twice[0]!r}; names in a legend differ")
+        raise ConfigError(f"two classes are called {twice[0]!r}; names in a legend differ")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +91,7 @@ class Legend:
             (1, 2, 3)
         """
         given = dict(colours or {})
-        free = (colour for colour in safe_colours(len(names) + len(given)) if colour not in given.values())
+        free = free_colours(given.values())
         return Legend(tuple(NamedClass(name, given[name] if name in given else next(free)) for name in names))
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -120,20 +133,75 @@ def parse_colour(text: str) -> Colour:
     return (int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16))
 
 
-def safe_colours(count: int) -> tuple[Colour, ...]:
-    """Colours that people with colour blindness can tell apart, as far as that is possible with so many.
+def clean_name(name: Any) -> str:
+    """A class's name as it is kept: NFC, without blanks around it. Equal names are one class.
 
-    The first seven are Okabe's and Ito's; after them the same, darker and lighter in turn.
+    Raises:
+        ConfigError: if it is empty, too long, "unsure" (an audit's answer), or has characters that can't be seen.
+
+    Example:
+        >>> clean_name("  road ")
+        'road'
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"a name is a text, not {name!r}")
+    clean = name.strip() if name.isascii() else unicodedata.normalize("NFC", name).strip()
+    if found := _FORBIDDEN.search(clean):
+        raise ConfigError(f"the name {name!r} holds the control character U+{ord(found[0]):04X}; leave it out")
+    if not clean or (not clean.isascii() and all(unicodedata.category(c)[0] in "CZ" for c in clean)):
+        raise ConfigError("a class needs a name that can be seen")
+    if len(clean) > MOST_CHARACTERS:
+        raise ConfigError(f"the name has {len(clean)} characters; {MOST_CHARACTERS} are the most: {clean[:40]!r}...")
+    if clean == UNSURE:
+        raise ConfigError(
+            f"{UNSURE!r} is an answer of the audit; give the class another name, or leave the cluster out"
+        )
+    return clean
+
+
+def free_colours(taken: Collection[Colour] = ()) -> Iterator[Colour]:
+    """Colours for classes one after the other, none twice and none that is taken; never black, which shows void.
+
+    The first seven are Okabe's and Ito's, which people with colour blindness can tell apart; then come the same, darker
+    and lighter in turn, and then all others, neighbours far from each other.
+
+    Args:
+        taken: what is not to come.
+
+    Example:
+        >>> next(free_colours()), next(free_colours([(0, 114, 178)]))
+        ((0, 114, 178), (230, 159, 0))
+    """
+    used = {*taken, (0, 0, 0)}
+    for colour in _all_colours():
+        if colour not in used:
+            used.add(colour)
+            yield colour
+
+
+def _all_colours() -> Iterator[Colour]:
+    yield from _SAFE
+    for step in range(1, 5):  # after so many they are nearly white and black
+        share = 1 - 0.75**step
+        for towards in (0, 255):
+            for red, green, blue in _SAFE:
+                yield _towards(red, towards, share), _towards(green, towards, share), _towards(blue, towards, share)
+    for i in count(1):  # steps of an odd number go through all that there are: the golden section of 2^24
+        word = i * 0x9E3779 % (1 << 24)
+        yield word >> 16, word >> 8 & 255, word & 255
+        if not word:
+            return
+
+
+def _towards(part: int, end: int, share: float) -> int:
+    return round(part + (end - part) * share)
+
+
+def safe_colours(count: int) -> tuple[Colour, ...]:
+    """The first so many of `free_colours`.
 
     Example:
         >>> safe_colours(1)
         ((0, 114, 178),)
     """
-    found: list[Colour] = list(_SAFE)
-    step = 1
-    while len(found) < count:
-        share = 1 - 0.75**step
-        for towards in (0, 255):
-            found += [tuple(round(c + (towards - c) * share) for c in colour) for colour in _SAFE]  # type: ignore[misc]
-        step += 1
-    return tuple(found[:count])
+    return tuple(islice(free_colours(), count))

@@ -329,20 +329,23 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _pixels(image: Image.Image, data: bytes, kind: str) -> NDArray[np.uint8]:
-    if kind == "JPEG":
-        has_exif = "exif" in image.info
-        orientation = _orientation(image) if has_exif else 1
-        inverted = image.mode == "CMYK" and "adobe" not in image.info
-        pixels = _rgb(image)
-        if inverted:  # Pillow assumes Adobe's inverted inks in every CMYK JPEG
-            pixels = _rgb(Image.frombytes("CMYK", image.size, image.tobytes()).point(lambda value: 255 - value))
-    elif _deep_colour(image, data, kind):
-        orientation = _orientation(image)
-        pixels = _decode_deep(data, kind)
-    else:
-        image.load()  # turns a TIFF upright and forgets its orientation
-        orientation = _orientation(image)
-        pixels = _rgb(image)
+    if _deep_colour(image, data, kind):
+        return np.ascontiguousarray(_upright(_decode_deep(data, kind), _orientation(image)))
+    return from_pillow(image)
+
+
+def from_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """What `decode` gives of a file, of the image that Pillow has made of it.
+
+    Only where several channels have more than 8 bits it may differ: Pillow keeps the upper 8.
+    """
+    jpeg = image.format == "JPEG"
+    image.load()  # turns a TIFF upright and forgets its orientation
+    orientation = _orientation(image) if "exif" in image.info or not jpeg else 1
+    inverted = jpeg and image.mode == "CMYK" and "adobe" not in image.info
+    pixels = _rgb(image)
+    if inverted:  # Pillow assumes Adobe's inverted inks in every CMYK JPEG
+        pixels = _rgb(Image.frombytes("CMYK", image.size, image.tobytes()).point(lambda value: 255 - value))
     return np.ascontiguousarray(_upright(pixels, orientation))
 
 

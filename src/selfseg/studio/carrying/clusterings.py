@@ -60,7 +60,7 @@ def keep_names(run: Path | str, clusters: Clusters, names: Mapping[int, str], le
     Args:
         run: the run's folder.
         clusters: that the numbers are of.
-        names: of clusters, by number; "" takes a name away.
+        names: of clusters, by number; "" takes away what was said of one: its name, or that it is left out.
         left_out: numbers of clusters that belong to no class.
 
     Raises:
@@ -71,7 +71,10 @@ def keep_names(run: Path | str, clusters: Clusters, names: Mapping[int, str], le
     remember(log, clusters)
     decisions: list[tuple[str, dict[str, Any]]] = []
     for number, name in names.items():
-        decisions.append(("name", {"cluster": f"{clusters.k}/{number}", "name": name}))
+        path = f"{clusters.k}/{number}"
+        decisions.append(("name", {"cluster": path, "name": name}))
+        if not name and any(one == path or one.startswith(f"{path}.") for one in log.state().left_out):
+            decisions.append(("leave_out", {"cluster": path, "on": False}))
     for number in left_out:
         decisions.append(("leave_out", {"cluster": f"{clusters.k}/{number}", "on": True}))
     if decisions:

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from selfseg.data.labelled.legend import Colour, NamedClass, parse_colour, safe_colours
+from selfseg.data.labelled.legend import Colour, NamedClass, free_colours, parse_colour
 from selfseg.studio.decisions.kinds import UNSURE, clusters_of, parent_of
 from selfseg.studio.decisions.state import Answer, AuditRound, Click, ImageId, Named, Split, State, nearest
-
-_SAFE = safe_colours(63)  # after so many they are nearly white and black
 
 
 @dataclass(eq=False)
@@ -135,10 +133,8 @@ class Fold:
 
     def _class(self, name: str) -> _Class:
         if name not in self._classes:
-            taken = {one.colour for one in self._classes.values()}
-            spread = ((i * 97 % 256, i * 57 % 256, i * 151 % 256) for i in count(1))
-            free = next((c for c in _SAFE if c not in taken), None) or next(c for c in spread if c not in taken)
-            self._classes[name] = _Class(name, free, next(self._order))
+            free = free_colours({one.colour for one in self._classes.values()})
+            self._classes[name] = _Class(name, next(free), next(self._order))
         return self._classes[name]
 
     def _name(self, seq: int, fields: dict[str, Any]) -> None:

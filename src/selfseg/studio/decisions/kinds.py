@@ -24,48 +24,14 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from selfseg.data.labelled.legend import parse_colour
+from selfseg.data.labelled.legend import UNSURE as UNSURE
+from selfseg.data.labelled.legend import clean_name, parse_colour
 from selfseg.errors import ConfigError
 
-UNSURE = "unsure"
-"""The verdict of a person who can't tell."""
-
-MOST_CHARACTERS = 200
-
-# Controls, line separators, halves of pairs, and marks that turn the direction of what follows: a name with them could
-# break a line of a file, or look like another. Joiners stay, as Persian and Hindi need them.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _CLUSTER = re.compile(r"([1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})((?:\.(?:0|[1-9][0-9]?))*)")
-
-
-def clean_name(name: Any) -> str:
-    """A class's name as it is kept: NFC, without blanks around it. Equal names are one class.
-
-    Raises:
-        ConfigError: if it is empty, too long, "unsure" (an audit's answer), or has characters that can't be seen.
-
-    Example:
-        >>> clean_name("  road ")
-        'road'
-    """
-    if not isinstance(name, str):
-        raise ConfigError(f"a name is a text, not {name!r}")
-    clean = name.strip() if name.isascii() else unicodedata.normalize("NFC", name).strip()
-    if found := _FORBIDDEN.search(clean):
-        raise ConfigError(f"the name {name!r} holds the control character U+{ord(found[0]):04X}; leave it out")
-    if not clean or (not clean.isascii() and all(unicodedata.category(c)[0] in "CZ" for c in clean)):
-        raise ConfigError("a class needs a name that can be seen")
-    if len(clean) > MOST_CHARACTERS:
-        raise ConfigError(f"the name has {len(clean)} characters; {MOST_CHARACTERS} are the most: {clean[:40]!r}...")
-    if clean == UNSURE:
-        raise ConfigError(
-            f"{UNSURE!r} is an answer of the audit; give the class another name, or leave the cluster out"
-        )
-    return clean
 
 
 def cluster_path(path: Any) -> str:
@@ -163,9 +129,13 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
 
 
 def _number(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"expected a number of at least 0, not {value!r}")
-    return value
+    try:
+        fits = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    except OverflowError:  # a whole number that no float can hold
+        fits = False
+    if not fits:
+        raise ConfigError(f"expected a number of at least 0, not {value!r:.60}")
+    return value  # type: ignore[no-any-return]
 
 
 def _flag(value: Any) -> bool:
