@@ -30,7 +30,7 @@ def name(
     Args:
         run: the trained and clustered run.
         pairs: a cluster, or several with commas, and a name. The same name again: one class. 9=void leaves cluster 9
-            out, 9= takes its name away. Names given earlier are kept.
+            out, 9= takes its name away, or takes it in again. Names given earlier are kept.
         k: which clustering; that of the names so far, else the largest.
         colours: of classes, such as road=#804080.
     """

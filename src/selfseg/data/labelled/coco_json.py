@@ -202,7 +202,7 @@ def image_size(height: Any, width: Any) -> tuple[int, int]:
     if sides[0] is None or sides[1] is None or min(sides[0], sides[1]) < 1:
         raise LabelError(f"height and width are numbers of pixels, not {shorten(height)} and {shorten(width)}")
     if sides[0] * sides[1] > MAX_PIXELS:
-        raise LabelError(f"{sides[1]}x{sides[0]} pixels are more than the {MAX_PIXELS} that are read")
+        raise LabelError(f"{shorten(sides[1])}x{shorten(sides[0])} pixels are more than the {MAX_PIXELS} that are read")
     return sides[0], sides[1]
 
 

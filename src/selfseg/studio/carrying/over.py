@@ -309,12 +309,16 @@ def _clicks(log: DecisionLog) -> list[Entry]:
     return [entry for entry in log.standing if entry.kind == "click"]
 
 
-def _origin(entry: Entry, identity: str) -> tuple[str, str, str]:
-    """Where and when a decision was first made: copies of a log have one identity and go on with the same seqs."""
-    carried = entry.fields.get("carried")
+def _origin(click: Entry, identity: str) -> tuple[object, ...]:
+    """Which click it was when it was first made.
+
+    Copies of a log have one identity and go on with the same seqs, so when and where it was made count too.
+    """
+    carried = click.fields.get("carried")
+    first = (identity, str(click.seq), click.time)
     if isinstance(carried, Mapping) and "seq" in carried:
-        return str(carried.get("from")), str(carried["seq"]), str(carried.get("time"))
-    return identity, str(entry.seq), entry.time
+        first = str(carried.get("from")), str(carried["seq"]), str(carried.get("time"))
+    return *first, click.fields["image"]["hash"], click.fields["level"], *click.fields["point"]
 
 
 def _wholes(state: State, k: int) -> dict[str, str]:
