@@ -1,4 +1,4 @@
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -134,3 +134,21 @@ def test_labels_of_another_folder_are_not_given_to_images_of_this_one(tmp_path: 
     made = to_labelled_folder(written, tmp_path / "cam1", tmp_path / "out", val=0)
     assert made.without_image == ("cam2/7.jpg",)
     assert [path.name for path in (tmp_path / "out" / "train" / "labels").iterdir()] == ["8.png"]
+
+
+def test_each_image_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(60):
+        Image.new("RGB", (2, 2)).save(tmp_path / "photos" / f"{i}.png")
+    ones = [NamedMask(f"{i}.png", np.zeros((2, 2), np.uint8)) for i in range(60)]
+    labels = write("coco", ones, Legend.of(["road"]), tmp_path / "labels")
+    compared, equal = 0, PurePath.__eq__
+
+    def counted(one: PurePath, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equal(one, other)
+
+    monkeypatch.setattr(PurePath, "__eq__", counted)
+    to_labelled_folder(labels, tmp_path / "photos", tmp_path / "out")
+    assert compared < 600, "not each with each"

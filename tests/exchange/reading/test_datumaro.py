@@ -114,9 +114,9 @@ def test_items_that_are_none(tmp_path: Path) -> None:
 def test_an_item_with_somebody_elses_path_is_found_by_its_id(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (6, 3)).save(tmp_path / "photos" / "a.jpg")
-    path = written(tmp_path, value([polygon()], image={"path": "/home/u/photos/a.jpg", "size": [3, 6]}))
+    path = written(tmp_path, value([polygon()], image={"path": "/elsewhere/photos/a.jpg", "size": [3, 6]}))
     (one,) = read("datumaro", path, images=tmp_path / "photos")[1]
     assert (one.name, one.image) == ("a.jpg", tmp_path / "photos" / "a.jpg")
-    strange = value([polygon()], id="b", image={"path": "/home/u/photos/a.jpg", "size": [3, 6]})
+    strange = value([polygon()], id="b", image={"path": "/elsewhere/photos/a.jpg", "size": [3, 6]})
     with pytest.raises(LabelError, match="leads out of the folder"):
         list(read("datumaro", written(tmp_path, strange), images=tmp_path / "photos")[1])

@@ -248,9 +248,7 @@ def _load(path: Path, text: str | None) -> dict[str, Any]:
 def _whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, int):
-        return value
-    return int(value) if math.isfinite(value) and value == int(value) else None
+    return int(value) if isinstance(value, int) or (math.isfinite(value) and value == int(value)) else None
 
 
 def _key(entry: Any, name: str) -> int | str:

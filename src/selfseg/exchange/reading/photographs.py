@@ -96,6 +96,8 @@ class Photographs:
             names: all names in the file.
             bare: see `find`.
         """
+        if not self.paths:
+            return self
         inner = [path for name in names if (path := _inner(name))]
         folders = [name.split("/")[:-1] for name in inner]
         ends = zip(min(folders, default=[]), max(folders, default=[]), strict=False)  # what they share, all between do

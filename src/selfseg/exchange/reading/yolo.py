@@ -94,7 +94,7 @@ def _legend(tree: Tree) -> Legend:
         raise DataError(f"{tree.path} holds neither data.yaml nor classes.txt, which name the classes")
     where = tree.place(name)
     try:
-        value = yaml.load(tree.text(name), _Texts)
+        value = _Texts(tree.text(name)).get_single_data()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"can't read {where} as YAML: {error}") from error
     names: Any = value.get("names") if isinstance(value, dict) else None
