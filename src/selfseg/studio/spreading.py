@@ -51,7 +51,9 @@ class LabelSpreading:
         self.vectors = np.asarray(regions.vectors[self.rows], np.float32)
         self._regions = regions
         self._flow = _flow(self.vectors)
-        self._met: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}  # neighbours of examples, by row
+        self._place = np.full(len(regions.areas), -1, np.int32)  # in the next two, of regions that were examples
+        self._near = np.zeros((0, min(NEIGHBOURS, len(self.rows))), np.int32)
+        self._weight = np.zeros(self._near.shape, np.float32)
 
     def spread(
         self,
@@ -79,8 +81,9 @@ class LabelSpreading:
         chosen = np.ones(len(rows), np.bool_) if balanced is None else balanced
         total = np.bincount(labels[chosen], weights[chosen], classes)
         counts = weights * np.where(chosen, np.maximum(total, 1e-12)[labels] ** -BALANCE, WHOLE)
-        given = np.zeros((len(self.rows), classes), np.float32)
-        np.add.at(given, (near, labels[:, None]), weight * counts[:, None].astype(np.float32))
+        codes = near * np.int64(classes) + labels[:, None]
+        given = np.bincount(codes.ravel(), (weight * counts[:, None]).ravel(), len(self.rows) * classes)
+        given = given.reshape(-1, classes).astype(np.float32)
         reached = np.maximum(self._flow @ given, 0)
         shares = reached / np.maximum(reached.sum(1, keepdims=True), 1e-12)
         if classes == 1:
@@ -88,18 +91,20 @@ class LabelSpreading:
         best = np.partition(shares, classes - 2, axis=1)[:, -2:]
         return shares.argmax(1), best[:, 1] - best[:, 0]
 
-    def _neighbours(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _neighbours(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The regions of the sample that are most like each example, (n, k), and how they share its label."""
-        new = np.array([row for row in rows.tolist() if row not in self._met], np.int64)
+        new = np.unique(rows[self._place[rows] < 0])
         if len(new):
             alike = np.asarray(self._regions.vectors[new], np.float32) @ self.vectors.T
-            near = _largest(alike, min(NEIGHBOURS, len(self.rows)))
+            near = _largest(alike, self._near.shape[1])
             chosen = np.take_along_axis(alike, near, 1)
             weight = np.exp((chosen - chosen.max(1, keepdims=True)) / _REACH)
             weight /= weight.sum(1, keepdims=True)
-            self._met.update(zip(new.tolist(), zip(near, weight, strict=True), strict=True))
-        found = [self._met[row] for row in rows.tolist()]
-        return np.stack([near for near, _ in found]), np.stack([weight for _, weight in found])
+            self._place[new] = len(self._near) + np.arange(len(new))
+            self._near = np.concatenate([self._near, near.astype(np.int32)])
+            self._weight = np.concatenate([self._weight, weight])
+        places = self._place[rows]
+        return self._near[places], self._weight[places]
 
 
 def _flow(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
