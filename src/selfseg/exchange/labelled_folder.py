@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from selfseg.data.labelled.labels import MOST_CLASSES, VOID
+from selfseg.data.labelled.labels import VOID
 from selfseg.data.labelled.legend import Legend
-from selfseg.data.labelled.listed import list_classes
+from selfseg.data.labelled.listed import MOST_COLOURED, list_classes
 from selfseg.errors import ConfigError, LabelError
 from selfseg.exchange.base import NamedMask, read
 from selfseg.storage.files import storage_errors
-
-_MOST = MOST_CLASSES - 2
 
 
 @dataclass(frozen=True)
@@ -174,6 +172,8 @@ def _drawn(name: str) -> float:
 
 def _listable(legend: Legend, path: Path | str) -> Legend:
     """The legend with names that a classes.txt can hold, and colours that differ and aren't void's black."""
-    if len(legend.classes) > _MOST:
-        raise LabelError(f"{path} has {len(legend.classes)} classes; a labelled folder with colours holds {_MOST}")
+    if len(legend.classes) > MOST_COLOURED:
+        raise LabelError(
+            f"{path} has {len(legend.classes)} classes; a labelled folder with colours holds {MOST_COLOURED}"
+        )
     return list_classes(legend)[1]

@@ -22,6 +22,9 @@ Array = NDArray[np.float32]
 UNSEEN = -1e4
 """The bias of a class without an example: its probability is 0, and nothing becomes infinite."""
 
+BALANCE = 0.75
+"""How far a class counts regardless of how many examples it has: 0 counts each example alike, 1 each class alike."""
+
 _ROWS = 1 << 15  # regions that are looked at together
 
 
@@ -46,7 +49,7 @@ class RegionClassifier:
         [0]
     """
 
-    def __init__(self, classes: int, dim: int, strength: float = 1e-4, balance: float = 0.75) -> None:
+    def __init__(self, classes: int, dim: int, strength: float = 1e-4, balance: float = BALANCE) -> None:
         if classes < 1 or dim < 1:
             raise ConfigError(f"a classifier has at least 1 class and 1 dimension, not {classes} and {dim}")
         if not strength > 0 or not 0 <= balance <= 1:

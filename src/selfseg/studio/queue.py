@@ -68,10 +68,15 @@ def doubt_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         >>> doubt_of(np.array([[0.75, 0.25], [0.0, 0.0]])).tolist()
         [0.5, 1.0]
     """
+    return (1 - lead_of(scores)).astype(np.float32)
+
+
+def lead_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """(N,) how far each region's best class leads before the second, of (N, C) shares; a single one before 0."""
     if scores.shape[1] == 1:
-        return (1 - scores[:, 0]).astype(np.float32)
+        return scores[:, 0]
     best = np.partition(scores, scores.shape[1] - 2, axis=1)[:, -2:]
-    return (1 - (best[:, 1] - best[:, 0])).astype(np.float32)
+    return best[:, 1] - best[:, 0]
 
 
 def next_questions(

@@ -38,7 +38,7 @@ from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.images import ImageCollection, SkipLog
 from selfseg.errors import RunError, StorageError
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.ops.regions.region_tree import region_tree
+from selfseg.ops.regions.region_tree import cut_regions, region_tree
 from selfseg.ops.regions.slic import slic
 from selfseg.ops.regions.smoothing import REGIONS, cell_places, pool_map
 from selfseg.storage.files import mark_output, sole_use, storage_errors
@@ -153,6 +153,15 @@ class RegionStore:
         height, width = superpixels.shape
         row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
         return int(superpixels[max(row, 0), max(column, 0)])
+
+    def segment_at(self, image: int, x: float, y: float, level: float) -> NDArray[np.int64]:
+        """Rows of the segment at a place, where the image is cut into `level` segments; its region from n on."""
+        region = self.region_at(image, x, y)
+        start, count = int(self.first[image]), int(self.first[image + 1] - self.first[image])
+        if level >= count:
+            return np.array([start + region], np.int64)
+        groups = cut_regions(self.tree(image), max(int(level), 1))
+        return start + np.flatnonzero(groups == groups[region])
 
 
 def _mapped(path: Path, length: int) -> NDArray[np.uint8]:

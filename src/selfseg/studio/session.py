@@ -21,7 +21,6 @@ from selfseg.collection.opening import Images, collect
 from selfseg.collection.proposal import load_proposal
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
-from selfseg.ops.regions.region_tree import cut_regions
 from selfseg.studio.beliefs import NONE, Beliefs, Examples, examples
 from selfseg.studio.carrying import ImageFinder, Report, carry_over, remember
 from selfseg.studio.carrying.clusterings import fingerprint
@@ -179,6 +178,10 @@ class Session:
         self._known = names
         self._class_views = self._list(state)
         self._followed = state
+        self._changed()
+
+    def _changed(self) -> None:
+        """What is believed is another thing: the page is told, and the classes are counted."""
         self._uncounted = True
         self._version += 1
         self._late.notify_all()
@@ -240,12 +243,7 @@ class Session:
         image = self._finder.find(told)
         if image is None:
             return None
-        region = self.store.region_at(image, point[0], point[1])
-        start, count = int(self.store.first[image]), int(self.store.first[image + 1] - self.store.first[image])
-        if level >= count:
-            return image, np.array([start + region], np.int64)
-        groups = cut_regions(self.store.tree(image), max(int(level), 1))
-        return image, start + np.flatnonzero(groups == groups[region])
+        return image, self.store.segment_at(image, *point, level)
 
     def _class_at(self, image: int, x: float, y: float) -> str:
         """The name of the class at a place; "" for none."""

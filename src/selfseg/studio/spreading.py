@@ -15,7 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.studio.classifier import BALANCE
 from selfseg.studio.concepts import Regions
+from selfseg.studio.queue import lead_of
 
 SAMPLE = 2000
 """M: twice as many are worth .005 mIoU more, and cost eight times the time to begin."""
@@ -23,9 +25,6 @@ SAMPLE = 2000
 NEIGHBOURS = 10
 ALPHA = 0.99
 """How far labels flow, in [0, 1); the paper's."""
-
-BALANCE = 0.75
-"""How far a class counts regardless of how many examples it has; as in `RegionClassifier`."""
 
 WHOLE = 0.25
 """What examples count that are not balanced by their class: a whole concept, which weighs 4 clicks, as one."""
@@ -86,10 +85,7 @@ class LabelSpreading:
         given = given.reshape(-1, classes).astype(np.float32)
         reached = np.maximum(self._flow @ given, 0)
         shares = reached / np.maximum(reached.sum(1, keepdims=True), 1e-12)
-        if classes == 1:
-            return np.zeros(len(self.rows), np.int64), shares[:, 0]
-        best = np.partition(shares, classes - 2, axis=1)[:, -2:]
-        return shares.argmax(1), best[:, 1] - best[:, 0]
+        return shares.argmax(1), lead_of(shares).astype(np.float32)
 
     def _neighbours(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The regions of the sample that are most like each example, (n, k), and how they share its label."""

@@ -18,6 +18,7 @@ from selfseg.errors import ConfigError
 from selfseg.studio.audit.view import view as view_audit
 from selfseg.studio.concepts import Example, Grouping
 from selfseg.studio.decisions import State
+from selfseg.studio.decisions.kinds import CHANGE_NO_MASK
 from selfseg.studio.handing_over import Decided, formats
 from selfseg.studio.photographs import Box, box_around
 from selfseg.studio.queue import FIRST, next_questions
@@ -39,7 +40,6 @@ from selfseg.studio.server.contract import (
 from selfseg.studio.session import Session
 
 _OUTLINE: Colour = (255, 196, 0)  # of a concept without a name
-_NOT_SHOWN = ("audit", "audit_start", "clusters")  # entries of the log that change no mask
 _LOOKED_AT = 400_000  # regions among which the next questions are looked for
 
 
@@ -323,9 +323,7 @@ class Studio(Session):
                 self._beliefs.refit(self._examples, len(self._known), anew=True)
             while self._beliefs.catch_up():
                 pass
-            self._version += 1
-            self._uncounted = True
-            self._late.notify_all()
+            self._changed()
             classes = self._beliefs.classes.copy()
             classifier = self._beliefs.classifier
             if classifier is None:
@@ -345,7 +343,7 @@ class Studio(Session):
         with self._lock:
             self._look()
             later = [one.kind for one in self._log.entries if one.seq > self._handed]
-        return replace(view, decisions_since=sum(kind not in _NOT_SHOWN for kind in later))
+        return replace(view, decisions_since=sum(kind not in CHANGE_NO_MASK for kind in later))
 
     def file(self, name: str) -> Path:
         """Where a finished file of the last job lies."""

@@ -237,11 +237,16 @@ def test_a_retry_goes_when_its_place_has_a_verdict(studio: DrawnStudio, screen: 
     assert again.count() == 0
 
 
-def test_a_stroke_stays_in_its_image(screen: Callable[[str], Page]) -> None:
+def painting(screen: Callable[[str], Page]) -> tuple[Page, list[dict[str, Any]], Locator]:
+    """The images with a class to paint with, what is sent of it, and where to paint."""
     page = screen("images")
     clicks = sent(page, "/api/click")
     page.click(".classes.painting .pick >> nth=0")
-    canvas = page.locator(".viewer canvas")
+    return page, clicks, page.locator(".viewer canvas")
+
+
+def test_a_stroke_stays_in_its_image(screen: Callable[[str], Page]) -> None:
+    page, clicks, canvas = painting(screen)
     page.mouse.move(*at(canvas, 0.3, 0.5))
     page.mouse.down()
     page.mouse.move(*at(canvas, 0.35, 0.5), steps=3)
@@ -256,10 +261,7 @@ def test_a_stroke_stays_in_its_image(screen: Callable[[str], Page]) -> None:
 
 
 def test_the_wheel_does_not_change_what_is_being_painted(screen: Callable[[str], Page]) -> None:
-    page = screen("images")
-    clicks = sent(page, "/api/click")
-    page.click(".classes.painting .pick >> nth=0")
-    canvas = page.locator(".viewer canvas")
+    page, clicks, canvas = painting(screen)
     page.mouse.move(*at(canvas, 0.5, 0.5))
     for _ in range(20):
         page.keyboard.press("[")
@@ -338,24 +340,13 @@ def test_a_name_in_decomposed_letters_is_the_same_name(studio: DrawnStudio, scre
 
 def test_the_page_of_another_studio_is_loaded_anew(studio: DrawnStudio, screen: Callable[[str], Page]) -> None:
     page = screen("images")
-    session = "first"
-
-    def answer(route: Any) -> None:
-        if route.request.method == "POST" and route.request.headers.get("x-selfseg-session") != session:
-            route.fulfill(status=409, json={"error": "it is another studio", "session": session})
-            return
-        came = route.fetch()
-        route.fulfill(response=came, json={**came.json(), "session": session})
-
-    for path in ("state", "pulse", "click"):
-        page.route(f"**/api/{path}", answer)
     page.wait_for_timeout(PULSE)  # until it has heard of the first one
     page.click(".classes.painting .pick >> nth=0")
-    session = "second"
+    studio.session = "second"
     page.mouse.click(*at(page.locator(".viewer canvas"), 0.5, 0.5))
     page.wait_for_selector(".notice:has-text('started again'):has-text('Not saved: the click.')")
     assert studio.decided.clicks == []
-    session = "third"  # and without any decision
+    studio.session = "third"  # and without any decision
     page.wait_for_selector(".notice:has-text('started again'):has-text('Nothing was waiting')")
 
 

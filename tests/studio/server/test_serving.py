@@ -133,7 +133,6 @@ def test_serving_says_where_and_opens_the_browser(studio: DrawnStudio, monkeypat
 
     goes_to: list[str] = []
     modes: list[int] = []
-    monkeypatch.setattr(serving, "_TO_READ", 0)
     monkeypatch.setattr(serving.webbrowser, "open", open_browser)
     monkeypatch.setattr(serving.uvicorn.Server, "run", lambda self, sockets: ran.wait(5))
     said: list[str] = []
@@ -144,4 +143,5 @@ def test_serving_says_where_and_opens_the_browser(studio: DrawnStudio, monkeypat
     assert os.name != "posix" or modes == [0o600]
     serve(studio, said.append, port=0, browser=False, token="mine")
     assert len(opened) == 1
+    assert not Path(url2pathname(urlsplit(opened[0]).path)).exists()
     assert "token=mine" in "".join(said)

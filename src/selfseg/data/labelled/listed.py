@@ -12,7 +12,9 @@ from selfseg.data.labelled.legend import Colour, Legend, NamedClass
 from selfseg.errors import LabelError
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and bytes that are no UTF-8
-_MOST_COLOURED = MOST_CLASSES - 2
+MOST_COLOURED = MOST_CLASSES - 2
+"""Classes that a classes.txt with colours holds."""
+
 _PARTS = re.compile(r"[\s,;:#()]+")  # what a list can be divided at
 
 
@@ -55,7 +57,7 @@ def _tidy(names: Iterable[str]) -> list[str]:
 
 
 def _text(legend: Legend, among: int) -> str:
-    if among <= _MOST_COLOURED:
+    if among <= MOST_COLOURED:
         return f"{format_classes(legend)}{VOID} void  #000000\n"
     if among <= VOID:
         return "".join(f"{value} {name}\n" for value, name in enumerate(legend.names)) + f"{VOID} void\n"

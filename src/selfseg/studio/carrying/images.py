@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from selfseg.ops.regions.region_tree import cut_regions
 from selfseg.studio.decisions.state import Click, ImageId
 from selfseg.studio.regions import RegionStore
 
@@ -72,30 +68,19 @@ class OwnClicks:
     def __init__(self, index: ImageIndex) -> None:
         self._store = index if isinstance(index, RegionStore) else None
         self._places: set[tuple[int, float, tuple[float, float]]] = set()
-        self._clicked: dict[int, NDArray[np.bool_]] = {}  # by image, the regions that were clicked
+        self._clicked: set[int] = set()  # rows
 
     def add(self, image: int, click: Click) -> None:
         """Take in a click on an image."""
         self._places.add((image, click.level, click.point))
-        if self._store is not None:
-            segment = _segment(self._store, image, click)
-            self._clicked[image] = self._clicked[image] | segment if image in self._clicked else segment
+        self._clicked.update(self._rows(image, click))
 
     def has(self, image: int, click: Click) -> bool:
         """Whether one of them is on the segment of this click."""
-        if (image, click.level, click.point) in self._places:
-            return True
-        if self._store is None or image not in self._clicked:
-            return False
-        return bool((self._clicked[image] & _segment(self._store, image, click)).any())
+        return (image, click.level, click.point) in self._places or not self._clicked.isdisjoint(
+            self._rows(image, click)
+        )
 
-
-def _segment(store: RegionStore, image: int, click: Click) -> NDArray[np.bool_]:
-    """(n,) which of an image's regions a click says something of."""
-    count = int(store.first[image + 1] - store.first[image])
-    region = store.region_at(image, *click.point)
-    groups = np.arange(count)
-    if click.level < count:
-        groups = cut_regions(store.tree(image), max(int(click.level), 1))
-    inside: NDArray[np.bool_] = groups == groups[region]
-    return inside
+    def _rows(self, image: int, click: Click) -> list[int]:
+        """The regions that a click says something of, where they are known."""
+        return [] if self._store is None else self._store.segment_at(image, *click.point, click.level).tolist()

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from selfseg.data.labelled.legend import Colour, NamedClass, free_colours, parse_colour
-from selfseg.studio.decisions.kinds import UNSURE, clusters_of, parent_of
+from selfseg.studio.decisions.kinds import CHANGE_NO_MASK, UNSURE, clusters_of, parent_of
 from selfseg.studio.decisions.state import Answer, AuditRound, Click, ImageId, Named, Split, State, nearest
 
 
@@ -122,7 +122,7 @@ class Fold:
         if reason := self.objection(kind, fields):
             self.problems.append(f"line {line} ({kind}): {reason}")
             return
-        other = kind not in ("audit", "audit_start", "clusters") and not (kind == "k" and fields["k"] == self._k)
+        other = kind not in CHANGE_NO_MASK and not (kind == "k" and fields["k"] == self._k)
         self._apply[kind](seq, fields)
         if other and self._rounds and self._rounds[-1].answers:
             self._rounds[-1].since += 1

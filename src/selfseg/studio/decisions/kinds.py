@@ -216,3 +216,4 @@ NOTES: dict[str, dict[str, Callable[[Any], Any]]] = {
     "audit_start": {"count": _whole(1, 10**6), "seed": _whole(0, 2**63), "weigh": _weigh},
 }
 KINDS = {**DECISIONS, **MOVES, **NOTES}
+CHANGE_NO_MASK = ("audit", "audit_start", "clusters")

@@ -11,7 +11,6 @@ import socket
 import stat
 import tempfile
 import threading
-import time
 import webbrowser
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ PORT = 8760
 """Where the studio is if nothing is said; the next ones if that is taken."""
 
 _TRIED = 20  # ports
-_TO_READ = 60  # seconds in which the browser reads the file that goes on to the page
 _GO_ON = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={0}">
 <title>selfseg studio</title></head><body><p><a href="{0}">Open the studio</a></p></body></html>"""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -59,23 +57,24 @@ def serve(
     server = create_server(studio, token)
     for line in words(number, token, browser, os.environ):
         say(line)
-    if browser:
+    way_in = _way_in(address(number, token)) if browser else None
+    if way_in is not None:
         # Beside the server: some browsers only come back when they are closed.
-        threading.Thread(target=_open_browser, args=(address(number, token),), daemon=True).start()
-    with listening:
-        server.run(sockets=[listening])
+        threading.Thread(target=webbrowser.open, args=(way_in.as_uri(),), daemon=True).start()
+    try:
+        with listening:
+            server.run(sockets=[listening])
+    finally:
+        if way_in is not None:
+            way_in.unlink(missing_ok=True)
 
 
-def _open_browser(where: str) -> None:
-    """Open the page here."""
-    # A program's arguments can be read by everybody on the computer, so the browser is not told the address, but a file
-    # that only we can read, which goes on to it.
+def _way_in(where: str) -> Path:
+    """A page that goes on to an address, and that only we can read: a program's arguments are read by everybody."""
     handle, name = tempfile.mkstemp(prefix="selfseg-", suffix=".html")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(_GO_ON.format(html.escape(where)))
-    webbrowser.open(Path(name).as_uri())
-    time.sleep(_TO_READ)  # some commands come back before the browser has read it
-    Path(name).unlink(missing_ok=True)
+    return Path(name)
 
 
 def create_server(studio: StudioLike, token: str) -> uvicorn.Server:

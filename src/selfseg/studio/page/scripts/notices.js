@@ -118,7 +118,7 @@ function sayLastWords() {
   for (const each of words.map(lower)) times.set(each, (times.get(each) ?? 0) + 1);
   const lost = [...times].map(([each, number]) => (number > 1 ? `${each} (${number} times)` : each)).join("; ");
   say(
-    "The studio was started again, perhaps with other images or clusters, so this page was loaded anew. " +
+    "The studio was started again with other images or clusters, so this page was loaded anew. " +
       (lost ? `Not saved: ${lost}.` : "Nothing was waiting to be saved."),
     "lasting",
   );
