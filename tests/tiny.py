@@ -13,14 +13,14 @@ from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.data.views.overlapping_crops import OverlappingCrops
 from selfseg.data.views.random_crops import NestedCrops, RandomCrops
 from selfseg.methods import Method
-from selfseg.methods.densecl import DenseCLConfig
 from selfseg.methods.iic import IICConfig
 from selfseg.methods.maskcontrast import MaskContrastConfig
-from selfseg.methods.moco import MoCoConfig
 from selfseg.methods.picie import PiCIEConfig
+from selfseg.methods.pretraining.densecl import DenseCLConfig
+from selfseg.methods.pretraining.moco import MoCoConfig
+from selfseg.methods.pretraining.swav import SwAVConfig
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.stego import STEGOConfig
-from selfseg.methods.swav import SwAVConfig
 from selfseg.methods.vice import ViCEConfig
 from selfseg.models.embedder import EmbedderConfig
 from selfseg.storage.checkpoint import load_newest

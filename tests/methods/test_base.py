@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import tiny
 from selfseg.methods import Method, methods
-from selfseg.methods.moco import MoCo
+from selfseg.methods.pretraining.moco import MoCo
 from selfseg.models.twin import Twin
 
 

@@ -4,15 +4,15 @@ To read one, begin with `vice`. docs/add-a-method.md tells how to add one, here 
 """
 
 from selfseg.methods.base import Method
-from selfseg.methods.densecl import DenseCL, DenseCLConfig
 from selfseg.methods.iic import IIC, IICConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
-from selfseg.methods.moco import MoCo, MoCoConfig
 from selfseg.methods.picie import PiCIE, PiCIEConfig
+from selfseg.methods.pretraining.densecl import DenseCL, DenseCLConfig
+from selfseg.methods.pretraining.moco import MoCo, MoCoConfig
+from selfseg.methods.pretraining.swav import SwAV, SwAVConfig
 from selfseg.methods.pyramid import Pyramid, PyramidConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
 from selfseg.methods.stego import STEGO, STEGOConfig
-from selfseg.methods.swav import SwAV, SwAVConfig
 from selfseg.methods.vice import ViCE, ViCEConfig
 from selfseg.plugins import load_all
 

@@ -15,7 +15,7 @@ from torch import Tensor
 import tiny
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.moco import MoCo, MoCoConfig
+from selfseg.methods.pretraining.moco import MoCo, MoCoConfig
 
 CONFIG = tiny.moco(Path("images"), Path("run")).method
 

@@ -5,8 +5,8 @@ stand on the backbone's feature map: one projects the image's mean, one every ce
 backbone's features, not by geometry; its negatives are other images' mean dense projections.
 A baseline: its dense embedding is the backbone's feature map, without the heads.
 
-Deviations from the paper, and why: those of MoCo v2 (`selfseg.methods.moco`): statistics over all processes' batch
-instead of a shuffled one, the momentum network moves before its forward, queues begin empty.
+Deviations from the paper, and why: those of MoCo v2 (`selfseg.methods.pretraining.moco`): statistics over all
+processes' batch instead of a shuffled one, the momentum network moves before its forward, queues begin empty.
 
 Letters: B images, S x S cells of the dense projection, C channels of the backbone, D dimension of the projections.
 """

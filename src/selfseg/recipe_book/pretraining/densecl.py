@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfseg.data.views.random_crops import RandomCrops
-from selfseg.methods.densecl import DenseCLConfig
+from selfseg.methods.pretraining.densecl import DenseCLConfig
 from selfseg.models.embedder import EmbedderConfig
 from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe

@@ -14,7 +14,7 @@ from torch import Tensor
 import tiny
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.swav import SwAV, SwAVConfig
+from selfseg.methods.pretraining.swav import SwAV, SwAVConfig
 from selfseg.types import Batch, View
 
 CONFIG = tiny.swav(Path("images"), Path("run")).method

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfseg.data.views.random_crops import RandomCrops
-from selfseg.methods.swav import SwAVConfig
+from selfseg.methods.pretraining.swav import SwAVConfig
 from selfseg.models.embedder import EmbedderConfig
 from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe

@@ -14,7 +14,7 @@ from torch import Tensor
 import tiny
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.densecl import DenseCL, DenseCLConfig, Projections
+from selfseg.methods.pretraining.densecl import DenseCL, DenseCLConfig, Projections
 
 CONFIG = tiny.densecl(Path("images"), Path("run")).method
 CELLS = CONFIG.grid**2

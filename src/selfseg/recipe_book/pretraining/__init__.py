@@ -1,0 +1,1 @@
+"""Recipes of the methods of `selfseg.methods.pretraining`, one file per method."""
