@@ -15,6 +15,8 @@ def studio(
     images: ImagesPath,
     k: Annotated[int | None, arg(aliases=["-k"])] = None,
     decisions: Path | None = None,
+    labels: Path | None = None,
+    format: Further[str] = "auto",
     port: int | None = None,
     browser: bool = True,
     scales: Further[tuple[float, ...]] = (1.0,),
@@ -31,6 +33,9 @@ def studio(
         images: folder of images, or NAME:ROOT.
         k: the number of clusters to begin with; the one that was worked with last, or one that is not too many.
         decisions: RUN/studio of another run, from which to take over what was decided.
+        labels: labels that you already have of some of the images (COCO, CVAT, palette PNGs, a labelled folder, ...),
+            which are taken over as clicks.
+        format: of the labels; auto looks what is there.
         port: where to listen; the first free one from 8760 on if not given, any that is free if 0.
         browser: open the page; --no-browser for another computer, and the words to reach it are printed.
         scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
@@ -45,5 +50,7 @@ def studio(
     with Studio(run, images, k, Looks(scales, flip), device, max_bad=max_bad) as opened:
         if decisions is not None:
             say(opened.carry(decisions).sentence)
+        if labels is not None:
+            say(opened.take_labels(labels, format).sentence)
         serve(opened, say, port=port, browser=browser, token=kept_token(run / "studio"))
     return 0

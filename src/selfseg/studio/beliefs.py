@@ -5,7 +5,8 @@ that nobody named yet and nobody clicked into, as soon as one concept has a name
 instead of getting the name that happens to be nearest. While there are clicks only, their names are told apart
 everywhere, but a single name is told apart from all that is unlike it.
 
-What examples say spreads to regions that are like them (`selfseg.studio.spreading`), and these are examples too.
+What examples say spreads to regions that are like them (`selfseg.studio.spreading`). These are examples too, and count
+less the more clicks there are.
 
 Letters in shapes: N regions of the collection, D embedding dimension, C classes.
 """
@@ -33,6 +34,17 @@ PER_CONCEPT = 200
 CONCEPT_WEIGHT = 4.0
 """What a named concept counts: as much as so many clicks, shared by its examples."""
 
+SPREAD = 100.0
+"""Clicks after which what was spread counts half as much as it does at first: many clicks need no help."""
+
+PER_CLICK = 8
+"""Regions of a click that are learned from, evenly over them; a large segment has hundreds that are alike."""
+
+LEARNED = 8000
+"""Regions of clicks that are learned from. Of more, which come with labels, all of the last clicks and some others."""
+
+_LAST = 1000  # clicks that are learned from whatever others there are
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -41,7 +53,7 @@ class Examples:
     Attributes:
         rows: (n,) int64 rows of the store.
         labels: (n,) int64: 0 = none, 1 + c = class c.
-        weights: (n,) float32.
+        weights: (n,) float32; 0 for what is known but not learned from.
         clicked: (n,) bool, whether a person said it of this very region.
     """
 
@@ -67,27 +79,46 @@ def examples(
             one holds, and None takes back what was said of it. A click counts once, shared by its regions: a large
             segment says little more than a small one, because its regions are alike.
     """
-    last: dict[int, tuple[int, float]] = {}
-    for rows, given in clicks:
-        if given is None:
-            for row in rows.tolist():
-                last.pop(row, None)
-        else:
-            last.update(dict.fromkeys(rows.tolist(), (given + 1, 1 / len(rows))))
-    clicked = np.fromiter(last, np.int64, len(last))
+    clicked, said, learned = _standing(clicks)
     touched = {grouping.paths[number] for number in np.unique(grouping.members[clicked])} if len(clicked) else set()
     labels = {path: label + 1 for path, label in names.items() if path in grouping.paths}
     labels |= {path: 0 for path in left_out if path in grouping.paths}
-    if any(labels.values()) or len({label for label, _ in last.values() if label}) == 1:
+    if any(labels.values()) or len(np.unique(said)) == 1:
         labels |= {path: 0 for path in grouping.paths if path not in labels and path not in touched}
-    said = np.array([label for label, _ in last.values()], np.int64)
-    parts = [(clicked, said, np.array([weight for _, weight in last.values()], np.float32))]
+    parts = [(clicked, said, learned)]
+    free = np.ones(len(grouping.members), np.bool_)
+    free[clicked] = False
     for path, label in labels.items():
-        rows = np.setdiff1d(grouping.shown(path, PER_CONCEPT), clicked)
+        shown = grouping.shown(path, PER_CONCEPT)
+        rows = shown[free[shown]]
         weight = np.full(len(rows), CONCEPT_WEIGHT / max(len(rows), 1), np.float32)
         parts.append((rows, np.full(len(rows), label), weight))
     found, numbers, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Examples(found, numbers.astype(np.int64), weights, np.arange(len(found)) < len(clicked))
+
+
+def _standing(
+    clicks: Sequence[tuple[NDArray[np.int64], int | None]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The rows of which something was clicked that still holds, what, and how much each counts."""
+    empty = np.zeros(0, np.int64)
+    sizes = np.array([len(rows) for rows, _ in clicks], np.int64)
+    number = np.repeat(np.arange(len(clicks)), sizes)
+    rows = np.concatenate([empty, *(each for each, _ in clicks)])
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    size = sizes[number]
+    some = np.minimum(size, PER_CLICK)
+    # So many of each click's regions, evenly over them; all of a small one.
+    weight = np.where(place * some // size > (place - 1) * some // size, 1 / np.maximum(some, 1), 0)
+    said = np.array([0 if given is None else given + 1 for _, given in clicks], np.int64)[number]
+    _, back = np.unique(rows[::-1], return_index=True)  # of a region that was clicked twice the last one holds
+    kept = np.sort(len(rows) - 1 - back)
+    kept = kept[said[kept] > 0]
+    old = kept[(weight[kept] > 0) & (number[kept] < len(clicks) - _LAST)]
+    if len(old) > LEARNED:  # the same ones each time, so that a fit can begin where the last one ended
+        lot = (rows[old] * 2_654_435_761) % (1 << 32)  # Knuth's multiplicative hash
+        weight[old[np.argsort(lot, kind="stable")[LEARNED:]]] = 0
+    return rows[kept], said[kept], weight[kept].astype(np.float32)
 
 
 class Beliefs:
@@ -154,14 +185,19 @@ class Beliefs:
     def _with_those_like_them(
         self, found: Examples, classes: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """Vectors, labels and weights of the examples, and of the regions that they say something of: half each."""
+        """Vectors, labels and weights of the examples, and of the regions that they say something of.
+
+        Without a click both count alike; the more clicks there are, the less counts what was spread.
+        """
         if self._spreading is None:
             self._spreading = LabelSpreading(self.regions)
-        labels, sure = self._spreading.spread(found.rows, found.labels, found.weights, classes, found.clicked)
-        own, others = float(found.weights.sum()), float(sure.sum())
-        vectors = np.concatenate([self._vectors(found.rows), self._spreading.vectors])
-        weights = np.concatenate([found.weights / max(own, 1e-12), sure / max(others, 1e-12)])
-        return vectors, np.concatenate([found.labels, labels]), weights
+        used = found.weights > 0
+        rows, given, own, clicked = found.rows[used], found.labels[used], found.weights[used], found.clicked[used]
+        labels, sure = self._spreading.spread(rows, given, own, classes, clicked)
+        share = SPREAD / (SPREAD + float(own[clicked].sum()))
+        vectors = np.concatenate([self._vectors(rows), self._spreading.vectors])
+        weights = np.concatenate([own / max(float(own.sum()), 1e-12), sure * (share / max(float(sure.sum()), 1e-12))])
+        return vectors, np.concatenate([given, labels]), weights
 
     def of_image(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Classes and certainties of an image's regions, by the last fit."""

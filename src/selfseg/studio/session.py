@@ -22,7 +22,7 @@ from selfseg.collection.proposal import load_proposal
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
 from selfseg.studio.beliefs import NONE, Beliefs, Examples, examples
-from selfseg.studio.carrying import ImageFinder, Report, carry_over, remember
+from selfseg.studio.carrying import ImageFinder, LabelReport, Report, carry_over, remember, take_labels
 from selfseg.studio.carrying.clusterings import fingerprint
 from selfseg.studio.concepts import Grouping
 from selfseg.studio.decisions import DecisionLog, ImageId, State
@@ -116,6 +116,26 @@ class Session:
             )
             self._look()
             return report
+
+    def take_labels(self, labels: Path | str, format: str = "auto") -> LabelReport:
+        """Take over labels that a person already has, as clicks; one undo takes them back.
+
+        Args:
+            labels: a file, folder or zip of them.
+            format: a name in `selfseg.exchange.FORMATS`; "auto" looks what is there.
+
+        Returns:
+            What became of them.
+
+        Raises:
+            ConfigError: if there is no such format, or the images lie in shards.
+            DataError: if the labels can't be read; nothing is taken over then.
+        """
+        if self._collection.blocks:
+            raise ConfigError("labels are taken over for images in folders, not for images in shards")
+        with self._deciding():
+            paths = dict(zip(self._collection.paths, self._collection.names, strict=True))
+            return take_labels(self._log, self.store, paths, labels, format)
 
     def close(self) -> None:
         """End the threads; what was decided is on the disk already."""
