@@ -81,6 +81,7 @@ class RegionStore:
         self.colours: NDArray[np.uint8] = np.ascontiguousarray(facts["colour"])
         self._shapes = [tuple(entry["superpixels"]) for entry in entries]
         self._ends = np.array([[0, 0], *(entry["ends"][2:] for entry in entries)], np.int64)
+        self._last: tuple[int, NDArray[np.uint16]] = (-1, np.zeros((0, 0), np.uint16))  # many ask for the same again
         # Mapped from now on: another process may find the regions of other images, and replaces the files then.
         self._maps = [_mapped(folder / f"{_PARTS[2 + i]}.bin", int(self._ends[-1, i])) for i in range(2)]
 
@@ -138,9 +139,13 @@ class RegionStore:
 
     def superpixels(self, image: int) -> NDArray[np.uint16]:
         """(h, w) numbers 0 to n - 1 of an image's regions."""
+        known, found = self._last
+        if known == image:
+            return found
         start, end = self._ends[image, 0], self._ends[image + 1, 0]
-        found = np.frombuffer(zlib.decompress(self._maps[0][start:end].data), "<u2")
-        return found.reshape(self._shapes[image])
+        found = np.frombuffer(zlib.decompress(self._maps[0][start:end].data), "<u2").reshape(self._shapes[image])
+        self._last = image, found
+        return found
 
     def tree(self, image: int) -> NDArray[np.float32]:
         """(n - 1, 3) of `selfseg.ops.regions.region_tree`."""

@@ -52,8 +52,9 @@ def test_the_place_of_a_region_lies_in_it() -> None:
     ring = np.zeros((9, 9), np.uint16)
     ring[2:7, 2:7] = 1
     ring[4, 4] = 2
-    places = _middles(ring, 3)
-    for region, (x, y) in enumerate(places):
+    places = _middles(ring, 4)  # the last has no pixel
+    assert np.isnan(places[3]).all()
+    for region, (x, y) in enumerate(places[:3]):
         assert ring[int(y * 9), int(x * 9)] == region
 
 

@@ -163,7 +163,8 @@ class _Taking:
     def _take(self, image: int, mask: NamedMask) -> None:
         store, classes = self.store, len(self.legend.classes)
         superpixels = store.superpixels(image)
-        counts = _counts(superpixels, mask.mask, classes)
+        count = int(store.first[image + 1] - store.first[image])
+        counts = _counts(superpixels, count, mask.mask, classes)
         labelled = int(counts[:, :classes].sum())
         if not labelled:
             return
@@ -215,14 +216,13 @@ class _Taking:
             )
 
 
-def _counts(superpixels: NDArray[np.uint16], mask: NDArray[Any], classes: int) -> NDArray[np.int64]:
+def _counts(superpixels: NDArray[np.uint16], count: int, mask: NDArray[Any], classes: int) -> NDArray[np.int64]:
     """(n, C + 1) pixels of each region in each class, those without one last."""
     wide = mask.astype(np.uint16, copy=False)
     if wide.shape != superpixels.shape:
         height, width = superpixels.shape
         wide = np.asarray(cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
     codes = superpixels.astype(np.int64) * (classes + 1) + np.minimum(wide, classes)
-    count = int(superpixels.max()) + 1
     return np.bincount(codes.ravel(), minlength=count * (classes + 1)).reshape(count, -1)
 
 
@@ -261,16 +261,22 @@ def _leaves(node: int, pairs: NDArray[np.int64], count: int) -> list[int]:
 
 
 def _middles(superpixels: NDArray[np.uint16], count: int) -> NDArray[np.float64]:
-    """(n, 2) x and y in [0, 1] of a pixel of each region: the one that is nearest to their middle."""
+    """(n, 2) x and y in [0, 1] of a pixel of each region: the one that is nearest to their middle; nan without one."""
     flat = superpixels.ravel()
     height, width = superpixels.shape
     ys, xs = np.divmod(np.arange(flat.size), width)
-    size = np.maximum(np.bincount(flat, minlength=count), 1)
-    y = (np.bincount(flat, ys, count) / size)[flat]
-    x = (np.bincount(flat, xs, count) / size)[flat]
-    order = np.lexsort(((ys - y) ** 2 + (xs - x) ** 2, flat))
-    first = order[np.searchsorted(flat[order], np.arange(count))]
-    return np.stack([(xs[first] + 0.5) / width, (ys[first] + 0.5) / height], 1)
+    size = np.bincount(flat, minlength=count)
+    there = np.flatnonzero(size)  # a tiny region of a large image may have no pixel at this size
+    y = (np.bincount(flat, ys, count) / np.maximum(size, 1))[flat]
+    x = (np.bincount(flat, xs, count) / np.maximum(size, 1))[flat]
+    order = np.argsort(flat, kind="stable")  # quick, since they are 16 bits
+    far = ((ys - y) ** 2 + (xs - x) ** 2)[order]
+    starts = np.cumsum(size[there]) - size[there]
+    nearest = np.flatnonzero(far == np.repeat(np.minimum.reduceat(far, starts), size[there]))
+    first = order[nearest[np.searchsorted(nearest, starts)]]
+    places = np.full((count, 2), np.nan)
+    places[there] = np.stack([(xs[first] + 0.5) / width, (ys[first] + 0.5) / height], 1)
+    return places
 
 
 def _counted(n: int, what: str) -> str:
