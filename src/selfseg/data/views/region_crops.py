@@ -118,7 +118,7 @@ def draw_ids(ids: NDArray[np.int32], most: int, rng: np.random.Generator) -> NDA
 
     Example:
         >>> draw_ids(np.array([[0, 1, 1, -1]], np.int32), 1, np.random.default_rng(1)).tolist()
-        [[-1, 1, 1, -1]]
+        [[0, -1, -1, -1]]
     """
     present = np.flatnonzero(np.bincount(ids.ravel() + 1)[1:])
     if len(present) <= most:
