@@ -87,7 +87,7 @@ class InstanceDiscriminationConfig:
 class InstanceDiscrimination(Method):
     """The method; `compare` is section 3.
 
-    Logs: loss_uniform (loss of a network that knows nothing: log n with all entries; left out with noise), nearness
+    Logs: loss_guess (loss of a guess among all entries, log n; only without noise), nearness
     (cosine of an image with its own entry), found (share of images that are nearer to it than to all others they are
     compared with), log_normaliser (of Z; 0 without noise), effective_rank (of the batch's vectors).
     """
@@ -160,7 +160,7 @@ class InstanceDiscrimination(Method):
                 "log_normaliser": self.log_normaliser.clone(),
             }
             if not config.noise:
-                logs["loss_uniform"] = own.new_tensor(math.log(len(bank)))
+                logs["loss_guess"] = own.new_tensor(math.log(len(bank)))
         if self.training:
             self._remember(vectors, entries, index)
         seen = vectors.detach()

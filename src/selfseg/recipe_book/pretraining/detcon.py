@@ -2,7 +2,7 @@
 
 The regions are superpixels of 64 px unless others are asked for, at the end of the command: a grid with
 `method.views.regions:grid --method.views.regions.size 64`, objects in files (`selfseg masks`) with
-`method.views.regions:object-masks --method.views.regions.folder MASKS`. The paper's segments are those of Felzenszwalb
+`method.views.regions:object-masks --masks MASKS`. The paper's segments are those of Felzenszwalb
 and Huttenlocher, which a folder of masks can hold as well.
 
 DetCon_S is `--method.form simclr`; `detcon_s_imagenet` and `detcon_s_coco` have SimCLR's heads and rates beside.
