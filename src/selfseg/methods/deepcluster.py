@@ -13,6 +13,7 @@ From the program of PiCIE's authors, which made the published numbers:
 Deviations, and why: those of PiCIE (`selfseg.methods.picie`), whose clustering this is: k-means over a queue of the
 newest cells, `reclusterings` times at even distances and besides whenever the queue has doubled; labels of the step's
 own embedding. Besides:
+- a crop is a square of half to all of the image; the program scales to 320 to 640 px first and crops twice;
 - a new classifier begins at zero, where the program draws near it: all processes then have the same;
 - the optimiser keeps its averages for the classifier's weights when these begin anew.
 

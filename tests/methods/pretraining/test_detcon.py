@@ -12,8 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tiny
+from selfseg.data.regions import ObjectMasks
 from selfseg.errors import ConfigError
 from selfseg.methods.pretraining.detcon import DetCon, DetConConfig, Regions, pool_masks
+from selfseg.training.log import read_log
+from selfseg.training.loop import train
+from selfseg.training.recipe import read_recipe
 from selfseg.types import Batch, View
 
 CONFIG = tiny.detcon(Path("images"), Path("run")).method
@@ -124,6 +128,17 @@ def test_without_a_match_the_loss_is_zero_with_gradient(form: str, empty: bool) 
     assert all(torch.isfinite(value) for value in output.logs.values())
     trained = [p for p in method.parameters() if p.requires_grad]
     assert all(p.grad is not None and not p.grad.any() for p in trained)
+
+
+@pytest.mark.slow
+def test_objects_in_files_are_regions_as_well(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny.detcon(photos, tmp_path / "run", steps=2)
+    views = replace(recipe.method.views, regions=ObjectMasks(tiny.masks_of(photos)))
+    run = train(replace(recipe, method=replace(recipe.method, views=views)), progress=False)
+    written = read_recipe(run / "recipe.yaml").method.views.regions
+    assert isinstance(written, ObjectMasks)
+    assert written.content
+    assert 0 < read_log(run)[-1]["regions_per_image"] <= 6
 
 
 def test_the_momentum_rises_to_one() -> None:
