@@ -50,6 +50,7 @@ def literal(vectors: Tensor, method: ModifiedDeepCluster) -> Tensor:
                     pairs = zip(method.classifier.weight, method.classifier.bias, strict=True)
                     scores = torch.stack([cell @ weight + bias for weight, bias in pairs])
                 share = method.shares[label].item() if method.config.weighting == "frequency" else 1.0
+                scores = scores / method.config.temperature
                 above = above - share * torch.log(torch.exp(scores[label]) / torch.exp(scores).sum())
                 below += share
     return above / below
@@ -58,7 +59,7 @@ def literal(vectors: Tensor, method: ModifiedDeepCluster) -> Tensor:
 @pytest.mark.parametrize("weighting", ["frequency", "none"])
 @pytest.mark.parametrize("classifier", ["linear", "centres"])
 def test_the_loss_equals_the_equation_written_literally(classifier: str, weighting: str) -> None:
-    method = make(classifier=classifier, weighting=weighting)
+    method = make(classifier=classifier, weighting=weighting, temperature=0.3)
     method.shares.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
     for parameter in method.classifier.parameters() if method.classifier is not None else []:
         torch.nn.init.normal_(parameter)
@@ -114,6 +115,7 @@ def test_too_few_different_cells_leave_everything() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"temperature": 0}, "temperature must be above 0, not 0"),
         ({"reclusterings": 0}, "reclusterings must be above 0, not 0"),
         ({"sample_stride": 0}, "sample_stride must be above 0, not 0"),
         ({"prototypes": 1}, "prototypes must be at least 2, not 1"),

@@ -52,6 +52,8 @@ class ModifiedDeepClusterConfig:
         classifier: "linear", which learns (DeepCluster), or "centres": the clusters' own, which stay (PiCIE's, whose
             softmax this is without its views).
         weighting: of a cell in the cross entropy: its cluster's share of the cells ("frequency"), or "none".
+        temperature: of the softmax over clusters; the program has none, which is 1. With a lower one the classifier
+            learns in fewer steps.
         reclusterings: k-means runs in the training; the paper's is one an epoch, in 10 epochs.
         queue: cells that k-means looks at.
         sample_stride: every n-th row and column of cells joins the queue.
@@ -66,12 +68,13 @@ class ModifiedDeepClusterConfig:
     prototypes: int = 27
     classifier: Literal["linear", "centres"] = "linear"
     weighting: Literal["frequency", "none"] = "frequency"
+    temperature: float = 1.0
     reclusterings: int = 10
     queue: int = 100_000
     sample_stride: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("reclusterings", "sample_stride"):
+        for name in ("temperature", "reclusterings", "sample_stride"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"method.{name} must be above 0, not {getattr(self, name)}")
         if self.prototypes < 2:
@@ -147,6 +150,7 @@ class ModifiedDeepCluster(Method):
         with torch.no_grad():
             labels = (cells @ self.centres.to(cells).T).max(1).indices
         scores = self.classifier(cells) if self.classifier is not None else cells @ self.centres.to(cells).T
+        scores = scores / config.temperature
         weight = self.shares.to(cells) if config.weighting == "frequency" else torch.ones_like(self.shares).to(cells)
         # Torch's mean with weights: of all processes' cells, divided by the sum of their weights.
         total = sum_over_processes(weight[labels].sum())
