@@ -65,7 +65,7 @@ class RegionCrops(OverlappingCrops):
         ((32, 32), 4)
     """
 
-    regions: RegionSource | ObjectMasks = Superpixels(64)  # noqa: RUF009 (frozen)
+    regions: RegionSource | ObjectMasks = Superpixels(96)  # noqa: RUF009 (frozen)
     masks: int = 16
     region_stride: int = 1
 
