@@ -6,8 +6,8 @@ The views of DetCon: O. J. Hénaff et al., "Efficient Visual Pretraining with Co
 Where ours differs
 - a pair always overlaps, as SlotCon's does (`selfseg.data.views.overlapping_crops`): without a common place there is no
   common mask;
-- a view has a mask once at most. The paper draws with replacement and gives a mask that was drawn n times a weight of
-  1 / n, which is the same but for the number of different masks.
+- a view has a mask once at most. The authors' program draws with replacement and gives a mask that was drawn n times a
+  weight of 1 / n, which is the same but for the number of different masks.
 
 Frames: boxes are (x0, y0, x1, y1) in whole pixels of the prepared image.
 """

@@ -42,7 +42,7 @@ from selfseg.types import Batch, LazyLogs, StepOutput
 
 @dataclass(frozen=True)
 class InstanceDiscriminationConfig:
-    """Instance discrimination's settings; the defaults are the paper's on ImageNet (section 4.2), see above.
+    """Instance discrimination's settings; the defaults are the paper's on ImageNet, but see above.
 
     Attributes:
         embedder: the network; its output is pooled over the image and projected by one linear layer.
