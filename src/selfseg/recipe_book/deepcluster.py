@@ -19,7 +19,7 @@ def deepcluster_small(images: Path, out: Path) -> Recipe[ModifiedDeepClusterConf
     """Modified DeepCluster for your own images, on a CPU or one modest GPU: it begins as the pyramid.
 
     It learns a correction, the backbone stays as it is; crops of 256 px, 27 clusters of 16,384 cells.
-    A classifier has 100 steps to learn what the clusters are, hence the lower temperature.
+    A classifier has 100 steps to learn what the clusters are, hence the lower temperature, and a rate that stays.
 
     Paper: none (this size is ours). Ours: not measured yet. Command:
     selfseg train deepcluster_small IMAGES --out RUN
@@ -36,7 +36,7 @@ def deepcluster_small(images: Path, out: Path) -> Recipe[ModifiedDeepClusterConf
             queue=16_384,
             sample_stride=1,
         ),
-        optimizer=OptimizerConfig(name="adamw", base_lr=3e-4, weight_decay=1e-4, warmup=0.05),
+        optimizer=OptimizerConfig(name="adamw", base_lr=3e-4, weight_decay=1e-4, warmup=0.05, final=1.0),
         steps=600,
         batch_size=8,
         init="default",
@@ -71,7 +71,7 @@ def deepcluster_scratch(images: Path, out: Path) -> Recipe[ModifiedDeepClusterCo
             queue=16_384,
             sample_stride=4,
         ),
-        optimizer=OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4, warmup=0.05),
+        optimizer=OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4, warmup=0.05, final=1.0),
         steps=2000,
         batch_size=16,
         precision="bf16-mixed",
