@@ -12,11 +12,15 @@ from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.data.views.overlapping_crops import OverlappingCrops
 from selfseg.data.views.random_crops import NestedCrops, RandomCrops
+from selfseg.data.views.region_crops import RegionCrops
 from selfseg.methods import Method
+from selfseg.methods.deepcluster import ModifiedDeepClusterConfig
 from selfseg.methods.iic import IICConfig
 from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.methods.picie import PiCIEConfig
 from selfseg.methods.pretraining.densecl import DenseCLConfig
+from selfseg.methods.pretraining.detcon import DetConConfig
+from selfseg.methods.pretraining.instance import InstanceDiscriminationConfig
 from selfseg.methods.pretraining.moco import MoCoConfig
 from selfseg.methods.pretraining.swav import SwAVConfig
 from selfseg.methods.slotcon import SlotConConfig
@@ -80,6 +84,42 @@ def moco(images: Path, out: Path, **changes: Any) -> Recipe[MoCoConfig]:
 
 def densecl(images: Path, out: Path, **changes: Any) -> Recipe[DenseCLConfig]:
     config = DenseCLConfig(embedder=PLAIN, views=RandomCrops(size=64), hidden=12, dim=8, grid=2, queue=2, momentum=0.99)
+    return _recipe(config, images, out, changes)
+
+
+def instance(images: Path, out: Path, **changes: Any) -> Recipe[InstanceDiscriminationConfig]:
+    views = RandomCrops(views=1, size=64, scale=(0.5, 1.0), blur_probability=0.0)
+    config = InstanceDiscriminationConfig(embedder=PLAIN, views=views, dim=16, temperature=0.2, noise=8)
+    return _recipe(config, images, out, changes)
+
+
+def detcon(images: Path, out: Path, **changes: Any) -> Recipe[DetConConfig]:
+    """DetCon_B; `detcon_s` is the form with one network."""
+    views = RegionCrops(size=64, scale=(0.5, 1.0), min_overlap=0.3, regions=Superpixels(16), masks=6, region_stride=4)
+    config = DetConConfig(
+        embedder=EmbedderConfig(backbone="test_resnet", output_stride=16, decoder="none", resolution=64),
+        views=views,
+        hidden=32,
+        dim=16,
+        momentum=0.9,
+    )
+    return _recipe(config, images, out, changes)
+
+
+def detcon_s(images: Path, out: Path, **changes: Any) -> Recipe[DetConConfig]:
+    recipe = detcon(images, out, **changes)
+    return replace(recipe, method=replace(recipe.method, form="simclr"))
+
+
+def deepcluster(images: Path, out: Path, **changes: Any) -> Recipe[ModifiedDeepClusterConfig]:
+    config = ModifiedDeepClusterConfig(
+        embedder=EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8, resolution=64, centred=True),
+        views=RandomCrops(views=1, size=64, scale=(0.5, 1.0)),
+        prototypes=4,
+        reclusterings=3,
+        queue=300,
+        sample_stride=2,
+    )
     return _recipe(config, images, out, changes)
 
 
@@ -180,12 +220,16 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
     "moco": moco,
     "densecl": densecl,
     "swav": swav,
+    "instance": instance,
+    "detcon": detcon,
+    "deepcluster": deepcluster,
     "iic": iic,
     "picie": picie,
     "stego": stego,
 }
 RUNS = {
     **RECIPES,
+    "detcon_s": detcon_s,
     "vice_on_pyramid": vice_on_pyramid,
     "slotcon_on_pyramid": slotcon_on_pyramid,
     "stego_on_pyramid": stego_on_pyramid,

@@ -35,12 +35,18 @@ if TYPE_CHECKING:
     from selfseg.methods import STEGO as STEGO
     from selfseg.methods import DenseCL as DenseCL
     from selfseg.methods import DenseCLConfig as DenseCLConfig
+    from selfseg.methods import DetCon as DetCon
+    from selfseg.methods import DetConConfig as DetConConfig
     from selfseg.methods import IICConfig as IICConfig
+    from selfseg.methods import InstanceDiscrimination as InstanceDiscrimination
+    from selfseg.methods import InstanceDiscriminationConfig as InstanceDiscriminationConfig
     from selfseg.methods import MaskContrast as MaskContrast
     from selfseg.methods import MaskContrastConfig as MaskContrastConfig
     from selfseg.methods import Method as Method
     from selfseg.methods import MoCo as MoCo
     from selfseg.methods import MoCoConfig as MoCoConfig
+    from selfseg.methods import ModifiedDeepCluster as ModifiedDeepCluster
+    from selfseg.methods import ModifiedDeepClusterConfig as ModifiedDeepClusterConfig
     from selfseg.methods import PiCIE as PiCIE
     from selfseg.methods import PiCIEConfig as PiCIEConfig
     from selfseg.methods import SlotCon as SlotCon
@@ -73,17 +79,23 @@ _WHERE = {
     "Clusters": "selfseg.evaluation.protocols.clusters",
     "DenseCL": "selfseg.methods",
     "DenseCLConfig": "selfseg.methods",
+    "DetCon": "selfseg.methods",
+    "DetConConfig": "selfseg.methods",
     "Embedder": "selfseg.models.embedder",
     "EmbedderConfig": "selfseg.models.embedder",
     "EvalResult": "selfseg.types",
     "IIC": "selfseg.methods",
     "IICConfig": "selfseg.methods",
+    "InstanceDiscrimination": "selfseg.methods",
+    "InstanceDiscriminationConfig": "selfseg.methods",
     "Linear": "selfseg.evaluation.protocols.linear",
     "MaskContrast": "selfseg.methods",
     "MaskContrastConfig": "selfseg.methods",
     "Method": "selfseg.methods",
     "MoCo": "selfseg.methods",
     "MoCoConfig": "selfseg.methods",
+    "ModifiedDeepCluster": "selfseg.methods",
+    "ModifiedDeepClusterConfig": "selfseg.methods",
     "Objects": "selfseg.evaluation.protocols.object_vectors",
     "OptimizerConfig": "selfseg.training.recipe",
     "PiCIE": "selfseg.methods",

@@ -32,7 +32,13 @@ def _recipe(request: pytest.FixtureRequest, photos: Path, tmp_path: Path) -> Rec
 @pytest.fixture(name="method")
 def _method(recipe: Recipe[Any]) -> Method:
     torch.manual_seed(0)
-    return recipe.build_method().train()
+    return build(recipe)
+
+
+def build(recipe: Recipe[Any]) -> Method:
+    method = recipe.build_method().train()
+    method.expect_images(6)
+    return method
 
 
 def batch_for(method: Method, photos: Path, images: int = 4) -> Batch:
@@ -124,7 +130,7 @@ def test_every_tensor_of_the_state_has_one_name(method: Method) -> None:
 
 def test_without_a_decoder_the_last_stage_decides_the_dimension(recipe: Recipe[Any], photos: Path) -> None:
     embedder = replace(recipe.method.embedder, decoder="none", output_stride=32, dim=8, centred=False)
-    method = replace(recipe, method=replace(recipe.method, embedder=embedder)).build_method().train()
+    method = build(replace(recipe, method=replace(recipe.method, embedder=embedder)))
     assert torch.isfinite(method(batch_for(method, photos), 0.5).loss)
     assert method.embedder.dim == method.embedder.backbone.feature_info.channels()[-1]
 

@@ -4,10 +4,13 @@ To read one, begin with `vice`. docs/add-a-method.md tells how to add one, here 
 """
 
 from selfseg.methods.base import Method
+from selfseg.methods.deepcluster import ModifiedDeepCluster, ModifiedDeepClusterConfig
 from selfseg.methods.iic import IIC, IICConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
 from selfseg.methods.picie import PiCIE, PiCIEConfig
 from selfseg.methods.pretraining.densecl import DenseCL, DenseCLConfig
+from selfseg.methods.pretraining.detcon import DetCon, DetConConfig
+from selfseg.methods.pretraining.instance import InstanceDiscrimination, InstanceDiscriminationConfig
 from selfseg.methods.pretraining.moco import MoCo, MoCoConfig
 from selfseg.methods.pretraining.swav import SwAV, SwAVConfig
 from selfseg.methods.pyramid import Pyramid, PyramidConfig
@@ -32,12 +35,18 @@ __all__ = [
     "STEGO",
     "DenseCL",
     "DenseCLConfig",
+    "DetCon",
+    "DetConConfig",
     "IICConfig",
+    "InstanceDiscrimination",
+    "InstanceDiscriminationConfig",
     "MaskContrast",
     "MaskContrastConfig",
     "Method",
     "MoCo",
     "MoCoConfig",
+    "ModifiedDeepCluster",
+    "ModifiedDeepClusterConfig",
     "PiCIE",
     "PiCIEConfig",
     "Pyramid",

@@ -46,6 +46,13 @@ class Method(nn.Module, ABC):
     def views(self) -> ViewPlan:
         """Which views and regions the step wants."""
 
+    def expect_images(self, count: int) -> None:
+        """Called once, before weights are loaded or restored: a method that remembers every image makes room for them.
+
+        Args:
+            count: images of the run; `Batch.index` is below it.
+        """
+
     def load_backbone(self, source: str) -> str:
         """Give the backbone its initial weights (`Embedder.begin_from`); returns a sentence on it."""
         return self.embedder.begin_from(source)

@@ -182,7 +182,7 @@ class PiCIE(Method):
         step = self.config.sample_stride
         for view, queue in zip(vectors, cast("list[FeatureQueue]", self.queues), strict=True):
             queue.push(gather_rows(view[:, :, ::step, ::step].permute(0, 2, 3, 1).flatten(0, 2))[0])
-        part = min(int(progress * self.config.reclusterings), self.config.reclusterings - 1)
+        part = part_of(progress, self.config.reclusterings)
         filled = int(cast(FeatureQueue, self.queues[0]).filled)
         if part <= int(self.clustered_at) and filled < 2 * int(self.clustered_cells):
             return
@@ -193,15 +193,37 @@ class PiCIE(Method):
 
     def _cluster(self, centres: Tensor) -> bool:
         """Centres (2, K, D) of the queues' cells, in place; left as they are if there are too few different cells."""
-        found = torch.zeros_like(centres)
-        for view, queue in enumerate(cast("list[FeatureQueue]", self.queues)):
-            count = centres.shape[1]
-            if int(queue.filled) < count:
-                return False
-            try:
-                found[view] = kmeans(queue.newest, count, iterations=_ITERATIONS).centroids if count else 0
-            except ConfigError:  # fewer distinct cells than clusters, as of a plain image
-                return False
-        # The queues are the same everywhere, but sums on several GPUs need not be, to the last bit.
-        centres.copy_(sum_over_processes(found if rank() == 0 else torch.zeros_like(found)))
+        found = [cluster(queue.newest, centres.shape[1]) for queue in cast("list[FeatureQueue]", self.queues)]
+        complete = [each for each in found if each is not None]
+        if len(complete) < len(found):
+            return False
+        centres.copy_(torch.stack(complete))
         return True
+
+
+def part_of(progress: float, parts: int) -> int:
+    """Which of so many equal parts of the training it is, from 0."""
+    return min(int(progress * parts), parts - 1)
+
+
+@torch.no_grad()
+def cluster(cells: Tensor, count: int) -> Tensor | None:
+    """Centres by k-means, the same in every process.
+
+    Args:
+        cells: (N, D) unit rows, the same in every process.
+        count: K; 0 gives no centre.
+
+    Returns:
+        (K, D) unit rows, or None if there are too few different cells.
+    """
+    found = cells.new_zeros(count, cells.shape[1])
+    if len(cells) < count:
+        return None
+    if count:
+        try:
+            found.copy_(kmeans(cells, count, iterations=_ITERATIONS).centroids)
+        except ConfigError:  # fewer distinct cells than clusters, as of a plain image
+            return None
+    # The cells are the same everywhere, but sums on several GPUs need not be, to the last bit.
+    return sum_over_processes(found if rank() == 0 else torch.zeros_like(found))

@@ -19,7 +19,7 @@ from selfseg.plugins import load_all
 from selfseg.storage import hashes as identity
 from selfseg.storage.files import write_text
 from selfseg.training.plain import KIND, from_plain, to_plain
-from selfseg.training.schedule import warmup_cosine, warmup_poly
+from selfseg.training.schedule import warmup_cosine, warmup_poly, warmup_steps
 
 Config = TypeVar("Config")
 
@@ -35,9 +35,11 @@ class OptimizerConfig:
         momentum: of LARS and SGD; AdamW's beta1.
         weight_decay: on weights with two dimensions or more; biases and norms have none.
         trust: LARS's trust coefficient.
-        schedule: after the warm-up, "cosine" (half a cosine) or "poly" (DeepLab's, power 0.9).
+        schedule: after the warm-up, "cosine" (half a cosine), "poly" (DeepLab's, power 0.9) or "steps" (a tenth at
+            each of `milestones`).
         warmup: share of the steps with a linear warm-up.
-        final: last learning rate as a share of the peak.
+        final: last learning rate as a share of the peak; with "steps" it is of no use.
+        milestones: shares of the training, for "steps".
         clip: greatest gradient norm, or None.
         backbone_lr: share of the learning rate that the backbone has, above 0; what stands on it has all of it.
         layer_decay: in (0, 1]: each block of a ViT or stage of a CNN has this share of the rate of the next one; the
@@ -50,9 +52,10 @@ class OptimizerConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-6
     trust: float = 0.001
-    schedule: Literal["cosine", "poly"] = "cosine"
+    schedule: Literal["cosine", "poly", "steps"] = "cosine"
     warmup: float = 0.02
     final: float = 0.001
+    milestones: tuple[float, ...] = ()
     clip: float | None = None
     backbone_lr: float = 1.0
     layer_decay: float = 1.0
@@ -65,6 +68,11 @@ class OptimizerConfig:
         for name in ("momentum", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimizer.{name} must be in [0, 1), not {getattr(self, name)}")
+        if any(not 0 < share < 1 for share in self.milestones) or (self.schedule == "steps") != bool(self.milestones):
+            raise ConfigError(
+                "optimizer.milestones are shares of the training, in (0, 1), and belong to the schedule steps, not "
+                f"{self.milestones} to {self.schedule}"
+            )
         if self.clip is not None and self.clip <= 0:
             raise ConfigError(f"optimizer.clip must be above 0 or None, not {self.clip}")
         if self.backbone_lr <= 0:
@@ -83,6 +91,8 @@ class OptimizerConfig:
             batch_size: images a step, over all processes.
         """
         peak = self.base_lr * batch_size / self.reference_batch
+        if self.schedule == "steps":
+            return warmup_steps(progress, peak, self.warmup, self.milestones)
         shape = warmup_cosine if self.schedule == "cosine" else warmup_poly
         return shape(progress, peak, self.warmup, peak * self.final)
 

@@ -26,7 +26,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from selfseg.data.regions import NoRegions
+from selfseg.data.regions import AnyRegions, NoRegions
 from selfseg.data.views import augment
 from selfseg.data.views.base import Crop, Ids, Image
 from selfseg.data.views.settings import check_jitter, check_settings
@@ -146,7 +146,7 @@ class OverlappingCrops(CropPlan):
             raise ConfigError(f"solarise_threshold is a level in [0, 256], not {self.solarise_threshold}")
 
     @property
-    def regions(self) -> NoRegions:
+    def regions(self) -> AnyRegions:
         """None: what two views share is told by their `to_image`."""
         return NoRegions()
 
