@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     from selfseg.evaluation.settings import Reading as Reading
     from selfseg.exporting.export import export as export
     from selfseg.masks.mining import mine_masks as mine_masks
+    from selfseg.methods import BYOL as BYOL
+    from selfseg.methods import DINO as DINO
     from selfseg.methods import IIC as IIC
     from selfseg.methods import STEGO as STEGO
+    from selfseg.methods import BYOLConfig as BYOLConfig
     from selfseg.methods import DenseCL as DenseCL
     from selfseg.methods import DenseCLConfig as DenseCLConfig
+    from selfseg.methods import DINOConfig as DINOConfig
     from selfseg.methods import IICConfig as IICConfig
     from selfseg.methods import MaskContrast as MaskContrast
     from selfseg.methods import MaskContrastConfig as MaskContrastConfig
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
     from selfseg.methods import MoCoConfig as MoCoConfig
     from selfseg.methods import PiCIE as PiCIE
     from selfseg.methods import PiCIEConfig as PiCIEConfig
+    from selfseg.methods import PixPro as PixPro
+    from selfseg.methods import PixProConfig as PixProConfig
     from selfseg.methods import SlotCon as SlotCon
     from selfseg.methods import SlotConConfig as SlotConConfig
     from selfseg.methods import STEGOConfig as STEGOConfig
@@ -68,9 +74,13 @@ if TYPE_CHECKING:
     from selfseg.types import View as View
 
 _WHERE = {
+    "BYOL": "selfseg.methods",
+    "BYOLConfig": "selfseg.methods",
     "Batch": "selfseg.types",
     "Beside": "selfseg.evaluation.settings",
     "Clusters": "selfseg.evaluation.protocols.clusters",
+    "DINO": "selfseg.methods",
+    "DINOConfig": "selfseg.methods",
     "DenseCL": "selfseg.methods",
     "DenseCLConfig": "selfseg.methods",
     "Embedder": "selfseg.models.embedder",
@@ -88,6 +98,8 @@ _WHERE = {
     "OptimizerConfig": "selfseg.training.recipe",
     "PiCIE": "selfseg.methods",
     "PiCIEConfig": "selfseg.methods",
+    "PixPro": "selfseg.methods",
+    "PixProConfig": "selfseg.methods",
     "Prototypes": "selfseg.evaluation.protocols.prototypes",
     "Reading": "selfseg.evaluation.settings",
     "Recipe": "selfseg.training.recipe",

@@ -7,8 +7,11 @@ from selfseg.methods.base import Method
 from selfseg.methods.iic import IIC, IICConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
 from selfseg.methods.picie import PiCIE, PiCIEConfig
+from selfseg.methods.pretraining.byol import BYOL, BYOLConfig
 from selfseg.methods.pretraining.densecl import DenseCL, DenseCLConfig
+from selfseg.methods.pretraining.dino import DINO, DINOConfig
 from selfseg.methods.pretraining.moco import MoCo, MoCoConfig
+from selfseg.methods.pretraining.pixpro import PixPro, PixProConfig
 from selfseg.methods.pretraining.swav import SwAV, SwAVConfig
 from selfseg.methods.pyramid import Pyramid, PyramidConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
@@ -28,8 +31,12 @@ def methods() -> dict[str, type[Method]]:
 
 
 __all__ = [
+    "BYOL",
+    "DINO",
     "IIC",
     "STEGO",
+    "BYOLConfig",
+    "DINOConfig",
     "DenseCL",
     "DenseCLConfig",
     "IICConfig",
@@ -40,6 +47,8 @@ __all__ = [
     "MoCoConfig",
     "PiCIE",
     "PiCIEConfig",
+    "PixPro",
+    "PixProConfig",
     "Pyramid",
     "PyramidConfig",
     "STEGOConfig",
