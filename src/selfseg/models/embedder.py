@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, ConfigError
-from selfseg.models.backbones import cell_centres, class_token, is_vit, make_backbone
+from selfseg.models.backbones import cell_centres, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
@@ -195,20 +195,6 @@ class Embedder(nn.Module):
         else:
             decoded = [self.decoder(each) for each in stages]
         return [self.centre(each) for each in decoded]
-
-    def whole(self, image: Tensor) -> Tensor:
-        """One vector for each whole image, before it is normalised.
-
-        Args:
-            image: (B, 3, H, W) float, RGB in [0, 1].
-
-        Returns:
-            (B, D) float: of a ViT without a decoder its class token, of all others the mean of `raw`.
-        """
-        token = None
-        if self.config.decoder == "none":
-            token = class_token(self.backbone, (image - self.mean) / self.std)
-        return self.raw(image).mean((2, 3)) if token is None else token
 
     def raw_and_saliency(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Both heads in one pass: `raw` (B, D, h, w), and `saliency` (B, h, w).

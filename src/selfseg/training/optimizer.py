@@ -48,11 +48,11 @@ def make_optimizer(method: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=config.base_lr, betas=(config.momentum, 0.999))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float, decay: float) -> None:
-    """Give each group its share of the learning rate, and those that decay their weight decay."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, decay: float | None = None) -> None:
+    """Give each group its share of the learning rate, and those that decay another weight decay if there is one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]
-        if group["weight_decay"] > 0:
+        if decay is not None and group["weight_decay"] > 0:
             group["weight_decay"] = decay
 
 

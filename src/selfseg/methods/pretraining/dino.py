@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from selfseg.data.views.random_crops import MultiCrops
 from selfseg.errors import ConfigError
 from selfseg.methods.base import Method, fit_both, load_both, rising_momentum
+from selfseg.models.backbones import class_token
 from selfseg.models.distributed import sum_over_processes
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import VectorMLP
@@ -126,13 +127,29 @@ class _Network(nn.Module):
 
     def forward(self, images: Sequence[Tensor], frozen: bool = False) -> tuple[Tensor, Tensor]:
         """V crops (B, 3, H, W), those of a size in one pass, to the bottleneck (V, B, D) and the scores (V, B, K)."""
-        wholes = [self.embedder.whole(torch.cat(list(crops))) for _, crops in groupby(images, key=_size)]
+        wholes = [whole(self.embedder, torch.cat(list(crops))) for _, crops in groupby(images, key=_size)]
         vectors, scores = self.head(torch.cat(wholes), frozen)
         return vectors.unflatten(0, (len(images), -1)), scores.unflatten(0, (len(images), -1))
 
 
 def _size(image: Tensor) -> torch.Size:
     return image.shape[2:]
+
+
+def whole(embedder: Embedder, image: Tensor) -> Tensor:
+    """One vector for each whole image, of any length.
+
+    Args:
+        embedder: a ViT's without a decoder gives its class token, all others the mean of what they embed.
+        image: (B, 3, H, W) float, RGB in [0, 1].
+
+    Returns:
+        (B, D) float.
+    """
+    token = None
+    if embedder.config.decoder == "none":
+        token = class_token(embedder.backbone, (image - embedder.mean) / embedder.std)
+    return embedder.raw(image).mean((2, 3)) if token is None else token
 
 
 class DINO(Method):

@@ -201,8 +201,11 @@ def near_cells(first: Tensor, second: Tensor, size: tuple[int, int], threshold: 
 
     Example:
         >>> same = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
-        >>> near_cells(same, same, (1, 2), 0.7).tolist()
-        [[[True, False], [False, True]]]
+        >>> near_cells(same, same, (2, 2), 0.7)[0].int()
+        tensor([[1, 0, 0, 0],
+                [0, 1, 0, 0],
+                [0, 0, 1, 0],
+                [0, 0, 0, 1]], dtype=torch.int32)
     """
     height, width = size
     y, x = torch.meshgrid(
