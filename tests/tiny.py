@@ -11,17 +11,20 @@ from selfseg.data.regions import ObjectMasks, Superpixels
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.data.views.overlapping_crops import OverlappingCrops
-from selfseg.data.views.random_crops import NestedCrops, RandomCrops
+from selfseg.data.views.random_crops import MultiCrops, NestedCrops, RandomCrops
 from selfseg.data.views.region_crops import RegionCrops
 from selfseg.methods import Method
 from selfseg.methods.deepcluster import ModifiedDeepClusterConfig
 from selfseg.methods.iic import IICConfig
 from selfseg.methods.maskcontrast import MaskContrastConfig
 from selfseg.methods.picie import PiCIEConfig
+from selfseg.methods.pretraining.byol import BYOLConfig
 from selfseg.methods.pretraining.densecl import DenseCLConfig
 from selfseg.methods.pretraining.detcon import DetConConfig
+from selfseg.methods.pretraining.dino import DINOConfig
 from selfseg.methods.pretraining.instance import InstanceDiscriminationConfig
 from selfseg.methods.pretraining.moco import MoCoConfig
+from selfseg.methods.pretraining.pixpro import PixProConfig
 from selfseg.methods.pretraining.swav import SwAVConfig
 from selfseg.methods.slotcon import SlotConConfig
 from selfseg.methods.stego import STEGOConfig
@@ -136,6 +139,48 @@ def swav(images: Path, out: Path, **changes: Any) -> Recipe[SwAVConfig]:
     return _recipe(config, images, out, changes)
 
 
+def byol(images: Path, out: Path, **changes: Any) -> Recipe[BYOLConfig]:
+    config = BYOLConfig(embedder=PLAIN, views=MultiCrops(size=64), hidden=32, dim=16, momentum=0.9)
+    return _recipe(config, images, out, changes)
+
+
+def pixpro(images: Path, out: Path, **changes: Any) -> Recipe[PixProConfig]:
+    """Large crops, so that every image has pairs."""
+    config = PixProConfig(
+        embedder=EmbedderConfig(backbone="test_resnet", output_stride=16, decoder="none", resolution=64),
+        views=MultiCrops(size=64, scale=(0.5, 1.0)),
+        hidden=32,
+        dim=16,
+        momentum=0.9,
+    )
+    return _recipe(config, images, out, changes)
+
+
+def dino(images: Path, out: Path, **changes: Any) -> Recipe[DINOConfig]:
+    config = DINOConfig(
+        embedder=PLAIN,
+        views=MultiCrops(size=64, scale=(0.4, 1.0), small_views=1, small_size=48),
+        hidden=16,
+        bottleneck=16,
+        prototypes=16,
+        batch_norm=True,
+        momentum=0.99,
+        prototypes_frozen=0.1,
+    )
+    return _recipe(config, images, out, changes)
+
+
+def dino_vit(images: Path, out: Path, **changes: Any) -> Recipe[DINOConfig]:
+    """The class token, prototypes that learn their length, stochastic depth, a weight decay that rises."""
+    recipe = dino(images, out, **changes)
+    embedder = EmbedderConfig(backbone="test_vit", decoder="none", resolution=64)
+    config = replace(recipe.method, embedder=embedder, unit_prototypes=False, drop_path=0.2)
+    optimizer = OptimizerConfig(
+        name="adamw", base_lr=1e-3, weight_decay=0.04, final_weight_decay=0.4, clip_each=0.3, warmup=0.2
+    )
+    return replace(recipe, method=config, optimizer=changes.get("optimizer", optimizer))
+
+
 def iic(images: Path, out: Path, **changes: Any) -> Recipe[IICConfig]:
     config = IICConfig(
         embedder=EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8, resolution=64, centred=True),
@@ -223,6 +268,9 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
     "instance": instance,
     "detcon": detcon,
     "deepcluster": deepcluster,
+    "byol": byol,
+    "pixpro": pixpro,
+    "dino": dino,
     "iic": iic,
     "picie": picie,
     "stego": stego,
@@ -230,6 +278,7 @@ RECIPES: dict[str, Callable[..., Recipe[Any]]] = {
 RUNS = {
     **RECIPES,
     "detcon_s": detcon_s,
+    "dino_vit": dino_vit,
     "vice_on_pyramid": vice_on_pyramid,
     "slotcon_on_pyramid": slotcon_on_pyramid,
     "stego_on_pyramid": stego_on_pyramid,

@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from selfseg.evaluation.settings import Reading as Reading
     from selfseg.exporting.export import export as export
     from selfseg.masks.mining import mine_masks as mine_masks
+    from selfseg.methods import BYOL as BYOL
+    from selfseg.methods import DINO as DINO
     from selfseg.methods import IIC as IIC
     from selfseg.methods import STEGO as STEGO
+    from selfseg.methods import BYOLConfig as BYOLConfig
     from selfseg.methods import DenseCL as DenseCL
     from selfseg.methods import DenseCLConfig as DenseCLConfig
     from selfseg.methods import DetCon as DetCon
     from selfseg.methods import DetConConfig as DetConConfig
+    from selfseg.methods import DINOConfig as DINOConfig
     from selfseg.methods import IICConfig as IICConfig
     from selfseg.methods import InstanceDiscrimination as InstanceDiscrimination
     from selfseg.methods import InstanceDiscriminationConfig as InstanceDiscriminationConfig
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from selfseg.methods import ModifiedDeepClusterConfig as ModifiedDeepClusterConfig
     from selfseg.methods import PiCIE as PiCIE
     from selfseg.methods import PiCIEConfig as PiCIEConfig
+    from selfseg.methods import PixPro as PixPro
+    from selfseg.methods import PixProConfig as PixProConfig
     from selfseg.methods import SlotCon as SlotCon
     from selfseg.methods import SlotConConfig as SlotConConfig
     from selfseg.methods import STEGOConfig as STEGOConfig
@@ -74,9 +80,13 @@ if TYPE_CHECKING:
     from selfseg.types import View as View
 
 _WHERE = {
+    "BYOL": "selfseg.methods",
+    "BYOLConfig": "selfseg.methods",
     "Batch": "selfseg.types",
     "Beside": "selfseg.evaluation.settings",
     "Clusters": "selfseg.evaluation.protocols.clusters",
+    "DINO": "selfseg.methods",
+    "DINOConfig": "selfseg.methods",
     "DenseCL": "selfseg.methods",
     "DenseCLConfig": "selfseg.methods",
     "DetCon": "selfseg.methods",
@@ -100,6 +110,8 @@ _WHERE = {
     "OptimizerConfig": "selfseg.training.recipe",
     "PiCIE": "selfseg.methods",
     "PiCIEConfig": "selfseg.methods",
+    "PixPro": "selfseg.methods",
+    "PixProConfig": "selfseg.methods",
     "Prototypes": "selfseg.evaluation.protocols.prototypes",
     "Reading": "selfseg.evaluation.settings",
     "Recipe": "selfseg.training.recipe",

@@ -133,8 +133,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "no verb 'trian'; there are train, cluster"),
         (
             ["train", "vise", "images", "--out", "run"],
-            "no recipe 'vise'; there are deepcluster, densecl, detcon, iic, instance, maskcontrast, moco, picie, "
-            "slotcon, stego, swav, vice, ",
+            "no recipe 'vise'; there are byol, deepcluster, densecl, detcon, dino, iic, instance, maskcontrast, moco, "
+            "picie, pixpro, slotcon, stego, swav, vice, ",
         ),
         (["recipes", "vise"], "no recipe 'vise'; there are "),
         (["doctor", "--fast"], "doctor takes no options, not --fast"),

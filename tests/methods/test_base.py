@@ -19,7 +19,7 @@ def make(name: str) -> Method:
     return methods()[name](getattr(tiny, name)(Path("images"), Path("run")).method)
 
 
-@pytest.mark.parametrize("name", ["moco", "densecl", "maskcontrast", "slotcon"])
+@pytest.mark.parametrize("name", ["moco", "densecl", "maskcontrast", "slotcon", "byol", "pixpro", "dino"])
 def test_initial_weights_reach_both_networks_with_their_statistics(name: str, tmp_path: Path) -> None:
     method = make(name)
     state = {

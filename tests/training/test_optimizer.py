@@ -15,9 +15,9 @@ from selfseg.models.backbones import depths
 from selfseg.training import loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
-from selfseg.training.optimizer import make_optimizer, set_rate
+from selfseg.training.optimizer import clip_each, make_optimizer, set_rate
 from selfseg.training.recipe import OptimizerConfig, Recipe
-from tiny import RUNS, assert_same_state, slotcon, vice
+from tiny import RUNS, assert_same_state, dino_vit, slotcon, vice
 
 
 def changes_of_a_step(recipe: Recipe[Any], config: OptimizerConfig) -> dict[str, torch.Tensor]:
@@ -104,6 +104,41 @@ def test_a_backbone_of_unknown_stages_is_named(photos: Path, tmp_path: Path) -> 
     assert make_optimizer(method, OptimizerConfig(backbone_lr=0.5)).param_groups
     with pytest.raises(ConfigError, match=r"layer_decay 0\.5 needs a backbone whose stages are known.*test_resnet"):
         make_optimizer(method, OptimizerConfig(layer_decay=0.5))
+
+
+def test_a_weight_decay_that_changes_reaches_what_decays_alone(photos: Path, tmp_path: Path) -> None:
+    config = OptimizerConfig(name="adamw", weight_decay=0.04, final_weight_decay=0.4)
+    optimizer = make_optimizer(vice(photos, tmp_path).build_method(), config)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.04, 0.0]
+    set_rate(optimizer, 0.1, config.decay(0.5))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [pytest.approx(0.22), 0.0]
+    assert OptimizerConfig(weight_decay=0.04).decay(0.5) == 0.04
+
+
+def test_each_gradient_is_shortened_by_itself() -> None:
+    """One as short as the limit stays, a longer one keeps its direction, one that there isn't is passed over."""
+    weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    optimizer = torch.optim.SGD(weights, lr=1.0)
+    weights[0].grad, weights[1].grad = torch.tensor([0.03, 0.04]), torch.tensor([30.0, 40.0])
+    clip_each(optimizer, 0.3)
+    assert weights[2].grad is None
+    torch.testing.assert_close(weights[0].grad, torch.tensor([0.03, 0.04]))
+    torch.testing.assert_close(weights[1].grad, torch.tensor([0.18, 0.24]))
+
+
+def test_a_run_uses_both(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def spy(optimizer: torch.optim.Optimizer, limit: float) -> None:
+        clip_each(optimizer, limit)
+        group = optimizer.param_groups[0]
+        seen.append((group["weight_decay"], max(float(p.grad.norm()) for p in group["params"] if p.grad is not None)))
+
+    monkeypatch.setattr(loop, "clip_each", spy)
+    train(dino_vit(photos, tmp_path / "run", steps=2), progress=False)
+    decays, norms = zip(*seen, strict=True)
+    assert decays == pytest.approx((0.04, 0.22))
+    assert max(norms) == pytest.approx(0.3, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -155,6 +155,19 @@ def test_a_backbone_without_a_learning_rate_is_a_frozen_one() -> None:
         OptimizerConfig(backbone_lr=0.0)
 
 
+@pytest.mark.parametrize(("first", "last"), [(0.0, 0.4), (0.04, 0.0)])
+def test_a_weight_decay_that_changes_begins_and_ends_above_0(first: float, last: float) -> None:
+    with pytest.raises(ConfigError, match=f"must be above 0 where it changes, not {last} and {first}"):
+        OptimizerConfig(weight_decay=first, final_weight_decay=last)
+
+
+def test_gradients_are_shortened_in_one_way() -> None:
+    with pytest.raises(ConfigError, match=r"clip_each must be above 0 or None, .*, not 0.0 and None"):
+        OptimizerConfig(clip_each=0.0)
+    with pytest.raises(ConfigError, match=r"clip_each must be above 0 or None, and clip None beside it, not 1.0 and 2"):
+        OptimizerConfig(clip=2.0, clip_each=1.0)
+
+
 def test_build_method_refuses_unknown_settings() -> None:
     recipe: Recipe[int] = Recipe(images=Path("i"), out=Path("o"), method=3, steps=1)
     with pytest.raises(ConfigError, match="no method takes a int"):

@@ -8,10 +8,13 @@ from selfseg.methods.deepcluster import ModifiedDeepCluster, ModifiedDeepCluster
 from selfseg.methods.iic import IIC, IICConfig
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
 from selfseg.methods.picie import PiCIE, PiCIEConfig
+from selfseg.methods.pretraining.byol import BYOL, BYOLConfig
 from selfseg.methods.pretraining.densecl import DenseCL, DenseCLConfig
 from selfseg.methods.pretraining.detcon import DetCon, DetConConfig
+from selfseg.methods.pretraining.dino import DINO, DINOConfig
 from selfseg.methods.pretraining.instance import InstanceDiscrimination, InstanceDiscriminationConfig
 from selfseg.methods.pretraining.moco import MoCo, MoCoConfig
+from selfseg.methods.pretraining.pixpro import PixPro, PixProConfig
 from selfseg.methods.pretraining.swav import SwAV, SwAVConfig
 from selfseg.methods.pyramid import Pyramid, PyramidConfig
 from selfseg.methods.slotcon import SlotCon, SlotConConfig
@@ -31,8 +34,12 @@ def methods() -> dict[str, type[Method]]:
 
 
 __all__ = [
+    "BYOL",
+    "DINO",
     "IIC",
     "STEGO",
+    "BYOLConfig",
+    "DINOConfig",
     "DenseCL",
     "DenseCLConfig",
     "DetCon",
@@ -49,6 +56,8 @@ __all__ = [
     "ModifiedDeepClusterConfig",
     "PiCIE",
     "PiCIEConfig",
+    "PixPro",
+    "PixProConfig",
     "Pyramid",
     "PyramidConfig",
     "STEGOConfig",

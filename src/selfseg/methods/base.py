@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -140,3 +141,17 @@ def fit_both(student: Embedder, teacher: Embedder, samples: Sequence[Tensor]) ->
     """
     student.fit_pyramid(samples)
     teacher.load_state_dict(student.state_dict())
+
+
+def rising_momentum(first: float, progress: float) -> float:
+    """A momentum that rises to 1 by half a cosine (BYOL, section 3.3; also SlotCon's, PixPro's and DINO's).
+
+    Args:
+        first: at the start, in [0, 1].
+        progress: share of the training that is done, in [0, 1].
+
+    Example:
+        >>> [round(rising_momentum(0.9, progress), 3) for progress in (0.0, 0.5, 1.0)]
+        [0.9, 0.95, 1.0]
+    """
+    return 1 - (1 - first) * (math.cos(math.pi * progress) + 1) / 2

@@ -92,6 +92,30 @@ def make_backbone(name: str, output_stride: int, final_norm: bool = False, all_b
     return network
 
 
+def class_token(backbone: nn.Module, image: Tensor) -> Tensor | None:
+    """What a ViT makes of a whole image: its class token after the last block, normed if its stages are.
+
+    Args:
+        backbone: made by `make_backbone`.
+        image: (B, 3, H, W), normalised.
+
+    Returns:
+        (B, C); None of a network without a class token, for which nothing is computed.
+
+    Example:
+        >>> token = class_token(make_backbone("vit_tiny_patch16_224", 16, final_norm=True), torch.rand(2, 3, 64, 64))
+        >>> token.shape, class_token(make_backbone("resnet18", 32), torch.rand(2, 3, 64, 64))
+        (torch.Size([2, 192]), None)
+    """
+    model: Any = getattr(backbone, "model", None)
+    if not isinstance(backbone, FeatureGetterNet) or getattr(model, "cls_token", None) is None:
+        return None
+    ((_, prefix),) = model.forward_intermediates(
+        image, indices=1, return_prefix_tokens=True, norm=backbone.norm, intermediates_only=True
+    )
+    return cast(Tensor, prefix[:, 0])
+
+
 def is_vit(name: str) -> bool:
     """Whether timm builds the network by its VisionTransformer or one like it.
 

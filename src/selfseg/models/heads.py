@@ -66,7 +66,7 @@ class VectorBatchNorm(nn.Module):
 
 
 class VectorMLP(nn.Sequential):
-    """SlotCon's projector and predictor: three linear layers, BatchNorm and GELU after the first two.
+    """SlotCon's projector and predictor, and DINO's: three linear layers, BatchNorm and GELU after the first two.
 
     Weights begin as a normal distribution of deviation 0.02 cut at 2 (absolute), biases at 0.
 
@@ -74,15 +74,16 @@ class VectorMLP(nn.Sequential):
         dim: of the input vectors.
         hidden: width of both hidden layers.
         out: of the output vectors.
+        batch_norm: whether there are the two BatchNorms.
     """
 
-    def __init__(self, dim: int, hidden: int, out: int) -> None:
+    def __init__(self, dim: int, hidden: int, out: int, batch_norm: bool = True) -> None:
         super().__init__(
             Linear(dim, hidden),
-            VectorBatchNorm(hidden),
+            VectorBatchNorm(hidden) if batch_norm else nn.Identity(),
             nn.GELU(),
             Linear(hidden, hidden),
-            VectorBatchNorm(hidden),
+            VectorBatchNorm(hidden) if batch_norm else nn.Identity(),
             nn.GELU(),
             Linear(hidden, out),
         )
@@ -111,15 +112,16 @@ class VectorMLP(nn.Sequential):
 
 
 class ProjectionMLP(nn.Sequential):
-    """The projection head of SimCLR, MoCo v2 and SwAV: two linear layers, ReLU between them.
+    """The projection head of SimCLR, MoCo v2, BYOL and SwAV: two linear layers, ReLU between them.
 
     Args:
         dim: of the input vectors.
         hidden: width of the hidden layer.
         out: of the output vectors.
-        batch_norm: a BatchNorm before the ReLU (SwAV).
+        batch_norm: a BatchNorm before the ReLU (SwAV, BYOL).
+        bias: whether the last layer has one (not BYOL's).
     """
 
-    def __init__(self, dim: int, hidden: int, out: int, batch_norm: bool = False) -> None:
+    def __init__(self, dim: int, hidden: int, out: int, batch_norm: bool = False, bias: bool = True) -> None:
         norm = VectorBatchNorm(hidden) if batch_norm else nn.Identity()
-        super().__init__(Linear(dim, hidden), norm, nn.ReLU(), Linear(hidden, out))
+        super().__init__(Linear(dim, hidden), norm, nn.ReLU(), Linear(hidden, out, bias=bias))

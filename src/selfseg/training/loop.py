@@ -40,7 +40,7 @@ from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.training.image_list import open_images, record_images, settle_masks
 from selfseg.training.log import TrainingLog
-from selfseg.training.optimizer import make_optimizer, set_rate
+from selfseg.training.optimizer import clip_each, make_optimizer, set_rate
 from selfseg.training.precision import CHOICES, choose_precision, has_begun, settle_precision, use_precision
 from selfseg.training.processes import anywhere, raise_together, together
 from selfseg.training.recipe import Recipe, differences, read_recipe, recipe_hash, unsettled, write_recipe
@@ -154,7 +154,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 _draw_first_views(fabric, run, batch)
             share = step / total
             rate = recipe.optimizer.rate((step + 1) / total, recipe.batch_size)
-            set_rate(optimizer, rate)
+            set_rate(optimizer, rate, recipe.optimizer.decay(share))
             torch.manual_seed(step_seed(recipe.seed, step, fabric.global_rank))
             output: StepOutput = wrapped(_Box((batch.to(fabric.device), share))).content
             fabric.backward(output.loss)
@@ -162,6 +162,9 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
             if recipe.optimizer.clip is not None:
                 # Non-finite gradients of "16-mixed" are the scaler's business; all others were refused above.
                 fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip, error_if_nonfinite=False)
+            elif recipe.optimizer.clip_each is not None:
+                fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
+                clip_each(optimizer, recipe.optimizer.clip_each)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             method.after_step(share)

@@ -48,10 +48,21 @@ def make_optimizer(method: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=config.base_lr, betas=(config.momentum, 0.999))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group its share of the learning rate."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, decay: float | None = None) -> None:
+    """Give each group its share of the learning rate, and those that decay another weight decay if there is one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]
+        if decay is not None and group["weight_decay"] > 0:
+            group["weight_decay"] = decay
+
+
+@torch.no_grad()
+def clip_each(optimizer: torch.optim.Optimizer, limit: float) -> None:
+    """Shorten the gradient of each parameter by itself to a norm of `limit`, if it is longer."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if gradients:
+        norms = torch._foreach_norm(gradients)
+        torch._foreach_mul_(gradients, [(limit / (norm + 1e-6)).clamp(max=1) for norm in norms])
 
 
 def _group(is_matrix: bool, share: float, config: OptimizerConfig) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class OptimizerConfig:
         backbone_lr: share of the learning rate that the backbone has, above 0; what stands on it has all of it.
         layer_decay: in (0, 1]: each block of a ViT or stage of a CNN has this share of the rate of the next one; the
             last one has the backbone's.
+        final_weight_decay: the weight decay at the end, which it comes to by half a cosine; None = it stays as it is.
+        clip_each: greatest norm of the gradient of each parameter by itself, or None.
     """
 
     name: Literal["lars", "adamw", "sgd"] = "lars"
@@ -59,6 +61,8 @@ class OptimizerConfig:
     clip: float | None = None
     backbone_lr: float = 1.0
     layer_decay: float = 1.0
+    final_weight_decay: float | None = None
+    clip_each: float | None = None
 
     def __post_init__(self) -> None:
         if self.base_lr <= 0:
@@ -82,6 +86,16 @@ class OptimizerConfig:
             )
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"optimizer.layer_decay must be in (0, 1], not {self.layer_decay}; 1 is none")
+        if self.clip_each is not None and (self.clip_each <= 0 or self.clip is not None):
+            raise ConfigError(
+                f"optimizer.clip_each must be above 0 or None, and clip None beside it, not {self.clip_each} and "
+                f"{self.clip}"
+            )
+        if self.final_weight_decay is not None and min(self.weight_decay, self.final_weight_decay) <= 0:
+            raise ConfigError(
+                "optimizer.final_weight_decay and weight_decay must be above 0 where it changes, not "
+                f"{self.final_weight_decay} and {self.weight_decay}"
+            )
 
     def rate(self, progress: float, batch_size: int) -> float:
         """The learning rate: a pure function of progress.
@@ -95,6 +109,21 @@ class OptimizerConfig:
             return warmup_steps(progress, peak, self.warmup, self.milestones)
         shape = warmup_cosine if self.schedule == "cosine" else warmup_poly
         return shape(progress, peak, self.warmup, peak * self.final)
+
+    def decay(self, progress: float) -> float:
+        """The weight decay: a pure function of progress.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+
+        Example:
+            >>> config = OptimizerConfig(weight_decay=0.04, final_weight_decay=0.4)
+            >>> [round(config.decay(progress), 3) for progress in (0.0, 0.5, 1.0)]
+            [0.04, 0.22, 0.4]
+        """
+        if self.final_weight_decay is None:
+            return self.weight_decay
+        return warmup_cosine(progress, self.weight_decay, 0.0, self.final_weight_decay)
 
 
 @dataclass(frozen=True)

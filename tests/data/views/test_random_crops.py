@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from conftest import draw_scene
-from selfseg.data.views.random_crops import NestedCrops, RandomCrops
+from selfseg.data.views import random_crops
+from selfseg.data.views.overlapping_crops import OverlappingCrops
+from selfseg.data.views.random_crops import MultiCrops, NestedCrops, RandomCrops
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import bounds, compose, invert, warp
 
@@ -45,8 +47,59 @@ def test_crops_have_the_sizes_and_areas_asked_for() -> None:
     assert 0.13 < max(small) < 0.15
 
 
-@pytest.mark.parametrize("plan", [RandomCrops(size=40, small_views=2), NestedCrops(size=40)])
-def test_views_are_a_function_of_the_generator(plan: RandomCrops | NestedCrops) -> None:
+def test_each_kind_of_crop_has_its_own_appearance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first large one, the second and the small ones are blurred and solarised as often as BYOL and DINO say."""
+    asked: list[tuple[int, float, float]] = []
+
+    def note(view: NDArray[np.uint8], *, blur: float, solarise: float, **_: Any) -> NDArray[np.uint8]:
+        asked.append((len(view), blur, solarise))
+        return view
+
+    monkeypatch.setattr(random_crops, "change_as_byol", note)
+    image, _ = draw_scene(0)
+    MultiCrops(size=32, small_views=2, small_size=16).make(image, NO_IDS, np.random.default_rng(0))
+    assert asked == [(32, 1.0, 0.0), (32, 0.1, 0.2), (16, 0.5, 0.0), (16, 0.5, 0.0)]
+
+
+def test_the_defaults_of_multi_crops_are_the_appearance_of_overlapping_crops() -> None:
+    """Both are BYOL's; but for where the second crop may lie."""
+    mine, theirs = vars(MultiCrops()), vars(OverlappingCrops())
+    assert {name: mine[name] for name in theirs if name in mine} == {
+        name: value for name, value in theirs.items() if name not in ("min_overlap", "tries")
+    }
+    assert MultiCrops().small_views == 0
+
+
+def test_large_crops_may_lie_apart() -> None:
+    plan = MultiCrops(size=16, scale=(0.05, 0.1))
+    image, _ = draw_scene(0, 200, 200)
+    rng = np.random.default_rng(0)
+    apart = 0
+    for _ in range(50):
+        first, second = (box_of(crop.to_image) for crop in plan.make(image, NO_IDS, rng))
+        apart += first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
+    assert 10 < apart < 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"small_views": -1}, r"small_views must be 0 \(none\) or more, not -1"),
+        ({"small_scale": (0.5, 0.1)}, "small_scale must be"),
+        ({"small_blur_probability": 2}, r"small_blur_probability is a fraction in \[0, 1\], not 2"),
+        ({"solarise_probability": (0.0, 2.0)}, r"solarise_probability is two fractions in \[0, 1\]"),
+        ({"solarise_threshold": 300}, r"solarise_threshold is a level in \[0, 256\], not 300"),
+    ],
+)
+def test_multi_crops_that_cannot_work_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MultiCrops(**changes)
+
+
+@pytest.mark.parametrize(
+    "plan", [RandomCrops(size=40, small_views=2), NestedCrops(size=40), MultiCrops(size=40, small_views=2)]
+)
+def test_views_are_a_function_of_the_generator(plan: RandomCrops | NestedCrops | MultiCrops) -> None:
     image, _ = draw_scene(1)
     first, again, other = (plan.make(image, NO_IDS, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))

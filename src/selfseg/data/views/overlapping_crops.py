@@ -200,17 +200,37 @@ class OverlappingCrops(CropPlan):
         Returns:
             (H, W, 3) uint8; may be `view` itself.
         """
-        with_jitter, with_gray, with_blur, sigma, with_solarise = rng.random(5).tolist()
-        if with_jitter < self.jitter_probability:
-            view = augment.jitter(view, self.jitter, rng)
-        if with_gray < self.gray_probability:
-            view = augment.to_gray(view)
-        if with_blur < self.blur_probability[which]:
-            low, high = self.blur_sigma
-            view = augment.blur(view, low + (high - low) * sigma)
-        if with_solarise < self.solarise_probability[which]:
-            view = augment.solarise(view, self.solarise_threshold)
-        return view
+        blur, solarise = self.blur_probability[which], self.solarise_probability[which]
+        return change_as_byol(view, self, blur, solarise, self.solarise_threshold, rng)
+
+
+def change_as_byol(
+    view: Image, plan: CropPlan, blur: float, solarise: float, threshold: int, rng: np.random.Generator
+) -> Image:
+    """BYOL's change of appearance: colour jitter, gray, blur and solarisation, each with its probability.
+
+    Args:
+        view: (H, W, 3) RGB uint8.
+        plan: has the settings of the colours, and the range of the blur.
+        blur: its probability for this view.
+        solarise: its probability for this view.
+        threshold: the least level of 0..255 that solarisation inverts.
+        rng: the source of chance.
+
+    Returns:
+        (H, W, 3) uint8; may be `view` itself.
+    """
+    with_jitter, with_gray, with_blur, sigma, with_solarise = rng.random(5).tolist()
+    if with_jitter < plan.jitter_probability:
+        view = augment.jitter(view, plan.jitter, rng)
+    if with_gray < plan.gray_probability:
+        view = augment.to_gray(view)
+    if with_blur < blur:
+        low, high = plan.blur_sigma
+        view = augment.blur(view, low + (high - low) * sigma)
+    if with_solarise < solarise:
+        view = augment.solarise(view, threshold)
+    return view
 
 
 def draw_crop(

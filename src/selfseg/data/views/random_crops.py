@@ -5,6 +5,9 @@ with Momentum Contrastive Learning", arXiv 2003.04297) and SwAV's two large and 
 "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020, section 3.3). Their
 appearance is SimCLR's.
 
+`MultiCrops` are the same with BYOL's appearance, which is another for the first view, the second and the small ones
+(J.-B. Grill et al., NeurIPS 2020, table 6; with small crops M. Caron et al.: DINO, ICCV 2021).
+
 `NestedCrops` are those of methods that ask a network to commute with a geometric change G: one view of a place, and G
 of the same place (X. Ji, J. Henriques, A. Vedaldi: IIC, ICCV 2019; J. H. Cho et al.: PiCIE, CVPR 2021). G, a crop and a
 mirroring, is what `to_image` of the two views tells.
@@ -23,7 +26,7 @@ import numpy as np
 from selfseg.data.regions import NoRegions
 from selfseg.data.views import augment
 from selfseg.data.views.base import Crop, Ids, Image
-from selfseg.data.views.overlapping_crops import CropPlan, cut_view, draw_crop
+from selfseg.data.views.overlapping_crops import CropPlan, change_as_byol, cut_view, draw_crop
 from selfseg.data.views.settings import check_settings
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import Box
@@ -124,6 +127,104 @@ class RandomCrops(_Crops):
             box = draw_crop((image.shape[0], image.shape[1]), scale, self.ratio, rng)
             flip = bool(rng.random() < self.flip_probability)
             crops.append(self._view(image, box, size, flip, rng))
+        return tuple(crops)
+
+
+@dataclass(frozen=True)
+class MultiCrops(CropPlan):
+    """Two random resized crops and any number of small ones, with BYOL's appearance; no regions.
+
+    They are drawn independently of each other, and may have nothing in common. The defaults are BYOL's two views. A
+    pair of numbers in `blur_probability` and `solarise_probability` is for the first and the second view.
+
+    Attributes:
+        small_views: number of small crops, which come after the two large ones; DINO has 8 or 10.
+        small_size: side of a small crop in pixels.
+        small_scale: range of a small crop's area as a fraction of the image's, within (0, 1].
+        small_blur_probability: of blurring a small crop; it is never solarised.
+        size: side of a large crop in pixels.
+        scale: range of a large crop's area as a fraction of the image's, within (0, 1].
+        ratio: range of a crop's width / height; its logarithm is uniform.
+        short_side: an image with a longer short side is reduced to this many pixels first; None keeps it.
+        longest: then, an image with a longer long side is reduced to this many pixels; None keeps it.
+        flip_probability: of mirroring a view left to right, independently.
+        jitter: strengths of brightness, contrast, saturation and hue.
+        jitter_probability: of changing a view's colours.
+        gray_probability: of taking a view's colours away.
+        blur_probability: of blurring each of the two large views.
+        blur_sigma: range of the blur's standard deviation in pixels of the view.
+        solarise_probability: of inverting the bright levels of each of the two large views.
+        solarise_threshold: the least level of 0..255 that is inverted.
+
+    Raises:
+        ConfigError: if a value can't work.
+
+    Example:
+        >>> from selfseg.data.views.overlapping_crops import NO_IDS
+        >>> plan = MultiCrops(size=32, small_views=1, small_size=16)
+        >>> crops = plan.make(np.zeros((60, 80, 3), np.uint8), NO_IDS, np.random.default_rng(0))
+        >>> [crop.image.shape for crop in crops]
+        [(32, 32, 3), (32, 32, 3), (16, 16, 3)]
+    """
+
+    small_views: int = 0
+    small_size: int = 96
+    small_scale: tuple[float, float] = (0.05, 0.4)
+    small_blur_probability: float = 0.5
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    short_side: int | None = None
+    longest: int | None = 2048
+    flip_probability: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    jitter_probability: float = 0.8
+    gray_probability: float = 0.2
+    blur_probability: tuple[float, float] = (1.0, 0.1)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarise_probability: tuple[float, float] = (0.0, 0.2)
+    solarise_threshold: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, counts=("small_size",), fractions=("small_blur_probability",), shares=("small_scale",))
+        if self.small_views < 0:
+            raise ConfigError(f"small_views must be 0 (none) or more, not {self.small_views}")
+        for name in ("blur_probability", "solarise_probability"):
+            if not all(0 <= value <= 1 for value in getattr(self, name)):
+                raise ConfigError(f"{name} is two fractions in [0, 1], one for each view, not {getattr(self, name)}")
+        if not 0 <= self.solarise_threshold <= 256:
+            raise ConfigError(f"solarise_threshold is a level in [0, 256], not {self.solarise_threshold}")
+
+    @property
+    def regions(self) -> NoRegions:
+        """None: what two views share is told by their `to_image`."""
+        return NoRegions()
+
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
+        """The views of one image, a pure function of `rng`.
+
+        Args:
+            image: (H, W, 3) RGB uint8 from `prepare`.
+            regions: not looked at.
+            rng: the only source of chance.
+
+        Returns:
+            Two large and then `small_views` small crops, with `regions` of shape (0, 0) and without noise.
+        """
+        large = [
+            (self.size, self.scale, *each)
+            for each in zip(self.blur_probability, self.solarise_probability, strict=True)
+        ]
+        small = [(self.small_size, self.small_scale, self.small_blur_probability, 0.0)] * self.small_views
+        crops = []
+        for size, scale, blur, solarise in [*large, *small]:
+            box = draw_crop((image.shape[0], image.shape[1]), scale, self.ratio, rng)
+            flip = bool(rng.random() < self.flip_probability)
+            change = partial(
+                change_as_byol, plan=self, blur=blur, solarise=solarise, threshold=self.solarise_threshold, rng=rng
+            )
+            crops.append(cut_view(image, box, size, flip, change))
         return tuple(crops)
 
 
