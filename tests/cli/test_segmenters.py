@@ -41,6 +41,13 @@ def test_clusters_are_named_listed_and_applied(
     assert not (tmp_path / "out" / "overlay").exists()
 
 
+def test_clicks_that_names_leave_out_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = {"hash": "1", "name": "photo0"}
+    DecisionLog.open(run / "studio").append("click", image=image, level=9, point=[0.5, 0.5], name="bird")
+    assert main(["name", str(run), "0=sky"]) == 0
+    assert "for the 1 click made in the studio, use “Hand over” there" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

@@ -37,6 +37,7 @@ def name(
     from selfseg.collection.clusters import load_clusters
     from selfseg.segmenter.naming import LEFT_OUT, cluster_name, renamed
     from selfseg.studio.carrying import keep_names
+    from selfseg.studio.decisions import DecisionLog
 
     if not pairs and not colours:
         return _list(run, k)
@@ -48,6 +49,9 @@ def name(
     keep_names(run, clusters, {n: given for n, given in names.items() if n not in out}, out)
     folder = made.save(run / "segmenter")
     say(f"written: {folder} ({', '.join(made.legend.names)}); masks with it: selfseg apply {run} IMAGES --out DIR")
+    if clicks := len(DecisionLog.open(run / "studio").state().clicks):
+        noun = "click" if clicks == 1 else "clicks"
+        say(f"it is made of names alone; for the {clicks:,} {noun} made in the studio, use “Hand over” there")
     return 0
 
 
