@@ -224,7 +224,7 @@ class _TransferJob(Generic[Settings]):
     """The options of `selfseg transfer PRESET`.
 
     Attributes:
-        source: a run; or a file of weights, "imagenet" or "random", for which --backbone tells the architecture.
+        source: a run; or a file of weights, "imagenet:TAG" or "random", for which --backbone tells the architecture.
         data: NAME:ROOT of the catalog (selfseg data), or a labelled folder; coco:ROOT for detection.
         out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
         config: the preset's settings.
@@ -284,7 +284,7 @@ class _CurveJob(Generic[Settings]):
         labels: shares of the labelled images in percent; at least one image is taken.
         splits: random subsets for each share, the same for both networks.
         out: folder for the work; RUN/finetune/DATA if not given.
-        init: what the run began from (a file, imagenet, random); what its recipe says if not given.
+        init: what the run began from (a file, imagenet:TAG, random); what its recipe says if not given.
         device: auto, cpu or cuda.
         workers: processes that read images.
         checkpoint_every: iterations between checkpoints.

@@ -122,7 +122,7 @@ class Embedder(nn.Module):
         """Give the backbone its initial weights, and the normalisation that belongs to them unless the config has one.
 
         Args:
-            word: "default", "imagenet", "random" or a file, see `selfseg.models.start`.
+            word: "default", "imagenet", "imagenet:TAG", "random" or a file, see `selfseg.models.start`.
 
         Returns:
             A sentence on what was loaded.

@@ -79,8 +79,8 @@ def contenders(run: Path | str | Embedder, init: str | None = None) -> tuple[Con
 
     Args:
         run: a run's folder, or an embedder, of which nobody knows what it began from.
-        init: the weights that it began from, as `--init` of the training: a file, "imagenet" or "random"; None = what
-            the run's recipe says, random without one.
+        init: the weights that it began from, as `--init` of the training: a file, "imagenet:TAG" or "random"; None =
+            what the run's recipe says, random without one.
 
     Raises:
         RunError: if the folder is no run with an embedder.
