@@ -133,7 +133,7 @@ def test_the_tag_is_what_is_downloaded_and_what_the_run_remembers(
 
 def test_a_tag_that_can_not_be_meant_is_refused() -> None:
     embedder = Embedder(EmbedderConfig(output_stride=32, dim=4))
-    with pytest.raises(CheckpointError, match="no weights 'torchvision' of resnet18; it has a1_in1k, .*tv_in1k"):
+    with pytest.raises(CheckpointError, match=r"no weights 'torchvision' of resnet18; it has a1_in1k, .*tv_in1k"):
         embedder.begin_from("imagenet:torchvision")
     named = Embedder(EmbedderConfig(backbone="resnet18.a1_in1k", output_stride=32, dim=4))
     with pytest.raises(CheckpointError, match=r"the backbone resnet18.a1_in1k names .* --init imagenet:tv_in1k others"):
