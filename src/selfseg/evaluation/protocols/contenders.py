@@ -129,7 +129,7 @@ def contenders(run: Path | str | Embedder, init: str | None = None) -> tuple[Con
 def _trainable(config: EmbedderConfig) -> EmbedderConfig:
     """The network below the classifier: without what belongs to the methods' comparisons."""
     decoder = "none" if config.decoder == "projector" else config.decoder
-    return replace(config, decoder=decoder, centred=False, saliency=False, frozen=False)
+    return replace(config, decoder=decoder, centred=False, saliency=False, frozen=False, frozen_stages=0)
 
 
 def _recipe_init(run: Path) -> str | None:
