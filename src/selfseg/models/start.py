@@ -95,7 +95,7 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
     else:
         path = Path(word).expanduser()
         tensors = read_weights(path)
-        told = _of_file(path)
+        told = _of_file(path) or _of_run(tensors)
         mean, std = told or _of_architecture(name)
         weights = Weights(tensors, mean, std, f"the file {path.name}")
         # timm's default for an architecture may be other weights' (ViTs: .5): whoever reads this can tell.
@@ -168,6 +168,12 @@ def _of_file(path: Path) -> tuple[Colour, Colour] | None:
         return _colour(header["mean"].split()), _colour(header["std"].split())
     except (KeyError, ValueError, OSError, SafetensorError):
         return None
+
+
+def _of_run(tensors: Mapping[str, Tensor]) -> tuple[Colour, Colour] | None:
+    """Mean and deviation among the tensors of a run's embedder."""
+    found = [tensors[name].flatten().tolist() for name in ("mean", "std") if name in tensors]
+    return (_colour(found[0]), _colour(found[1])) if [len(values) for values in found] == [3, 3] else None
 
 
 def _colour(values: Sequence[str | float]) -> Colour:
