@@ -3,7 +3,8 @@
 Each takes a folder of images and one of their masks, --masks MASKS: MASKS/NAME.png for each image (docs/data.md tells
 what may be in it). Images without a mask are passed over.
 
-The paper's hyperparameter study (table 2c) are overrides: --method.temperature 0.1 ... 1, --method.queue 64 ... 1024.
+The paper's hyperparameter study (table 2c) are overrides: --method.temperature 0.1 ... 1, --method.queue 64 ... 1024;
+and so is its study of mechanisms (2b): --method.momentum 0, --method.queue 0, --method.views.same-view.
 The learning rate falls with every step, the reference's with every epoch. It is 0.004 for each recipe's own batch;
 another --batch-size changes it in proportion.
 """
