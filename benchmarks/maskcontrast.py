@@ -98,7 +98,8 @@ def make_ours(queue: int) -> Callable[[dict[str, Any]], Any]:
 
     # The smallest backbone that timm has: none of it runs.
     embedder = EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="linear", dim=DIM, saliency=True)
-    method = MaskContrast(MaskContrastConfig(embedder=embedder, queue=queue, temperature=TEMPERATURE))
+    config = MaskContrastConfig(embedder=embedder, queue=queue, temperature=TEMPERATURE, saliency_loss="balanced")
+    method = MaskContrast(config)
 
     def ours(x: dict[str, Any]) -> Any:
         with torch.no_grad():

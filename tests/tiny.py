@@ -75,6 +75,7 @@ def maskcontrast(images: Path, out: Path, **changes: Any) -> Recipe[MaskContrast
         queue=6,
         momentum=0.9,
         weighting="object",
+        saliency_loss="balanced",
     )
     return _recipe(config, images, out, changes)
 

@@ -233,7 +233,8 @@ def _slotcon(device: torch.device, images: int, hidden: int) -> tuple[list[Tenso
 
 def _maskcontrast(device: torch.device, queue: int, size: int) -> tuple[list[Tensor], Callable[[], Tensor]]:
     generator = random_state(0)
-    config = MaskContrastConfig(embedder=EmbedderConfig(dim=32, saliency=True, **_HEADLESS), queue=queue)
+    embedder = EmbedderConfig(dim=32, saliency=True, **_HEADLESS)
+    config = MaskContrastConfig(embedder=embedder, queue=queue, saliency_loss="balanced")
     method = MaskContrast(config).to(device)
     method.queue.push(F.normalize(torch.randn(queue, 32, generator=generator), dim=1).to(device))
     query, key = (

@@ -24,6 +24,7 @@ from selfseg.evaluation import (
     Clusters,
     Linear,
     Objects,
+    Prototypes,
     Reading,
     Retrieval,
 )
@@ -347,6 +348,9 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
     positional, named = seen.pop()
     assert positional[2] == [Clusters(points="all"), Linear(solver="lbfgs")]
     assert named["reading"] == Reading(crop=320)
+    assert main("evaluate run data --protocols clusters prototypes objects --matching pixels".split()) == 0
+    asked = seen.pop()[0][2]
+    assert asked == [Clusters(maximise="pixels"), Prototypes(maximise="pixels"), Objects(maximise="pixels")]
     assert main("evaluate run data --scales 0.5 2 --flip".split()) == 0
     assert seen.pop()[1]["reading"] == Reading(looks=Looks((0.5, 2.0), flip=True))
     assert "fractions" in said(capsys)[0]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.errors import ConfigError
 from selfseg.evaluation import Clusters, EvaluationConfig, Extractor, Linear, evaluate_extractors
+from selfseg.evaluation.measure.results import column_of, result_name
 from selfseg.types import EvalResult
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255], [255, 0, 255]], np.uint8)
@@ -117,6 +118,27 @@ def test_clusters_by_both_rules(tmp_path, k, classes, images):
         assert result.metrics["miou_std"] == 0
         for rule in ("hungarian", "majority"):
             check(result, named_by(rule, k, classes, *splits["val"]), rule)
+
+
+def test_both_figures_of_a_matching_are_in_the_result(tmp_path):
+    """Of 42 columns 22 are of colour 0 and class 0, 10 of colour 0 and class 1, 10 of colour 1 and class 0."""
+    colours = np.repeat([0, 1], [32, 10])[None, None].repeat(24, 1).repeat(2, 0)
+    labels = np.repeat([0, 1, 0], [22, 10, 10]).astype(np.uint8)[None, None].repeat(24, 1).repeat(2, 0)
+    fit, measured = write(tmp_path / "data", 2, {name: (colours, labels) for name in ("train", "val")})
+    found = {}
+    for maximise in ("iou", "pixels"):
+        config = EvaluationConfig((Clusters(k=(2,), maximise=maximise),), seeds=(0,))
+        (found[maximise],) = evaluate_extractors([EMBEDDING], fit, measured, config, most_frequent=False)
+        assert found[maximise].options["maximise"] == maximise
+    assert found["pixels"].metrics["accuracy"] == pytest.approx(22 / 42)
+    assert found["iou"].metrics["accuracy"] == pytest.approx(20 / 42)
+    assert found["iou"].metrics["miou"] == pytest.approx(10 / 32)
+    for figure in ("miou", "accuracy"):
+        assert found["iou"].metrics[figure] == found["pixels"].metrics[f"hungarian_iou_{figure}"]
+        assert found["pixels"].metrics[figure] == found["iou"].metrics[f"hungarian_pixels_{figure}"]
+    assert result_name(found["iou"]) == "data-val-clusters-k2-one-hot.json"
+    assert result_name(found["pixels"]) == "data-val-clusters-k2-by-pixels-one-hot.json"
+    assert column_of(found["pixels"]) == "clusters k=2, hungarian by pixels"
 
 
 def test_absent_classes_and_a_cluster_that_wins_nothing(tmp_path):

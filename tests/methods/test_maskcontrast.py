@@ -41,7 +41,14 @@ def ids(*numbers: int, seed: int = 0) -> Tensor:
 
 
 def literal(
-    queries: Tensor, saliency: Tensor, keys: Tensor, query_ids: Tensor, key_ids: Tensor, queue: Tensor, weighted: bool
+    queries: Tensor,
+    saliency: Tensor,
+    keys: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    queue: Tensor,
+    weighted: bool,
+    balanced: bool,
 ) -> tuple[Tensor, Tensor]:
     """Algorithm 1 pixel by pixel and object by object; returns the loss and the keys."""
     q, k = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
@@ -62,24 +69,29 @@ def literal(
     weight = 1 / torch.log(1.02 + share) if weighted else torch.ones_like(share)
     contrast = (torch.stack(terms) * weight).sum() / weight.sum()
     probability, foreground = saliency.sigmoid(), query_ids >= 0
-    w = (~foreground).double().mean()
-    balance = torch.where(foreground, -w * probability.log(), -(1 - w) * (1 - probability).log()).mean()
-    return contrast + CONFIG.saliency_weight * balance, matrix[: len(names)]
+    w, rest = (~foreground).double().mean(), foreground.double().mean()
+    if not balanced:
+        w = rest = torch.ones(())
+    apart = torch.where(foreground, -w * probability.log(), -rest * (1 - probability).log()).mean()
+    return contrast + CONFIG.saliency_weight * apart, matrix[: len(names)]
 
 
 @pytest.mark.parametrize("weighting", ["pixel", "object"])
 @pytest.mark.parametrize("counts", [(1, 1, 1), (3, 0, 2), (1, 4, 2)])
-def test_the_step_equals_algorithm_1_written_literally(counts: tuple[int, ...], weighting: str) -> None:
-    method = make(weighting=weighting)
+@pytest.mark.parametrize("loss", ["plain", "balanced"])
+def test_the_step_equals_algorithm_1_written_literally(counts: tuple[int, ...], weighting: str, loss: str) -> None:
+    method = make(weighting=weighting, saliency_loss=loss)
     method.queue.push(F.normalize(torch.randn(4, DIM, dtype=torch.float64), dim=1))
     queue = method.queue.vectors[:4].clone()
     queries, saliency, keys = draw()
     query_ids, key_ids = ids(*counts, seed=1), ids(*counts, seed=2)
     output = method.compare(queries, saliency, keys, query_ids, key_ids)
-    expected, vectors = literal(queries, saliency, keys, query_ids, key_ids, queue, weighting == "object")
+    expected, vectors = literal(
+        queries, saliency, keys, query_ids, key_ids, queue, weighting == "object", loss == "balanced"
+    )
     torch.testing.assert_close(output.loss, expected)
     inputs = (queries, saliency)
-    mine, theirs = (torch.autograd.grad(loss, inputs) for loss in (output.loss, expected))
+    mine, theirs = (torch.autograd.grad(each, inputs) for each in (output.loss, expected))
     torch.testing.assert_close(mine, theirs)
     assert output.logs["objects_per_image"] == pytest.approx(len(vectors) / 3)
     kept = min(len(vectors), method.queue.size)
@@ -205,6 +217,7 @@ def test_what_is_kept_tells_foreground(tmp_path: Path) -> None:
         ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
         ({"momentum": 1.5}, r"momentum must be in \[0, 1\], not 1.5"),
         ({"queue": -1}, "queue must be 0 .* not -1"),
+        ({"saliency_loss": "none"}, 'saliency_loss is "plain" or "balanced", not \'none\''),
         ({"saliency_weight": -1.0}, "saliency_weight can't be negative: -1.0"),
         ({"embedder": replace(CONFIG.embedder, saliency=False)}, "saliency must be True, not False"),
     ],

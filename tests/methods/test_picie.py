@@ -36,18 +36,22 @@ def draw(images: int = 2, side: int = 5, seed: int = 0) -> Tensor:
     return F.normalize(vectors, dim=2).requires_grad_()
 
 
-def clustering_loss(z: list[Tensor], labels: list[int], centres: Tensor, tau: float) -> Tensor:
-    """Eq. 4 and 5: minus the log-softmax of minus the cosine distances to all centres, at the cell's label."""
-    losses = []
+def clustering_loss(z: list[Tensor], labels: list[int], centres: Tensor, tau: float, shares: Tensor) -> Tensor:
+    """Eq. 4 and 5: minus the log-softmax of minus the cosine distances to all centres, at the cell's label.
+
+    The mean is weighted by the share of the label's cluster.
+    """
+    losses, weights = [], []
     for cell, label in zip(z, labels, strict=True):
         distances = [1 - F.cosine_similarity(cell, centre, dim=0) for centre in centres]
         above = torch.exp(-distances[label] / tau)
         below = torch.stack([torch.exp(-distance / tau) for distance in distances]).sum()
-        losses.append(-torch.log(above / below))
-    return torch.stack(losses).mean()
+        losses.append(-shares[label] * torch.log(above / below))
+        weights.append(shares[label])
+    return torch.stack(losses).sum() / torch.stack(weights).sum()
 
 
-def literal(vectors: Tensor, centres: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+def literal(vectors: Tensor, centres: Tensor, tau: float, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Within- and cross-view losses (eq. 6 to 8), cell by cell."""
     cells = [
         [v[b, :, y, x] for b in range(len(v)) for y in range(v.shape[2]) for x in range(v.shape[3])] for v in vectors
@@ -56,9 +60,9 @@ def literal(vectors: Tensor, centres: Tensor, tau: float) -> tuple[Tensor, Tenso
         [min(range(len(mu)), key=lambda k: 1 - F.cosine_similarity(z, mu[k], dim=0).item()) for z in view]
         for view, mu in zip(cells, centres, strict=True)
     ]
-    within = sum(clustering_loss(cells[v], labels[v], centres[v], tau) for v in range(2))
-    cross = clustering_loss(cells[0], labels[1], centres[1], tau) + clustering_loss(
-        cells[1], labels[0], centres[0], tau
+    within = sum(clustering_loss(cells[v], labels[v], centres[v], tau, shares[v]) for v in range(2))
+    cross = clustering_loss(cells[0], labels[1], centres[1], tau, shares[1]) + clustering_loss(
+        cells[1], labels[0], centres[0], tau, shares[0]
     )
     assert isinstance(within, Tensor)
     return within, cross
@@ -67,14 +71,24 @@ def literal(vectors: Tensor, centres: Tensor, tau: float) -> tuple[Tensor, Tenso
 @pytest.mark.slow
 @pytest.mark.parametrize("tau", [1.0, 0.2])
 @pytest.mark.parametrize("overclusters", [0, 6])
-def test_the_losses_equal_the_equations_written_literally(overclusters: int, tau: float) -> None:
-    method = make(overclusters=overclusters, temperature=tau)
+@pytest.mark.parametrize("weighting", ["none", "frequency"])
+def test_the_losses_equal_the_equations_written_literally(overclusters: int, tau: float, weighting: str) -> None:
+    method = make(overclusters=overclusters, temperature=tau, weighting=weighting)
+    random = torch.Generator().manual_seed(5)
+    shares, more_shares = (
+        torch.rand(2, max(n, 1), generator=random).double() for n in (CONFIG.prototypes, overclusters)
+    )
+    if weighting == "none":
+        shares, more_shares = torch.ones_like(shares), torch.ones_like(more_shares)
+    method.shares.copy_(shares)
+    if overclusters:
+        method.overshares.copy_(more_shares)
     vectors = draw()
     output = method.compare(vectors)
-    within, cross = literal(vectors, method.centres, tau)
+    within, cross = literal(vectors, method.centres, tau, shares)
     if overclusters:
         k, more = math.log(CONFIG.prototypes), math.log(overclusters)
-        others = literal(vectors, method.overcentres, tau)
+        others = literal(vectors, method.overcentres, tau, more_shares)
         weight, rest = more / (k + more), k / (k + more)
         within, cross = weight * within + rest * others[0], weight * cross + rest * others[1]
     torch.testing.assert_close(output.logs["loss_within"], within.detach())
@@ -139,6 +153,33 @@ def test_centres_are_those_of_separate_groups() -> None:
     torch.testing.assert_close(concepts, method.centres[0])
 
 
+def test_shares_are_those_of_the_cells_that_the_centres_are_of() -> None:
+    method = make(prototypes=3, overclusters=0, sample_stride=1)
+    groups = F.normalize(torch.randn(2, 3, DIM, generator=torch.Generator().manual_seed(3)).double(), dim=2)
+    which = torch.tensor([0] * 30 + [1] * 15 + [2] * 5)
+    assert method.shares.tolist() == [[pytest.approx(1 / 3)] * 3] * 2
+    method._remember(groups[:, which].view(2, 2, 5, 5, DIM).permute(0, 1, 4, 2, 3), 0.0)
+    for view in range(2):
+        nearest = (groups[view] @ method.centres[view].T).argmax(1)
+        assert method.shares[view][nearest].tolist() == pytest.approx([0.6, 0.3, 0.1])
+
+
+def test_a_run_from_before_there_was_a_weighting_has_no_shares() -> None:
+    assert "shares" in make().state_dict()
+    assert not {"shares", "overshares"} & make(weighting="none").state_dict().keys()
+
+
+def test_cells_of_clusters_without_a_share_cost_nothing_and_divide_by_nothing() -> None:
+    method = make(overclusters=0)
+    method.shares.zero_()
+    vectors = draw()
+    loss = method.compare(vectors).loss
+    loss.backward()
+    assert loss == 0
+    assert vectors.grad is not None
+    assert torch.isfinite(vectors.grad).all()
+
+
 def test_too_few_different_cells_leave_the_centres() -> None:
     method = make(overclusters=0, sample_stride=1)
     before = method.centres.clone()
@@ -158,6 +199,7 @@ def test_too_few_different_cells_leave_the_centres() -> None:
         ({"sample_stride": 0}, "sample_stride must be above 0, not 0"),
         ({"prototypes": 1}, r"prototypes \(1\) must be at least 2"),
         ({"overclusters": 1}, r"overclusters \(1\) too"),
+        ({"weighting": "inverse"}, 'weighting is "frequency" or "none", not \'inverse\''),
         ({"queue": 50, "overclusters": 100}, r"queue \(50\) must hold a cell for each of 100"),
     ],
 )

@@ -97,6 +97,51 @@ def test_a_queue_smaller_than_a_batch_works() -> None:
     assert method.queue.full
 
 
+def test_the_queue_joins_from_its_start_on_and_is_filled_before() -> None:
+    torch.manual_seed(0)
+    at_once, later = ViCE(replace(CONFIG, queue=3)), ViCE(replace(CONFIG, queue=3, queue_start=0.5))
+    later.load_state_dict(at_once.state_dict())
+    vectors = torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
+    for method in (at_once, later):
+        method.queue.push(vectors[:3])
+    alone = ViCE(replace(CONFIG, queue=0))
+    alone.prototypes.load_state_dict(at_once.prototypes.state_dict())
+    assert torch.equal(later.assign(vectors, 0.49), alone.assign(vectors))
+    assert torch.equal(later.assign(vectors, 0.5), at_once.assign(vectors, 0.0))
+    assert not torch.equal(later.assign(vectors, 0.5), alone.assign(vectors))
+    early = ViCE(replace(CONFIG, queue_start=1.0))
+    early(make_batch(), 0.0)
+    assert int(early.queue.filled) > 0
+
+
+def test_the_loss_of_views_that_stay_inside_does_not_know_what_becomes_of_others() -> None:
+    """To the bit, with its gradients: filling only changes views that reach beyond the image."""
+    plan = replace(PLAN, zoom=(0.25, 0.4), short_side=64)
+    compared = 0
+    for seed in range(12):
+        filled, clipped = (make_batch(replace(plan, outside=outside), seed=seed) for outside in ("fill", "clip"))  # type: ignore[arg-type]
+        beyond = any((_corners(view).abs() > 1 + 1e-6).any() for view in filled.views)
+        found = []
+        for batch in (filled, clipped):
+            torch.manual_seed(0)
+            method = ViCE(replace(CONFIG, views=plan))
+            loss = method(batch, 0.5).loss
+            loss.backward()
+            found.append((loss, [p.grad for p in method.parameters()]))
+        same = torch.equal(found[0][0], found[1][0])
+        assert same or beyond
+        if not beyond:
+            compared += 1
+            assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))  # type: ignore[arg-type]
+    assert 0 < compared < 12
+
+
+def _corners(view: View) -> torch.Tensor:
+    """(B, 2, 4) of the source image."""
+    corners = torch.tensor([[-1.0, -1, 1, 1], [-1, 1, -1, 1], [1, 1, 1, 1]])
+    return view.to_image.float() @ corners
+
+
 def test_the_queue_is_untouched_in_eval_mode() -> None:
     method = ViCE(CONFIG).eval()
     method(make_batch(), 0.5)
@@ -108,6 +153,8 @@ def test_settings_that_cannot_work_say_why() -> None:
         replace(CONFIG, temperature=-1.0)
     with pytest.raises(ConfigError, match=r"method\.prototypes must be at least 2, not 1"):
         replace(CONFIG, prototypes=1)
+    with pytest.raises(ConfigError, match=r"method\.queue_start is a share in \[0, 1\], not 1.5"):
+        replace(CONFIG, queue_start=1.5)
     with pytest.raises(ConfigError, match=r"prototypes_frozen is a share in \[0, 1\], not 313"):
         replace(CONFIG, prototypes_frozen=313.0)
     with pytest.raises(ConfigError, match="region_stride"):

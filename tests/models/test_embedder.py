@@ -248,3 +248,26 @@ def test_before_training_a_frozen_pyramid_had_no_correction() -> None:
     assert not torch.allclose(learned, start, atol=0.01)
     for changes in ({"frozen": False}, {"centred": True}, {"correction": 0}, {"decoder": "fpn"}):
         assert Embedder(replace(config, **changes)).before_training() is None, changes
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_frozen_stages_stay_as_they_are_and_the_others_learn(stages: int) -> None:
+    torch.manual_seed(0)
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=4, frozen_stages=stages)).train()
+    before = {name: value.clone() for name, value in embedder.backbone.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in embedder.parameters() if p.requires_grad], lr=1.0)
+    embedder.raw(torch.rand(2, 3, 64, 64)).square().mean().backward()
+    optimizer.step()
+    held = ("conv1", "bn1", *(f"layer{stage}" for stage in range(1, stages + 1)))
+    for name, value in embedder.backbone.state_dict().items():  # BatchNorms' statistics too
+        if name.split(".")[0] in held:
+            assert torch.equal(value, before[name]), name
+        elif name.endswith(("running_mean", "downsample.0.weight")):
+            assert not torch.equal(value, before[name]), name
+
+
+def test_stages_that_a_backbone_does_not_have_can_not_be_frozen() -> None:
+    with pytest.raises(ConfigError, match="has 4 stages that are known, of which 5 can't be frozen"):
+        Embedder(EmbedderConfig(output_stride=32, dim=4, frozen_stages=5))
+    with pytest.raises(ConfigError, match=r"frozen_stages must be 0 \(none\) or more, not -1"):
+        EmbedderConfig(frozen_stages=-1)

@@ -75,6 +75,10 @@ def test_normalisation_belongs_to_the_weights(tmp_path: Path) -> None:
         sentence = other.begin_from(str(tmp_path / f"{name}.safetensors"))
         assert other.colours[0] == pytest.approx(mean)
         assert ("taken for timm's of tf_efficientnet_lite0, mean 0.5 0.5 0.5" in sentence) == (name == "plain")
+    embedder.expect_colours((0.2, 0.3, 0.4), (0.5, 0.6, 0.7))
+    embedder.save(tmp_path / "run")
+    other.begin_from(tmp_path / "run" / "weights.safetensors")
+    assert other.colours == embedder.colours
     own = Embedder(EmbedderConfig(backbone=LITE.backbone, output_stride=32, mean=(0.3, 0.3, 0.3), std=(1.0, 1.0, 1.0)))
     own.begin_from("default")
     assert own.colours[0] == pytest.approx((0.3, 0.3, 0.3))
@@ -87,6 +91,57 @@ def test_a_backbone_without_packaged_weights_stays_random_and_says_so() -> None:
     assert "random weights, because none are packaged for resnet18, only for tf_efficientnet_lite0" in sentence
     assert all(torch.equal(value, before[name]) for name, value in embedder.backbone.state_dict().items())
     assert load_backbone(embedder.backbone, None, "resnet18") == InitialWeights(IMAGENET_MEAN, IMAGENET_STD)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "word", "full"),
+    [
+        ("resnet18", "imagenet:tv_in1k", "resnet18.tv_in1k"),
+        ("resnet50", "imagenet:tv_in1k", "resnet50.tv_in1k"),
+        ("resnet101", "imagenet:tv_in1k", "resnet101.tv_in1k"),
+        ("resnet152", "imagenet:tv_in1k", "resnet152.tv_in1k"),
+        ("resnet18", "imagenet", "resnet18.a1_in1k"),
+        ("resnet101", "imagenet", "resnet101.a1h_in1k"),
+        ("resnet50.a2_in1k", "imagenet", "resnet50.a2_in1k"),
+        ("vit_small_patch8_224.dino", "imagenet", "vit_small_patch8_224.dino"),
+    ],
+)
+def test_imagenet_means_weights_with_a_tag(backbone: str, word: str, full: str) -> None:
+    assert start.tagged_name(backbone, word) == full
+    known = timm.models.get_pretrained_cfg(full)
+    assert known is not None
+    assert known.has_weights
+
+
+def test_the_tag_is_what_is_downloaded_and_what_the_run_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    make = timm.create_model
+
+    def download(name: str, pretrained: bool = False, **options: object) -> torch.nn.Module:
+        if pretrained:
+            asked.append(name)
+        return make(name, pretrained=False, **options)
+
+    monkeypatch.setattr("timm.create_model", download)
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=4))
+    embedder.begin_from("imagenet:tv_in1k")
+    assert asked == ["resnet18.tv_in1k"]
+    embedder.save(tmp_path)
+    assert Embedder.load(tmp_path).start == "timm's weights resnet18.tv_in1k"
+    embedder.begin_from("imagenet")
+    assert asked[1:] == ["resnet18.a1_in1k"]
+    assert embedder.start == "timm's weights resnet18.a1_in1k"
+
+
+def test_a_tag_that_can_not_be_meant_is_refused() -> None:
+    embedder = Embedder(EmbedderConfig(output_stride=32, dim=4))
+    with pytest.raises(CheckpointError, match=r"no weights 'torchvision' of resnet18; it has a1_in1k, .*tv_in1k"):
+        embedder.begin_from("imagenet:torchvision")
+    named = Embedder(EmbedderConfig(backbone="resnet18.a1_in1k", output_stride=32, dim=4))
+    with pytest.raises(CheckpointError, match=r"the backbone resnet18.a1_in1k names .* --init imagenet:tv_in1k others"):
+        named.begin_from("imagenet:tv_in1k")
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import linprog
 
 from selfseg.errors import ConfigError
-from selfseg.ops.matching import match_hungarian, match_majority
+from selfseg.ops.matching import match_hungarian, match_largest_iou, match_majority
 
 
 def total(counts: np.ndarray, mapping: np.ndarray, maximise: str) -> float:
@@ -146,3 +146,15 @@ def test_majority_is_the_most_accurate_of_all_maps(shape):
         assert sum(counts[j, c] for j, c in enumerate(mapping) if c >= 0) == best
         for j, label in enumerate(mapping):  # the first of equals
             assert label == -1 or all(counts[j, c] < counts[j, label] for c in range(label))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 3), (6, 3)])
+def test_largest_iou_is_each_cluster_s_own_largest(shape):
+    for counts in tables(shape, 20):
+        mapping = match_largest_iou(counts)
+        for j, label in enumerate(mapping):
+            if counts[j].sum() == 0:
+                assert label == -1
+                continue
+            iou = [counts[j, c] / (counts[j].sum() + counts[:, c].sum() - counts[j, c]) for c in range(shape[1])]
+            assert label == iou.index(max(iou))

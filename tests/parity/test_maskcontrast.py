@@ -40,6 +40,7 @@ def _method(golden: dict[str, Tensor]) -> Iterator[MaskContrast]:
         queue=size,
         temperature=float(golden["T"]),
         weighting="object",
+        saliency_loss="balanced",
     )
     method = MaskContrast(config).double()
     assert int(golden["queue_ptr_before"]) == 0

@@ -72,6 +72,10 @@ def test_the_command_line_takes_it(command: str, called: Any) -> None:
     call = called(shlex.split(command)[1:])
     if call.verb == "train":
         recipe = call.args[0]
+        if str(recipe.init).startswith("imagenet"):
+            own = "." in recipe.method.embedder.backbone  # the backbone's name has a tag itself
+            assert recipe.init == ("imagenet" if own else "imagenet:tv_in1k")
+            assert own or "--init imagenet:tv_in1k" in command, "a command for a table names its weights"
         assert recipe.name == command.split()[2], "the recipe itself, no method that stands for one"
         check_data(str(recipe.images))
     elif call.verb in ("masks", "concepts"):
@@ -79,7 +83,9 @@ def test_the_command_line_takes_it(command: str, called: Any) -> None:
     else:
         source, data = call.args[:2]
         if is_reference(source):
-            assert is_model(parse_reference(source).backbone)
+            reference = parse_reference(source)
+            assert is_model(reference.backbone)
+            assert "." in reference.backbone or reference.weights != "timm", "a command for a table names its weights"
         else:
             assert source in OUTS | FILES, f"no command of the section makes {source}"
         check_labelled(data, call)

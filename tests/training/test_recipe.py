@@ -172,3 +172,68 @@ def test_build_method_refuses_unknown_settings() -> None:
     recipe: Recipe[int] = Recipe(images=Path("i"), out=Path("o"), method=3, steps=1)
     with pytest.raises(ConfigError, match="no method takes a int"):
         recipe.build_method()
+
+
+LEFT_OUT: list[tuple[str, tuple[str, ...], str, object]] = [
+    ("vice_coco_lowres", ("method", "views"), "outside", "clip"),
+    ("vice_coco_lowres", ("method",), "queue_start", 0.0),
+    ("maskcontrast_voc", ("method",), "saliency_loss", "balanced"),
+    ("maskcontrast_voc", ("method", "views"), "same_view", False),
+    ("maskcontrast_voc", ("method", "embedder"), "frozen_stages", 0),
+    ("picie_coco27", ("method",), "weighting", "none"),
+    ("slotcon_coco", ("method", "views"), "same_crop", False),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "entry", "old"), LEFT_OUT)
+def test_a_recipe_from_before_a_choice_is_what_it_was(
+    tmp_path: Path, name: str, path: tuple[str, ...], entry: str, old: object
+) -> None:
+    write_recipe(ALL[name](Path("images"), Path("run")), tmp_path / "recipe.yaml")
+    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    place = content
+    for key in path:
+        place = place[key]
+    del place[entry]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    found: Any = read_recipe(tmp_path / "recipe.yaml")
+    for key in path:
+        found = getattr(found, key)
+    assert getattr(found, entry) == old
+
+
+@pytest.mark.parametrize("size", ["small", "scratch"])
+def test_our_own_sizes_keep_what_they_compute(size: str) -> None:
+    made = {
+        name: ALL[f"{name}_{size}"](Path("images"), Path("run")).method for name in ("vice", "maskcontrast", "picie")
+    }
+    assert (made["vice"].views.outside, made["vice"].queue_start) == ("clip", 0.0)
+    views = made["maskcontrast"].views
+    assert (made["maskcontrast"].saliency_loss, views.jitter) == ("balanced", (0.4, 0.4, 0.4, 0.1))
+    assert made["picie"].weighting == "none"
+
+
+def test_the_papers_recipes_have_the_papers_settings() -> None:
+    made = {name: make(Path("images"), Path("run")) for name, make in ALL.items()}
+    began = {name for name, recipe in made.items() if recipe.init == "imagenet:tv_in1k"}
+    of_vice = {f"vice_{data}_{kind}" for data in ("coco", "cityscapes") for kind in ("lowres", "lowres_k27", "highres")}
+    of_picie = {"picie_coco27", "picie_h_coco27", "picie_cityscapes27"}
+    assert began >= of_vice | of_picie | {"maskcontrast_voc_reference_supervised"}
+    for name in of_vice:
+        method = made[name].method
+        assert method.views.outside == "fill"
+        assert method.queue_start == method.prototypes_frozen > 0
+        assert method.prototypes == (27 if name.endswith("k27") else 128)
+    short = made["vice_cityscapes_lowres"]
+    assert short.method.prototypes_frozen == pytest.approx(0.56, abs=0.005)
+    for name in of_picie:
+        assert made[name].batch_size == 128
+        assert made[name].method.weighting == "frequency"
+        assert made[name].optimizer.rate(0.5, 128) == pytest.approx(1e-3 if "cityscapes" in name else 1e-4)
+    paper, reference = made["maskcontrast_voc"], made["maskcontrast_voc_reference"]
+    supervised = made["maskcontrast_voc_reference_supervised"]
+    for recipe, batch, queue, stages in ((paper, 64, 128, 0), (reference, 128, 256, 0), (supervised, 64, 128, 2)):
+        assert (recipe.batch_size, recipe.method.queue, recipe.method.embedder.frozen_stages) == (batch, queue, stages)
+        assert recipe.optimizer.rate(0.0, batch) == pytest.approx(0.004)
+        assert (recipe.method.saliency_loss == "plain") == (recipe is paper)
+        assert (recipe.method.views.jitter == (0.8, 0.8, 0.8, 0.2)) == (recipe is paper)

@@ -19,6 +19,7 @@ from selfseg.ops.crf import CRFConfig
 Settings = TypeVar("Settings")
 Name = Literal["clusters", "linear", "prototypes", "objects", "retrieval"]
 OfPixels = Literal["clusters", "linear", "prototypes"]
+Matching = Literal["iou", "pixels"]
 
 _CLUSTERS, _LINEAR, _PROTOTYPES, _OBJECTS, _RETRIEVAL = Clusters(), Linear(), Prototypes(), Objects(), Retrieval()
 
@@ -32,6 +33,7 @@ def evaluate(
     split: str = "val",
     fit_split: Further[str] = "train",
     fit_data: Further[Path | None] = None,
+    matching: Matching | None = None,
     resolution: Further[int | None] = None,
     crop: int | None = None,
     scales: Further[tuple[float, ...]] = (1.0,),
@@ -62,6 +64,8 @@ def evaluate(
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
+        matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
+            SlotCon do. Results have both figures.
         resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
         crop: measure in a centre square of this many px, images and labels resized to it; 320 is the field's.
         scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
@@ -83,6 +87,9 @@ def evaluate(
     from selfseg.evaluation.evaluator import evaluate as measure
     from selfseg.evaluation.measure.results import format_table
 
+    if matching is not None:
+        clusters, prototypes = replace(clusters, maximise=matching), replace(prototypes, maximise=matching)
+        objects = replace(objects, maximise=matching)
     asked: dict[str, Protocol] = {
         "clusters": replace(clusters, k=k or None),
         "linear": linear,
@@ -116,6 +123,7 @@ def compare(
     split: str = "val",
     fit_split: Further[str] = "train",
     fit_data: Further[Path | None] = None,
+    matching: Matching | None = None,
     resolution: int | None = None,
     crop: int | None = None,
     scales: Further[tuple[float, ...]] = (1.0,),
@@ -145,6 +153,8 @@ def compare(
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
+        matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
+            SlotCon do. Results have both figures.
         resolution: short side in px that all resize images to; each its own if not given, and 320 for prototypes.
         crop: measure in a centre square of this many px, to which images and labels are resized.
         scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
@@ -165,6 +175,8 @@ def compare(
 
     if len(runs) < 2:
         raise ConfigError("selfseg compare RUN... DATA --out DIR: give at least one run, and the data last")
+    if matching is not None:
+        clusters, prototypes = replace(clusters, maximise=matching), replace(prototypes, maximise=matching)
     asked: dict[str, Protocol] = {
         "clusters": replace(clusters, k=k or None),
         "linear": linear,
@@ -224,7 +236,7 @@ class _TransferJob(Generic[Settings]):
     """The options of `selfseg transfer PRESET`.
 
     Attributes:
-        source: a run; or a file of weights, "imagenet" or "random", for which --backbone tells the architecture.
+        source: a run; or a file of weights, "imagenet:TAG" or "random", for which --backbone tells the architecture.
         data: NAME:ROOT of the catalog (selfseg data), or a labelled folder; coco:ROOT for detection.
         out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
         config: the preset's settings.
@@ -284,7 +296,7 @@ class _CurveJob(Generic[Settings]):
         labels: shares of the labelled images in percent; at least one image is taken.
         splits: random subsets for each share, the same for both networks.
         out: folder for the work; RUN/finetune/DATA if not given.
-        init: what the run began from (a file, imagenet, random); what its recipe says if not given.
+        init: what the run began from (a file, imagenet:TAG, random); what its recipe says if not given.
         device: auto, cpu or cuda.
         workers: processes that read images.
         checkpoint_every: iterations between checkpoints.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,14 @@ from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.passes import AffineHead, RefinedHead, count, predict, sample
 from selfseg.evaluation.measure.reading import Progress, Tally
 from selfseg.evaluation.measure.results import Question, column_of, result_of, split_name, summary
-from selfseg.evaluation.protocols.clusters import MATCHINGS, Clusters, Matching, fit_clusters, name_clusters
+from selfseg.evaluation.protocols.clusters import (
+    MATCHINGS,
+    Clusters,
+    Matching,
+    fit_clusters,
+    name_clusters,
+    other_rules,
+)
 from selfseg.evaluation.protocols.clusters import VERSION as CLUSTERS_VERSION
 from selfseg.evaluation.protocols.linear import VERSION as LINEAR_VERSION
 from selfseg.evaluation.protocols.linear import Linear, LinearHead, fit_linear
@@ -27,6 +34,7 @@ from selfseg.evaluation.protocols.prototypes import VERSION as PROTOTYPES_VERSIO
 from selfseg.evaluation.protocols.prototypes import Prototypes, prototype_head
 from selfseg.ops.crf import ALGORITHM_VERSION as CRF_VERSION
 from selfseg.ops.crf import MOST_CLASSES, CRFConfig
+from selfseg.ops.matching import Maximise
 from selfseg.ops.merging import cut_tree, merge_tree
 from selfseg.types import EvalResult
 
@@ -337,15 +345,13 @@ class Sheet:
         question: Question,
         counts: list[NDArray[np.int64]],
         matching: Matching,
-        maximise: Literal["iou", "pixels"],
+        maximise: Maximise,
         options: dict[str, Any],
     ) -> EvalResult:
-        """Clusters or prototypes under `matching`, with the figures under the other rule."""
+        """Clusters or prototypes under `matching`, with the figures under the other rules."""
         further: dict[str, float] = {}
-        for rule in MATCHINGS:
-            if rule != matching:
-                other = [name_clusters(table, rule, maximise).metrics for table in counts]
-                further = summary(other, f"{rule}_")
+        for prefix, (rule, gain) in other_rules(matching, maximise, MATCHINGS).items():
+            further |= summary([name_clusters(table, rule, gain).metrics for table in counts], prefix)
         confusions = [name_clusters(table, matching, maximise).confusion for table in counts]
         options = {**options, "matching": matching, "matched_on": self.measured.split}
         return self._result(question, confusions, options, further)

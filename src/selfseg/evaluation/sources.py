@@ -17,7 +17,7 @@ from selfseg.errors import CheckpointError, RecipeMismatch, RunError
 from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder
-from selfseg.models.start import Colour, load_backbone
+from selfseg.models.start import Colour, is_word, load_backbone
 from selfseg.storage.files import is_unclaimed, mark_output, read_json, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -30,7 +30,7 @@ class Start:
 
     Attributes:
         backbone: (B, 3, H, W), normalised, to a list of feature maps, finest first.
-        what: what results call it: "embedder" of a run, the file's name, "random" or "imagenet".
+        what: what results call it: "embedder" of a run, the file's name, or the word for initial weights.
         sentence: what was loaded.
         weights: hash of its weights.
         mean: of R, G and B in [0, 1] that it expects to be subtracted.
@@ -49,8 +49,8 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
     """The backbone that a source names, at the stride that the task wants.
 
     Args:
-        source: a run's folder, an embedder, a checkpoint that `load_backbone` reads, "default", "imagenet" or
-            "random".
+        source: a run's folder, an embedder, a checkpoint that `load_backbone` reads, or a
+            word of `selfseg.models.start`.
         config: its `backbone` is the architecture, but for a run or an embedder, which know theirs.
         output_stride: of the last stage; weights don't depend on it.
 
@@ -78,7 +78,7 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
         if str(source) == "random":
             what, sentence = "random", f"random weights of a {config.backbone}"
             colours = IMAGENET_MEAN, IMAGENET_STD
-        elif str(source) not in ("default", "imagenet") and not Path(source).is_file():
+        elif not is_word(source) and not Path(source).is_file():
             raise CheckpointError(
                 f"there is nothing at {source}; give a run, a file of weights, default, imagenet or random"
             )

@@ -36,6 +36,7 @@ from selfseg.masks.networks.network import predict
 from selfseg.masks.networks.pseudo import Job, bootstrap, learn_from_masks, learn_from_priors, tidy
 from selfseg.masks.priors import by_name as priors
 from selfseg.masks.priors.scene import Array
+from selfseg.models.start import is_word
 from selfseg.storage.files import write_json
 
 Find = Callable[[NDArray[np.uint8]], Array]
@@ -195,7 +196,7 @@ def _features(
 
 def _digest(init: Path | str) -> str:
     """What tells a file of weights from another; a word that `load_backbone` knows stands for itself."""
-    if str(init) in ("default", "imagenet", "random"):
+    if is_word(init):
         return str(init)
     try:
         return hashlib.blake2b(Path(init).expanduser().read_bytes(), digest_size=8).hexdigest()

@@ -6,10 +6,10 @@ network sees it in another view, among all objects of the batch and those of a q
 saliency head beside the embedding keeps it from collapsing to one vector per image.
 
 Where the paper and its reference implementation, which made the published numbers, disagree, the default is the paper;
-the reference's is `weighting="object"`, and settings of the views. From the reference, because the paper is silent:
+the reference's is `weighting="object"`, `saliency_loss="balanced"`, and settings of the views and of the recipes. From
+the reference, where the paper says something else or nothing:
 - the momentum network moves before its forward, in the same step (algorithm 1 moves it after the optimiser's);
-- an object's vector sums pixel vectors that were normalised before;
-- the saliency loss gives foreground and background the same say.
+- an object's vector sums pixel vectors that were normalised before (eq. 2 doesn't tell).
 
 Deviations, and why:
 - An image may hold several objects: a row of the keys is an object, not an image.
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,8 @@ class MaskContrastConfig:
         weighting: what the contrast is averaged over: every "pixel" (paper), or with small objects counting more
             ("object": 1 / ln(1.02 + share of the contrasted pixels); reference implementation).
         saliency_weight: weight of the saliency loss beside the contrast.
+        saliency_loss: the "plain" binary cross entropy (algorithm 1), or the "balanced" one, in which foreground and
+            background have the same say (reference implementation).
     """
 
     embedder: EmbedderConfig = field(
@@ -71,6 +73,9 @@ class MaskContrastConfig:
     momentum: float = 0.999
     weighting: Literal["pixel", "object"] = "pixel"
     saliency_weight: float = 1.0
+    saliency_loss: Literal["plain", "balanced"] = "plain"
+
+    WHEN_MISSING: ClassVar[dict[str, Any]] = {"saliency_loss": "balanced"}  # in recipes from before there was a choice
 
     def __post_init__(self) -> None:
         if not self.embedder.saliency:
@@ -81,6 +86,8 @@ class MaskContrastConfig:
             raise ConfigError(f"method.momentum must be in [0, 1], not {self.momentum}")
         if self.queue < 0:
             raise ConfigError(f"method.queue must be 0 (none) or more, not {self.queue}")
+        if self.saliency_loss not in ("plain", "balanced"):
+            raise ConfigError(f'method.saliency_loss is "plain" or "balanced", not {self.saliency_loss!r}')
         if self.saliency_weight < 0:
             raise ConfigError(f"method.saliency_weight can't be negative: {self.saliency_weight}")
 
@@ -154,9 +161,12 @@ class MaskContrast(Method):
         contrast = self._average(each, mine, count)
 
         foreground = query_objects >= 0
-        background = (~foreground).to(saliency.dtype).mean()
-        balance = balanced_bce(saliency, foreground, sum_over_processes(background) / world_size())
-        loss = contrast + self.config.saliency_weight * balance
+        if self.config.saliency_loss == "balanced":
+            background = (~foreground).to(saliency.dtype).mean()
+            apart = balanced_bce(saliency, foreground, sum_over_processes(background) / world_size())
+        else:
+            apart = F.binary_cross_entropy_with_logits(saliency, foreground.to(saliency.dtype))
+        loss = contrast + self.config.saliency_weight * apart
         if self.training:
             self.queue.push(gathered)
         with torch.no_grad():
@@ -164,7 +174,7 @@ class MaskContrast(Method):
             either = (predicted | foreground).sum()
             logs = {
                 "loss_contrast": contrast,
-                "loss_saliency": balance,
+                "loss_saliency": apart,
                 "found": found.float().sum() / max(len(found), 1),
                 "found_guess": contrast.new_tensor(1 / max(len(candidates), 1)),
                 "objects_per_image": contrast.new_tensor(count / len(queries)),

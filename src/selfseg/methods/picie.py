@@ -5,6 +5,9 @@ CVPR 2021. Every image is embedded twice: z1 = G(f(P1(x))) and z2 = f(G(P2(x))) 
 change G. Each view has clusters of its own by k-means; a cell of either view must be nearest to its own cluster's
 centre (within) and to the centre of the other view's cluster (cross). +H: a second clustering with more clusters.
 
+From the reference implementation, because the paper doesn't tell it and its numbers were made so: the cross entropy is
+weighted by the clusters' frequencies (`weighting`), so that large clusters count more yet.
+
 Deviations from the paper, and why:
 - The paper clusters the whole set before each epoch. Here k-means runs over a queue of the newest cells of all
   processes, `reclusterings` times in the training at even distances, and besides whenever the queue has doubled, as in
@@ -12,6 +15,8 @@ Deviations from the paper, and why:
   weights and as many images as the queue holds, not from one state of the weights and all images.
 - Labels are those of the step's own embedding, not of the embedding before the epoch.
 - The queue holds every `sample_stride`-th row and column of cells: neighbours are nearly the same.
+- Frequencies are those of the queue's cells when the centres were computed, not of all cells of the set.
+- With several processes the weights are divided by their sum over all of them.
 - k-means is of the unit sphere with k-means++, instead of mini-batch k-means: the queue fits into memory.
 
 Letters: B images, D embedding dimension, h w cells, N cells of the batch, K clusters.
@@ -21,7 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +35,7 @@ from torch import Tensor, nn
 from selfseg.data.views.random_crops import NestedCrops
 from selfseg.errors import ConfigError
 from selfseg.methods.base import Method
-from selfseg.models.distributed import gather_rows, rank, sum_over_processes
+from selfseg.models.distributed import gather_rows, rank, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.queue import FeatureQueue
 from selfseg.ops.geometry import compose, invert, warp
@@ -54,6 +59,8 @@ class PiCIEConfig:
         reclusterings: k-means runs in the training; the paper's is one an epoch, in 10 epochs.
         queue: cells of each view that k-means looks at.
         sample_stride: every n-th row and column of cells joins the queue.
+        weighting: of the cells in the cross entropy: by the "frequency" of their cluster (reference implementation), or
+            "none".
     """
 
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
@@ -64,11 +71,16 @@ class PiCIEConfig:
     reclusterings: int = 10
     queue: int = 100_000
     sample_stride: int = 16
+    weighting: Literal["frequency", "none"] = "frequency"
+
+    WHEN_MISSING: ClassVar[dict[str, Any]] = {"weighting": "none"}  # in recipes from before there was a choice
 
     def __post_init__(self) -> None:
         for name in ("temperature", "reclusterings", "sample_stride"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"method.{name} must be above 0, not {getattr(self, name)}")
+        if self.weighting not in ("frequency", "none"):
+            raise ConfigError(f'method.weighting is "frequency" or "none", not {self.weighting!r}')
         if self.prototypes < 2 or self.overclusters == 1 or self.overclusters < 0:
             raise ConfigError(
                 f"method.prototypes ({self.prototypes}) must be at least 2, method.overclusters ({self.overclusters}) "
@@ -91,6 +103,8 @@ class PiCIE(Method):
     Config: ClassVar[type[PiCIEConfig]] = PiCIEConfig
     centres: Tensor
     overcentres: Tensor
+    shares: Tensor
+    overshares: Tensor
     clustered_at: Tensor
     clustered_cells: Tensor
 
@@ -103,6 +117,11 @@ class PiCIE(Method):
         # (2, K, D) of the two views, unit rows: random directions until there are as many cells as clusters.
         self.register_buffer("centres", F.normalize(torch.randn(2, config.prototypes, dim), dim=2))
         self.register_buffer("overcentres", F.normalize(torch.randn(2, config.overclusters, dim), dim=2))
+        # (2, K) of the queue's cells. Runs from before there was a weighting know nothing of them.
+        weighted = config.weighting == "frequency"
+        self.register_buffer("shares", torch.ones(2, config.prototypes) / config.prototypes, persistent=weighted)
+        over = torch.ones(2, config.overclusters) / max(config.overclusters, 1)
+        self.register_buffer("overshares", over, persistent=weighted)
         # When centres were last computed: in which of the `reclusterings` parts of the training, and of how many cells.
         self.register_buffer("clustered_at", torch.tensor(-1))
         self.register_buffer("clustered_cells", torch.tensor(0))
@@ -137,13 +156,13 @@ class PiCIE(Method):
             vectors: (2, B, D, h, w) unit length, the two views of the same places.
         """
         cells = vectors.transpose(1, 2).flatten(2).mT  # (2, N, D)
-        within, cross = self._losses(cells, self.centres)
+        within, cross = self._losses(cells, self.centres, self.shares)
         share, guess = 1.0, math.log(self.config.prototypes)
         if self.config.overclusters:
             # Each clustering's loss grows with the logarithm of its clusters; the weights make them equal.
             log_k, log_over = guess, math.log(self.config.overclusters)
             share = log_over / (log_k + log_over)
-            more_within, more_cross = self._losses(cells, self.overcentres)
+            more_within, more_cross = self._losses(cells, self.overcentres, self.overshares)
             within = share * within + (1 - share) * more_within
             cross = share * cross + (1 - share) * more_cross
             guess = share * log_k + (1 - share) * log_over
@@ -161,20 +180,35 @@ class PiCIE(Method):
                 "agreement": (nearest[0] == nearest[1]).float().mean(),
                 "queue_filled": cast(FeatureQueue, self.queues[0]).filled / self.config.queue,
             }
-        # Every process has as many cells, so the mean of their means is the mean of all.
         first = cells[0].detach()
         return StepOutput(within + cross, LazyLogs(logs, effective_rank=lambda: effective_rank(first)))
 
-    def _losses(self, cells: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-        """Within and cross losses of cells (2, N, D) and centres (2, K, D): softmax of minus the cosine distance."""
+    def _losses(self, cells: Tensor, centres: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Within and cross losses of cells (2, N, D) and centres (2, K, D): softmax of minus the cosine distance.
+
+        Clusters have the shares (2, K) of all cells.
+        """
         scores = torch.einsum("vnd,ckd->vcnk", cells, centres.to(cells))  # view of the cells, of the centres
         labels = [scores[view, view].max(1).indices for view in range(2)]
         # A constant of all scores (1 - cosine is the distance) leaves the softmax as it is.
         terms = [
-            [F.cross_entropy(scores[view, other] / self.config.temperature, labels[other]) for other in range(2)]
+            [
+                self._cross_entropy(scores[view, other] / self.config.temperature, labels[other], shares[other])
+                for other in range(2)
+            ]
             for view in range(2)
         ]
         return terms[0][0] + terms[1][1], terms[0][1] + terms[1][0]
+
+    def _cross_entropy(self, scores: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+        """The mean over cells of (N, K) scores and (N,) labels, weighted by (K,) shares if that is wanted."""
+        if self.config.weighting == "none":
+            # Every process has as many cells, so the mean of their means is the mean of all.
+            return F.cross_entropy(scores, labels)
+        weight = shares.to(scores)[labels]
+        total = sum_over_processes(weight.sum()) / world_size()
+        each = F.cross_entropy(scores, labels, reduction="none")
+        return (each * weight).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
 
     @torch.no_grad()
     def _remember(self, vectors: Tensor, progress: float) -> None:
@@ -186,18 +220,29 @@ class PiCIE(Method):
         filled = int(cast(FeatureQueue, self.queues[0]).filled)
         if part <= int(self.clustered_at) and filled < 2 * int(self.clustered_cells):
             return
-        done = [self._cluster(self.centres), self._cluster(self.overcentres)]
+        done = [self._cluster(self.centres, self.shares), self._cluster(self.overcentres, self.overshares)]
         if all(done):
             self.clustered_at.fill_(part)
             self.clustered_cells.fill_(filled)
 
-    def _cluster(self, centres: Tensor) -> bool:
-        """Centres (2, K, D) of the queues' cells, in place; left as they are if there are too few different cells."""
-        found = [cluster(queue.newest, centres.shape[1]) for queue in cast("list[FeatureQueue]", self.queues)]
+    def _cluster(self, centres: Tensor, shares: Tensor) -> bool:
+        """Centres (2, K, D) of the queues' cells and their shares of them (2, K), in place.
+
+        Both are left as they are if there are too few different cells.
+        """
+        queues = cast("list[FeatureQueue]", self.queues)
+        found = [cluster(queue.newest, centres.shape[1]) for queue in queues]
         complete = [each for each in found if each is not None]
         if len(complete) < len(found):
             return False
+        held = torch.zeros_like(shares)
+        for view, (queue, centre) in enumerate(zip(queues, complete, strict=True)):
+            if len(centre):
+                nearest = (queue.newest.to(centre) @ centre.T).argmax(1)
+                held[view] = torch.bincount(nearest, minlength=len(centre)).to(held) / len(nearest)
         centres.copy_(torch.stack(complete))
+        # The centres are the same everywhere, but products on several GPUs need not be, to the last bit.
+        shares.copy_(sum_over_processes(held if rank() == 0 else torch.zeros_like(held)))
         return True
 
 

@@ -8,6 +8,8 @@ Where the paper and its reference implementation, which made the published numbe
 - the teacher moves before its forward, in the same step, not after the optimiser's;
 - inverse augmentation cuts the overlap out of the cosines, not out of the assignments;
 - attention has the teacher's temperature in both networks and no centre;
+- the slot loss is multiplied by 2 tau_c, which eq. 6 doesn't have: .4 with the default temperature, so that lambda_g
+  weighs the two losses otherwise than the paper's equation says;
 - the teacher's BatchNorms see batches (train mode) and keep statistics of their own.
 
 Deviations from the reference, and why:

@@ -9,7 +9,8 @@ Deviations from the paper, and why:
   prototypes that have moved since are wrong.
 - The queue is one for all processes, filled with everybody's regions (size = the paper's 5,000 times the processes'
   number, if wanted): its content, and so the run, doesn't depend on the number of processes.
-- It is used once it is full; SwAV starts from random content.
+- It is used once it is full, and from `queue_start` on: the reference implementation has it from iteration 313 on, with
+  random content where nothing was there yet, and the papers don't tell. The recipes of the papers' models start there.
 - `prototypes_frozen` is a share of the training, not 313 steps: the step has no counter. The recipes convert.
 - With `pool` "normalised" the embedder's cells are normalised before they are enlarged to the regions' grid, not each
   pixel after it: a fraction of the work, and the region's mean is normalised at the end in both cases.
@@ -50,6 +51,7 @@ class ViCEConfig:
         epsilon: entropy of the assignment by Sinkhorn-Knopp.
         sinkhorn_iterations: iterations of Sinkhorn-Knopp.
         queue: region vectors of earlier batches that join the assignment, in all.
+        queue_start: share of the training after which they do, in [0, 1]; the queue is filled from the first step on.
         prototypes_frozen: share of the training in which the prototypes get no gradient, in [0, 1].
         pool: a region's mean is over "normalised" pixel vectors (papers) or "raw" ones.
         pool_stride: regions are pooled on a grid of every n-th input pixel; 1 is the paper's, the embedder's own
@@ -65,6 +67,7 @@ class ViCEConfig:
     epsilon: float = 0.05
     sinkhorn_iterations: int = 3
     queue: int = 5000
+    queue_start: float = 0.0
     prototypes_frozen: float = 0.0
     pool: Literal["normalised", "raw"] = "normalised"
     pool_stride: int = 1
@@ -77,8 +80,9 @@ class ViCEConfig:
                 raise ConfigError(f"method.{name} must be above 0, not {getattr(self, name)}")
         if self.prototypes < 2:
             raise ConfigError(f"method.prototypes must be at least 2, not {self.prototypes}: all would be the same")
-        if not 0 <= self.prototypes_frozen <= 1:
-            raise ConfigError(f"method.prototypes_frozen is a share in [0, 1], not {self.prototypes_frozen}")
+        for name in ("prototypes_frozen", "queue_start"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"method.{name} is a share in [0, 1], not {getattr(self, name)}")
         if self.queue < 0:
             raise ConfigError(f"method.queue must be 0 (none) or more, not {self.queue}")
         if self.views.views < 2:
@@ -165,7 +169,7 @@ class ViCE(Method):
         assigning = range(vectors.shape[0]) if config.symmetric else range(1)
         terms = []
         for view in assigning:
-            assignment = self.assign(vectors[view])
+            assignment = self.assign(vectors[view], progress)
             others = torch.cat([scores[:view], scores[view + 1 :]])
             terms.append(swapped_prediction(others, assignment, weight, config.temperature))
             if view == 0:
@@ -176,17 +180,18 @@ class ViCE(Method):
         return StepOutput(loss, self._logs(scores.detach(), first, vectors.detach(), images))
 
     @torch.no_grad()
-    def assign(self, vectors: Tensor) -> Tensor:
+    def assign(self, vectors: Tensor, progress: float = 1.0) -> Tensor:
         """Equal assignment of one view's regions among all processes' regions and the queue.
 
         Args:
             vectors: (I, D) unit length.
+            progress: in [0, 1]; before `queue_start` the queue has no part in it.
 
         Returns:
             (I, K) float32.
         """
         rows, start = gather_rows(vectors)
-        if self.queue.full:
+        if self.queue.full and progress >= self.config.queue_start:
             rows = torch.cat([rows, self.queue.vectors.to(rows)])
         assignment = sinkhorn(
             F.linear(rows, self.prototypes.weight.to(rows.dtype)), self.config.epsilon, self.config.sinkhorn_iterations

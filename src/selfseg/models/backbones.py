@@ -347,6 +347,43 @@ def depths(backbone: nn.Module) -> dict[str, int]:
     return found
 
 
+def freeze(backbone: nn.Module, stages: int | None) -> tuple[str, ...]:
+    """Let the first stages of a backbone, and what comes before them, have no gradient.
+
+    Args:
+        backbone: made by `make_backbone`; changed in place.
+        stages: so many stages of a CNN, or blocks of a ViT; None = the whole backbone.
+
+    Returns:
+        The names of the modules that must stay in eval mode, or their BatchNorms' statistics would still move.
+
+    Raises:
+        ConfigError: if it has fewer stages, or they are not known.
+
+    Example:
+        >>> network = make_backbone("resnet18", 32)
+        >>> still = freeze(network, 1)
+        >>> still[:2], network.layer1[0].conv1.weight.requires_grad, network.layer2[0].conv1.weight.requires_grad
+        (('conv1', 'bn1'), False, True)
+    """
+    if stages is None:
+        backbone.requires_grad_(False)
+        return ("",)
+    if stages == 0:
+        return ()
+    depth = depths(backbone)
+    if stages > max(depth.values()):
+        raise ConfigError(
+            f"the backbone has {max(depth.values())} stages that are known, of which {stages} can't be frozen; lower "
+            "frozen_stages, or freeze all of it (frozen)"
+        )
+    parameters = dict(backbone.named_parameters())
+    for name, place in depth.items():
+        parameters[name].requires_grad_(place > stages)
+    own = {name: list(module.parameters(recurse=False)) for name, module in backbone.named_modules()}
+    return tuple(name for name, held in own.items() if held and not any(p.requires_grad for p in held) and name)
+
+
 def nested_name(key: str) -> str:
     """A tensor's name in the whole network; timm calls "stages.0.weight" "stages_0.weight" where stages are returned.
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, ConfigError
-from selfseg.models.backbones import cell_centres, is_vit, make_backbone
+from selfseg.models.backbones import cell_centres, freeze, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
@@ -93,17 +93,16 @@ class Embedder(nn.Module):
         of_four = max(len(strides) - 4, 0)
         finest = {"fpn": of_four, "deeplabv3plus": of_four, "pyramid": config.stages[0] if config.stages else -1}
         self.stride: int = strides[finest.get(config.decoder, -1)]
-        if config.frozen:
-            self.backbone.requires_grad_(False)
+        self.still = freeze(self.backbone, None if config.frozen else config.frozen_stages)
         self.saliency_head = nn.Conv2d(self.decoder.channels, 1, 1) if config.saliency else None
         self.register_buffer("mean", torch.tensor(config.mean or IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config.std or IMAGENET_STD).view(1, 3, 1, 1))
 
     def train(self, mode: bool = True) -> Embedder:
-        """As of any module; a frozen backbone stays in eval mode."""
+        """As of any module; a frozen backbone and frozen stages stay in eval mode."""
         super().train(mode)
-        if self.config.frozen:
-            self.backbone.eval()
+        for name in self.still:
+            self.backbone.get_submodule(name).eval()
         return self
 
     @property
@@ -122,7 +121,7 @@ class Embedder(nn.Module):
         """Give the backbone its initial weights, and the normalisation that belongs to them unless the config has one.
 
         Args:
-            word: "default", "imagenet", "random" or a file, see `selfseg.models.start`.
+            word: "default", "imagenet", "imagenet:TAG", "random" or a file, see `selfseg.models.start`.
 
         Returns:
             A sentence on what was loaded.

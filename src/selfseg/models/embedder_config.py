@@ -37,6 +37,8 @@ class EmbedderConfig:
         whiten: of the pyramid's components: 0 leaves their deviations as they are, 1 makes them equal.
         correction: channels inside of the pyramid's learned correction; 0 = none.
         frozen: whether the backbone stays as it is: no gradient, and its BatchNorm keeps its statistics.
+        frozen_stages: so many of a backbone's first stages (of a ViT: blocks), and what comes before them, stay as they
+            are in the same way; 0 = none.
         dim: D, the length of a pixel's vector.
         centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
             (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
@@ -63,6 +65,7 @@ class EmbedderConfig:
     whiten: float = 0.5
     correction: int = 0
     frozen: bool = False
+    frozen_stages: int = 0
     dim: int = 128
     centred: bool = False
     aligned: bool = False
@@ -81,6 +84,8 @@ class EmbedderConfig:
             object.__setattr__(self, "final_norm", None)  # it means nothing: settings with and without it are equal
         if self.border < 0 or not 0 <= self.smooth < math.inf:
             raise ConfigError(f"border and smooth can't be negative: {self.border}, {self.smooth}")
+        if self.frozen_stages < 0:
+            raise ConfigError(f"frozen_stages must be 0 (none) or more, not {self.frozen_stages}")
         for name in ("dim", "hidden"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -1,7 +1,9 @@
 """What a backbone begins from: weights by a word, and the normalisation of colours that belongs to them.
 
     default     packaged weights (entry points `selfseg.weights`) where there are some of this backbone, else random
-    imagenet    what timm downloads for it
+    imagenet    what timm downloads for it: of a ResNet its newest weights, not those that papers began from
+    imagenet:TAG  the weights that timm knows by that tag; `imagenet:tv_in1k` are torchvision's first of a ResNet, from
+                which ViCE, MaskContrast and PiCIE begin
     random      none
     FILE        a .safetensors or torch file of timm, torchvision, DINO, MoCo, ..., see `selfseg.models.checkpoints`
 
@@ -86,19 +88,62 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
             return InitialWeights(about=why, loaded=why)
         make: Callable[[], Weights] = load("selfseg.weights", architecture)
         weights = make()
-    elif word == "imagenet":
-        mean, std = _of_architecture(name)
-        weights = Weights(timm_weights(name), mean, std, f"timm's weights of {name}")
+    elif is_word(word):  # of ImageNet
+        tagged = tagged_name(name, word)
+        mean, std = _of_architecture(tagged)
+        weights = Weights(timm_weights(tagged), mean, std, f"timm's weights {tagged}")
     else:
         path = Path(word).expanduser()
         tensors = read_weights(path)
-        told = _of_file(path)
+        told = _of_file(path) or _of_run(tensors)
         mean, std = told or _of_architecture(name)
         weights = Weights(tensors, mean, std, f"the file {path.name}")
         # timm's default for an architecture may be other weights' (ViTs: .5): whoever reads this can tell.
         guessed = "" if told else f"; its colours are taken for timm's of {name or 'ImageNet'}, mean {_words(mean)}"
     loaded = fill_backbone(backbone, weights.tensors, word) + guessed
     return InitialWeights(weights.mean, weights.std, weights.about, loaded)
+
+
+def is_word(source: object) -> bool:
+    """Whether initial weights are named by a word, and not by a file.
+
+    Example:
+        >>> is_word("imagenet:tv_in1k"), is_word("moco_v2.pth")
+        (True, False)
+    """
+    return str(source) in ("default", "imagenet", "random") or str(source).startswith("imagenet:")
+
+
+def tagged_name(name: str, word: str) -> str:
+    """Timm's full name of what "imagenet" or "imagenet:TAG" means for a backbone.
+
+    Args:
+        name: timm's name of the backbone, with or without a tag of its own.
+        word: the word.
+
+    Returns:
+        With its tag, which decides about the numbers and so belongs into every record.
+
+    Raises:
+        CheckpointError: if timm has no such weights, or the name has another tag.
+
+    Example:
+        >>> tagged_name("resnet18", "imagenet:tv_in1k"), tagged_name("resnet18", "imagenet")
+        ('resnet18.tv_in1k', 'resnet18.a1_in1k')
+    """
+    architecture, _, own = name.partition(".")
+    tag = word.partition(":")[2] or own
+    if own and tag != own:
+        raise CheckpointError(
+            f"the backbone {name} names the weights {own} and --init {word} others; leave one of them out"
+        )
+    try:
+        known = timm.models.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
+    except RuntimeError as error:
+        there = ", ".join(full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*"))
+        raise CheckpointError(f"timm has no weights {tag!r} of {architecture}; it has {there or 'none'}") from error
+    found = tag or (known.tag if known is not None else "")
+    return f"{architecture}.{found}" if found else architecture
 
 
 def _words(colour: Colour) -> str:
@@ -123,6 +168,12 @@ def _of_file(path: Path) -> tuple[Colour, Colour] | None:
         return _colour(header["mean"].split()), _colour(header["std"].split())
     except (KeyError, ValueError, OSError, SafetensorError):
         return None
+
+
+def _of_run(tensors: Mapping[str, Tensor]) -> tuple[Colour, Colour] | None:
+    """Mean and deviation among the tensors of a run's embedder."""
+    found = [tensors[name].flatten().tolist() for name in ("mean", "std") if name in tensors]
+    return (_colour(found[0]), _colour(found[1])) if [len(values) for values in found] == [3, 3] else None
 
 
 def _colour(values: Sequence[str | float]) -> Colour:

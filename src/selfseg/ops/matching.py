@@ -13,11 +13,13 @@ from scipy.optimize import linear_sum_assignment
 
 from selfseg.errors import ConfigError
 
+Maximise = Literal["iou", "pixels"]
+"""What a one-to-one matching adds up."""
 NONE = -1  # a cluster that stands for no class
 
 
 def match_hungarian(
-    counts: NDArray[np.int64], maximise: Literal["iou", "pixels"] = "iou", background: bool = False
+    counts: NDArray[np.int64], maximise: Maximise = "iou", background: bool = False
 ) -> NDArray[np.int64]:
     """One cluster per class, one class per cluster: the assignment with the largest total.
 
@@ -41,8 +43,7 @@ def match_hungarian(
     """
     counts = _checked(counts)
     if maximise == "iou":
-        union = counts.sum(1, keepdims=True) + counts.sum(0, keepdims=True) - counts
-        gain = counts / np.maximum(union, 1)
+        gain = _iou(counts)
     elif maximise == "pixels":
         gain = counts.astype(np.float64)
     else:
@@ -93,6 +94,36 @@ def match_majority(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     counts = _checked(counts)
     return np.where(counts.sum(1) > 0, counts.argmax(1), NONE).astype(np.int64)
+
+
+def match_largest_iou(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each cluster stands for the class that its IoU is largest with; several may share a class.
+
+    A small class gets clusters that the majority gives to a large one which reaches into them.
+
+    Args:
+        counts: (k, C) pixels.
+
+    Returns:
+        (k,) int64, the class of each cluster (the first of equals), or -1 for a cluster without labelled pixels.
+
+    Raises:
+        ConfigError: for counts of another shape.
+
+    Example:
+        >>> counts = np.array([[90, 9], [10, 9]])  # of 100 and 18 pixels
+        >>> match_largest_iou(counts).tolist(), match_majority(counts).tolist()
+        ([0, 1], [0, 0])
+    """
+    counts = _checked(counts)
+    return np.where(counts.sum(1) > 0, _iou(counts).argmax(1), NONE).astype(np.int64)
+
+
+def _iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(k, C) IoU of each cluster with each class."""
+    union = counts.sum(1, keepdims=True) + counts.sum(0, keepdims=True) - counts
+    shares: NDArray[np.float64] = counts / np.maximum(union, 1)
+    return shares
 
 
 def overlaps(first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:

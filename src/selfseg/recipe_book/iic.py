@@ -94,7 +94,7 @@ def iic_coco27(images: Path, out: Path) -> Recipe[IICConfig]:
 
     Paper: 6.71 mIoU / 21.79 acc on COCO-Stuff-27, on Cityscapes' 27 classes 6.35 / 47.88 (ViCE's table 1, from PiCIE's
     authors); linear on VOC 28.0 mIoU (MaskContrast's table 1a). Ours: not run yet. Command:
-    selfseg train iic_coco27 coco/train2017 --out runs/iic --init imagenet --devices 8
+    selfseg train iic_coco27 coco27/train_curated:COCO --out runs/iic --init imagenet:tv_in1k --devices 8
     """
     return Recipe(
         name="iic_coco27",
@@ -109,5 +109,6 @@ def iic_coco27(images: Path, out: Path) -> Recipe[IICConfig]:
         ),
         epochs=10,
         batch_size=256,
+        init="imagenet:tv_in1k",
         workers=8,
     )

@@ -3,7 +3,7 @@
 The paper's ablations are overrides of `slotcon_coco`: --method.prototypes 128|512|1024 (table 6a),
 --method.group-weight 0.3|0.7|1.0 (6b), --method.teacher-temperature 0.04 (6c), --batch-size 256|1024 (8a),
 --method.slots regression (8b), --method.align projections (8c), --method.image-weight 1 (8d; the paper doesn't tell
-its weight).
+its weight), --method.views.same-crop (8e).
 
 The reference's warm-up begins at 1/100 of the peak, ours at 0, for the same 5 epochs.
 """

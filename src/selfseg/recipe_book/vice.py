@@ -1,4 +1,16 @@
-"""Recipes for ViCE (Karlsson et al., BMVC 2022)."""
+"""Recipes for ViCE (Karlsson et al., BMVC 2022; P is the preprint of 2021, which has other numbers in places).
+
+The papers' models begin from torchvision's first weights of ImageNet, timm's tag tv_in1k, which their recipes load.
+--init random is "from scratch".
+
+Prototypes stand still for the first 313 steps, and the queue joins after them, whatever the run's length: those are
+56 % of the 558 steps of Cityscapes at low resolution, 28 % of its 1,116 at high resolution, 8 and 2 % of COCO's. The
+papers don't say that they changed it for short runs, so neither do the recipes.
+
+How many prototypes at low resolution? P says that it trains with 27 clusters on Cityscapes and with 128 elsewhere, the
+BMVC paper 128 "in all experiments", and the reference implementation has 27 for both data sets at low resolution.
+`vice_coco_lowres` and `vice_cityscapes_lowres` have 128, `*_lowres_k27` have 27.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +23,7 @@ from selfseg.models.embedder import EmbedderConfig
 from selfseg.recipe_book.pyramid import pyramid_embedder
 from selfseg.training.recipe import OptimizerConfig, Recipe
 
-# SwAV and ViCE hold the prototypes still for 313 steps; methods know no steps, so recipes turn them into a share.
+# Methods know no steps, so recipes turn them into a share.
 _FROZEN_STEPS = 313
 
 
@@ -114,7 +126,7 @@ def vice_coco_lowres(images: Path, out: Path) -> Recipe[ViCEConfig]:
 
     Paper: linear 25.49 mIoU / 62.78 acc on COCO-Stuff-27, 256 clusters 17.98 / 54.92, 27 clusters 11.40 / 28.91.
     Ours: not run yet. Hours: the paper gives none for this run; 32 V100s. Command:
-    selfseg train vice_coco_lowres coco/train2017 --out runs/coco --init imagenet --devices 8 --nodes 4
+    selfseg train vice_coco_lowres coco/train2017 --out runs/coco --init imagenet:tv_in1k --devices 8 --nodes 4
     """
     return _lowres("vice_coco_lowres", images, out, epochs=4, total=118_287)
 
@@ -124,9 +136,27 @@ def vice_cityscapes_lowres(images: Path, out: Path) -> Recipe[ViCEConfig]:
 
     Paper: linear 31.55 mIoU / 86.33 acc over 19 classes (from scratch 24.84 / 82.99), 256 clusters 21.24 / 81.72, 27
     clusters 12.81 / 31.87. Ours: not run yet. Hours: 5.6 on 32 V100s (table 3). Command:
-    selfseg train vice_cityscapes_lowres leftImg8bit/train --out runs/city --init imagenet --devices 8 --nodes 4
+    selfseg train vice_cityscapes_lowres leftImg8bit/train --out runs/city --init imagenet:tv_in1k --devices 8 --nodes 4
     """
     return _lowres("vice_cityscapes_lowres", images, out, epochs=24, total=2_975)
+
+
+def vice_coco_lowres_k27(images: Path, out: Path) -> Recipe[ViCEConfig]:
+    """`vice_coco_lowres` with 27 prototypes instead of 128, as the reference implementation has it.
+
+    Paper: as for vice_coco_lowres; which of the two made its numbers isn't told. Ours: not run yet. Command:
+    selfseg train vice_coco_lowres_k27 coco/train2017 --out runs/coco_k27 --init imagenet:tv_in1k --devices 8 --nodes 4
+    """
+    return _lowres("vice_coco_lowres_k27", images, out, epochs=4, total=118_287, prototypes=27)
+
+
+def vice_cityscapes_lowres_k27(images: Path, out: Path) -> Recipe[ViCEConfig]:
+    """`vice_cityscapes_lowres` with 27 prototypes instead of 128, as P says and the reference implementation has it.
+
+    Paper: as for vice_cityscapes_lowres; which of the two made its numbers isn't told. Ours: not run yet. Command:
+    selfseg train vice_cityscapes_lowres_k27 leftImg8bit/train --out runs/k27 --init imagenet:tv_in1k --devices 32
+    """
+    return _lowres("vice_cityscapes_lowres_k27", images, out, epochs=24, total=2_975, prototypes=27)
 
 
 def vice_coco_highres(images: Path, out: Path) -> Recipe[ViCEConfig]:
@@ -134,7 +164,7 @@ def vice_coco_highres(images: Path, out: Path) -> Recipe[ViCEConfig]:
 
     Paper: linear 29.38 mIoU / 68.16 acc on COCO-Stuff-27, 256 clusters 21.77 / 64.75, 64 hours on 32 V100s. Ours:
     not run yet. Needs selfseg[smp]. Command:
-    selfseg train vice_coco_highres coco/train2017 --out runs/coco_high --init imagenet --devices 8 --nodes 4
+    selfseg train vice_coco_highres coco/train2017 --out runs/coco_high --init imagenet:tv_in1k --devices 8 --nodes 4
     """
     return _highres("vice_coco_highres", "resnet50", images, out, epochs=16, total=118_287)
 
@@ -144,7 +174,7 @@ def vice_cityscapes_highres(images: Path, out: Path) -> Recipe[ViCEConfig]:
 
     Paper: linear 30.40 mIoU / 87.00 acc over 19 classes, 256 clusters 25.23 / 84.28. Ours: not run yet. Needs
     selfseg[smp]. Command:
-    selfseg train vice_cityscapes_highres leftImg8bit/train --out runs/city_high --init imagenet --devices 8 --nodes 4
+    selfseg train vice_cityscapes_highres leftImg8bit/train --out runs/hr --init imagenet:tv_in1k --devices 8 --nodes 4
     """
     return _highres("vice_cityscapes_highres", "resnet18", images, out, epochs=48, total=2_975)
 
@@ -153,7 +183,7 @@ def _frozen(epochs: float, total: int, batch_size: int) -> float:
     return min(_FROZEN_STEPS / (epochs * total / batch_size), 1.0)
 
 
-def _lowres(name: str, images: Path, out: Path, epochs: float, total: int) -> Recipe[ViCEConfig]:
+def _lowres(name: str, images: Path, out: Path, epochs: float, total: int, prototypes: int = 128) -> Recipe[ViCEConfig]:
     return Recipe(
         name=name,
         images=images,
@@ -161,13 +191,15 @@ def _lowres(name: str, images: Path, out: Path, epochs: float, total: int) -> Re
         method=ViCEConfig(
             embedder=EmbedderConfig(backbone="resnet18", output_stride=8, decoder="fpn", dim=128, resolution=320),
             views=ContentCentredViews(views=5, size=256, zoom=(0.5, 2.0), short_side=320, regions=Superpixels(10)),
-            prototypes=128,
+            prototypes=prototypes,
             queue=5000 * 32,  # 5,000 a process in the paper
+            queue_start=_frozen(epochs, total, 128),
             prototypes_frozen=_frozen(epochs, total, 128),
         ),
         optimizer=OptimizerConfig(name="lars", base_lr=0.04, reference_batch=16),
         epochs=epochs,
         batch_size=128,
+        init="imagenet:tv_in1k",
         workers=8,
     )
 
@@ -193,10 +225,12 @@ def _highres(name: str, backbone: str, images: Path, out: Path, epochs: float, t
             ),
             prototypes=128,
             queue=5000 * 32,
+            queue_start=_frozen(epochs, total, 128),
             prototypes_frozen=_frozen(epochs, total, 128),
         ),
         optimizer=OptimizerConfig(name="lars", base_lr=0.04, reference_batch=16),
         epochs=epochs,
         batch_size=128,
+        init="imagenet:tv_in1k",
         workers=8,
     )

@@ -140,7 +140,8 @@ class Recipe(Generic[Config]):
         epochs: passes over the images; or give steps.
         batch_size: images a step, over all processes.
         init: initial weights of the backbone: "default" (packaged ones, where there are some of this backbone),
-            "imagenet" (timm downloads them), a file, or "random", which None is too.
+            "imagenet" or "imagenet:TAG" (timm downloads them; tv_in1k is the tag of those that papers begin from), a
+            file, or "random", which None is too.
         seed: of everything random.
         precision: "32-true", "bf16-mixed" or "16-mixed"; or "auto": the faster of the first two, which is measured when
             the run begins and then kept.

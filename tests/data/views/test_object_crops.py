@@ -113,6 +113,17 @@ def test_ids_are_equal_across_views_and_follow_the_affine() -> None:
             assert (expected == crop.regions).mean() > 0.98  # ties at pixel borders
 
 
+def test_the_second_view_is_the_first_again_if_that_is_wanted() -> None:
+    image, ids = _scene()
+    plan = ObjectCrops(size=64)
+    first, second = replace(plan, same_view=True).make(image, ids, np.random.default_rng(0))
+    usual = plan.make(image, ids, np.random.default_rng(0))[0]
+    for crop in (second, usual):
+        assert np.array_equal(first.image, crop.image)
+        assert np.array_equal(first.regions, crop.regions)
+        assert np.array_equal(first.to_image, crop.to_image)
+
+
 def test_views_are_a_function_of_the_generator_and_differ() -> None:
     image, ids = _scene()
     plan = ObjectCrops(size=64)

@@ -141,6 +141,20 @@ def test_the_two_views_are_flipped_independently() -> None:
 # What they look like
 
 
+def test_two_views_of_the_same_crop_differ_in_colours_alone() -> None:
+    image = _picture()
+    plan = OverlappingCrops(size=64, same_crop=True)
+    mirrored = set()
+    for seed in range(8):
+        first, second = plan.make(image, plan.regions.compute(image), np.random.default_rng(seed))
+        assert np.array_equal(first.to_image, second.to_image)
+        assert not np.array_equal(first.image, second.image)
+        mirrored.add(bool(np.linalg.det(first.to_image[:, :2]) < 0))
+        one, other = _views(replace(PLAIN, same_crop=True), image, seed)
+        assert np.array_equal(one, other)
+    assert mirrored == {True, False}
+
+
 def test_views_are_a_function_of_the_generator() -> None:
     image = _picture()
     before = image.copy()

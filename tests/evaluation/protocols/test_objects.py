@@ -13,6 +13,7 @@ from selfseg.errors import BadMask, ConfigError, DataError
 from selfseg.evaluation import Beside, Linear, Objects, Reading, Retrieval, evaluate
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.features import Extractor, colour
+from selfseg.evaluation.measure.results import column_of, result_name
 from selfseg.evaluation.protocols.object_vectors import (
     ObjectTable,
     collect_objects,
@@ -333,9 +334,30 @@ def test_without_any_object_the_results_of_pixels_stay(salient, labelled):
     assert [path.name for path in (run / "results").glob("*.json")] == ["labelled-val-linear-embedder.json"]
 
 
+def test_many_clusters_are_named_by_the_rule_that_is_asked_for(scenes):
+    root, masks = scenes
+    found = {}
+    for many in ("majority", "largest_iou"):
+        results = evaluate(Extractor("colour", colour), root, [Objects(k=(4,), masks=masks, many=many)], seeds=1)
+        found[many] = by_name(results, what="embedder", k=4, fit_split="train")
+        assert found[many].matching == many
+        assert {"hungarian_miou", "hungarian_pixels_miou"} <= set(found[many].metrics)
+    assert found["majority"].metrics["miou"] == found["largest_iou"].metrics["majority_miou"]
+    assert found["largest_iou"].metrics["miou"] == found["majority"].metrics["largest_iou_miou"]
+    assert column_of(found["largest_iou"]) == "objects k=4, largest IoU"
+    assert "-largest-iou-" in result_name(found["largest_iou"])
+
+
+def test_the_largest_iou_names_a_cluster_by_a_small_class():
+    counts = np.array([[900, 0, 4], [0, 90, 0], [0, 40, 30]])  # the last cluster: 40 of 130 pixels, 30 of 34
+    assert name_object_clusters(counts, "majority").tolist() == [[900, 0, 0, 0], [0, 130, 0, 0], [4, 30, 0, 0]]
+    assert name_object_clusters(counts, "largest_iou").tolist() == [[900, 0, 0, 0], [0, 90, 40, 0], [4, 0, 30, 0]]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"many": "vote"}, "many must be one of majority, largest_iou, not 'vote'"),
         ({"weighting": "median"}, "not 'median'"),
         ({"weighting": "logit", "masks": "folder"}, "needs the saliency head"),
         ({"weighting": "logit", "threshold": -1.0}, "threshold of at least 0"),

@@ -4,9 +4,10 @@ The plan is ViCE's: R. Karlsson et al., "ViCE: Improving Dense Representation Le
 Contrasting Cluster Assignment", BMVC 2022, section 3.2 and Algorithm 1 (arXiv 2111.12460).
 
 Where the paper leaves a choice, ours is
-- what a view shows of beyond the image is black, as in the reference implementation, has no region, and so no part in
-  the loss. `outside="clip"` keeps views inside instead: a square that is too large is cut to the image's shorter side,
-  one that would stick out is pushed back in. Then half of the views of a 320 px square at 256 px are all of it.
+- what a view shows of beyond the image is black before its colours change, as in the reference implementation, has no
+  region, and so no part in the loss. `outside="clip"` keeps views inside instead: a square that is too large is cut to
+  the image's shorter side, one that would stick out is pushed back in. Then half of the views of a 320 px square at 256
+  px are all of it.
 - the covered area of a view's mask is uniform in [0, `mask_area`]: the paper gives only the maximum (25 %).
 - noise is painted after blur and colour, so that it stays noise, as the uint8 equivalent of U(-1, 1) after the
   usual normalisation; what is outside of the masks is still normalised by the embedder alone.

@@ -2,8 +2,8 @@
 
 The views of MaskContrast: W. Van Gansbeke et al., "Unsupervised Semantic Segmentation by Contrasting Object Mask
 Proposals", ICCV 2021 (arXiv 2102.06191), section 4.1; their appearance is SimCLR's: T. Chen et al., "A Simple Framework
-for Contrastive Learning of Visual Representations", ICML 2020 (arXiv 2002.05709), appendix A, with the strengths of
-MaskContrast's reference implementation.
+for Contrastive Learning of Visual Representations", ICML 2020 (arXiv 2002.05709), appendix A. Colours change by default
+as much as in MaskContrast's reference implementation, half of SimCLR's (.8, .8, .8, .2), which the paper's recipe has.
 
 The paper asks for crops with enough of the object and doesn't tell how they are found. Ours are drawn again up to
 `tries` times; then the crop seen that came nearest to what is asked for is taken. So an image costs a bounded time,
@@ -41,6 +41,8 @@ class ObjectCrops(CropPlan):
         min_share: the least part of a crop's area that objects must cover; the paper's is 0.1, the reference
             implementation's 0.01.
         max_share: the greatest part; the reference implementation's is 0.99.
+        same_view: the second view is the first one again, so that no augmented view is compared (the first row of
+            MaskContrast's table 2b, as we read it).
         tries: crops that are drawn for a view before the best of them is taken.
         region_stride: ids are taken at the centres of `region_stride` x `region_stride` blocks of pixels; more than 1
             contrasts at a coarser grid. Must divide `size`.
@@ -82,6 +84,7 @@ class ObjectCrops(CropPlan):
     gray_probability: float = 0.2
     blur_probability: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    same_view: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,8 +114,8 @@ class ObjectCrops(CropPlan):
             raise ConfigError(
                 f"regions are {regions.shape} but the image is {image.shape[:2]}; compute them on `prepare`'s result"
             )
-        first, second = self._view(image, regions, rng), self._view(image, regions, rng)
-        return first, second
+        first = self._view(image, regions, rng)
+        return first, first if self.same_view else self._view(image, regions, rng)
 
     def _view(self, image: Image, regions: Ids, rng: np.random.Generator) -> Crop:
         box = self.place(regions, rng)

@@ -88,6 +88,8 @@ class OverlappingCrops(CropPlan):
         min_overlap: the least part of the second crop's area that the first one covers too, but for the rounding to
             whole pixels. It must be above 0 and no more than can always be had, 0.08 with the default `scale`: the
             smallest crop covers no more of the largest.
+        same_crop: both views are of one crop, mirrored alike, and differ in their colours alone ("no geometric
+            augmentations", SlotCon's table 8e).
         tries: crops that are drawn for the second view before the last one is moved onto the first.
         short_side: an image with a longer short side is reduced to this many pixels first, which bounds the work on
             large photographs; None keeps them. Smaller images are never enlarged: their crops are.
@@ -127,6 +129,7 @@ class OverlappingCrops(CropPlan):
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarise_probability: tuple[float, float] = (0.0, 0.2)
     solarise_threshold: int = 128
+    same_crop: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,6 +167,8 @@ class OverlappingCrops(CropPlan):
         height, width = image.shape[:2]
         boxes = self.place((height, width), rng)
         flips = rng.random(2) < self.flip_probability
+        if self.same_crop:
+            flips[1] = flips[0]
         first, second = (
             cut_view(image, box, self.size, bool(flip), partial(self.change_appearance, which=which, rng=rng))
             for which, (box, flip) in enumerate(zip(boxes, flips, strict=True))
@@ -182,6 +187,8 @@ class OverlappingCrops(CropPlan):
         """
         first = draw_crop(image_size, self.scale, self.ratio, rng)
         second = first
+        if self.same_crop:
+            return first, second
         for _ in range(self.tries):
             second = draw_crop(image_size, self.scale, self.ratio, rng)
             area = (second[2] - second[0]) * (second[3] - second[1])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from selfseg.data.labelled.catalog import LabelledImages
+from selfseg.drawing.result_charts import by_pixels, fine_print
 from selfseg.drawing.result_charts import column_of as column_of
-from selfseg.drawing.result_charts import fine_print
 from selfseg.drawing.result_charts import read_results as read_results
 from selfseg.evaluation.measure.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.measure.reading import Tally
@@ -138,6 +138,8 @@ def result_name(result: EvalResult | DetectionResult) -> str:
         asked = [f"k{result.k}" if result.k is not None else ""]
         asked += [f"merged{result.options['merge']}" if result.options.get("merge") else ""]
         asked += [f"crop{result.crop}" if result.crop != "none" else ""]
+        asked += ["by-pixels" if by_pixels(result) else ""]
+        asked += ["largest-iou" if result.matching == "largest_iou" else ""]
         asked += [str(result.options.get("looks", "")).strip("-")]
         asked += ["crf" if result.crf else ""]
         asked += [f"labels{result.labels:g}" if result.labels is not None else ""]

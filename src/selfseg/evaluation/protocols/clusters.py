@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,13 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.confusion import Metrics, map_clusters, metrics_of
 from selfseg.evaluation.measure.passes import AffineHead
 from selfseg.ops.kmeans import affine_scores, kmeans
-from selfseg.ops.matching import match_hungarian, match_majority
+from selfseg.ops.matching import Maximise, match_hungarian, match_majority
 
 VERSION = 2  # 1: equal totals of a Hungarian matching might name a class without a pixel
 
 Matching = Literal["hungarian", "majority"]
 MATCHINGS: tuple[Matching, ...] = ("hungarian", "majority")
+Rule = TypeVar("Rule", bound=str)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Clusters:
         tolerance: k-means stops when the centroids move less than this share of the points' spread.
         spherical: cosine or Euclid; None = cosine if the embedding is normalised.
         matching: None = "hungarian" if k is the number of classes, else "majority".
-        maximise: what Hungarian matching maximises, the sum of "iou" or "pixels".
+        maximise: what Hungarian matching maximises, the sum of "iou" or "pixels" (PiCIE, IIC, SlotCon); on the command
+            line also `--matching`.
     """
 
     name: ClassVar[Literal["clusters"]] = "clusters"
@@ -58,7 +60,7 @@ class Clusters:
     tolerance: float = 1e-4
     spherical: bool | None = None
     matching: Matching | None = None
-    maximise: Literal["iou", "pixels"] = "iou"
+    maximise: Maximise = "iou"
 
     def __post_init__(self) -> None:
         check_numbers(self.k)
@@ -119,9 +121,7 @@ class NamedClusters:
     metrics: Metrics
 
 
-def name_clusters(
-    counts: NDArray[np.int64], matching: Matching, maximise: Literal["iou", "pixels"] = "iou"
-) -> NamedClusters:
+def name_clusters(counts: NDArray[np.int64], matching: Matching, maximise: Maximise = "iou") -> NamedClusters:
     """Name clusters by a rule and measure them.
 
     Args:
@@ -132,3 +132,24 @@ def name_clusters(
     mapping = match_hungarian(counts, maximise) if matching == "hungarian" else match_majority(counts)
     confusion = map_clusters(counts, mapping)
     return NamedClusters(mapping, confusion, metrics_of(confusion))
+
+
+def other_rules(matching: str, maximise: Maximise, rules: Sequence[Rule]) -> dict[str, tuple[Rule, Maximise]]:
+    """The rules that a result's figures are recorded by besides its own, each under what its metrics begin with.
+
+    Args:
+        matching: the result's own rule.
+        maximise: what its Hungarian matching maximises.
+        rules: all of the protocol's, the Hungarian one first.
+
+    Returns:
+        By prefix the rule, and what it maximises if it is Hungarian.
+
+    Example:
+        >>> list(other_rules("hungarian", "iou", MATCHINGS)), list(other_rules("majority", "pixels", MATCHINGS))
+        (['majority_', 'hungarian_pixels_'], ['hungarian_', 'hungarian_iou_'])
+    """
+    found = {f"{rule}_": (rule, maximise) for rule in rules if rule != matching}
+    other: Maximise = "iou" if maximise == "pixels" else "pixels"
+    found[f"{rules[0]}_{other}_"] = (rules[0], other)
+    return found

@@ -79,8 +79,8 @@ def contenders(run: Path | str | Embedder, init: str | None = None) -> tuple[Con
 
     Args:
         run: a run's folder, or an embedder, of which nobody knows what it began from.
-        init: the weights that it began from, as `--init` of the training: a file, "imagenet" or "random"; None = what
-            the run's recipe says, random without one.
+        init: the weights that it began from, as `--init` of the training: a file, "imagenet:TAG" or "random"; None =
+            what the run's recipe says, random without one.
 
     Raises:
         RunError: if the folder is no run with an embedder.
@@ -129,7 +129,7 @@ def contenders(run: Path | str | Embedder, init: str | None = None) -> tuple[Con
 def _trainable(config: EmbedderConfig) -> EmbedderConfig:
     """The network below the classifier: without what belongs to the methods' comparisons."""
     decoder = "none" if config.decoder == "projector" else config.decoder
-    return replace(config, decoder=decoder, centred=False, saliency=False, frozen=False)
+    return replace(config, decoder=decoder, centred=False, saliency=False, frozen=False, frozen_stages=0)
 
 
 def _recipe_init(run: Path) -> str | None:

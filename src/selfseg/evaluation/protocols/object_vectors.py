@@ -34,7 +34,10 @@ from selfseg.evaluation.measure.features import colour_and_position
 from selfseg.evaluation.measure.reading import Progress, Tally, readable
 from selfseg.evaluation.protocols.clusters import check_numbers
 from selfseg.models.embedder import Embedder
+from selfseg.ops.matching import Maximise
 
+Many = Literal["majority", "largest_iou"]
+MANY: tuple[Many, ...] = ("majority", "largest_iou")
 PLACE = "colour + position"
 """The baseline's name."""
 
@@ -52,6 +55,11 @@ class Objects:
         whiten: principal components of the fit split's vectors that are kept, whitened; None = none (paper).
         masks: folder of masks that say what an object is, instead of the saliency head; those of a split lie in its
             folder SPLIT if there is one.
+        many: how clusters are named where k isn't the number of classes and several may share a class: by the
+            "majority" of their pixels, or by the class that their IoU is largest with ("largest_iou", MaskContrast's
+            table 4).
+        maximise: what Hungarian matching maximises, the sum of "iou" or "pixels"; on the command line also
+            `--matching`.
     """
 
     name: ClassVar[Literal["objects"]] = "objects"
@@ -61,9 +69,13 @@ class Objects:
     weighting: Literal["mean", "logit"] = "mean"
     whiten: int | None = None
     masks: Path | None = None
+    many: Many = "majority"
+    maximise: Maximise = "iou"
 
     def __post_init__(self) -> None:
         check_numbers(self.k)
+        if self.many not in MANY:
+            raise ConfigError(f"many must be one of {', '.join(MANY)}, not {self.many!r}")
         if self.weighting not in ("mean", "logit"):
             raise ConfigError(f'weighting must be "mean" or "logit", not {self.weighting!r}')
         if self.weighting == "logit" and (self.masks is not None or self.threshold < 0):

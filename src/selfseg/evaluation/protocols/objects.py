@@ -6,8 +6,8 @@ all others are background, class 0. Or (`retrieval`, figure 4) an object gets th
 split, whose labels say what it is.
 
 k counts the background: 21 means 20 clusters of objects. With k = number of classes each cluster gets an object class
-of its own (Hungarian, maximising the sum of IoU over the whole split); with any other k the majority vote names
-clusters, and may name one background.
+of its own (Hungarian, maximising the sum of IoU over the whole split, or of pixels); with any other k the majority vote
+names clusters, or the class that their IoU is largest with, and either may name one background.
 
 Letters: O objects of a split, N of the fit split, D dimensions, C classes.
 """
@@ -30,8 +30,9 @@ from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import map_clusters, metrics_of
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import Question, result_of, split_name, summary
-from selfseg.evaluation.protocols.clusters import Matching
+from selfseg.evaluation.protocols.clusters import other_rules
 from selfseg.evaluation.protocols.object_vectors import (
+    MANY,
     PLACE,
     Finder,
     Objects,
@@ -40,7 +41,7 @@ from selfseg.evaluation.protocols.object_vectors import (
     collect_objects,
 )
 from selfseg.ops.kmeans import assign, kmeans
-from selfseg.ops.matching import match_hungarian, match_majority
+from selfseg.ops.matching import Maximise, match_hungarian, match_largest_iou, match_majority
 from selfseg.ops.pca import fit_pca
 from selfseg.types import EvalResult
 
@@ -88,16 +89,21 @@ def object_counts(
     return counts
 
 
-def name_object_clusters(counts: NDArray[np.int64], matching: Matching) -> NDArray[np.int64]:
+def name_object_clusters(counts: NDArray[np.int64], matching: str, maximise: Maximise = "iou") -> NDArray[np.int64]:
     """The confusion (C, C + 1) of clusters whose first is the background and has class 0.
 
     Args:
         counts: (k, C).
-        matching: "hungarian": an object class for each cluster; "majority": the class of most of its pixels.
+        matching: "hungarian": an object class for each cluster; "majority": the class of most of its pixels;
+            "largest_iou": the class that its IoU is largest with.
+        maximise: what Hungarian matching maximises.
     """
-    mapping = match_hungarian(counts, background=True)
-    if matching == "majority":
+    if matching == "hungarian":
+        mapping = match_hungarian(counts, maximise, background=True)
+    elif matching == "majority":
         mapping = np.concatenate([[0], match_majority(counts[1:])])
+    else:  # the background's pixels are of their classes, too: IoU is of the whole table
+        mapping = np.concatenate([[0], match_largest_iou(counts)[1:]])
     return map_clusters(counts, mapping)
 
 
@@ -252,19 +258,20 @@ def _cluster(
     results = []
     for count in dict.fromkeys(ks):
         tables = [object_counts(fit, vectors, target, count, seed, spherical) for seed in question.seeds]
-        rules: tuple[Matching, ...] = ("hungarian", "majority")
-        rules = rules if count == classes else rules[::-1]
-        matched = {rule: [name_object_clusters(table, rule) for table in tables] for rule in rules}
-        other = [metrics_of(confusion) for confusion in matched[rules[1]]]
+        matching = "hungarian" if count == classes else config.many
+        matched = [name_object_clusters(table, matching, config.maximise) for table in tables]
+        further: dict[str, float] = {}
+        for prefix, (rule, gain) in other_rules(matching, config.maximise, ("hungarian", *MANY)).items():
+            further |= summary([metrics_of(name_object_clusters(table, rule, gain)) for table in tables], prefix)
         results.append(
             result_of(
-                replace(question, matching=rules[0], k=count),
-                matched[rules[0]],
+                replace(question, matching=matching, k=count),
+                matched,
                 target.tally,
                 measured,
                 options={**_options(config), "matched_on": measured.split},
-                further=summary(other, f"{rules[1]}_"),
-                counts=_object_figures(source, target) | {"unassigned": int(matched[rules[0]][0][:, classes:].sum())},
+                further=further,
+                counts=_object_figures(source, target) | {"unassigned": int(matched[0][:, classes:].sum())},
             )
         )
     return results

@@ -21,6 +21,7 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.passes import AffineHead
 from selfseg.evaluation.protocols.clusters import MATCHINGS, Matching
+from selfseg.ops.matching import Maximise
 
 VERSION = 2  # 1: equal totals of a Hungarian matching might name a class without a pixel
 
@@ -33,14 +34,15 @@ class Prototypes:
         resolution: short side in px that images are resized to; the paper's 320. None = the embedder's own. A
             resolution that is asked for all protocols takes its place.
         matching: None = "hungarian" if there are at most as many prototypes as classes, else "majority".
-        maximise: what Hungarian matching maximises, the sum of "iou" or "pixels".
+        maximise: what Hungarian matching maximises, the sum of "iou" or "pixels" (PiCIE, IIC, SlotCon); on the command
+            line also `--matching`.
     """
 
     name: ClassVar[Literal["prototypes"]] = "prototypes"
 
     resolution: int | None = 320
     matching: Matching | None = None
-    maximise: Literal["iou", "pixels"] = "iou"
+    maximise: Maximise = "iou"
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 32:

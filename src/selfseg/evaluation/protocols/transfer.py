@@ -173,7 +173,7 @@ def transfer(
 
     Args:
         source: a run's folder, an embedder, a file in timm's, torchvision's, MoCo's or DINO's naming (whose
-            architecture is `config.backbone`), "imagenet" (timm's weights), or "random".
+            architecture is `config.backbone`), "imagenet" or "imagenet:TAG" (timm's weights), or "random".
         data: a labelled folder or NAME:ROOT (see `selfseg.data.labelled.catalog`); for detection COCO's folder, or
             coco:ROOT (see `selfseg.evaluation.protocols.coco`).
         config: a `TransferConfig` or a `DetectionConfig`; `PRESETS` has the papers'.
