@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from selfseg.segmenter.segmenter import Segmenter as Segmenter
     from selfseg.segmenter.segmenter import load_segmenter as load_segmenter
     from selfseg.studio.studio import Studio as Studio
+    from selfseg.timing.steps import TimingConfig as TimingConfig
+    from selfseg.timing.steps import time_recipe as time_recipe
     from selfseg.training.doctor import doctor as doctor
     from selfseg.training.loop import train as train
     from selfseg.training.recipe import OptimizerConfig as OptimizerConfig
@@ -101,6 +103,7 @@ _WHERE = {
     "Studio": "selfseg.studio.studio",
     "SwAV": "selfseg.methods",
     "SwAVConfig": "selfseg.methods",
+    "TimingConfig": "selfseg.timing.steps",
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
@@ -121,6 +124,7 @@ _WHERE = {
     "recipes": "selfseg.training.recipe",
     "report": "selfseg.collection.reporting.report",
     "segment": "selfseg.collection.segmenting",
+    "time_recipe": "selfseg.timing.steps",
     "train": "selfseg.training.loop",
     "transfer": "selfseg.evaluation.protocols.transfer",
 }

@@ -1,6 +1,7 @@
 """The command `selfseg`: each verb is one public function of the same name.
 
-Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`.
+Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`, time
+`time_recipe`.
 
 A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
 that is not a number with 5.
@@ -35,6 +36,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
   [bold]report[/]    RUN                          one page that shows what was learned
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
+  [bold]time[/]      RECIPE IMAGES                what a step and a look at an image cost, by phase
   [bold]recipes[/]                                what can be trained
   [bold]doctor[/]                                 what this machine has, and whether training works
 
@@ -99,10 +101,11 @@ _VERBS = {
     "masks": ("masks", "masks"),
     "report": ("runs", "report"),
     "export": ("runs", "export"),
+    "time": ("training", "time"),
     "recipes": ("training", "list_recipes"),
     "doctor": ("training", "doctor"),
 }
-_OF_WORDS = {"train", "finetune", "transfer", "data", "recipes", "doctor"}  # the others' functions have options
+_OF_WORDS = {"train", "finetune", "transfer", "data", "time", "recipes", "doctor"}  # the others' functions have options
 
 
 def _call(verb: str, words: Sequence[str]) -> int:

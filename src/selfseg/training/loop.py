@@ -242,11 +242,17 @@ class TrainingStep(nn.Module):
         self.method = method
 
     def forward(self, box: _Box) -> _Box:
+        """The method's output, in a box."""
         batch, progress = box.content
         return _Box(self.method(batch, progress))
 
 
 def make_fabric(recipe: Recipe[Any]) -> Fabric:
+    """Devices, processes and precision as a recipe wants them, launched.
+
+    Raises:
+        ConfigError: if this machine has not as many devices, or the precision needs a GPU.
+    """
     accelerator = recipe.accelerator
     gpus = torch.cuda.device_count()
     if accelerator == "auto":
