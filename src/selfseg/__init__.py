@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from selfseg.collection.concepts import concepts as concepts
     from selfseg.collection.embedding import embed as embed
     from selfseg.collection.opening import load as load
+    from selfseg.collection.picturing.film import film as film
+    from selfseg.collection.picturing.probabilities import probabilities as probabilities
     from selfseg.collection.reporting.report import report as report
     from selfseg.collection.segmenting import segment as segment
     from selfseg.evaluation.comparison import compare as compare
     from selfseg.evaluation.evaluator import evaluate as evaluate
+    from selfseg.evaluation.nearest import nearest as nearest
     from selfseg.evaluation.protocols.clusters import Clusters as Clusters
     from selfseg.evaluation.protocols.few_labels import finetune as finetune
     from selfseg.evaluation.protocols.linear import Linear as Linear
@@ -116,11 +119,14 @@ _WHERE = {
     "embed": "selfseg.collection.embedding",
     "evaluate": "selfseg.evaluation.evaluator",
     "export": "selfseg.exporting.export",
+    "film": "selfseg.collection.picturing.film",
     "finetune": "selfseg.evaluation.protocols.few_labels",
     "load": "selfseg.collection.opening",
     "load_segmenter": "selfseg.segmenter.segmenter",
     "mine_masks": "selfseg.masks.mining",
     "name_clusters": "selfseg.segmenter.naming",
+    "nearest": "selfseg.evaluation.nearest",
+    "probabilities": "selfseg.collection.picturing.probabilities",
     "recipes": "selfseg.training.recipe",
     "report": "selfseg.collection.reporting.report",
     "segment": "selfseg.collection.segmenting",

@@ -143,7 +143,7 @@ def _swap_table(folder: Path) -> None:
         (lambda f: (f / "embedder" / "embedder.json").unlink(), "damaged"),
         (lambda f: _cut(f / "segmenter.json"), "damaged"),
         (lambda f: (f / "segmenter.json").write_text("[]"), "not of format 1"),
-        (lambda f: _change(f / "segmenter.json", format=2), "not of format 1"),
+        (lambda f: _change(f / "segmenter.json", format=3), "not of format 1"),
         (lambda f: _change(f / "segmenter.json", classes=[{"value": 1}]), "no legend"),
         (lambda f: _change(f / "segmenter.json", classes=LEGEND.to_json()[:2]), "the legend has 2"),
         (lambda f: _change(f / "segmenter.json", position=1), r"\(P, 12\)"),

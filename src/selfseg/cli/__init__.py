@@ -28,6 +28,9 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]apply[/]     RUN IMAGES --out DIR         masks of the named classes, as palette PNGs
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
   [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
+  [bold]probabilities[/] RUN IMAGES               how probable each prototype is at each pixel, as a page
+  [bold]nearest[/]   RUN IMAGES --masks MASKS     the objects that are nearest to some, as a page
+  [bold]film[/]      RUN IMAGES                   how the embedding came about, as an animation
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]compare[/]   RUN... DATA --out DIR        several runs under one protocol, on one page
   [bold]finetune[/]  RUN DATA --labels 1 5 25     what the run is worth where labels are few, as a curve
@@ -93,6 +96,9 @@ _VERBS = {
     "apply": ("segmenters", "apply"),
     "embed": ("runs", "embed"),
     "concepts": ("runs", "concepts"),
+    "probabilities": ("picturing", "probabilities"),
+    "nearest": ("picturing", "nearest"),
+    "film": ("picturing", "film"),
     "evaluate": ("measuring", "evaluate"),
     "compare": ("measuring", "compare"),
     "finetune": ("measuring", "finetune"),

@@ -126,9 +126,9 @@ class Timing:
             "steps of their own, in which what is freed goes back to the system at once, in the last row as trained."
         )
         return (
-            f"Medians of {len(self.steps)} steps after {settings['warm_up']}; spread: the middle half, of fewer than four "
-            f"all. data: waiting for {_workers(settings['workers'])}, and the way to the device; regions: finding and "
-            f"pooling them (how they are made is below); loss: what is neither network nor regions. {memory}"
+            f"Medians of {len(self.steps)} steps after {settings['warm_up']}; spread: the middle half, of fewer than "
+            f"four all. data: waiting for {_workers(settings['workers'])}, and the way to the device; regions: finding "
+            f"and pooling them (how they are made is below); loss: what is neither network nor regions. {memory}"
         )
 
     def _loading_table(self) -> Table:
