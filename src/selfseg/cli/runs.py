@@ -82,7 +82,8 @@ def segment(
     """Segment every image: an index PNG and a coloured overlay, at the image's own size.
 
     Args:
-        run: the trained and clustered run; or a segmenter's folder, such as finetune --keep leaves.
+        run: the trained and clustered run; or a segmenter's folder, such as finetune --keep
+            leaves, whose masks are written as by selfseg apply.
         images: folder of images, or NAME:ROOT.
         out: folder for the results.
         k: which clustering; the largest if not given.

@@ -84,7 +84,7 @@ def write_predictions_page(
     for one in kept:  # one network in memory at a time
         segmenter = load_segmenter(one.folder, device)
         predicted[one.folder] = {index: segmenter(image) for index, (image, _) in pairs.items()}
-    parts = []
+    parts, notes = [], []
     for share in dict.fromkeys(one.labels for one in kept):
         group = [one for one in kept if one.labels == share]
         rows = tuple(
@@ -96,6 +96,15 @@ def write_predictions_page(
             )
             for index in pairs
         )
+        first = predicted[group[0].folder]
+        if len(group) > 1 and all(
+            np.array_equal(first[index], predicted[one.folder][index]) for one in group[1:] for index in pairs
+        ):
+            notes.append(
+                f"With {share:g} % of the labels both networks predict the same everywhere. Fine-tuning begins at the "
+                "features before the embedding's last layer; where a run has learned only that layer (a pyramid's "
+                "correction on a frozen backbone), both begin as one, and this comparison says nothing about the run."
+            )
         parts.append(
             Part(
                 f"{share:g} % of the labels: {group[0].images} of {fit_images} images",
@@ -124,6 +133,7 @@ def write_predictions_page(
         ),
         parts=tuple(parts),
         source=f"{measured.root}",
+        notes=notes,
     )
     return write_gallery(path, gallery)
 

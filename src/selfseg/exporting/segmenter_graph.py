@@ -267,7 +267,8 @@ def write_segmenter_graph(segmenter: Segmenter, facts: Mapping[str, str], path: 
     onnx = require_onnx()
     network = _Squares(segmenter).eval()
     resolution = segmenter.embedder.resolution
-    image = torch.rand(1, 3, resolution or 64, round((resolution or 64) * 1.5), generator=torch.Generator())
+    side = resolution or max(64, 2 * segmenter.embedder.config.border)
+    image = torch.rand(1, 3, side, round(side * 1.5), generator=torch.Generator())
     axes = {"prepared": {2: "P", 3: "Q"}, "squares": {2: "h", 3: "w"}}
     trace_network(network, image, path, axes, segmenter.embedder)
     middle = onnx.load(str(path))

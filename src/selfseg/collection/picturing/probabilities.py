@@ -122,36 +122,35 @@ def probabilities(
     whole = whole_images(collection, log)
     wanted = [whole[i] for i in np.unique(np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int))]
     vectors = F.normalize(vectors.float(), dim=1).to(embedder.mean.device)
-    colours, rows, centred, sure, entropy = palette(len(vectors)), [], [], [], []
+    colours = palette(len(vectors))
+    seen: list[tuple[str, Picture, Maps]] = []
+    centred: list[Row] = []
     shows_centres = clusters is None and recipe.get("views", {}).get("kind") == "ContentCentredViews"
     with torch.no_grad(), closing(embed_images(embedder, collection, wanted, log, "probabilities", progress)) as found:
         for one in found:
             picture, name = fit_within(one.seen, _LONGEST), collection.names[one.number]
             size = (picture.shape[0], picture.shape[1])
             maps = probability_maps(add_position(one.embedding, position), vectors, used, size, top)
-            sure.append(float(maps.sure.mean()))
-            entropy.append(maps.entropy)
-            rows.append(Row(name, _pictures(picture, maps, colours, name, word)))
+            seen.append((name, picture, maps))
             if shows_centres:
                 centred.append(Row(name, _centres(picture, one.number, name)))
-    if not rows:
+    if not seen:
         raise EmptyCollection(f"none of the {len(wanted)} images tried in {collection.root} could be read")
-    heat = tuple((f"{tick:g}", hex_colour(_heat(np.array([[tick]]))[0, 0])) for tick in _TICKS)
-    source = (
-        "that of the training"
-        if temperature is None and trained
-        else "given"
-        if temperature
-        else "0.1, for want of one"
-    )
+    # With many prototypes the largest probability may be a tenth: one scale for the page, up to its own largest.
+    most = max(float(maps.sure.max()) for _, _, maps in seen)
+    rows = [Row(name, _pictures(picture, maps, colours, name, word, most)) for name, picture, maps in seen]
+    sure = float(np.mean([float(maps.sure.mean()) for _, _, maps in seen]))
+    entropy = float(np.mean([maps.entropy for _, _, maps in seen]))
+    source = "given" if temperature else "that of the training" if trained else "the recipe names none"
     parts = [
         Part(
             "What each pixel is, and how probable that is",
-            f"From the left: the photograph, the most probable {word} of each pixel, its probability, and the "
-            f"probability of the {top} {word}s that have most of the image.",
+            f"In this order: the photograph, the most probable {word} of each pixel, its probability, and the "
+            f"probability of the {top} {word}s that have most of the image. Colours go up to the largest probability "
+            f"of this page, {most:.2f}.",
             tuple(rows),
             3 + top,
-            heat,
+            _scale(most),
         )
     ]
     if centred:
@@ -163,7 +162,7 @@ def probabilities(
                 "here is learned.",
                 tuple(centred),
                 3,
-                heat,
+                _scale(1.0),
             )
         )
     gallery = Gallery(
@@ -172,8 +171,8 @@ def probabilities(
         facts=(
             (f"{word}s", str(len(vectors))),
             ("temperature", f"{used:g}"),
-            ("mean of the largest probability", f"{np.mean(sure):.2f}"),
-            (f"{word}s that a pixel hesitates between", f"{math.exp(float(np.mean(entropy))):.1f}"),
+            ("mean of the largest probability", f"{sure:.2f}"),
+            (f"{word}s that a pixel hesitates between", f"{math.exp(entropy):.1f}"),
         ),
         lead=(
             f"A softmax of each pixel's cosines to all {len(vectors)} {word}s. Its temperature ({used:g}, {source}) "
@@ -236,18 +235,18 @@ def probability_maps(embedding: Tensor, vectors: Tensor, temperature: float, siz
     return Maps(mean, torch.cat(best), torch.cat(sure), entropy / (height * width), tuple(chosen), maps)
 
 
-def _pictures(picture: Picture, maps: Maps, colours: Picture, name: str, word: str) -> tuple[Shown, ...]:
+def _pictures(picture: Picture, maps: Maps, colours: Picture, name: str, word: str, most: float) -> tuple[Shown, ...]:
     ids = maps.best.numpy().astype(np.int32)
     shown = [
         Shown(figure(picture, name), "photograph"),
         Shown(figure(overlay(picture, ids, colours), f"{name}: the most probable {word}"), f"most probable {word}"),
         Shown(
-            figure(_heat(maps.sure.numpy()), f"{name}: probability of the most probable {word}"),
+            figure(_heat(maps.sure.numpy() / most), f"{name}: probability of the most probable {word}"),
             f"its probability, mean {float(maps.sure.mean()):.2f}",
         ),
     ]
     for number, probability in zip(maps.chosen, maps.probability, strict=True):
-        drawn = figure(_heat(probability.numpy()), f"{name}: probability of {word} {number}")
+        drawn = figure(_heat(probability.numpy() / most), f"{name}: probability of {word} {number}")
         shown.append(Shown(drawn, f"{word} {number}, {float(maps.mean[number]):.1%}"))
     return tuple(shown)
 
@@ -265,6 +264,11 @@ def _centres(picture: Picture, number: int, name: str) -> tuple[Shown, ...]:
         Shown(figure(_heat(content / content.max()), f"{name}: where centres are drawn"), "probability of a centre"),
         Shown(figure(dots, f"{name}: {_CENTRES} drawn centres"), f"{_CENTRES} drawn centres"),
     )
+
+
+def _scale(most: float) -> tuple[tuple[str, str], ...]:
+    """The legend of `_heat`, of numbers from 0 to `most`."""
+    return tuple((f"{tick * most:.2g}", hex_colour(_heat(np.array([[tick]]))[0, 0])) for tick in _TICKS)
 
 
 def _heat(values: NDArray[Any]) -> Picture:
