@@ -93,7 +93,7 @@ def cell_scores(embedding: Tensor, rows: Tensor, bias: Tensor | None = None, uni
 
 
 def _best_cleverly(
-    embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int], unit: bool
+    embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int], unit: bool = True
 ) -> NDArray[Any]:
     """The best row of each pixel, on a CPU."""
     h, w = embedding.shape[1:]
@@ -112,7 +112,9 @@ def _best_cleverly(
     return result
 
 
-def _best_densely(embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int], unit: bool) -> Tensor:
+def _best_densely(
+    embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int], unit: bool = True
+) -> Tensor:
     """The best row of each pixel by resizing all scores, on the embedding's device: (H, W) int64."""
     return resized_argmax(cell_scores(embedding, rows, bias, unit), size)
 
