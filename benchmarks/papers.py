@@ -48,10 +48,11 @@ def commands() -> list[str]:
 def make_data(home: Path) -> None:
     """The roots of the document as folders in `home`, and files of weights."""
     sys.path.insert(0, str(ROOT / "tests"))
-    import layouts
     import timm
     import torch
     from PIL import Image
+
+    import layouts
 
     layouts.coco(home / "COCO")
     (home / "COCO" / "annotations").mkdir()
@@ -110,7 +111,7 @@ def without(words: list[str], **options: bool) -> list[str]:
     for word in words:
         name = word.removeprefix("--").replace("-", "_")
         if word.startswith("--") or word == "-k":
-            skipping = word if name in options or word == "-k" and "k" in options else ""
+            skipping = word if name in options or (word == "-k" and "k" in options) else ""
             if not skipping:
                 kept.append(word)
         elif not skipping:
@@ -222,7 +223,10 @@ def main() -> None:
         for number, line in enumerate(lines, 1):
             rows.append(run(line, home))
             row = rows[-1]
-            print(f"{number}/{len(lines)}  {'ok' if row['exit'] == 0 else 'FAILED'}  {row['seconds']} s  {line}", flush=True)
+            print(
+                f"{number}/{len(lines)}  {'ok' if row['exit'] == 0 else 'FAILED'}  {row['seconds']} s  {line}",
+                flush=True,
+            )
             if row["exit"]:
                 print(row["run as"], "\n", row["told"][-700:], flush=True)
         os.chdir(ROOT)

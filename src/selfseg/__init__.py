@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from selfseg.collection.concepts import concepts as concepts
     from selfseg.collection.embedding import embed as embed
     from selfseg.collection.opening import load as load
+    from selfseg.collection.picturing.film import film as film
+    from selfseg.collection.picturing.probabilities import probabilities as probabilities
     from selfseg.collection.reporting.report import report as report
     from selfseg.collection.segmenting import segment as segment
     from selfseg.evaluation.comparison import compare as compare
     from selfseg.evaluation.evaluator import evaluate as evaluate
+    from selfseg.evaluation.nearest import nearest as nearest
     from selfseg.evaluation.protocols.clusters import Clusters as Clusters
     from selfseg.evaluation.protocols.few_labels import finetune as finetune
     from selfseg.evaluation.protocols.linear import Linear as Linear
@@ -69,6 +72,8 @@ if TYPE_CHECKING:
     from selfseg.segmenter.segmenter import Segmenter as Segmenter
     from selfseg.segmenter.segmenter import load_segmenter as load_segmenter
     from selfseg.studio.studio import Studio as Studio
+    from selfseg.timing.steps import TimingConfig as TimingConfig
+    from selfseg.timing.steps import time_recipe as time_recipe
     from selfseg.training.doctor import doctor as doctor
     from selfseg.training.loop import train as train
     from selfseg.training.recipe import OptimizerConfig as OptimizerConfig
@@ -125,6 +130,7 @@ _WHERE = {
     "Studio": "selfseg.studio.studio",
     "SwAV": "selfseg.methods",
     "SwAVConfig": "selfseg.methods",
+    "TimingConfig": "selfseg.timing.steps",
     "ViCE": "selfseg.methods",
     "ViCEConfig": "selfseg.methods",
     "View": "selfseg.types",
@@ -137,14 +143,18 @@ _WHERE = {
     "embed": "selfseg.collection.embedding",
     "evaluate": "selfseg.evaluation.evaluator",
     "export": "selfseg.exporting.export",
+    "film": "selfseg.collection.picturing.film",
     "finetune": "selfseg.evaluation.protocols.few_labels",
     "load": "selfseg.collection.opening",
     "load_segmenter": "selfseg.segmenter.segmenter",
     "mine_masks": "selfseg.masks.mining",
     "name_clusters": "selfseg.segmenter.naming",
+    "nearest": "selfseg.evaluation.nearest",
+    "probabilities": "selfseg.collection.picturing.probabilities",
     "recipes": "selfseg.training.recipe",
     "report": "selfseg.collection.reporting.report",
     "segment": "selfseg.collection.segmenting",
+    "time_recipe": "selfseg.timing.steps",
     "train": "selfseg.training.loop",
     "transfer": "selfseg.evaluation.protocols.transfer",
 }

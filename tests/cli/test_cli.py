@@ -310,9 +310,12 @@ def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[s
 
 def test_the_words_of_concepts_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.concepts", "concepts", Path("run/concepts.html"))
-    words = "concepts run images --top 5 -k 27 --resolution 256 --crop 224 --min-share 0 --device cpu --max-bad 0.5"
+    words = (
+        "concepts run images --top 5 -k 27 --resolution 256 --crop 224 --min-share 0 --whole --device cpu --max-bad 0.5"
+    )
     assert main(words.split()) == 0
-    expected = {"top": 5, "k": 27, "resolution": 256, "crop": 224, "min_share": 0.0, "device": "cpu", "max_bad": 0.5}
+    expected = {"top": 5, "k": 27, "resolution": 256, "crop": 224, "min_share": 0.0}
+    expected |= {"whole": True, "device": "cpu", "max_bad": 0.5}
     assert seen == [((Path("run"), Path("images")), expected)]
     assert said(capsys)[0] == "written: run/concepts.html"
 

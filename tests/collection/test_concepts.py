@@ -251,3 +251,18 @@ def test_a_gpu_finds_the_same_segments():
         for cpu, gpu in zip(*best, strict=True):
             assert gpu.cosine == pytest.approx(cpu.cosine, abs=1e-5)
             torch.testing.assert_close(gpu.vector, cpu.vector, rtol=0, atol=1e-5)
+
+
+def test_a_whole_image_may_be_one_segment(run, painted):
+    page = concepts(run, painted, whole=True, device="cpu", progress=False)
+    values = read(run)
+    # a: as much red as green, so of equals the first; b: mostly green; c: all blue.
+    means = {"a": (VECTORS[0] + VECTORS[1]) / 2, "b": (VECTORS[0] + 7 * VECTORS[1]) / 8, "c": VECTORS[2]}
+    for concept in values["concepts"]:
+        for segment in concept["segments"]:
+            mean = F.normalize(means[segment["image"]], dim=0)
+            assert segment["cosine"] == pytest.approx(float(mean @ VECTORS[concept["concept"]]), abs=1e-5)
+            assert segment["share"] == 1
+    assert sum(c["images"] for c in values["concepts"]) == 3
+    assert values["active_per_image"] == 1
+    assert "Each image counts as one segment" in page.read_text()

@@ -18,7 +18,7 @@ FLOORS = (
     ("fitting", "methods"),
     ("collection", "training"),
     ("segmenter",),
-    ("masks", "evaluation", "exporting", "recipe_book"),
+    ("masks", "evaluation", "exporting", "recipe_book", "timing"),
     ("studio",),
     ("cli", "__init__"),
     ("__main__",),

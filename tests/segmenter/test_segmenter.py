@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 import selfseg
 from selfseg.data.labelled.legend import Legend
 from selfseg.errors import BadImage, CheckpointError, ConfigError, RunError
-from selfseg.models.embedder import Embedder, Looks
+from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
+from selfseg.storage.files import read_json
 
 LEGEND = Legend.of(["road", "<b>sky</b>", "שמיים"], {"road": (1, 2, 3)})
 
@@ -143,7 +144,7 @@ def _swap_table(folder: Path) -> None:
         (lambda f: (f / "embedder" / "embedder.json").unlink(), "damaged"),
         (lambda f: _cut(f / "segmenter.json"), "damaged"),
         (lambda f: (f / "segmenter.json").write_text("[]"), "not of format 1"),
-        (lambda f: _change(f / "segmenter.json", format=2), "not of format 1"),
+        (lambda f: _change(f / "segmenter.json", format=3), "not of format 1"),
         (lambda f: _change(f / "segmenter.json", classes=[{"value": 1}]), "no legend"),
         (lambda f: _change(f / "segmenter.json", classes=LEGEND.to_json()[:2]), "the legend has 2"),
         (lambda f: _change(f / "segmenter.json", position=1), r"\(P, 12\)"),
@@ -216,3 +217,23 @@ def test_a_pillow_image_is_seen_as_its_file_is(segmenter: Segmenter, photos: Pat
             assert np.array_equal(segmenter(picture), segmenter(path)), path.name
         with Image.open(path) as picture:
             assert np.array_equal(segmenter.embedder.prepare(picture), segmenter.embedder.prepare(path)), path.name
+
+
+def test_features_are_seen_as_they_are_and_older_readers_refuse_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    embedder = Embedder(EmbedderConfig(backbone="test_resnet", output_stride=32, dim=4, resolution=64))
+    width = embedder.decoder.channels
+    weight, bias = torch.randn(3, width), torch.randn(3)
+    segmenter = Segmenter(embedder, Legend.of(["a", "b", "c"]), weight, bias, sees="features").eval()
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    prepared = torch.from_numpy(embedder.prepare(image)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        logits = torch.nn.functional.conv2d(embedder.features(prepared), weight[:, :, None, None], bias)
+    wide = torch.nn.functional.interpolate(logits, (50, 70), mode="bilinear", align_corners=False)[0]
+    assert (segmenter(image) == wide.argmax(0).numpy()).mean() > 0.999  # equal but for ties of rounding
+    assert np.allclose(segmenter.probabilities(image).argmax(0), segmenter(image))
+    folder = segmenter.save(tmp_path / "segmenter")
+    assert read_json(folder / "segmenter.json")["format"] == 2
+    assert np.array_equal(Segmenter.load(folder)(image), segmenter(image))
+    with pytest.raises(ConfigError, match="no position"):
+        Segmenter(embedder, Legend.of(["a", "b", "c"]), weight, bias, position=1.0, sees="features")

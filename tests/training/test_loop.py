@@ -108,7 +108,7 @@ def test_the_loss_scale_of_half_precision_goes_on_where_it_was(
         fabric.launch()
         return fabric
 
-    monkeypatch.setattr(loop, "_make_fabric", make_fabric)
+    monkeypatch.setattr(loop, "make_fabric", make_fabric)
     settings = {"precision": "16-mixed", "steps": 16, "optimizer": OptimizerConfig(name="adamw", base_lr=0.01)}
     train(vice(photos, tmp_path / "straight", **settings), progress=False)
     stop_after(11)

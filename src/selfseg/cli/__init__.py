@@ -1,6 +1,7 @@
 """The command `selfseg`: each verb is one public function of the same name.
 
-Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`.
+Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`, time
+`time_recipe`.
 
 A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
 that is not a number with 5.
@@ -27,6 +28,9 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]apply[/]     RUN IMAGES --out DIR         masks of the named classes, as palette PNGs
   [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
   [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
+  [bold]probabilities[/] RUN IMAGES               how probable each prototype is at each pixel, as a page
+  [bold]nearest[/]   RUN IMAGES --masks MASKS     the objects that are nearest to some, as a page
+  [bold]film[/]      RUN IMAGES                   how the embedding came about, as an animation
   [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
   [bold]compare[/]   RUN... DATA --out DIR        several runs under one protocol, on one page
   [bold]finetune[/]  RUN DATA --labels 1 5 25     what the run is worth where labels are few, as a curve
@@ -35,6 +39,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
   [bold]report[/]    RUN                          one page that shows what was learned
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
+  [bold]time[/]      RECIPE IMAGES                what a step and a look at an image cost, by phase
   [bold]recipes[/]                                what can be trained
   [bold]doctor[/]                                 what this machine has, and whether training works
 
@@ -91,6 +96,9 @@ _VERBS = {
     "apply": ("segmenters", "apply"),
     "embed": ("runs", "embed"),
     "concepts": ("runs", "concepts"),
+    "probabilities": ("picturing", "probabilities"),
+    "nearest": ("picturing", "nearest"),
+    "film": ("picturing", "film"),
     "evaluate": ("measuring", "evaluate"),
     "compare": ("measuring", "compare"),
     "finetune": ("measuring", "finetune"),
@@ -99,10 +107,11 @@ _VERBS = {
     "masks": ("masks", "masks"),
     "report": ("runs", "report"),
     "export": ("runs", "export"),
+    "time": ("training", "time"),
     "recipes": ("training", "list_recipes"),
     "doctor": ("training", "doctor"),
 }
-_OF_WORDS = {"train", "finetune", "transfer", "data", "recipes", "doctor"}  # the others' functions have options
+_OF_WORDS = {"train", "finetune", "transfer", "data", "time", "recipes", "doctor"}  # the others' functions have options
 
 
 def _call(verb: str, words: Sequence[str]) -> int:

@@ -266,7 +266,7 @@ def finetune(words: list[str]) -> int:
         "from, and plot the curve. The same command goes on with a stopped one; further shares and splits are added."
     )
     settings: Any = _CurveJob[FewLabelsConfig]
-    shown = ("run", "data", "labels", "splits", "out", "device")
+    shown = ("run", "data", "labels", "splits", "keep", "out", "device")
     job = parse_settings(settings, default, shown, words, "selfseg finetune", about)
     results = run_curve(
         job.run,
@@ -276,12 +276,21 @@ def finetune(words: list[str]) -> int:
         config=job.config,
         out=job.out,
         init=job.init,
+        keep=job.keep,
         device=job.device,
         workers=job.workers,
         checkpoint_every=job.checkpoint_every,
     )
     OUT.print(format_table(results))
     say(f"the plot: selfseg report {job.run}")
+    if job.keep:
+        from selfseg.data.labelled.catalog import open_labelled
+
+        place = job.out or job.run / "finetune" / open_labelled(job.data, job.config.fit_split).name
+        say(
+            f"written: {place / 'predictions.html'}; masks: "
+            f"selfseg segment {place}/cells/CELL/segmenter IMAGES --out DIR"
+        )
     return 0
 
 
@@ -297,6 +306,7 @@ class _CurveJob(Generic[Settings]):
         splits: random subsets for each share, the same for both networks.
         out: folder for the work; RUN/finetune/DATA if not given.
         init: what the run began from (a file, imagenet:TAG, random); what its recipe says if not given.
+        keep: keep the networks, for segment, apply and export, and show what they predict on a page.
         device: auto, cpu or cuda.
         workers: processes that read images.
         checkpoint_every: iterations between checkpoints.
@@ -309,6 +319,7 @@ class _CurveJob(Generic[Settings]):
     splits: int = 3
     out: Path | None = None
     init: str | None = None
+    keep: bool = False
     device: str = "auto"
     workers: int = 2
     checkpoint_every: int = 1000

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from selfseg.cli.console import Further, ImagesPath, RunPath, say
+from selfseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from selfseg.models.embedder import Looks
@@ -81,7 +82,8 @@ def segment(
     """Segment every image: an index PNG and a coloured overlay, at the image's own size.
 
     Args:
-        run: the trained and clustered run.
+        run: the trained and clustered run; or a segmenter's folder, such as finetune --keep
+            leaves, whose masks are written as by selfseg apply.
         images: folder of images, or NAME:ROOT.
         out: folder for the results.
         k: which clustering; the largest if not given.
@@ -92,6 +94,15 @@ def segment(
     """
     from selfseg.collection.segmenting import segment as run_segment
 
+    if (run / "segmenter.json").is_file():
+        from selfseg.segmenter.applying import apply
+
+        if k is not None or flip or scales != (1.0,):
+            raise ConfigError(
+                f"{run} is a segmenter, which knows its classes and looks: leave out -k, --scales, --flip"
+            )
+        say(f"written: {apply(run, images, out, device=device, max_bad=max_bad)}")
+        return 0
     say(f"written: {run_segment(run, images, out, k=k, looks=_looks(scales, flip), device=device, max_bad=max_bad)}")
     return 0
 
@@ -130,6 +141,7 @@ def concepts(
     resolution: int | None = None,
     crop: Further[int | None] = None,
     min_share: Further[float] = 0.01,
+    whole: bool = False,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -143,6 +155,7 @@ def concepts(
         resolution: short side in px that images are resized to; the run's own if not given.
         crop: side in px of the centre square that is looked at; the whole image if not given.
         min_share: segments below this share of their image are ranked last.
+        whole: take each image as one segment; for pictures of single objects.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
@@ -156,6 +169,7 @@ def concepts(
         resolution=resolution,
         crop=crop,
         min_share=min_share,
+        whole=whole,
         device=device,
         max_bad=max_bad,
     )

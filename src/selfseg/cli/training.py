@@ -1,7 +1,8 @@
-"""The verbs around training: train, recipes, doctor."""
+"""The verbs around training: train, time, recipes, doctor."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,10 +32,7 @@ def train(words: list[str]) -> int:
         list_recipes([])
         return 0 if words else ConfigError.exit_code
     name, rest = words[0], words[1:]
-    # A method's name stands for its recipe for one's own images.
-    function = known.get(f"{name}_small" if f"{name}_small" in known else name)
-    if function is None:
-        raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
+    function = _recipe_function(name, known)
     recipe = parse_recipe(function, rest, f"selfseg train {name}")
     from torch import distributed
 
@@ -85,6 +83,48 @@ def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], pro
         settings, default, _EVERYDAY, words, prog, function.__doc__, nested if wants_masks else None
     )
     return recipe
+
+
+def _recipe_function(name: str, known: dict[str, Callable[..., Recipe[Any]]]) -> Callable[..., Recipe[Any]]:
+    """A recipe by its name; a method's name stands for its recipe for one's own images."""
+    function = known.get(f"{name}_small" if f"{name}_small" in known else name)
+    if function is None:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
+    return function
+
+
+def time(words: list[str]) -> int:
+    """What a recipe's step costs by phase, and an image by clusters and linear models."""
+    from selfseg.training.recipe import recipes
+
+    known = recipes()
+    own = argparse.ArgumentParser("selfseg time RECIPE IMAGES", add_help=False, allow_abbrev=False)
+    own.add_argument("--measured", type=int, default=20, help="steps whose phases are measured (20)")
+    own.add_argument("--warm-up", type=int, default=5, help="steps, and images, before anything is measured (5)")
+    own.add_argument("--rows", type=int, default=256, help="clusters, and filters of the linear model (256)")
+    own.add_argument("--looks", type=int, default=20, help="images that are segmented (20)")
+    own.add_argument("--json", type=Path, help="a file for all figures")
+    if not words or words[0] in HELP:
+        say(own.format_help())
+        say("and the settings of the recipe, see selfseg train RECIPE --help; the recipes:\n")
+        list_recipes([])
+        return 0 if words else ConfigError.exit_code
+    name, function = words[0], _recipe_function(words[0], known)
+    if any(word in HELP for word in words):
+        say(own.format_help() + f"\nand the settings of the recipe, as in selfseg train {name}:")
+    given, rest = own.parse_known_args(words[1:])
+    recipe = parse_recipe(function, [*rest, "--out", "unused"], f"selfseg time {name}")
+    from selfseg.storage.files import write_json
+    from selfseg.timing.steps import TimingConfig, time_recipe
+
+    timing = time_recipe(recipe, TimingConfig(given.measured, given.warm_up, given.rows, given.looks))
+    for table in timing.tables():
+        OUT.print(table)
+        OUT.print()
+    if given.json is not None:
+        write_json(given.json, timing.to_dict())
+        say(f"written: {given.json}")
+    return 0
 
 
 def list_recipes(words: list[str]) -> int:

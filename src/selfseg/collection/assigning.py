@@ -54,42 +54,47 @@ def assign_later(
     largest: int,
     values: Tensor | None = None,
     bias: Tensor | None = None,
+    unit: bool = True,
 ) -> Fetched:
     """As `assign_pixels`, with a bias if there is one, and without waiting for a GPU.
 
     Args:
-        embedding: (D, h, w) float; each cell is scaled to unit length.
+        embedding: (D, h, w) float.
         rows: (K, D) float, on the embedding's device: a cell's scores are its products with them, plus the bias.
         size: (H, W) of the result.
         largest: the largest value that there may be; up to 255 the result is uint8, else uint16.
         values: (K,) int64, what each row stands for, on the embedding's device; None = its number.
         bias: (K,) float, on the embedding's device; None = 0.
+        unit: whether each cell is scaled to unit length first.
 
     Returns:
         (H, W) uint8 or uint16.
     """
     if embedding.is_cuda:  # the cleverness on a CPU asks for numbers that a GPU would be waited for
-        best = _best_densely(embedding, rows, bias, size)
+        best = _best_densely(embedding, rows, bias, size, unit)
         best = best if values is None else values[best]
         if largest < 256:
             return Fetched(best.to(torch.uint8))
         return Fetched(best.to(torch.int32), np.uint16)  # torch has no uint16 to speak of
-    found = _best_cleverly(embedding, rows, bias, size)
+    found = _best_cleverly(embedding, rows, bias, size, unit)
     kind = np.uint8 if largest < 256 else np.uint16
     if values is not None:
         found = np.take(values.numpy().astype(kind), found)
     return Fetched(torch.from_numpy(found.astype(kind, copy=False)))
 
 
-def cell_scores(embedding: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
-    """How well each row fits each cell: (h, w, K) float32 from (D, h, w), (K, D) and (K,)."""
+def cell_scores(embedding: Tensor, rows: Tensor, bias: Tensor | None = None, unit: bool = True) -> Tensor:
+    """How well each row fits each cell, scaled to unit length or as it is: (h, w, K) from (D, h, w), (K, D), (K,)."""
     h, w = embedding.shape[1:]
-    cells = F.normalize(embedding.float().flatten(1).T, dim=1)
+    cells = embedding.float().flatten(1).T
+    cells = F.normalize(cells, dim=1) if unit else cells.contiguous()
     scores = linear(cells, rows.to(cells))
     return (scores if bias is None else scores + bias.to(scores)).reshape(h, w, -1)
 
 
-def _best_cleverly(embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int]) -> NDArray[Any]:
+def _best_cleverly(
+    embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int], unit: bool = True
+) -> NDArray[Any]:
     """The best row of each pixel, on a CPU."""
     h, w = embedding.shape[1:]
     k = rows.shape[0]
@@ -101,15 +106,17 @@ def _best_cleverly(embedding: Tensor, rows: Tensor, bias: Tensor | None, size: t
         y = torch.nonzero((top >= first) & (top < first + band)).flatten()
         if not len(y):
             continue
-        scores = cell_scores(embedding[:, first : first + band + 1], rows, bias)
+        scores = cell_scores(embedding[:, first : first + band + 1], rows, bias, unit)
         found = _assign_band(scores, (top[y] - first, weight_y[y]), columns)
         result[int(y[0]) : int(y[-1]) + 1] = found.numpy()
     return result
 
 
-def _best_densely(embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int]) -> Tensor:
+def _best_densely(
+    embedding: Tensor, rows: Tensor, bias: Tensor | None, size: tuple[int, int], unit: bool = True
+) -> Tensor:
     """The best row of each pixel by resizing all scores, on the embedding's device: (H, W) int64."""
-    return resized_argmax(cell_scores(embedding, rows, bias), size)
+    return resized_argmax(cell_scores(embedding, rows, bias, unit), size)
 
 
 def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:

@@ -4,9 +4,11 @@ An image falls into segments, the cells with the same nearest concept. A segment
 vectors; a concept's segments are ranked by the cosine between their vector and its own, and the best are drawn.
 
 Source: Wen et al., "Self-supervised visual representation learning with semantic grouping" (SlotCon), NeurIPS 2022,
-sections 4.6 and A.4. Two things are others here:
+sections 4.6 and A.4. These things are others here:
 - Whole images at the run's own resolution, where the paper takes a centre crop of 224 px at 256: what lies at the rim
   of a photograph is found too, and segments are those that `selfseg.segment` gives. Options bring the paper's back.
+- With `whole` an image is one segment, as in figures 12 and 13 (A.4: to save computation on ImageNet). It is ranked
+  for its nearest concept only, so that counts mean the same as everywhere; the paper doesn't say whether it does so.
 - Segments of less than 1 % of their image are ranked after all others: a speck shows nobody anything.
 
 Letters in shapes: H W pixels of an image, D embedding dimension, h w embedding cells, K concepts.
@@ -52,6 +54,7 @@ def concepts(
     resolution: int | None = None,
     crop: int | None = None,
     min_share: float = 0.01,
+    whole: bool = False,
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
@@ -72,6 +75,8 @@ def concepts(
         crop: side in px of the centre square that is looked at; None = the whole image. 224 with a resolution of 256 is
             what the paper did.
         min_share: segments of less than this share of their image are ranked after all larger ones, in [0, 1].
+        whole: take each image as one segment, for pictures of single objects such as ImageNet's (the paper's figures
+            12 and 13): its vector is the mean of all its cells.
         device: see `selfseg.load`.
         progress: whether to show progress bars on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -103,12 +108,14 @@ def concepts(
     clusters = None if k is None else load_clusters(run, k)
     vectors, groups = (clusters.centroids, clusters.groups) if clusters else (load_prototypes(run), None)
     position = clusters.position if clusters else 0.0
+    if position and whole:
+        raise ConfigError(f"the clusters with k = {k} look at a pixel's place in its image, which a whole one has not")
     if position and crop is not None:
         raise ConfigError(f"the clusters with k = {k} look at a pixel's place in its image; leave out crop = {crop}")
     if vectors.shape[1] != embedder.dim + (4 if position else 0):
         raise RunError(f"the concepts of {run} have {vectors.shape[1]} dimensions, its embedder {embedder.dim}")
-    whole = copy.copy(embedder)  # shares the weights; images are resized here, so that pictures show what it saw
-    whole.resolution = None
+    native = copy.copy(embedder)  # shares the weights; images are resized here, so that pictures show what it saw
+    native.resolution = None
 
     collection = collect(images)
     folder = run / "concepts"
@@ -117,9 +124,10 @@ def concepts(
 
     def embeddings(indices: Sequence[int], log: SkipLog, what: str) -> Generator[Embedded, None, None]:
         cut = partial(_cut, resolution=resolution, crop=crop)
-        with closing(embed_images(whole, collection, indices, log, what, progress, cut)) as found:
+        with closing(embed_images(native, collection, indices, log, what, progress, cut)) as found:
             for one in found:
-                yield one._replace(embedding=add_position(one.embedding, position))
+                cells = one.embedding.mean((1, 2), keepdim=True) if whole else add_position(one.embedding, position)
+                yield one._replace(embedding=cells)
 
     for one in embeddings(whole_images(collection, log), log, "concepts"):
         search.add(one.number, one.embedding)
@@ -143,6 +151,7 @@ def concepts(
         "crop": crop or "none",
         "top": top,
         "min_share": min_share,
+        "whole": whole,
         "embedder": embedder_hash(run),
         **search.summary(),
         "concepts": [

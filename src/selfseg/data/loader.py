@@ -16,7 +16,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.context import BaseContext
@@ -299,7 +299,7 @@ def make_loader(
     )
 
 
-def iterate(loader: DataLoader[Any]) -> Iterator[Any]:
+def iterate(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     """The loader's batches, whatever its `collate_fn` makes of samples.
 
     Raises:

@@ -368,7 +368,12 @@ def write_image(path: Path, picture: NDArray[Any], quality: int = 92) -> None:
 
 def data_uri(picture: Picture, quality: int = 82) -> str:
     """A picture as a data URI (WebP), to be put into a page."""
-    return "data:image/webp;base64," + base64.b64encode(encode(picture, ".webp", quality)).decode("ascii")
+    return data_uri_of(encode(picture, ".webp", quality), "webp")
+
+
+def data_uri_of(data: bytes, kind: str) -> str:
+    """A picture's file as a data URI; `kind` is what follows image/ in its type."""
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
 
 
 def _to_picture(image: Tensor) -> Picture:

@@ -228,6 +228,7 @@ class _Squares(nn.Module):
     def __init__(self, segmenter: Segmenter, most: int = CANDIDATES) -> None:
         super().__init__()
         self.embedder = traceable(segmenter.embedder)
+        self.sees = segmenter.sees
         self.position = segmenter.position
         self.count = min(most, len(segmenter.weight))
         self.register_buffer("weight", segmenter.weight.clone())
@@ -235,7 +236,8 @@ class _Squares(nn.Module):
         self.register_buffer("values", torch.where(segmenter.table < 0, segmenter.legend.void, segmenter.table).float())
 
     def forward(self, image: Tensor) -> Tensor:
-        placed = add_position(self.embedder(image)[0], self.position)[None]
+        seen = self.embedder(image) if self.sees == "embedding" else self.embedder.features(image).float()
+        placed = add_position(seen[0], self.position)[None]
         scores = nn.functional.conv2d(placed, self.weight[:, :, None, None], self.bias)[0]  # (R, h, w)
         after = torch.cat([scores[:, :, 1:], scores[:, :, -1:]], 2)
         below, beyond = (torch.cat([each[:, 1:], each[:, -1:]], 1) for each in (scores, after))
@@ -265,7 +267,8 @@ def write_segmenter_graph(segmenter: Segmenter, facts: Mapping[str, str], path: 
     onnx = require_onnx()
     network = _Squares(segmenter).eval()
     resolution = segmenter.embedder.resolution
-    image = torch.rand(1, 3, resolution or 64, round((resolution or 64) * 1.5), generator=torch.Generator())
+    side = resolution or max(64, 2 * segmenter.embedder.config.border)
+    image = torch.rand(1, 3, side, round(side * 1.5), generator=torch.Generator())
     axes = {"prepared": {2: "P", 3: "Q"}, "squares": {2: "h", 3: "w"}}
     trace_network(network, image, path, axes, segmenter.embedder)
     middle = onnx.load(str(path))
@@ -354,8 +357,8 @@ def mask_of_network(segmenter: Segmenter, image: NDArray[np.uint8], prepared: Te
     """
     embedder: Embedder = segmenter.embedder
     if prepared is None:
-        embedding = embedder.embed_prepared([embedder.prepare(image)], look=embedder.forward)[0]
+        embedding = embedder.embed_prepared([embedder.prepare(image)], look=segmenter.network)[0]
     else:
         with torch.no_grad():
-            embedding = embedder(prepared)[0]
+            embedding = segmenter.network(prepared)[0]
     return segmenter.assign_later(embedding, (image.shape[0], image.shape[1])).numpy()

@@ -76,13 +76,18 @@ def legend_json(legend: Legend) -> str:
     return json.dumps({"classes": legend.to_json(), "void": legend.void})
 
 
-def drawn_images(resolution: int | None) -> list[NDArray[np.uint8]]:
-    """Images of many colours, always the same: tiny, odd, portrait, and larger than what is looked at; (H, W, 3)."""
+def drawn_images(resolution: int | None, least: int = 1) -> list[NDArray[np.uint8]]:
+    """Images of many colours, always the same: tiny, odd, portrait, and larger than what is looked at; (H, W, 3).
+
+    Args:
+        resolution: what is looked at, if images are resized.
+        least: no side is shorter.
+    """
     side = resolution or 96
     sizes = ((9, 7), (61, 83), (side + side // 3, side - 1), (2 * side + 1, 3 * side - 5))
     random = np.random.default_rng(0)
     images = []
-    for height, width in sizes:
+    for height, width in ((max(h, least), max(w, least)) for h, w in sizes):
         blobs = random.integers(0, 256, (6, 6, 3), np.uint8)
         large = cv2.resize(blobs, (width, height), interpolation=cv2.INTER_CUBIC)
         noise = random.normal(0, 6, large.shape)
@@ -116,6 +121,11 @@ def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str], run: 
     return "\n\n".join(lines), _notes(segmenter.embedder.config, segmenter.embedder.looks, legend)
 
 
+def least_side(config: EmbedderConfig) -> int:
+    """The shortest side in px of an image that a graph takes: one that isn't resized has its border mirrored."""
+    return 1 if config.resolution is not None else config.border + 1
+
+
 def _notes(config: EmbedderConfig, looks: Looks, legend: Legend) -> list[str]:
     """What whoever runs the graph must know."""
     kind = "uint8" if legend.void == 255 else "int32"
@@ -129,6 +139,8 @@ def _notes(config: EmbedderConfig, looks: Looks, legend: Legend) -> list[str]:
             f"The graph resizes the image by itself, to a short side of {config.resolution} px: by area means when it "
             "shrinks, bilinear when it grows, as selfseg does up to one gray level."
         )
+    if least_side(config) > 1:
+        notes.append(f"Images are looked at as they are, and each side must have at least {least_side(config)} px.")
     if config.smooth:
         notes.append(
             "selfseg also lets like superpixels of an image agree, which is not in the graph: borders are coarser "
@@ -146,7 +158,7 @@ def _compare(path: Path, graph: Path, segmenter: Segmenter) -> None:
     Both by themselves: one gray level, which resizing may be off by, can change the class where two are equally likely.
     """
     embedder, equal, total = segmenter.embedder, 0, 0
-    for image in drawn_images(embedder.resolution):
+    for image in drawn_images(embedder.resolution, least_side(embedder.config)):
         seen, wanted = prepared_by_graph(embedder.resolution, image), embedder.prepare(image)
         levels = seen[0].permute(1, 2, 0).numpy() * 255
         if levels.shape != wanted.shape or float(np.abs(levels - wanted).max()) > 1.01:

@@ -42,6 +42,7 @@ from selfseg.models.queue import FeatureQueue
 from selfseg.models.twin import Twin
 from selfseg.ops.objectives.losses import balanced_bce, effective_rank
 from selfseg.ops.objectives.pixel_contrast import balanced_object_weight, contrast_pixels, object_vectors
+from selfseg.ops.phases import in_phase
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 
@@ -197,6 +198,7 @@ class MaskContrast(Method):
         return (each * weight).sum() * (world_size() / weights.clamp(min=1))
 
 
+@in_phase("regions")
 def _object_rows(query_objects: Tensor, key_objects: Tensor) -> tuple[Tensor, Tensor, int]:
     """Objects with pixels in the second view as rows, image-major, ids ascending.
 

@@ -40,6 +40,7 @@ from selfseg.models.heads import VectorMLP
 from selfseg.models.twin import Twin
 from selfseg.ops.geometry import interpolation_matrices, overlap
 from selfseg.ops.objectives.losses import effective_rank, usage_entropy
+from selfseg.ops.phases import in_phase
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 _EPSILON = 1e-6  # of the attention, so that a prototype without any pixel has a mean
@@ -223,6 +224,7 @@ class SlotCon(Method):
         projections = student[0].detach().flatten(0, 2)
         return StepOutput(loss, LazyLogs(logs, effective_rank=lambda: effective_rank(F.normalize(projections, dim=1))))
 
+    @in_phase("regions")
     def _group(self, projections: Tensor, prototypes: Tensor) -> _Groups:
         """Assign cells to prototypes and pool them (eq. 4 and 5); projections (B, h, w, D)."""
         cells = projections.flatten(1, 2)  # (B, N, D)

@@ -21,6 +21,7 @@ from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.start import Colour, load_backbone
+from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch
 from selfseg.storage.files import read_json, write_atomically, write_json
@@ -108,9 +109,8 @@ class Embedder(nn.Module):
     @property
     def colours(self) -> tuple[Colour, Colour]:
         """The mean and the deviation of R, G and B in [0, 1] that the network expects."""
-        red, green, blue = self.mean.flatten().tolist()
-        deviations = self.std.flatten().tolist()
-        return (red, green, blue), (deviations[0], deviations[1], deviations[2])
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
     def expect_colours(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set what is subtracted from R, G and B in [0, 1], and what they are divided by."""
@@ -157,6 +157,7 @@ class Embedder(nn.Module):
             raise ConfigError(f"the decoder {self.config.decoder} is trained, not fitted; take the decoder pyramid")
         self.decoder.fit(samples, self.config.whiten)
 
+    @in_phase("forward")
     def features(self, image: Tensor) -> Tensor:
         """What the heads share: the decoder before its last linear map.
 
@@ -179,6 +180,7 @@ class Embedder(nn.Module):
         """
         return self.raw_views([image])[0]
 
+    @in_phase("forward")
     def raw_views(self, views: Sequence[Tensor]) -> list[Tensor]:
         """`raw` of several views, one after the other for every BatchNorm; a projector's products are one for all.
 
@@ -195,6 +197,7 @@ class Embedder(nn.Module):
             decoded = [self.decoder(each) for each in stages]
         return [self.centre(each) for each in decoded]
 
+    @in_phase("forward")
     def raw_and_saliency(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Both heads in one pass: `raw` (B, D, h, w), and `saliency` (B, h, w).
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selfseg.models.distributed import moments, world_size
 from selfseg.ops.linear import Linear
+from selfseg.ops.phases import in_phase
 
 
 class VectorBatchNorm(nn.Module):
@@ -92,6 +93,7 @@ class VectorMLP(nn.Sequential):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
+    @in_phase("forward")
     def forward(self, rows: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
         """Vectors to vectors.
 
@@ -125,3 +127,10 @@ class ProjectionMLP(nn.Sequential):
     def __init__(self, dim: int, hidden: int, out: int, batch_norm: bool = False, bias: bool = True) -> None:
         norm = VectorBatchNorm(hidden) if batch_norm else nn.Identity()
         super().__init__(Linear(dim, hidden), norm, nn.ReLU(), Linear(hidden, out, bias=bias))
+
+    @in_phase("forward")
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, dim) to (N, out)."""
+        for layer in self:
+            rows = layer(rows)
+        return rows

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from selfseg.ops.phases import in_phase
+
 
 class Twin(nn.Module):
     """A student that learns and a teacher that follows it by exponential moving average.
@@ -24,6 +26,7 @@ class Twin(nn.Module):
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.buffers_policy = buffers
 
+    @in_phase("optimiser")
     @torch.no_grad()
     def update(self, momentum: float) -> None:
         """Teacher ← momentum * teacher + (1 - momentum) * student, over all parameters in one call."""

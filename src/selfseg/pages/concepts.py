@@ -66,6 +66,7 @@ class Concepts:
         left_out: how many more have segments.
         dead: those without, e.g. "3, 7–9".
         dead_count: how many.
+        whole: whether each image was one segment.
     """
 
     word: str
@@ -78,6 +79,7 @@ class Concepts:
     left_out: int
     dead: str
     dead_count: int
+    whole: bool = False
 
 
 def read_concepts(
@@ -115,6 +117,7 @@ def read_concepts(
             left_out=len(active) - len(shown),
             dead=ranges(values["dead"]),
             dead_count=len(values["dead"]),
+            whole=bool(values.get("whole", False)),
         )
     except (ValueError, KeyError, TypeError) as error:
         notes.append(f"{folder / 'concepts.json'} can't be read: {error!r}")

@@ -104,7 +104,8 @@ def apply(
             lines.flush()
 
         with WriteBehind(finished) as writer, torch.no_grad():
-            for i, image, _, embedding in embed_images(segmenter.embedder, collection, todo, log, "apply", progress):
+            seen = embed_images(segmenter.embedder, collection, todo, log, "apply", progress, look=segmenter.look)
+            for i, image, _, embedding in seen:
                 found = segmenter.assign_later(embedding, (image.shape[0], image.shape[1]))
                 writer.call(write, collection.names[i], image, found, collection.version(i))
     entries = [done[name] for name in collection.names if name in done and name not in log.skipped]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from selfseg.storage.files import read_json, write_folder_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
 
 FORMAT = 1
+FORMAT_OF_FEATURES = 2
+"""Of segmenters that see features, which an older selfseg would take for embeddings."""
+Sees = Literal["embedding", "features"]
 NO_CLASS = -1
 """In a segmenter's table: a row that stands for no class."""
 
@@ -48,6 +51,7 @@ class Segmenter(nn.Module):
     The classifier has P rows. A cell's score for a row is the product of its vector and the row, plus the row's bias.
     Scores are brought to the image's size (bilinear), and the best row's class is the pixel's. Rows are a run's
     centroids, of which several may have one name and others none; or the weights of a logistic regression, one a class.
+    A fine-tuned network's classifier sees the decoder's features as they are instead of unit vectors.
 
     Attributes:
         embedder: how images are seen, looks and smoothing included.
@@ -58,6 +62,7 @@ class Segmenter(nn.Module):
         position: how much the place in the image has a say (`selfseg.collection.clusters.add_position`).
         sharpness: what scores are multiplied by before the softmax of `probabilities`.
         about: plain values on how it was made, kept with it.
+        sees: what the classifier's cells are: the "embedding", or the decoder's "features" (`Embedder.features`).
 
     Example:
         >>> from selfseg.models.embedder import EmbedderConfig
@@ -81,6 +86,7 @@ class Segmenter(nn.Module):
         position: float = 0.0,
         sharpness: float = 1.0,
         about: Mapping[str, Any] | None = None,
+        sees: Sees = "embedding",
     ) -> None:
         """Put one together.
 
@@ -93,12 +99,16 @@ class Segmenter(nn.Module):
             position: see the class.
             sharpness: see the class.
             about: see the class; must be writable as JSON.
+            sees: see the class; with "features" the place in the image has no say.
 
         Raises:
             ConfigError: if shapes don't fit, a row stands for a class that there isn't, or a number is not finite.
         """
         super().__init__()
-        wanted = embedder.dim + (4 if position > 0 else 0)
+        if sees == "features" and (position > 0 or embedder.looks != Looks()):
+            raise ConfigError("a segmenter that sees features has no position and looks at an image once")
+        width = embedder.decoder.channels if sees == "features" else embedder.dim
+        wanted = width + (4 if position > 0 else 0)
         rows = len(weight)
         bias = torch.zeros(rows) if bias is None else bias
         table = torch.arange(rows) if table is None else table
@@ -122,6 +132,7 @@ class Segmenter(nn.Module):
         self.position = float(position)
         self.sharpness = float(sharpness)
         self.about = dict(about or {})
+        self.sees: Sees = sees
         self.register_buffer("weight", weight.detach().float().contiguous())
         self.register_buffer("bias", bias.detach().float().contiguous())
         self.register_buffer("table", table.detach().long().contiguous())
@@ -147,7 +158,7 @@ class Segmenter(nn.Module):
         """The mask of an image that was embedded already, without waiting for a GPU.
 
         Args:
-            embedding: (D, h, w) float, as `embedder.embed_prepared` gives it, on the segmenter's device.
+            embedding: (D, h, w) float, as `embedder.embed_prepared` gives it with `look`, on the segmenter's device.
             size: (H, W) of the mask.
 
         Returns:
@@ -155,7 +166,20 @@ class Segmenter(nn.Module):
         """
         values = torch.where(self.table < 0, self.legend.void, self.table)
         placed = add_position(embedding, self.position)
-        return assign_later(placed, self.weight, size, self.legend.void, values, self.bias)
+        return assign_later(placed, self.weight, size, self.legend.void, values, self.bias, self._unit)
+
+    @property
+    def _unit(self) -> bool:
+        return self.sees == "embedding"
+
+    def look(self, image: Tensor) -> Tensor:
+        """What the classifier sees of a batch: (B, 3, H, W) in [0, 1] to (B, D, h, w) float32."""
+        return self.embedder.look(image) if self._unit else self.embedder.features(image).float()
+
+    def network(self, image: Tensor) -> Tensor:
+        """As `look`, with one look and without smoothing: what an exported graph holds."""
+        found: Tensor = self.embedder(image) if self._unit else self.embedder.features(image).float()
+        return found
 
     @torch.no_grad()
     def probabilities(self, image: NDArray[np.uint8] | str | Path | Any) -> NDArray[np.float32]:
@@ -176,7 +200,7 @@ class Segmenter(nn.Module):
         """
         embedding, (height, width) = self._embed(image)
         placed = add_position(embedding, self.position)
-        scores = cell_scores(placed, self.weight, self.bias).permute(2, 0, 1)[None]  # (1, P, h, w)
+        scores = cell_scores(placed, self.weight, self.bias, self._unit).permute(2, 0, 1)[None]  # (1, P, h, w)
         h = scores.shape[2]
         result = np.empty((len(self.legend.classes), height, width), np.float32)
         wide = F.interpolate(scores, (h, width), mode="bilinear", align_corners=False)
@@ -205,12 +229,18 @@ class Segmenter(nn.Module):
         if isinstance(pixels, Image.Image):
             pixels = from_pillow(pixels)
         prepared = self.embedder.prepare(pixels)
-        return self.embedder.embed_prepared([prepared])[0], (pixels.shape[0], pixels.shape[1])
+        return self.embedder.embed_prepared([prepared], look=self.look)[0], (pixels.shape[0], pixels.shape[1])
 
     def digest(self) -> str:
         """32 hex digits of all that decides what masks it gives, and in which colours."""
         made = hashlib.blake2b(digest_size=16)
-        facts = [self.legend.to_json(), self.position, asdict(self.embedder.looks), asdict(self.embedder.config)]
+        facts: list[Any] = [
+            self.legend.to_json(),
+            self.position,
+            asdict(self.embedder.looks),
+            asdict(self.embedder.config),
+        ]
+        facts += [] if self._unit else [self.sees]  # others keep the digest that they had
         made.update(json.dumps(facts).encode())
         for name, tensor in self.state_dict().items():
             made.update(name.encode())
@@ -242,11 +272,12 @@ class Segmenter(nn.Module):
             tensors = {name: getattr(self, name).cpu() for name in ("weight", "bias", "table")}
             save_file(tensors, temporary / "weights.safetensors")
             values = {
-                "format": FORMAT,
+                "format": FORMAT if self._unit else FORMAT_OF_FEATURES,
                 "classes": self.legend.to_json(),
                 "void": self.legend.void,
                 "position": self.position,
                 "sharpness": self.sharpness,
+                **({} if self._unit else {"sees": self.sees}),
                 "looks": asdict(self.embedder.looks),
                 "embedder": embedder_hash(temporary),
                 "about": self.about,
@@ -269,8 +300,8 @@ class Segmenter(nn.Module):
             raise CheckpointError(f"no segmenter in {folder} (no segmenter.json); `selfseg name` makes one")
         try:
             values = read_json(folder / "segmenter.json")
-            if not isinstance(values, dict) or values["format"] != FORMAT:
-                raise ValueError(f"not of format {FORMAT} of selfseg's segmenters")
+            if not isinstance(values, dict) or values["format"] not in (FORMAT, FORMAT_OF_FEATURES):
+                raise ValueError(f"not of format {FORMAT} or {FORMAT_OF_FEATURES} of selfseg's segmenters")
             tensors = load_file(folder / "weights.safetensors")
             embedder = Embedder.load(folder / "embedder")
             if values["embedder"] != embedder_hash(folder):
@@ -286,6 +317,7 @@ class Segmenter(nn.Module):
                 float(values["position"]),
                 float(values["sharpness"]),
                 values["about"],
+                "features" if values["format"] == FORMAT_OF_FEATURES else "embedding",
             ).eval()
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError, CheckpointError) as error:
             raise CheckpointError(

@@ -120,6 +120,11 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The folders of all complete checkpoints, the oldest first."""
+    return [path for path in reversed(_newest_first(folder)) if _is_complete(path)]
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed save left behind: temporary folders and files (safetensors' own are `.tmpXXXXXX`)."""
     for path in folder.glob(".tmp*"):

@@ -36,6 +36,7 @@ from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.models.prototypes import save_prototypes
+from selfseg.ops.phases import phase
 from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
 from selfseg.training.image_list import open_images, record_images, settle_masks
@@ -75,7 +76,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
 
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     recipe = settle_precision(recipe)
-    fabric = _make_fabric(recipe)
+    fabric = make_fabric(recipe)
     run = recipe.out
     _claim_folder(fabric, recipe, held)
     recipe, images, skips = _open_images(fabric, recipe)
@@ -108,7 +109,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     dataset = ViewDataset(images, plan, recipe.seed, cache)
     if recipe.precision == "auto":
         recipe = _choose_precision(fabric, recipe, method, dataset, sampler)
-    wrapped, optimizer = fabric.setup(_TrainingStep(method), optimizer)
+    wrapped, optimizer = fabric.setup(TrainingStep(method), optimizer)
     method = wrapped.module.method
     if checkpoint is not None:
         _restore_scaler(fabric, checkpoint)
@@ -152,22 +153,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 )
             if step == 0:
                 _draw_first_views(fabric, run, batch)
-            share = step / total
-            rate = recipe.optimizer.rate((step + 1) / total, recipe.batch_size)
-            set_rate(optimizer, rate, recipe.optimizer.decay(share))
-            torch.manual_seed(step_seed(recipe.seed, step, fabric.global_rank))
-            output: StepOutput = wrapped(_Box((batch.to(fabric.device), share))).content
-            fabric.backward(output.loss)
-            _require_finite(fabric, recipe, output.loss, method, batch, images, step)
-            if recipe.optimizer.clip is not None:
-                # Non-finite gradients of "16-mixed" are the scaler's business; all others were refused above.
-                fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip, error_if_nonfinite=False)
-            elif recipe.optimizer.clip_each is not None:
-                fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
-                clip_each(optimizer, recipe.optimizer.clip_each)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            method.after_step(share)
+            output, rate = take_step(fabric, recipe, wrapped, optimizer, batch, step, total, images)
             step += 1
 
             if step % recipe.log_every == 0 or step == total:
@@ -196,6 +182,56 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     return run
 
 
+def take_step(
+    fabric: Fabric,
+    recipe: Recipe[Any],
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    total: int,
+    images: ImageCollection,
+) -> tuple[StepOutput, float]:
+    """One step of the training, from the batch to the moved weights; tells its phases (`selfseg.ops.phases`).
+
+    Args:
+        fabric: which has set up the next two.
+        recipe: of the run.
+        wrapped: a `TrainingStep`.
+        optimizer: of its method.
+        batch: not on the device yet.
+        step: which, counted from 0.
+        total: steps of the run.
+        images: of the run, to tell which were in a batch whose loss is no number.
+
+    Returns:
+        What the method gave, and the learning rate.
+    """
+    method: Method = wrapped.module.method  # type: ignore[union-attr, assignment]
+    share = step / total
+    rate = recipe.optimizer.rate((step + 1) / total, recipe.batch_size)
+    set_rate(optimizer, rate, recipe.optimizer.decay(share))
+    torch.manual_seed(step_seed(recipe.seed, step, fabric.global_rank))
+    with phase("data"):
+        batch = batch.to(fabric.device)
+    with phase("loss"):  # what is not the networks' or the regions'
+        output: StepOutput = wrapped(_Box((batch, share))).content
+    with phase("backward"):
+        fabric.backward(output.loss)
+    with phase("optimiser"):
+        _require_finite(fabric, recipe, output.loss, method, batch, images, step)
+        if recipe.optimizer.clip is not None:
+            # Non-finite gradients of "16-mixed" are the scaler's business; all others were refused above.
+            fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip, error_if_nonfinite=False)
+        elif recipe.optimizer.clip_each is not None:
+            fabric.strategy.precision.unscale_gradients(optimizer.optimizer)  # type: ignore[attr-defined]
+            clip_each(optimizer, recipe.optimizer.clip_each)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        method.after_step(share)
+    return output, rate
+
+
 class _Box:
     """Hides a value from Fabric, which would otherwise try to rebuild our frozen dataclasses to cast tensors."""
 
@@ -203,7 +239,7 @@ class _Box:
         self.content = content
 
 
-class _TrainingStep(nn.Module):
+class TrainingStep(nn.Module):
     """The module that Fabric and DDP wrap: its forward is the method's training step."""
 
     def __init__(self, method: Method) -> None:
@@ -211,11 +247,17 @@ class _TrainingStep(nn.Module):
         self.method = method
 
     def forward(self, box: _Box) -> _Box:
+        """The method's output, in a box."""
         batch, progress = box.content
         return _Box(self.method(batch, progress))
 
 
-def _make_fabric(recipe: Recipe[Any]) -> Fabric:
+def make_fabric(recipe: Recipe[Any]) -> Fabric:
+    """Devices, processes and precision as a recipe wants them, launched.
+
+    Raises:
+        ConfigError: if this machine has not as many devices, or the precision needs a GPU.
+    """
     accelerator = recipe.accelerator
     gpus = torch.cuda.device_count()
     if accelerator == "auto":

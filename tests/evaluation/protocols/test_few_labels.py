@@ -8,14 +8,17 @@ from safetensors.torch import save_file
 
 from selfseg.cli import main
 from selfseg.collection.reporting.report import report
+from selfseg.data.labelled.catalog import open_labelled
 from selfseg.drawing.result_charts import compare_results, few_label_curves
 from selfseg.errors import CheckpointError, ConfigError, RecipeMismatch, RunError
 from selfseg.evaluation.measure.results import read_results
 from selfseg.evaluation.protocols import few_labels as fewlabels
 from selfseg.evaluation.protocols.contenders import FineTunedEmbedder, contenders
 from selfseg.evaluation.protocols.few_labels import FewLabelsConfig, finetune, subset_order, subset_size
+from selfseg.exporting.export import export
 from selfseg.fitting import supervised as finetuning
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage import checkpoint
 
 SMALL = EmbedderConfig(backbone="resnet18", output_stride=32, dim=8, resolution=64)
@@ -260,3 +263,34 @@ def test_the_command(run, labelled, capsys):
     assert f"selfseg report {run}" in said
     assert main(["finetune", "--help-all"]) == 0
     assert "--few-last-lr" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_kept_networks_predict_what_was_measured(run, labelled, tmp_path, capsys):
+    without = finetune(run, labelled, labels=[50], splits=1, config=TINY, **QUIET)
+    place = run / "finetune" / "labelled"
+    assert not (place / "predictions.html").exists()
+    results = finetune(run, labelled, labels=[50], splits=1, config=TINY, keep=True, **QUIET)
+    assert [r.metrics for r in results] == [r.metrics for r in without]  # trained again, to the same end
+    measured = open_labelled(labelled, "val")
+    for result in results[:2]:
+        folder = place / "cells" / f"{result.what}-50-split0" / "segmenter"
+        segmenter = load_segmenter(folder, "cpu")
+        counts = np.zeros((4, 5), np.int64)
+        for index in range(len(measured)):
+            label = measured.read_label(index)
+            np.add.at(counts, (label[label < 4], segmenter(measured.images.read(index))[label < 4]), 1)
+        assert counts[:, :4].tolist() == [list(row) for row in result.confusion]
+        assert segmenter.legend.names == measured.class_names
+        assert Segmenter.load(folder).digest() == segmenter.digest()
+    page = (place / "predictions.html").read_text()
+    assert page.count("data:image/webp") == 4 * len(measured)
+    assert "50 % of the labels: 3 of 6 images" in page
+    out = tmp_path / "masks"
+    assert main(["segment", str(folder), str(labelled / "val" / "images"), "--out", str(out), "--device", "cpu"]) == 0
+    assert len(list((out / "masks").glob("*.png"))) == len(measured)
+    capsys.readouterr()
+    assert main(["segment", str(folder), str(labelled / "val" / "images"), "--out", str(out), "-k", "3"]) == 2
+    assert "leave out -k" in " ".join(capsys.readouterr().err.split())
+    exported = export(folder, "timm", tmp_path / "network.safetensors")
+    assert exported.is_file()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 
 from selfseg.collection.opening import load
+from selfseg.data.labelled.legend import Legend
 from selfseg.errors import CheckpointError
 from selfseg.evaluation.protocols.segmentation import Segmenter
 from selfseg.models.embedder import Embedder, EmbedderConfig
+from selfseg.segmenter.segmenter import Segmenter as NamedSegmenter
 
 
 class FineTunedEmbedder(Segmenter):
@@ -34,6 +38,20 @@ class FineTunedEmbedder(Segmenter):
     def features(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] to the decoder's features, (B, channels, h, w)."""
         return self.embedder.features(image)
+
+    def named(self, legend: Legend, resolution: int | None, about: Mapping[str, Any]) -> NamedSegmenter:
+        """The same network as what `selfseg.apply` and `selfseg.export` take.
+
+        Args:
+            legend: the classes, in the order of the classifier.
+            resolution: short side in px that images are resized to; None = as they are.
+            about: see `selfseg.Segmenter`.
+        """
+        network = copy.deepcopy(self.embedder)
+        network.config = replace(network.config, resolution=resolution, smooth=0.0)
+        network.resolution = resolution
+        weight, bias = self.classifier.weight.flatten(1), self.classifier.bias
+        return NamedSegmenter(network, legend, weight, bias, about=about, sees="features").eval()
 
     def train(self, mode: bool = True) -> FineTunedEmbedder:
         """As of every module, but that frozen statistics stay as they are."""

@@ -19,7 +19,8 @@ Where ours differs from the paper
 - the projector of SlotCon is a part of its comparison: the classifier is put on the backbone's last stage.
 
     OUT/finetune.json     every setting but labels and splits, which may grow
-    OUT/cells/            a folder per contender, share and split: cell.json when it is done
+    OUT/cells/            a folder per contender, share and split: cell.json when it is done; segmenter/ if it is kept
+    OUT/predictions.html  what the kept networks of the first split predict
     OUT/splits/           the images of each split, one a line: n percent are the first n percent of the lines
     OUT/curve.svg         the plot, which the report shows too
 """
@@ -38,6 +39,7 @@ import numpy as np
 
 from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import VOID, LabelledImages
+from selfseg.data.labelled.legend import Legend
 from selfseg.drawing.charts import standalone
 from selfseg.drawing.result_charts import curves_of, few_label_curves
 from selfseg.errors import ConfigError
@@ -45,6 +47,7 @@ from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.measure.results import Question, result_name, result_of
+from selfseg.evaluation.predictions import Kept, write_predictions_page
 from selfseg.evaluation.protocols.contenders import Contender, FineTunedEmbedder, contenders
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, count_segmenter, open_splits, train_segmenter
 from selfseg.evaluation.sources import claim_folder, weights_hash
@@ -128,6 +131,7 @@ def finetune(
     workers: int = 2,
     checkpoint_every: int = 1000,
     progress: bool = True,
+    keep: bool = False,
 ) -> list[EvalResult]:
     """Measure what a run is worth where labels are few; or go on with a curve that was stopped.
 
@@ -146,6 +150,8 @@ def finetune(
         workers: processes that read and crop.
         checkpoint_every: iterations between checkpoints.
         progress: show a progress bar per cell.
+        keep: keep each cell's network as a named segmenter (OUT/cells/CELL/segmenter, for `selfseg.apply` and
+            `selfseg.export`), and write OUT/predictions.html. A cell whose network was not kept is trained again.
 
     Returns:
         For each contender and share a result whose `labels` is the share, with mean and standard deviation over splits,
@@ -196,13 +202,17 @@ def finetune(
     place = Path(out) if out is not None else Path(run) / "finetune" / fit.name  # type: ignore[arg-type]
     claim_folder(place, record, "finetune")
     with sole_use(place):
-        curve = _Curve(fit, measured, config, place, settings)
+        curve = _Curve(fit, measured, config, place, settings, keep)
         results = [
             curve.result(contender, share, splits, run_hash(folder) if folder else "")
             for share in shares
             for contender in pair
         ]
         results.append(curve.constant(tally_of(curve.cell(pair[-1], shares[-1], 0))))
+        if keep:
+            networks = [curve.kept(contender, share) for share in shares for contender in pair]
+            title = (folder or place).resolve().name
+            write_predictions_page(place / "predictions.html", title, networks, measured, len(fit), device=device)
     kept = (folder or place) / "results"
     for result in results:
         write_json(kept / result_name(result), result.to_dict())
@@ -226,7 +236,9 @@ class _Curve:
         config: FewLabelsConfig,
         out: Path,
         settings: dict[str, Any],
+        keep: bool = False,
     ) -> None:
+        self.keep = keep
         self.fit, self.measured, self.config, self.out, self.settings = fit, measured, config, out, settings
         # Which results belong to one plot.
         held = (out / "finetune.json").read_bytes()
@@ -285,12 +297,22 @@ class _Curve:
             return replace(config, lr=config.few_lr, final_lr=min(config.final_lr, config.few_lr)), config.few_last_lr
         return config, config.lr
 
+    def folder(self, contender: Contender, share: float, split: int) -> Path:
+        """A cell's."""
+        name = re.sub(r"[^A-Za-z0-9_.]+", "-", f"{contender.what}-{share:g}-split{split}")
+        return self.out / "cells" / name
+
+    def kept(self, contender: Contender, share: float) -> Kept:
+        """The first split's network."""
+        cell = self.cell(contender, share, 0)
+        miou = metrics_of(np.array(cell["confusion"], np.int64)).miou
+        return Kept(contender.what, share, cell["images"], miou, self.folder(contender, share, 0) / "segmenter")
+
     def cell(self, contender: Contender, share: float, split: int) -> dict[str, Any]:
         """What was measured in a cell, trained now or before."""
-        name = re.sub(r"[^A-Za-z0-9_.]+", "-", f"{contender.what}-{share:g}-split{split}")
-        folder = self.out / "cells" / name
+        folder = self.folder(contender, share, split)
         done = folder / "cell.json"
-        if not done.is_file():
+        if not done.is_file() or (self.keep and not (folder / "segmenter" / "segmenter.json").is_file()):
             order = subset_order(len(self.fit), self.config.seed, split)
             names = "".join(f"{self.fit.images.names[index]}\n" for index in order)
             write_text(self.out / "splits" / f"split{split}.txt", names)
@@ -309,6 +331,14 @@ class _Curve:
                 keep_weights=False,
             )
             confusion, tally = count_segmenter(model, self.measured, config)
+            if self.keep:
+                about = {
+                    "made_by": "finetune",
+                    "from": contender.sentence,
+                    "labels_percent": f"{share:g}",
+                    "split": split,
+                }
+                model.named(Legend.of(self.fit.class_names), config.short_side, about).save(folder / "segmenter")
             met = {key: getattr(tally, key) for key in ("images", "pixels", "void", "skipped")}
             cell = {"labels": share, "split": split, "images": len(fit), "tally": met, "confusion": confusion.tolist()}
             write_json(done, cell)

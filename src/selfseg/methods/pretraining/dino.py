@@ -38,6 +38,7 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import VectorMLP
 from selfseg.models.twin import Twin
 from selfseg.ops.objectives.losses import effective_rank, swapped_prediction, usage_entropy
+from selfseg.ops.phases import in_phase
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 
@@ -104,6 +105,7 @@ class _Head(nn.Module):
         self.directions = nn.Parameter(nn.Linear(config.bottleneck, config.prototypes, bias=False).weight.detach())
         self.lengths = None if config.unit_prototypes else nn.Parameter(torch.ones(config.prototypes, 1))
 
+    @in_phase("forward")
     def forward(self, images: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor]:
         """(N, C) to the bottleneck (N, D), of unit length, and its scores (N, K)."""
         rows = self.layers(images)

@@ -37,6 +37,7 @@ from selfseg.models.heads import ProjectionMLP
 from selfseg.models.twin import Twin
 from selfseg.ops.linear import Linear
 from selfseg.ops.objectives.losses import effective_rank
+from selfseg.ops.phases import in_phase
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 
@@ -107,6 +108,7 @@ class _Propagation(nn.Module):
         elif config.transform_layers == 2:
             self.transform = ProjectionMLP(config.dim, config.dim, config.dim, batch_norm=True)
 
+    @in_phase("forward")
     def forward(self, cells: Tensor) -> Tensor:
         """(B, N, D) of any length to the same (eq. 4 and 5)."""
         exact = torch.promote_types(cells.dtype, torch.float32)

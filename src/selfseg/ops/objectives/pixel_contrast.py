@@ -20,11 +20,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from selfseg.ops.kernels.with_triton import by_triton
+from selfseg.ops.phases import in_phase
 
 _EPSILON = 1e-12  # the least length that a vector is divided by, as in torch.nn.functional.normalize
 _CHUNK = {"cpu": 2**18, "cuda": 2**25}  # logits at a time: on a CPU they stay in the cache
 
 
+@in_phase("regions")
 @torch.no_grad()
 def object_vectors(embedding: Tensor, row: Tensor, rows: int) -> Tensor:
     """The vector of each object: the normalised sum of its pixels' normalised vectors (eq. 2; algorithm 1).

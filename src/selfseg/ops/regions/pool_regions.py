@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from selfseg.ops.kernels.with_triton import by_triton
+from selfseg.ops.phases import in_phase
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CommonRegions:
     count: int
 
 
+@in_phase("regions")
 def common_regions(regions: Tensor) -> CommonRegions:
     """Find the regions that every view shows.
 
@@ -97,6 +99,7 @@ class _PoolMean(torch.autograd.Function):
         return gradient.index_select(0, target), None, None
 
 
+@in_phase("regions")
 def pool_regions(embedding: Tensor, row: Tensor, rows: int) -> Tensor:
     """The mean vector of each region.
 

@@ -1,0 +1,287 @@
+"""How probable each prototype is at each pixel.
+
+A pixel's scores are its cosines to the prototypes; a softmax of them at the temperature of the training makes them
+probabilities: what ViCE's prediction (Karlsson et al., BMVC 2022, equation 3) and SlotCon's assignment (Wen et al.,
+NeurIPS 2022, equation 1, here without its centre) are. For ViCE there is also where the centres of views are drawn,
+BMVC's figure 8 on the right; its views, on the left, are RUN/pictures/views0.png.
+
+Letters: H W pixels of a picture, D dimensions, h w cells, K prototypes.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.collection.assigning import cell_scores
+from selfseg.collection.clusters import add_position, load_clusters
+from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.streaming import embed_images
+from selfseg.data.reading.images import SkipLog
+from selfseg.data.views.content_centred import content_map, draw_centre
+from selfseg.drawing.figures import figure
+from selfseg.drawing.pictures import Picture, fit_within, hex_colour, overlay, palette
+from selfseg.errors import ConfigError, EmptyCollection, RunError
+from selfseg.models.prototypes import load_prototypes
+from selfseg.pages.gallery import Gallery, Part, Row, Shown, write_gallery
+
+_LONGEST = 400  # of a picture, in px
+_BAND = 1 << 23  # scores held at a time
+_CENTRES = 300  # that are drawn as dots
+_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class Maps(NamedTuple):
+    """What is known of one image.
+
+    Attributes:
+        mean: (K,) float32, the mean probability of each prototype.
+        best: (H, W) int64, the most probable prototype.
+        sure: (H, W) float32, its probability.
+        entropy: mean over pixels, in nats.
+        chosen: the prototypes with the largest means, the largest first.
+        probability: (N, H, W) float32 of the chosen ones.
+    """
+
+    mean: Tensor
+    best: Tensor
+    sure: Tensor
+    entropy: float
+    chosen: tuple[int, ...]
+    probability: Tensor
+
+
+def probabilities(
+    run: Path | str,
+    images: Images,
+    count: int = 6,
+    top: int = 3,
+    k: int | None = None,
+    temperature: float | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    max_bad: float = 0.05,
+) -> Path:
+    """Show how probable each prototype is at each pixel, as RUN/probabilities.html.
+
+    For some images, evenly over the collection: the most probable prototype of each pixel, how probable it is, and the
+    maps of the prototypes that have most of the image.
+
+    Args:
+        run: the run's folder.
+        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        count: how many images.
+        top: how many prototypes of each.
+        k: None for the run's prototypes; else its clusters with this k, which `selfseg.cluster` made.
+        temperature: of the softmax, above 0; None = that of the run's training, 0.1 where its recipe has none.
+        device: see `selfseg.load`.
+        progress: whether to show a progress bar on stderr.
+        max_bad: share of unreadable images that is an error, in [0, 1].
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ConfigError: for options that can't work.
+        RunError: if the run has no prototypes, or no clusters with this k; see `selfseg.load` too.
+        EmptyCollection: if there are no images, or none could be read.
+        TooManyBadImages: if too many can't be read.
+        StorageError: if the page can't be written.
+    """
+    run = Path(run)
+    if count < 1 or top < 1:
+        raise ConfigError(f"count and top must be at least 1, not {count} and {top}")
+    if temperature is not None and not temperature > 0:
+        raise ConfigError(f"temperature must be above 0, not {temperature}")
+    embedder = load(run, device)
+    recipe = _method_of(run)
+    clusters = None if k is None else load_clusters(run, k)
+    if clusters is not None and clusters.groups is not None:
+        raise ConfigError(
+            f"the clusters with k = {k} were merged and have no vectors of their own; cluster without merge"
+        )
+    vectors = load_prototypes(run) if clusters is None else clusters.centroids
+    position = 0.0 if clusters is None else clusters.position
+    word = "prototype" if clusters is None else "cluster"
+    if vectors.shape[1] != embedder.dim + (4 if position else 0):
+        raise RunError(f"the {word}s of {run} have {vectors.shape[1]} dimensions, its embedder {embedder.dim}")
+    trained = recipe.get("teacher_temperature", recipe.get("temperature"))
+    used = temperature or float(trained or 0.1)
+    collection = collect(images)
+    log = SkipLog(None, len(collection), max_bad)
+    whole = whole_images(collection, log)
+    wanted = [whole[i] for i in np.unique(np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int))]
+    vectors = F.normalize(vectors.float(), dim=1).to(embedder.mean.device)
+    colours = palette(len(vectors))
+    seen: list[tuple[str, Picture, Maps]] = []
+    centred: list[Row] = []
+    shows_centres = clusters is None and recipe.get("views", {}).get("kind") == "ContentCentredViews"
+    with torch.no_grad(), closing(embed_images(embedder, collection, wanted, log, "probabilities", progress)) as found:
+        for one in found:
+            picture, name = fit_within(one.seen, _LONGEST), collection.names[one.number]
+            size = (picture.shape[0], picture.shape[1])
+            maps = probability_maps(add_position(one.embedding, position), vectors, used, size, top)
+            seen.append((name, picture, maps))
+            if shows_centres:
+                centred.append(Row(name, _centres(picture, one.number, name)))
+    if not seen:
+        raise EmptyCollection(f"none of the {len(wanted)} images tried in {collection.root} could be read")
+    # With many prototypes the largest probability may be a tenth: one scale for the page, up to its own largest.
+    most = max(float(maps.sure.max()) for _, _, maps in seen)
+    rows = [Row(name, _pictures(picture, maps, colours, name, word, most)) for name, picture, maps in seen]
+    sure = float(np.mean([float(maps.sure.mean()) for _, _, maps in seen]))
+    entropy = float(np.mean([maps.entropy for _, _, maps in seen]))
+    source = "given" if temperature else "that of the training" if trained else "the recipe names none"
+    parts = [
+        Part(
+            "What each pixel is, and how probable that is",
+            f"In this order: the photograph, the most probable {word} of each pixel, its probability, and the "
+            f"probability of the {top} {word}s that have most of the image. Colours go up to the largest probability "
+            f"of this page, {most:.2f}.",
+            tuple(rows),
+            3 + top,
+            _scale(most),
+        )
+    ]
+    if centred:
+        parts.append(
+            Part(
+                "Where the centres of views are drawn",
+                f"The probability of a pixel to be the centre of a training step's views, as a share of the likeliest "
+                f"pixel's, and {_CENTRES} centres drawn by it: smoothed edges (ViCE, BMVC 2022, figure 8). Nothing "
+                "here is learned.",
+                tuple(centred),
+                3,
+                _scale(1.0),
+            )
+        )
+    gallery = Gallery(
+        brand=f"probability of the {word}s",
+        title=run.resolve().name,
+        facts=(
+            (f"{word}s", str(len(vectors))),
+            ("temperature", f"{used:g}"),
+            ("mean of the largest probability", f"{sure:.2f}"),
+            (f"{word}s that a pixel hesitates between", f"{math.exp(entropy):.1f}"),
+        ),
+        lead=(
+            f"A softmax of each pixel's cosines to all {len(vectors)} {word}s. Its temperature ({used:g}, {source}) "
+            f"decides how sure it looks: the order of the {word}s at a pixel is the network's, the height of the "
+            "numbers is not calibrated by anything.",
+            f"A guess would give each {word} {1 / len(vectors):.2g}. Where no {word} stands out, the embedding has no "
+            "concept of its own for what is there.",
+        ),
+        parts=tuple(parts),
+        source=f"the images in {collection.root}",
+    )
+    return write_gallery(run / "probabilities.html", gallery)
+
+
+def probability_maps(embedding: Tensor, vectors: Tensor, temperature: float, size: tuple[int, int], top: int) -> Maps:
+    """The probability of each vector at each pixel: cosines, resized bilinearly, then a softmax.
+
+    Args:
+        embedding: (D, h, w) float.
+        vectors: (K, D) unit rows, on its device.
+        temperature: above 0.
+        size: (H, W).
+        top: N, how many maps to keep; at most K are.
+
+    Returns:
+        The maps, on the CPU.
+
+    Example:
+        >>> cells = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+        >>> found = probability_maps(cells, torch.eye(2), 0.1, (1, 2), top=1)
+        >>> found.best.tolist(), found.chosen
+        ([[0, 1]], (0,))
+    """
+    scores = cell_scores(embedding, vectors).permute(2, 0, 1)[None]  # (1, K, h, w)
+    count, h = scores.shape[1:3]
+    height, width = size
+    wide = F.interpolate(scores, (h, width), mode="bilinear", align_corners=False)[0]  # (K, h, W)
+    place = ((torch.arange(height, device=scores.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    above = place.floor().long()
+    band = max(1, _BAND // (count * width))
+
+    def bands() -> Any:
+        for start in range(0, height, band):
+            rows = above[start : start + band]
+            share = (place[start : start + band] - rows)[None, :, None]
+            part = torch.lerp(wide[:, rows], wide[:, (rows + 1).clamp(max=h - 1)], share)
+            yield (part / temperature).softmax(0)  # (K, rows, W)
+
+    total = scores.new_zeros(count, dtype=torch.float64)
+    best, sure, entropy = [], [], 0.0
+    for part in bands():
+        total += part.sum((1, 2), dtype=torch.float64)
+        largest = part.max(0)
+        best.append(largest.indices.cpu())
+        sure.append(largest.values.cpu())
+        entropy += float(torch.special.entr(part).sum(dtype=torch.float64))
+    mean = (total / (height * width)).float().cpu()
+    chosen = mean.topk(min(top, count)).indices.tolist()
+    maps = torch.cat([part[chosen].cpu() for part in bands()], dim=1)
+    return Maps(mean, torch.cat(best), torch.cat(sure), entropy / (height * width), tuple(chosen), maps)
+
+
+def _pictures(picture: Picture, maps: Maps, colours: Picture, name: str, word: str, most: float) -> tuple[Shown, ...]:
+    ids = maps.best.numpy().astype(np.int32)
+    shown = [
+        Shown(figure(picture, name), "photograph"),
+        Shown(figure(overlay(picture, ids, colours), f"{name}: the most probable {word}"), f"most probable {word}"),
+        Shown(
+            figure(_heat(maps.sure.numpy() / most), f"{name}: probability of the most probable {word}"),
+            f"its probability, mean {float(maps.sure.mean()):.2f}",
+        ),
+    ]
+    for number, probability in zip(maps.chosen, maps.probability, strict=True):
+        drawn = figure(_heat(probability.numpy() / most), f"{name}: probability of {word} {number}")
+        shown.append(Shown(drawn, f"{word} {number}, {float(maps.mean[number]):.1%}"))
+    return tuple(shown)
+
+
+def _centres(picture: Picture, number: int, name: str) -> tuple[Shown, ...]:
+    content = content_map(picture)
+    rng = np.random.Generator(np.random.PCG64([0, number]))
+    dots = picture.copy()
+    for _ in range(_CENTRES):
+        centre = draw_centre(content, rng)
+        cv2.circle(dots, centre, 3, (20, 20, 22), -1, cv2.LINE_AA)
+        cv2.circle(dots, centre, 2, (255, 214, 10), -1, cv2.LINE_AA)
+    return (
+        Shown(figure(picture, name), "photograph"),
+        Shown(figure(_heat(content / content.max()), f"{name}: where centres are drawn"), "probability of a centre"),
+        Shown(figure(dots, f"{name}: {_CENTRES} drawn centres"), f"{_CENTRES} drawn centres"),
+    )
+
+
+def _scale(most: float) -> tuple[tuple[str, str], ...]:
+    """The legend of `_heat`, of numbers from 0 to `most`."""
+    return tuple((f"{tick * most:.2g}", hex_colour(_heat(np.array([[tick]]))[0, 0])) for tick in _TICKS)
+
+
+def _heat(values: NDArray[Any]) -> Picture:
+    """Numbers in [0, 1] as colours from dark blue to yellow: (H, W) to (H, W, 3)."""
+    gray = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _method_of(run: Path) -> dict[str, Any]:
+    """The plain settings of a run's method; empty if there are none."""
+    try:
+        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        method = values["method"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return {}
+    return method if isinstance(method, dict) else {}
