@@ -5,8 +5,8 @@
 
 `--toy` shows that the whole chain of each row holds: training, masks, clusters, probes, transfer, few labels. It says
 nothing of the figures. The data sets are the small copies that the tests have (layouts, names and label codes of the
-real ones); networks are timm's smallest; two steps of two images; weights come from files instead of the hub. What was
-changed in each command stands in the log beside it.
+real ones); networks are timm's smallest; two steps of two images (forty of a network for masks); weights come from
+files instead of the hub. What was changed in each command stands in the log beside it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = ("COCO", "VOC", "CITYSCAPES", "ADE", "BDD", "IMAGENET", "COCO_PLUS", "POTSDAM", "DUTS")
@@ -68,10 +71,25 @@ def make_data(home: Path) -> None:
         layouts.image(home / "COCO_PLUS" / f"{i}.jpg", i)
         layouts.image(home / "POTSDAM" / f"{i}.jpg", i)
         layouts.image(home / "DUTS" / "images" / f"{i}.jpg", i)
-        (home / "DUTS" / "masks").mkdir(exist_ok=True)
-        Image.fromarray(layouts.bands([0, 255, 0])).save(home / "DUTS" / "masks" / f"{i}.png")
+    for number, path in enumerate(
+        sorted([*home.rglob("*.jpg"), *home.rglob("*.JPEG"), *home.rglob("*leftImg8bit.png")])
+    ):
+        Image.fromarray(scene(number)).save(path)
+    (home / "DUTS" / "masks").mkdir()
+    for path in (home / "DUTS" / "images").iterdir():
+        thing = np.asarray(Image.open(path)).mean(2) > 128
+        Image.fromarray(np.where(thing, 255, 0).astype(np.uint8)).save(home / "DUTS" / "masks" / f"{path.stem}.png")
     for name in SMALL.values():
         torch.save(timm.create_model(name).state_dict(), home / f"{name}.pth")
+
+
+def scene(seed: int) -> NDArray[np.uint8]:
+    """(24, 32, 3): a bright thing before a dark ground, so that masks find something."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(20, 50, (24, 32, 3), np.uint8)
+    y, x = rng.integers(2, 10), rng.integers(2, 16)
+    image[y : y + 12, x : x + 14] = rng.integers(180, 250, (12, 14, 3), np.uint8) * np.array([1, 0.9, 0.8])
+    return image
 
 
 def instances(names: tuple[str, ...]) -> dict[str, Any]:
@@ -144,9 +162,9 @@ def _masks(words: list[str]) -> list[str]:
     small = ["--device", "cpu"]
     if {"bootstrapped", "supervised", "network"} & set(words):
         small += ["--network.backbone", "test_resnet", "--network.init", "test_resnet.pth", "--network.size", "64"]
-        small += ["--network.rounds", "1", "--network.round-steps", "2", "--network.steps", "2"]
-        small += ["--network.boundary-steps", "2", "--network.batch-size", "2"]
-    return [*words, *small, "--min-area", "0", "--max-area", "1"]
+        small += ["--network.rounds", "1", "--network.round-steps", "40", "--network.steps", "40"]
+        small += ["--network.boundary-steps", "100", "--network.batch-size", "4", "--threshold", "otsu"]
+    return [*words, *small]
 
 
 def _evaluate(words: list[str]) -> list[str]:
@@ -183,7 +201,7 @@ def run(line: str, home: Path) -> dict[str, Any]:
     words = toy(line)
     if "--masks" in words and not Path(words[words.index("--masks") + 1]).exists():
         masks = words[words.index("--masks") + 1]
-        main(["masks", words[2], "--out", masks, "--method", "rbd", "--min-area", "0", "--max-area", "1"])
+        main(["masks", words[2], "--out", masks, "--method", "rbd"])
     said, start = io.StringIO(), time.perf_counter()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
