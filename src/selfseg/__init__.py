@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from selfseg.methods import ViCEConfig as ViCEConfig
     from selfseg.models.embedder import Embedder as Embedder
     from selfseg.models.embedder import EmbedderConfig as EmbedderConfig
+    from selfseg.models.published.importing import import_weights as import_weights
     from selfseg.segmenter.applying import apply as apply
     from selfseg.segmenter.naming import name_clusters as name_clusters
     from selfseg.segmenter.segmenter import Segmenter as Segmenter
@@ -114,6 +115,7 @@ _WHERE = {
     "evaluate": "selfseg.evaluation.evaluator",
     "export": "selfseg.exporting.export",
     "finetune": "selfseg.evaluation.protocols.few_labels",
+    "import_weights": "selfseg.models.published.importing",
     "load": "selfseg.collection.opening",
     "load_segmenter": "selfseg.segmenter.segmenter",
     "mine_masks": "selfseg.masks.mining",
