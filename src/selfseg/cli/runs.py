@@ -190,7 +190,8 @@ def export(
 
     Args:
         run: the trained run.
-        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder;
+        format: timm, torchvision, detectron2, mmseg: the backbone, for the last two with configurations that start the
+            papers' fine-tuning there; safetensors, onnx: the whole embedder;
             segmenter-onnx, segmenter: what named clusters have become (see name); or one that an installed package
             adds.
         out: the file (for safetensors and segmenter the folder); in RUN/export if not given.
