@@ -218,6 +218,10 @@ def test_mmseg_gets_the_papers_fine_tuning(task: str, run: Path, tmp_path: Path)
         assert schedule["milestones"] == [round(share * config.steps) for share in config.milestones]
     assert theirs["train_cfg"]["max_iters"] == config.steps
     assert 2 * theirs["train_dataloader"]["batch_size"] == config.batch_size
+    dataset = theirs["train_dataloader"]["dataset"]
+    sets = dataset["datasets"] if dataset["type"] == "ConcatDataset" else [dataset]
+    assert len(sets) == (2 if task == "voc12aug" else 1)  # VOC's own masks, and SBD's
+    assert all(each["pipeline"] is theirs["train_pipeline"] for each in sets)
 
 
 def test_cards_of_bottlenecks_and_groups(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ class _Task:
         classes: C.
         dataset: its class in MMSegmentation.
         root: where its documents put the data.
-        train: lines of the training set.
+        train: folders and lists of the training set, of several sets one after the other.
         val: of the measured one.
         scale: (long, short) side in px that images are resized to at most.
         crop: in px.
@@ -131,7 +131,7 @@ class _Task:
     dataset: str
     root: str
     train: Sequence[str]
-    val: Sequence[str]
+    val: str
     scale: tuple[int, int]
     crop: int
     steps: int
@@ -150,10 +150,10 @@ _SEGMENTATION = (
         "PascalVOCDataset",
         "data/VOCdevkit/VOC2012",
         (
-            _folders("JPEGImages", "SegmentationClassAug"),
-            "ann_file='ImageSets/Segmentation/trainaug.txt',  # VOC's train and SBD's, the 10,582 names of train_aug",
+            f"{_folders('JPEGImages', 'SegmentationClass')} ann_file='ImageSets/Segmentation/train.txt',",
+            f"{_folders('JPEGImages', 'SegmentationClassAug')} ann_file='ImageSets/Segmentation/aug.txt',",
         ),
-        (_folders("JPEGImages", "SegmentationClass"), "ann_file='ImageSets/Segmentation/val.txt',"),
+        f"{_folders('JPEGImages', 'SegmentationClass')} ann_file='ImageSets/Segmentation/val.txt',",
         (2049, 513),
         513,
         30_000,
@@ -165,7 +165,7 @@ _SEGMENTATION = (
         "CityscapesDataset",
         "data/cityscapes",
         (_folders("leftImg8bit/train", "gtFine/train"),),
-        (_folders("leftImg8bit/val", "gtFine/val"),),
+        _folders("leftImg8bit/val", "gtFine/val"),
         (2049, 1025),
         769,
         90_000,
@@ -177,7 +177,7 @@ _SEGMENTATION = (
         "ADE20KDataset",
         "data/ade/ADEChallengeData2016",
         (_folders("images/training", "annotations/training"),),
-        (_folders("images/validation", "annotations/validation"),),
+        _folders("images/validation", "annotations/validation"),
         (2048, 512),
         512,
         80_000,
@@ -211,6 +211,12 @@ def _segmentation(name: str, arch: Resnet, colours: tuple[Colour, Colour], task:
         auxiliary = "None"
         milestones = [task.steps * 7 // 10, task.steps * 9 // 10]
         schedule = f"dict(type='MultiStepLR', milestones={milestones}, gamma=0.1, by_epoch=False)"
+    sets = [
+        f"dict(\n        type={task.dataset!r}, data_root={task.root!r}, pipeline=train_pipeline,\n"
+        f"        {each}\n    )"
+        for each in task.train
+    ]
+    train = sets[0] if len(sets) == 1 else f"dict(type='ConcatDataset', datasets=[{', '.join(sets)}])"
     return f"""\
 # FCN on {task.name} from {name}; MMSegmentation 1.x trains it, on two GPUs with
 #   bash tools/dist_train.sh {name.removesuffix(".pth")}_{task.name}.py 2
@@ -255,16 +261,13 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8, num_workers=4, persistent_workers=True, sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='{task.dataset}', data_root='{task.root}', pipeline=train_pipeline,
-        {(chr(10) + "        ").join(task.train)}
-    ),
+    dataset={train},
 )
 val_dataloader = dict(
     batch_size=1, num_workers=4, persistent_workers=True, sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='{task.dataset}', data_root='{task.root}', pipeline=test_pipeline,
-        {(chr(10) + "        ").join(task.val)}
+        {task.val}
     ),
 )
 test_dataloader = val_dataloader

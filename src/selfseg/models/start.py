@@ -99,8 +99,11 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
         # timm's default for an architecture may be other weights' (ViTs: .5): whoever reads this can tell.
         guessed = "" if told else f"; its colours are taken for timm's of {name or 'ImageNet'}, mean {_words(mean)}"
         guessed += f"; {file.about}"
-    loaded = fill_backbone(backbone, weights.tensors, word) + guessed
-    return InitialWeights(weights.mean, weights.std, weights.about, loaded)
+    filled = fill_backbone(backbone, weights.tensors, word)
+    about = weights.about
+    if word not in ("default", "imagenet"):  # which copy was taken belongs to every result
+        about += f": {filled.replace(f' from {word}', '', 1)}"
+    return InitialWeights(weights.mean, weights.std, about, filled + guessed)
 
 
 def _words(colour: Colour) -> str:
