@@ -148,7 +148,19 @@ def _train(words: list[str]) -> list[str]:
     if at is not None:
         del kept[at : at + 2]
     subcommands = [word for word in words if word.startswith("method.")]
-    kept += ["--steps", "2", "--batch-size", "2", "--workers", "0", "--accelerator", "cpu", "--precision", "32-true", *init]
+    kept += [
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--workers",
+        "0",
+        "--accelerator",
+        "cpu",
+        "--precision",
+        "32-true",
+        *init,
+    ]
     if not subcommands:
         return [*kept, "--method.embedder.backbone", backbone]
     # Options of a chosen source of regions stand behind its name.

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from selfseg.methods import ViCEConfig as ViCEConfig
     from selfseg.models.embedder import Embedder as Embedder
     from selfseg.models.embedder import EmbedderConfig as EmbedderConfig
+    from selfseg.models.published.importing import import_weights as import_weights
     from selfseg.segmenter.applying import apply as apply
     from selfseg.segmenter.naming import name_clusters as name_clusters
     from selfseg.segmenter.segmenter import Segmenter as Segmenter
@@ -145,6 +146,7 @@ _WHERE = {
     "export": "selfseg.exporting.export",
     "film": "selfseg.collection.picturing.film",
     "finetune": "selfseg.evaluation.protocols.few_labels",
+    "import_weights": "selfseg.models.published.importing",
     "load": "selfseg.collection.opening",
     "load_segmenter": "selfseg.segmenter.segmenter",
     "mine_masks": "selfseg.masks.mining",

@@ -18,6 +18,8 @@ from torch import Tensor
 import selfseg
 from selfseg import cli
 from selfseg.errors import ConfigError, MissingExtra, RunError, StorageError
+from selfseg.evaluation.protocols.detection import DetectionConfig
+from selfseg.evaluation.protocols.transfer import PRESETS, TransferConfig
 from selfseg.exporting import export as exporting
 from selfseg.exporting.export import card_of, export, find_exporter
 from selfseg.models.embedder import Embedder, EmbedderConfig
@@ -154,6 +156,72 @@ def test_mmseg_finds_the_backbone_by_its_prefix(run: Path, tmp_path: Path) -> No
     torch.testing.assert_close(whole(network, image), last_stage(run, image), rtol=1e-5, atol=1e-5)
     assert (backbone["type"], backbone["depth"], backbone["style"]) == ("ResNet", 18, "pytorch")
     assert names["model"]["data_preprocessor"]["bgr_to_rgb"] is True
+
+
+def test_detectron2_gets_the_papers_fine_tuning(run: Path, tmp_path: Path) -> None:
+    path = export(run, "detectron2", tmp_path / "r18.pth")
+    assert {each.name for each in tmp_path.iterdir()} == {
+        "r18.pth", "r18.pth.md", "r18_coco_1x.yaml", "r18_coco_2x.yaml"
+    }  # fmt: skip
+    assert "r18_coco_1x.yaml, r18_coco_2x.yaml" in card_of(path).read_text()
+    once, twice = (yaml.safe_load((tmp_path / f"r18_coco_{n}x.yaml").read_text()) for n in (1, 2))
+    assert once["MODEL"]["WEIGHTS"] == "r18.pth"
+    assert once["MODEL"]["RESNETS"]["DEPTH"] == 18
+    assert once["MODEL"]["BACKBONE"]["FREEZE_AT"] == 0
+    assert once["INPUT"]["FORMAT"] == "RGB"
+    np.testing.assert_allclose(once["MODEL"]["PIXEL_MEAN"], [123.675, 116.28, 103.53])
+    config = PRESETS["coco-1x"]()
+    assert isinstance(config, DetectionConfig)
+    solver = once["SOLVER"]
+    assert (solver["IMS_PER_BATCH"], solver["BASE_LR"], solver["MAX_ITER"], solver["WARMUP_ITERS"]) == (
+        config.batch_size, config.lr, config.steps, config.warmup
+    )  # fmt: skip
+    assert eval(solver["STEPS"]) == tuple(round(share * config.steps) for share in config.milestones)
+    assert eval(once["INPUT"]["MIN_SIZE_TRAIN"]) == config.short_sides
+    assert (twice["SOLVER"]["MAX_ITER"], twice["SOLVER"]["STEPS"]) == (180_000, "(120000, 160000)")
+
+
+@pytest.mark.parametrize("task", ["voc12aug", "cityscapes", "ade20k"])
+def test_mmseg_gets_the_papers_fine_tuning(task: str, run: Path, tmp_path: Path) -> None:
+    """What stands in its configuration is what `selfseg transfer` does."""
+    export(run, "mmseg", tmp_path / "r18.pth")
+    config = PRESETS[task]()
+    assert isinstance(config, TransferConfig)
+    theirs: dict[str, Any] = {}
+    exec((tmp_path / f"r18_{task}.py").read_text(), theirs)
+    model = theirs["model"]
+    backbone, head, auxiliary = model["backbone"], model["decode_head"], model["auxiliary_head"]
+    assert (backbone["type"], backbone["depth"]) == ("ResNet", 18)
+    assert backbone["init_cfg"]["checkpoint"] == "{{ fileDirname }}/r18.pth"
+    assert 4 * int(np.prod(backbone["strides"])) == config.output_stride
+    assert (head["channels"], head.get("dilation", 1)) == (config.head_channels, config.head_dilation)
+    assert (head["concat_input"], head["dropout_ratio"]) == (config.head_concat, config.dropout)
+    assert (0.0 if auxiliary is None else auxiliary["loss_decode"]["loss_weight"]) == config.auxiliary
+    steps = {step["type"]: step for step in theirs["train_pipeline"]}
+    assert ("PhotoMetricDistortion" in steps) == config.distort
+    assert steps["RandomCrop"]["crop_size"] == (config.crop, config.crop)
+    assert steps["RandomCrop"].get("cat_max_ratio", 1.0) == config.one_class
+    assert steps["RandomResize"]["ratio_range"] == config.scale
+    assert config.short_side in (None, steps["RandomResize"]["scale"][1])
+    optimizer = theirs["optim_wrapper"]["optimizer"]
+    assert (optimizer["lr"], optimizer["momentum"], optimizer["weight_decay"]) == (
+        config.lr, config.momentum, config.weight_decay
+    )  # fmt: skip
+    (schedule,) = theirs["param_scheduler"]
+    if config.decay == "poly":
+        assert (schedule["power"], schedule["eta_min"], schedule["end"]) == (
+            config.power,
+            config.final_lr,
+            config.steps,
+        )
+    else:
+        assert schedule["milestones"] == [round(share * config.steps) for share in config.milestones]
+    assert theirs["train_cfg"]["max_iters"] == config.steps
+    assert 2 * theirs["train_dataloader"]["batch_size"] == config.batch_size
+    dataset = theirs["train_dataloader"]["dataset"]
+    sets = dataset["datasets"] if dataset["type"] == "ConcatDataset" else [dataset]
+    assert len(sets) == (2 if task == "voc12aug" else 1)  # VOC's own masks, and SBD's
+    assert all(each["pipeline"] is theirs["train_pipeline"] for each in sets)
 
 
 def test_cards_of_bottlenecks_and_groups(tmp_path: Path) -> None:

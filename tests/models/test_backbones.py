@@ -42,10 +42,11 @@ class _Surprise:
     pass
 
 
-def test_files_that_hold_code_are_refused(tmp_path: Path) -> None:
-    torch.save({"state_dict": _weights(), "extra": _Surprise()}, tmp_path / "unsafe.pth")
-    with pytest.raises(CheckpointError, match="could run code"):
-        load_backbone(make_backbone("resnet18", 32), tmp_path / "unsafe.pth", "")
+def test_a_file_with_objects_loads_and_says_that_they_were_left(tmp_path: Path) -> None:
+    torch.save({"state_dict": _weights(), "extra": _Surprise()}, tmp_path / "objects.pth")
+    loaded = load_backbone(make_backbone("resnet18", 32), tmp_path / "objects.pth", "").loaded
+    assert loaded.endswith("_Surprise")
+    assert "and without tensors extra; not opened: " in loaded
     with pytest.raises(CheckpointError, match="no weights at"):
         load_backbone(make_backbone("resnet18", 32), tmp_path / "absent.pth", "")
 

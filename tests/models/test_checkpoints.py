@@ -432,15 +432,26 @@ def test_a_bias_that_a_network_has_no_place_for_is_refused() -> None:
     assert torch.equal(without.state_dict()["model.reg_token"], file["storage_tokens"])
 
 
+def test_two_encoders_without_a_sign_of_their_project_are_refused() -> None:
+    """SlotCon keeps the momentum encoder, MoCo the other one; a file cut down to both tells neither."""
+    network = whole(RESNET)
+    both = {**under("encoder_q.", drawn(network, 1)), **under("encoder_k.", drawn(network, 2))}
+    with pytest.raises(CheckpointError, match="they differ; save the one that you mean alone"):
+        fill_backbone(small_resnet(), both, "the file")
+    for sign, kept in (("projector_k.mlp.0.weight", "encoder_k."), ("queue", "encoder_q.")):
+        assert f"under {kept!r}" in fill_backbone(small_resnet(), {**both, **heads(sign)}, "the file")
+
+
 class Surprise:
     pass
 
 
 @pytest.mark.parametrize("extra", [Surprise(), argparse.Namespace(model=Surprise()), print, Path("a"), {"a": {print}}])
-def test_anything_with_code_is_refused(extra: Any, tmp_path: Path) -> None:
-    torch.save({"state_dict": {"a": torch.zeros(2)}, "args": extra}, tmp_path / "unsafe.pth")
-    with pytest.raises(CheckpointError, match="could run code"):
-        read_weights(tmp_path / "unsafe.pth")
+def test_objects_beside_the_tensors_are_left_out(extra: Any, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "args": extra}, tmp_path / "objects.pth")
+    with pytest.raises(Exception, match=r"Unsupported|Can only|Weights only"):
+        torch.load(tmp_path / "objects.pth", weights_only=True)
+    assert list(read_weights(tmp_path / "objects.pth")) == ["state_dict.a"]
 
 
 def test_arguments_are_no_longer_safe_afterwards(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The command `selfseg`: each verb is one public function of the same name.
 
 Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`, time
-`time_recipe`.
+`time_recipe`, weights `import_weights`.
 
 A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
 that is not a number with 5.
@@ -38,6 +38,7 @@ _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic s
   [bold]data[/]      NAME:ROOT                    is a data set complete? counts, damage, classes, a contact sheet
   [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
   [bold]report[/]    RUN                          one page that shows what was learned
+  [bold]weights[/]   FILE --out RUN               published weights as a run; without --out: what is in it
   [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
   [bold]time[/]      RECIPE IMAGES                what a step and a look at an image cost, by phase
   [bold]recipes[/]                                what can be trained
@@ -106,6 +107,7 @@ _VERBS = {
     "data": ("data_sets", "data"),
     "masks": ("masks", "masks"),
     "report": ("runs", "report"),
+    "weights": ("runs", "weights"),
     "export": ("runs", "export"),
     "time": ("training", "time"),
     "recipes": ("training", "list_recipes"),

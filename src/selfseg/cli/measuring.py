@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -15,6 +16,7 @@ from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Re
 from selfseg.evaluation.sheet import Protocol
 from selfseg.models.embedder import Looks
 from selfseg.ops.crf import CRFConfig
+from selfseg.types import EvalResult
 
 Settings = TypeVar("Settings")
 Name = Literal["clusters", "linear", "prototypes", "objects", "retrieval"]
@@ -111,6 +113,7 @@ def evaluate(
             out=out,
         )
     OUT.print(format_table(results))
+    _tell_starts(results)
     return 0
 
 
@@ -196,8 +199,16 @@ def compare(
             progress=progress,
         )
     OUT.print(format_table(results))
+    _tell_starts(results)
     say(f"written: {page}")
     return 0
+
+
+def _tell_starts(results: Sequence[EvalResult]) -> None:
+    """What was taken of files of weights."""
+    for what, start in dict.fromkeys((result.what, str(result.options.get("start", ""))) for result in results):
+        if start.startswith("the file "):
+            say(f"{what}: {start}")
 
 
 def transfer(words: list[str]) -> int:
@@ -227,6 +238,7 @@ def transfer(words: list[str]) -> int:
         checkpoint_every=job.checkpoint_every,
     )
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items() if "_std" not in name)
+    say(f"began from {result.options['start']}")
     say(f"{result.what} on {result.dataset} {result.split}: {numbers}; written: {job.out}")
     return 0
 

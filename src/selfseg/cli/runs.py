@@ -1,11 +1,11 @@
-"""The verbs on a trained run: cluster, segment, embed, concepts, report, export."""
+"""The verbs on a trained run: cluster, segment, embed, concepts, report, export; and weights, which makes one."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from selfseg.cli.console import Further, ImagesPath, RunPath, say
 from selfseg.errors import ConfigError
@@ -204,7 +204,8 @@ def export(
 
     Args:
         run: the trained run.
-        format: timm, torchvision, detectron2, mmseg: the backbone; safetensors, onnx: the whole embedder;
+        format: timm, torchvision, detectron2, mmseg: the backbone, for the last two with configurations that start the
+            papers' fine-tuning there; safetensors, onnx: the whole embedder;
             segmenter-onnx, segmenter: what named clusters have become (see name); or one that an installed package
             adds.
         out: the file (for safetensors and segmenter the folder); in RUN/export if not given.
@@ -214,6 +215,41 @@ def export(
 
     path = run_export(run, format, out)
     say(f"written: {path}; how to load it: {card_of(path)}")
+    return 0
+
+
+def weights(
+    file: Annotated[Positional[Path], arg(metavar="FILE")],
+    out: Path | None = None,
+    backbone: str = "",
+    output_stride: Literal[8, 16, 32] | None = None,
+    resolution: int | None = None,
+    mean: Further[tuple[float, float, float] | None] = None,
+    std: Further[tuple[float, float, float] | None] = None,
+) -> int:
+    """Tell what a file of published weights holds, and write its model as a run; nothing that is in it is run.
+
+    Of SlotCon's, MaskContrast's, ViCE's and PiCIE's files the decoder and the prototypes are taken too, of others the
+    backbone alone.
+
+    Args:
+        file: a .safetensors or torch file.
+        out: the run's folder; if not given, nothing is written.
+        backbone: timm's name of the network; if not given it is told from the file, which works for ResNets.
+        output_stride: of the backbone's last stage; as the project had it if not given, 32 for a backbone alone.
+        resolution: short side in px that images are resized to, 0 = as they are; as the project had it if not given.
+        mean: of R, G and B in [0, 1] that the network expects to be subtracted; ImageNet's if not given.
+        std: that it expects to be divided by; ImageNet's if not given.
+    """
+    from selfseg.models.published.importing import import_weights
+
+    made = import_weights(
+        file, out, backbone=backbone, output_stride=output_stride, resolution=resolution, mean=mean, std=std
+    )
+    for sentence in made.sentences:
+        say(sentence)
+    if made.run is not None:
+        say(f"written: {made.run}; next: selfseg evaluate {made.run} DATA, or cluster, segment, transfer, ...")
     return 0
 
 

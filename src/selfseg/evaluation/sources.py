@@ -97,6 +97,10 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+_SINCE = {"one_class": 1.0, "distort": False, "head_concat": False, "dropout": 0.0, "auxiliary": 0.0}
+"""Settings that older folders don't know, with the values that they were made by."""
+
+
 def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -> None:
     """Make OUT, or check that it is of the same job.
 
@@ -118,7 +122,7 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
             changed = [
                 f"{key}: {held.get(key)} -> {wanted.get(key)}"
                 for key in {**held, **wanted}
-                if held.get(key) != wanted.get(key)
+                if held.get(key, _SINCE.get(key)) != wanted.get(key)
             ]
             if changed:
                 raise RecipeMismatch(

@@ -16,6 +16,7 @@ from torch import Tensor
 from selfseg.collection.opening import load
 from selfseg.errors import ConfigError, RunError
 from selfseg.exporting.cards import card, facts, loading
+from selfseg.exporting.fine_tuning import fine_tuning_configs
 from selfseg.exporting.onnx_graph import evaluate_graph, require_onnx, trace
 from selfseg.exporting.targets import (
     TargetOf,
@@ -70,7 +71,8 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
 
     The last stage's features of a drawn image (for "safetensors" and "onnx" the embedding) must be the run's up to
     1e-5 of the largest of them; otherwise nothing is left behind. Beside the file lies its card (FILE.md, or README.md
-    in the folder): what it is and the lines that load it.
+    in the folder): what it is and the lines that load it; for "detectron2" and "mmseg" also configurations that start
+    the papers' fine-tuning there (`selfseg.exporting.fine_tuning`).
 
     Args:
         run: the trained run.
@@ -99,6 +101,11 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
     with torch.no_grad():
         lines, notes = exporter.write(path, embedder, about, run)
     if not path.is_dir():  # a folder is moved into place with its card inside
+        starts = fine_tuning_configs(format, path.name, embedder.config, embedder.colours)
+        for name, text in starts.items():
+            write_text(path.with_name(name), text)
+        if starts:
+            notes = (*notes, f"Beside it lie configurations of the papers' fine-tuning: {', '.join(starts)}.")
         write_text(card_of(path), card(path.name, about, lines, notes))
     return path
 

@@ -12,25 +12,21 @@ and not the backbone itself: it is refused, and the backbone's own file is what 
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError
 from selfseg.models.backbones import nested_name
-
-Tensors = dict[str, Tensor]
+from selfseg.models.published.files import Tensors
+from selfseg.models.published.files import read_weights as read_weights
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Twins:
         taken: regex of a part (between dots) of the prefix of the copy that the project keeps.
         left: of the other one's.
         word: what the taken one is, for the log.
-        sign: a part of some name in the file, where the parts alone could be another project's.
+        sign: regex of a part of some name in the file, where the parts alone could be another project's.
     """
 
     projects: str
@@ -52,13 +48,14 @@ class Twins:
     sign: str = ""
 
 
-# In this order: SlotCon's names are MoCo's, with the opposite choice.
+# SlotCon's names are MoCo's, with the opposite choice; without a sign of one of them such a file is refused.
 TWINS = (
-    Twins("SlotCon", "encoder_k", "encoder_q", "the teacher", sign="grouping_k"),
+    Twins("SlotCon", "encoder_k", "encoder_q", "the teacher", sign=r"grouping_[qk]|projector_[qk]|predictor_slot"),
     Twins("DINO, iBOT, DINOv2", r"teacher\w*", r"student\w*", "the teacher"),
     Twins("Leopart", r"teacher\w*", "model", "the teacher"),
     Twins("MoCo v3", "base_encoder", "momentum_encoder", "the trained encoder"),
-    Twins("MoCo, DenseCL", "encoder_q|backbone", "encoder_k", "the trained encoder"),
+    Twins("DenseCL", "backbone", "encoder_[qk]", "the trained encoder"),
+    Twins("MoCo", "encoder_q", "encoder_k", "the trained encoder", sign=r"queue\w*"),
     Twins("MaskContrast", "model_q", "model_k", "the trained model"),
     Twins("BYOL, DetCon", r"online\w*", r"target\w*", "the online network"),
     Twins("PixPro", "encoder", "encoder_k", "the trained encoder"),
@@ -163,21 +160,47 @@ class _Copy:
         return not self.missing and not self.wrong and not self.deeper
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A backbone in a file.
+
+    Attributes:
+        prefix: what the file's names of it begin with.
+        tensors: by our names.
+        sentence: what was found: under which prefix, which copy of several, whether positions were resampled.
+    """
+
+    prefix: str
+    tensors: Tensors
+    sentence: str
+
+
 def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: object) -> str:
-    """Fill a backbone from named tensors.
+    """Fill a backbone from named tensors; see `find_backbone`.
+
+    Returns:
+        A sentence on what was loaded.
+
+    Raises:
+        CheckpointError: as `find_backbone`. The backbone is unchanged.
+    """
+    found = find_backbone(backbone, weights, source)
+    backbone.load_state_dict({**backbone.state_dict(), **found.tensors})
+    return found.sentence
+
+
+def find_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: object) -> Found:
+    """A backbone among named tensors.
 
     Args:
-        backbone: made by `selfseg.models.backbones.make_backbone`; changed in place.
+        backbone: made by `selfseg.models.backbones.make_backbone`; unchanged.
         weights: as `read_weights` gives them, of a project that the top of this file names. Positions of a ViT for
             another grid of patches are resampled (bicubic, as timm does it).
         source: where they are from, for messages.
 
-    Returns:
-        A sentence on what was loaded: under which prefix, which copy of several, whether positions were resampled.
-
     Raises:
         CheckpointError: if they are not of this backbone, or hold it several times and nothing tells which one is
-            meant. The backbone is unchanged.
+            meant.
     """
     wanted = backbone.state_dict()
     nearest: _Copy | None = None
@@ -187,10 +210,10 @@ def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: ob
         close = [copy for copy in copies if 2 * len(copy.tensors) >= len(wanted)]
         chosen, words = _choose(close, weights, source)
         if chosen is not None and chosen.is_whole:
-            backbone.load_state_dict({**wanted, **chosen.tensors})
             under = f" under {chosen.prefix!r}" if chosen.prefix else ""
             said = [f"{len(chosen.tensors)} tensors of the backbone from {source}{under}", *words]
-            return "; ".join([", ".join(said), *(word for word in (chosen.resampled, naming.word) if word)])
+            words = [", ".join(said), *(word for word in (chosen.resampled, naming.word) if word)]
+            return Found(chosen.prefix, chosen.tensors, "; ".join(words))
         for copy in copies if chosen is None else [chosen]:
             if nearest is None or len(copy.tensors) > len(nearest.tensors):
                 nearest = copy
@@ -276,7 +299,7 @@ def _choose(copies: list[_Copy], weights: Mapping[str, Tensor], source: object) 
     words = []
     parts = {part for key in weights for part in key.split(".")}
     for twins in TWINS:
-        if twins.sign and twins.sign not in parts:
+        if twins.sign and not any(re.fullmatch(twins.sign, part) for part in parts):
             continue
         taken = [copy for copy in copies if _has(copy, twins.taken) and not _has(copy, twins.left)]
         left = [copy for copy in copies if _has(copy, twins.left) and not _has(copy, twins.taken)]
@@ -298,54 +321,6 @@ def _choose(copies: list[_Copy], weights: Mapping[str, Tensor], source: object) 
 
 def _has(copy: _Copy, pattern: str) -> bool:
     return any(re.fullmatch(pattern, part) for part in copy.prefix.split("."))
-
-
-def read_weights(path: Path) -> Tensors:
-    """The named tensors of a .safetensors or torch file; never unpickles anything but tensors and plain values.
-
-    Plain are containers, numbers (numpy's too) and `argparse.Namespace`, in which many projects keep their arguments.
-
-    Returns:
-        All tensors, on the CPU; those in containers by the keys that lead to them, joined by dots.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or holds anything else.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"no weights at {path}; give an existing file, default, imagenet or random")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals(_PLAIN):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
-        raise CheckpointError(
-            f"can't read weights from {path}: {_first_line(error)}; files that hold more than tensors are refused "
-            "because opening them could run code: re-save the state dict alone"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} instead of named tensors; save a state dict")
-    weights = dict(_flat(content, ""))
-    if not weights:
-        raise CheckpointError(f"{path} holds no tensors; its keys: {', '.join(map(str, list(content)[:5]))}")
-    return weights
-
-
-# Values without code: arguments, and numpy's numbers with their types.
-_PLAIN: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
-    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-]
-
-
-def _flat(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
 
 
 def timm_weights(name: str) -> Tensors:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError
 from selfseg.models.checkpoints import fill_backbone, read_weights, timm_weights
+from selfseg.models.published.files import open_weights
 from selfseg.plugins import load, registered
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -80,7 +81,7 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
     if word == "random":
         return InitialWeights()
     architecture = name.partition(".")[0]
-    guessed = ""
+    guessed = ""  # what else the log should say
     if word == "default":
         if architecture not in registered("selfseg.weights"):
             known = ", ".join(registered("selfseg.weights"))
@@ -94,14 +95,18 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
         weights = Weights(timm_weights(tagged), mean, std, f"timm's weights {tagged}")
     else:
         path = Path(word).expanduser()
-        tensors = read_weights(path)
-        told = _of_file(path) or _of_run(tensors)
+        file = open_weights(path)
+        told = _of_file(path) or _of_run(file.tensors)
         mean, std = told or _of_architecture(name)
-        weights = Weights(tensors, mean, std, f"the file {path.name}")
+        weights = Weights(file.tensors, mean, std, f"the file {path.name}")
         # timm's default for an architecture may be other weights' (ViTs: .5): whoever reads this can tell.
         guessed = "" if told else f"; its colours are taken for timm's of {name or 'ImageNet'}, mean {_words(mean)}"
-    loaded = fill_backbone(backbone, weights.tensors, word) + guessed
-    return InitialWeights(weights.mean, weights.std, weights.about, loaded)
+        guessed += f"; {file.about}"
+    filled = fill_backbone(backbone, weights.tensors, word)
+    about = weights.about
+    if not is_word(word):  # which copy was taken belongs to every result
+        about += f": {filled.replace(f' from {word}', '', 1)}"
+    return InitialWeights(weights.mean, weights.std, about, filled + guessed)
 
 
 def is_word(source: object) -> bool:

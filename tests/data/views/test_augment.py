@@ -100,3 +100,41 @@ def test_any_size_works_and_the_argument_stays(size: tuple[int, int]) -> None:
         assert changed.shape == image.shape
         assert changed.dtype == np.uint8
     assert np.array_equal(image, before)
+
+
+def test_the_distortion_is_ssds_written_literally() -> None:
+    """Its nine draws, then each change on float levels that are cut off and rounded down."""
+    import cv2
+
+    image, seen = _picture(), set()
+    for seed in range(40):
+        ours = augment.photometric_distortion(image, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        brighter, contrasted, saturated, turned, first = (bool(value) for value in rng.random(5) < 0.5)
+        added, contrast, saturation, hue = rng.random(4)
+        expected = image.copy()
+
+        def convert(levels: NDArray[np.uint8], alpha: float, beta: float) -> NDArray[np.uint8]:
+            return np.clip(levels.astype(np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(np.uint8)
+
+        if brighter:
+            expected = convert(expected, 1, -32 + 64 * added)
+        if contrasted and first:
+            expected = convert(expected, 0.5 + contrast, 0)
+        if saturated:
+            hsv = cv2.cvtColor(expected, cv2.COLOR_RGB2HSV)
+            hsv[..., 1] = convert(hsv[..., 1], 0.5 + saturation, 0)
+            expected = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        if turned:
+            hsv = cv2.cvtColor(expected, cv2.COLOR_RGB2HSV)
+            hsv[..., 0] = (hsv[..., 0].astype(int) - 18 + int(36 * hue)) % 180
+            expected = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        if contrasted and not first:
+            expected = convert(expected, 0.5 + contrast, 0)
+        seen.add((brighter, contrasted, saturated, turned, first))
+        if saturated and turned:  # once through HSV instead of twice: rounding
+            assert np.abs(ours.astype(int) - expected.astype(int)).mean() < 3
+        else:
+            assert np.array_equal(ours, expected)
+    assert len(seen) > 15
+    assert np.array_equal(image, _picture())

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from selfseg.cli import main
 from selfseg.errors import CheckpointError, ConfigError, NonFiniteLoss, RecipeMismatch, RunError
 from selfseg.evaluation.measure.results import read_results
+from selfseg.evaluation.protocols.segmentation import random_crop, segmentation_loss
 from selfseg.evaluation.protocols.transfer import (
     FCN,
     PRESETS,
@@ -214,6 +215,92 @@ def test_the_papers_schedules() -> None:
         assert "Paper: " in (preset.__doc__ or "")
 
 
+def test_the_standard_schedule_of_ade20k() -> None:
+    """MMSegmentation's FCN at stride 8: what its configuration holds beside the schedule."""
+    config = ade20k()
+    assert (config.head_concat, config.dropout, config.auxiliary) == (True, 0.1, 0.4)
+    assert (config.one_class, config.distort) == (0.75, True)
+    for preset in (voc12aug(), cityscapes()):
+        assert (preset.auxiliary, preset.distort, preset.one_class, preset.dropout) == (0.0, False, 1.0, 0.0)
+    model = FCN(make_backbone("test_resnet", 8), 5, 16, 1, concat=True, dropout=0.1, auxiliary=0.4)
+    assert model.join is not None
+    assert model.auxiliary is not None
+    assert model.join[0].weight.shape == (16, 96 + 16, 3, 3)
+    assert model.auxiliary.head[0].weight.shape == (256, 192, 3, 3)  # on the third stage
+    assert model.auxiliary.classifier.weight.shape == (5, 256, 1, 1)
+
+
+def test_the_auxiliary_head_has_its_share_of_the_loss() -> None:
+    torch.manual_seed(0)
+    model = FCN(make_backbone("test_resnet", 16), 3, 8, 1, auxiliary=0.4).eval()
+    image = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    label = torch.randint(0, 3, (2, 32, 48), dtype=torch.uint8)
+    label[0, :4] = 255
+    loss = segmentation_loss(model, (image, label))
+    loss.backward()
+    stages = model.backbone((image.float() / 255 - model.mean) / model.std)
+    expected = torch.zeros(())
+    assert model.auxiliary is not None
+    for weight, logits in (
+        (1.0, model.classifier(model.head(stages[4]))),
+        (0.4, model.auxiliary.classifier(model.auxiliary.head(stages[3]))),
+    ):
+        large = torch.nn.functional.interpolate(logits, (32, 48), mode="bilinear", align_corners=False)
+        chosen = [
+            -large[b].log_softmax(0)[int(label[b, y, x]), y, x]
+            for b in range(2) for y in range(32) for x in range(48) if label[b, y, x] != 255
+        ]  # fmt: skip
+        expected = expected + weight * torch.stack(chosen).mean()
+    torch.testing.assert_close(loss, expected)
+    assert model.auxiliary.classifier.weight.grad is not None
+    with torch.no_grad():
+        torch.testing.assert_close(model(image.float() / 255), model.training_logits(image.float() / 255)[0][1])
+
+
+def test_a_crop_of_almost_one_class_is_drawn_again() -> None:
+    label = np.zeros((64, 64), np.uint8)
+    label[:, 56:] = 1
+    image = np.zeros((64, 64, 3), np.uint8)
+    config = replace(TINY, crop=32, scale=(1.0, 1.0))
+
+    def shares(config: TransferConfig) -> list[float]:
+        crops = [random_crop(image, label, config, np.random.default_rng(seed))[1] for seed in range(60)]
+        return [float((crop == 0).mean()) for crop in crops]
+
+    # A third of the crops hold any of the second class, and half of those enough of it.
+    assert sum(share < 0.9 for share in shares(config)) < 15
+    assert sum(share < 0.9 for share in shares(replace(config, one_class=0.9))) > 45
+    # Nothing else can be drawn: the last one is taken.
+    assert random_crop(image, label * 0, replace(config, one_class=0.5), np.random.default_rng(0))[1].max() == 0
+
+
+def test_colours_are_distorted_and_labels_are_not() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    label = rng.integers(0, 3, (64, 64), np.uint8)
+    config = replace(TINY, scale=(1.0, 1.0))
+    plain = random_crop(image, label, config, np.random.default_rng(3))
+    changed = random_crop(image, label, replace(config, distort=True), np.random.default_rng(3))
+    assert np.array_equal(plain[1], changed[1])
+    assert not np.array_equal(plain[0], changed[0])
+
+
+@pytest.mark.slow
+def test_a_folder_of_before_the_new_settings_goes_on(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = transfer("random", shapes, replace(TINY, steps=1), out, **QUIET)
+    record = json.loads((out / "transfer.json").read_text())
+    for name in ("one_class", "distort", "head_concat", "dropout", "auxiliary"):
+        del record[name]
+    (out / "transfer.json").write_text(json.dumps(record))
+    assert transfer("random", shapes, replace(TINY, steps=1), out, **QUIET) == first
+    for name in ("one_class", "distort"):
+        record.pop(name, None)
+    (out / "transfer.json").write_text(json.dumps(record))
+    with pytest.raises(RecipeMismatch, match=r"auxiliary: None -> 0\.4"):
+        transfer("random", shapes, replace(TINY, steps=1, auxiliary=0.4), out, **QUIET)
+
+
 def test_bf16_trains(shapes: Path, tmp_path: Path) -> None:
     result = transfer("random", shapes, replace(TINY, steps=2, precision="bf16-mixed"), tmp_path / "out", **QUIET)
     assert 0 <= result.metrics["miou"] <= 1
@@ -232,6 +319,9 @@ def test_bf16_trains(shapes: Path, tmp_path: Path) -> None:
         ({"crop": 0}, "crop must be at least 1, not 0"),
         ({"scale": (2.0, 0.5)}, "scale must be a range"),
         ({"short_side": 0}, "short_side"),
+        ({"one_class": 0.0}, "one_class is a share"),
+        ({"dropout": 1.0}, "dropout in"),
+        ({"auxiliary": -0.1}, "auxiliary >= 0"),
     ],
 )
 def test_settings_that_can_not_work_say_so(change: dict[str, object], sentence: str) -> None:

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from selfseg.data.labelled.catalog import VOID, LabelledImages, check_same_classes, open_labelled
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.data.reading.images import resize_short_side
+from selfseg.data.views.augment import photometric_distortion
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.passes import AffineHead, count
@@ -32,6 +33,7 @@ from selfseg.types import IMAGENET_MEAN
 
 Image = NDArray[np.uint8]
 
+_REDRAWN = 10  # crops at most, where one class has too much
 _MEAN = tuple(round(255 * value) for value in IMAGENET_MEAN)
 
 
@@ -44,11 +46,16 @@ class SegmentationConfig(FineTuningConfig):
         short_side: to which images are resized before they are scaled, and at which they are measured; None = as they
             are.
         scale: range of the random scaling.
+        one_class: greatest share of a crop's labelled pixels that one class may have; where it has more, another crop
+            is drawn, at most ten times. 1 = any.
+        distort: change the colours (`selfseg.data.views.augment.photometric_distortion`).
     """
 
     crop: int = 513
     short_side: int | None = 513
     scale: tuple[float, float] = (0.5, 2.0)
+    one_class: float = 1.0
+    distort: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +63,8 @@ class SegmentationConfig(FineTuningConfig):
             raise ConfigError(f"crop must be at least 1, not {self.crop}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"scale must be a range of factors above 0, not {self.scale}")
+        if not 0 < self.one_class <= 1:
+            raise ConfigError(f"one_class is a share in (0, 1], not {self.one_class}")
         if self.short_side is not None and self.short_side < 1:
             raise ConfigError(f"short_side must be at least 1 px, not {self.short_side}")
 
@@ -86,6 +95,14 @@ class Segmenter(nn.Module):
         logits: Tensor = self.classifier(self.features(image))
         return logits
 
+    def training_logits(self, image: Tensor) -> list[tuple[float, Tensor]]:
+        """What is trained: logits (B, C, h, w), each with the weight of its loss; further heads come after `forward`'s.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1].
+        """
+        return [(1.0, self(image))]
+
 
 def random_crop(
     image: Image, label: Image, config: SegmentationConfig, rng: np.random.Generator
@@ -95,7 +112,7 @@ def random_crop(
     Args:
         image: (H, W, 3) uint8 RGB.
         label: (H, W) uint8.
-        config: `short_side`, `scale`, `crop`.
+        config: `short_side`, `scale`, `crop`, `one_class`, `distort`.
         rng: all chance.
 
     Returns:
@@ -108,11 +125,19 @@ def random_crop(
     height, width = (max(1, round(length * factor)) for length in label.shape)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    top = int(rng.integers(max(height - side, 0) + 1))
-    left = int(rng.integers(max(width - side, 0) + 1))
+    for _ in range(1 + _REDRAWN):
+        top = int(rng.integers(max(height - side, 0) + 1))
+        left = int(rng.integers(max(width - side, 0) + 1))
+        if config.one_class == 1:
+            break
+        seen = np.bincount(label[top : top + side, left : left + side].ravel(), minlength=256)[:VOID]
+        if np.count_nonzero(seen) > 1 and seen.max() < config.one_class * seen.sum():
+            break
     image, label = image[top : top + side, left : left + side], label[top : top + side, left : left + side]
     if rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]
+    if config.distort:
+        image = photometric_distortion(np.ascontiguousarray(image), rng)
     height, width = label.shape
     whole_image = np.full((side, side, 3), _MEAN, np.uint8)
     whole_label = np.full((side, side), VOID, np.uint8)
@@ -143,12 +168,16 @@ def collate_crops(samples: Sequence[tuple[Image, Image]]) -> tuple[Tensor, Tenso
 
 
 def segmentation_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Cross entropy of the labelled pixels, their logits interpolated bilinearly; 0 if there is none."""
+    """Cross entropy of the labelled pixels, their logits interpolated bilinearly, of all heads; 0 without a label."""
     device = next(model.parameters()).device
     image, label = (tensor.to(device, non_blocking=True) for tensor in batch)
-    logits = F.interpolate(model(image.float() / 255).float(), label.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, label.long(), ignore_index=VOID, reduction="sum")
-    return total / (label != VOID).sum().clamp(min=1)
+    count = (label != VOID).sum().clamp(min=1)
+    losses = []
+    for weight, small in cast(Segmenter, model).training_logits(image.float() / 255):
+        logits = F.interpolate(small.float(), label.shape[1:], mode="bilinear", align_corners=False)
+        total = F.cross_entropy(logits, label.long(), ignore_index=VOID, reduction="sum")
+        losses.append(weight * (total / count))
+    return torch.stack(losses).sum()
 
 
 def open_splits(data: Path | str, config: FineTuningConfig) -> tuple[LabelledImages, LabelledImages]:
