@@ -118,7 +118,14 @@ def instances(names: tuple[str, ...]) -> dict[str, Any]:
 def toy(line: str) -> list[str]:
     """The command with what makes it small."""
     words = shlex.split(line)[1:]
-    small = {"train": _train, "masks": _masks, "evaluate": _evaluate, "transfer": _transfer, "finetune": _finetune}
+    small = {
+        "train": _train,
+        "masks": _masks,
+        "evaluate": _evaluate,
+        "transfer": _transfer,
+        "finetune": _finetune,
+        "time": _time,
+    }
     return small.get(words[0], lambda given: [*given, "--device", "cpu"])(words)
 
 
@@ -168,6 +175,12 @@ def _train(words: list[str]) -> list[str]:
     mine = without([words[0], *behind], devices=False, nodes=False, init=False)[1:]
     kept = [word for word in kept if word not in mine]
     return [*kept, "--method.embedder.backbone", backbone, subcommands[0], *mine]
+
+
+def _time(words: list[str]) -> list[str]:
+    small = ["--batch-size", "2", "--accelerator", "cpu", "--precision", "32-true", "--init", "test_resnet.pth"]
+    small += ["--measured", "3", "--warm-up", "1", "--looks", "2", "--method.embedder.backbone", "test_resnet"]
+    return [*without(words, batch_size=False), *small]
 
 
 def _masks(words: list[str]) -> list[str]:
