@@ -22,7 +22,10 @@ from selfseg.training.recipe import OptimizerConfig, Recipe
 def dino_small(images: Path, out: Path) -> Recipe[DINOConfig]:
     """DINO for your own images, on a CPU or one modest GPU: it begins as the pyramid and learns a correction to it.
 
-    The backbone stays as it is; two crops of 256 px and four of 128, 512 prototypes.
+    The backbone stays as it is; two crops of 256 px and four of 128, 64 prototypes. What makes few steps enough:
+    BatchNorms in the head and a bottleneck of 16, in which prototypes lie further apart, so that the teacher is sure of
+    something from the start; its temperature stays at 0.04, and its momentum begins at 0.9. With a bottleneck of 128,
+    512 prototypes and the paper's temperatures the loss stayed near that of a guess for 60 steps.
 
     Paper: none (this size is ours). Ours: not measured yet. Command:
     selfseg train dino_small IMAGES --out RUN
@@ -35,12 +38,14 @@ def dino_small(images: Path, out: Path) -> Recipe[DINOConfig]:
             embedder=pyramid_embedder(correction=256),
             views=MultiCrops(size=256, scale=(0.4, 1.0), short_side=512, small_views=4, small_size=128),
             hidden=512,
-            bottleneck=128,
-            prototypes=512,
-            momentum=0.99,
+            bottleneck=16,
+            prototypes=64,
+            batch_norm=True,
+            teacher_temperature=0.04,
+            momentum=0.9,
             prototypes_frozen=0.02,
         ),
-        optimizer=OptimizerConfig(name="adamw", base_lr=3e-4, weight_decay=1e-4, warmup=0.05),
+        optimizer=OptimizerConfig(name="adamw", base_lr=1e-3, weight_decay=1e-4, warmup=0.05),
         steps=600,
         batch_size=8,
         init="default",
@@ -50,7 +55,7 @@ def dino_small(images: Path, out: Path) -> Recipe[DINOConfig]:
 def dino_scratch(images: Path, out: Path) -> Recipe[DINOConfig]:
     """DINO for one modest GPU or a CPU, from scratch.
 
-    ResNet-18 at a stride of 16, two crops of 128 px and four of 64, 512 prototypes, BatchNorms in the head, AdamW.
+    ResNet-18 at a stride of 16, two crops of 128 px and four of 64, the head and temperatures of `dino_small`.
 
     Paper: none (this size is ours). Ours: not measured yet. Command: selfseg train dino_scratch IMAGES --out RUN
     """
@@ -64,10 +69,11 @@ def dino_scratch(images: Path, out: Path) -> Recipe[DINOConfig]:
                 size=128, scale=(0.14, 1.0), short_side=320, small_views=4, small_size=64, small_scale=(0.05, 0.14)
             ),
             hidden=512,
-            bottleneck=128,
-            prototypes=512,
+            bottleneck=16,
+            prototypes=64,
             batch_norm=True,
-            momentum=0.99,
+            teacher_temperature=0.04,
+            momentum=0.9,
             prototypes_frozen=0.02,
         ),
         optimizer=OptimizerConfig(name="adamw", base_lr=2e-3, weight_decay=1e-4, warmup=0.05),
