@@ -149,32 +149,13 @@ def without(words: list[str], **options: bool) -> list[str]:
 def _train(words: list[str]) -> list[str]:
     backbone = SMALL["vit" if "vit" in words[1] or "stego" in words[1] else "cnn"]
     init = ["--init", f"{backbone}.pth"] if "--init" in words or "stego" in words[1] else []
-    kept = [word for word in words if not word.startswith("method.")]
-    kept = without(kept, devices=False, nodes=False, init=False, epochs=False, batch_size=False, steps=False)
-    at = kept.index("--method.embedder.backbone") if "--method.embedder.backbone" in kept else None
-    if at is not None:
-        del kept[at : at + 2]
-    subcommands = [word for word in words if word.startswith("method.")]
-    kept += [
-        "--steps",
-        "2",
-        "--batch-size",
-        "2",
-        "--workers",
-        "0",
-        "--accelerator",
-        "cpu",
-        "--precision",
-        "32-true",
-        *init,
-    ]
-    if not subcommands:
-        return [*kept, "--method.embedder.backbone", backbone]
-    # Options of a chosen source of regions stand behind its name.
-    behind = words[words.index(subcommands[0]) + 1 :]
-    mine = without([words[0], *behind], devices=False, nodes=False, init=False)[1:]
-    kept = [word for word in kept if word not in mine]
-    return [*kept, "--method.embedder.backbone", backbone, subcommands[0], *mine]
+    # Options of a chosen source of regions stay behind its name.
+    at = next((place for place, word in enumerate(words) if word.startswith("method.")), len(words))
+    one = ("devices", "nodes", "init", "epochs", "batch_size", "steps", "method.embedder.backbone")
+    kept = without(words[:at], **dict.fromkeys(one, False))
+    kept += ["--steps", "2", "--batch-size", "2", "--workers", "0", "--accelerator", "cpu", "--precision", "32-true"]
+    kept += ["--checkpoint-every", "1", "--keep", "3", *init, "--method.embedder.backbone", backbone]
+    return [*kept, *words[at:]]
 
 
 def _time(words: list[str]) -> list[str]:

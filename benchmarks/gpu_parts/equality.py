@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpu_parts import material
 from gpu_parts.harness import Job, difference, random_state
-from selfseg.data.reading.images import read_image
+from selfseg.data.reading.images import list_images, read_image
 from selfseg.methods import methods
 from selfseg.ops import crf, kmeans
 from selfseg.ops.objectives import losses, mutual_information, pixel_contrast
@@ -222,7 +222,7 @@ def _step(job: Job, name: str) -> None:
     """Forward, backward and the optimiser's step of a small recipe, twice, from the same weights and views."""
     recipe = material.small(name, job, job.work / name)
     torch.manual_seed(0)
-    method = recipe.build_method().train()
+    method = recipe.build_method(len(list_images(recipe.images))).train()
     batch = material.batch(recipe, 2 if job.tiny else 8)
     # AdamW's first step is the sign of the gradient, which rounding can turn; SGD's is not.
     config = replace(recipe.optimizer, name="sgd", base_lr=1e-3, clip=None)

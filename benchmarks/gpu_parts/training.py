@@ -119,10 +119,10 @@ def _dissect(job: Job, recipe: Recipe[Any], what: str) -> None:
     """Each part of a step on its own, then the kernels that take the most by torch's profiler."""
     device, steps = job.device, 2 if job.tiny else 6
     torch.manual_seed(0)
-    method = recipe.build_method().train().to(device).to(memory_format=torch.channels_last)
+    images = list_images(recipe.images)
+    method = recipe.build_method(len(images)).train().to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(method, recipe.optimizer)
     plan = method.views()
-    images = list_images(recipe.images)
     cache = RegionCache(job.work / "regions", plan.regions)
     spent: dict[str, list[float]] = {}
 

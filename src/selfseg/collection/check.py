@@ -19,7 +19,7 @@ from selfseg.data.labelled.catalog import Source, find_files, missing_files, par
 from selfseg.data.labelled.datasets import Files
 from selfseg.data.labelled.labels import VOID
 from selfseg.data.reading.decoding import quiet
-from selfseg.data.reading.images import check_image, list_images
+from selfseg.data.reading.images import check_image, list_images, spread_indices
 from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, LabelError
@@ -299,9 +299,9 @@ def _draw(
         pixels += np.asarray(check.pixels or np.zeros_like(pixels), np.int64)
         data = with_labels(source, check.split, files)
         images = data.images
-        for i in np.unique(np.linspace(0, len(images) - 1, min(each, len(images))).round().astype(int)):
+        for i in spread_indices(len(images), each):
             try:
-                label = data.read_label(int(i)) if files.labels else None
+                label = data.read_label(i) if files.labels else None
                 pictures.append((f"{check.split}: {images.names[i]}", images.read(int(i)), label))
             except (BadImage, LabelError):
                 continue  # the table names it

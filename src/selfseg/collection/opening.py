@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection, SkipLog, scan
@@ -84,3 +86,16 @@ def whole_images(collection: ImageCollection, log: SkipLog, indices: Sequence[in
     wanted = range(len(collection)) if indices is None else indices
     scan(collection if indices is None else collection.subset(indices), log)
     return [i for i in wanted if collection.names[i] not in log.skipped]
+
+
+def plain_recipe(run: Path) -> dict[str, Any]:
+    """A run's recipe.yaml as plain values; empty if there is none. Who only looks must not know methods or the trainer.
+
+    Args:
+        run: the run's folder.
+    """
+    try:
+        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -21,12 +21,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import LabelledImages
-from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.drawing.pictures import pca_picture, write_image
 from selfseg.errors import BadImage, ConfigError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_like
@@ -277,8 +276,8 @@ def _digest(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 def _choose(measured: LabelledImages, count: int) -> list[Shown]:
     """Images evenly spread over a split; one that can't be read gives its place to the next."""
     chosen: dict[int, Shown] = {}
-    for start in np.linspace(0, len(measured) - 1, min(count, len(measured))).round().astype(int):
-        for index in range(int(start), len(measured)):
+    for start in spread_indices(len(measured), count):
+        for index in range(start, len(measured)):
             if index in chosen:
                 continue
             try:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.catalog import LabelledImages
+from selfseg.data.reading.images import spread_indices
 from selfseg.drawing.figures import figure
 from selfseg.drawing.pictures import fit_within, hex_colour, palette
 from selfseg.errors import BadImage
@@ -72,7 +73,7 @@ def write_predictions_page(
         CheckpointError: if a network is damaged.
         StorageError: if the page can't be written.
     """
-    chosen = np.unique(np.linspace(0, len(measured) - 1, min(count, len(measured))).round().astype(int)).tolist()
+    chosen = spread_indices(len(measured), count)
     pairs: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
     for index in chosen:
         try:

@@ -15,7 +15,7 @@ from selfseg.collection.opening import Images, choose_device, collect, whole_ima
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images, usable_cores
-from selfseg.data.reading.images import ImageCollection, SkipLog, read_image
+from selfseg.data.reading.images import ImageCollection, SkipLog, read_image, spread_indices
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
@@ -197,5 +197,4 @@ def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:
 
 
 def _spread(entries: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    places = np.unique(np.linspace(0, len(entries) - 1, min(most, len(entries))).round().astype(int))
-    return [entries[i] for i in places] if entries else []
+    return [entries[i] for i in spread_indices(len(entries), most)]

@@ -179,9 +179,8 @@ class ModifiedDeepCluster(Method):
         found = cluster(self.queue.newest, self.config.prototypes)
         if found is None:
             return
-        self.centres.copy_(found)
-        labels = (self.queue.newest @ self.centres.T).max(1).indices
-        self.shares.copy_(torch.bincount(labels, minlength=self.config.prototypes) / filled)
+        self.centres.copy_(found[0])
+        self.shares.copy_(found[1])
         self.clustered_at.fill_(part)
         self.clustered_cells.fill_(filled)
         self._renew_classifier()

@@ -230,19 +230,12 @@ class PiCIE(Method):
 
         Both are left as they are if there are too few different cells.
         """
-        queues = cast("list[FeatureQueue]", self.queues)
-        found = [cluster(queue.newest, centres.shape[1]) for queue in queues]
+        found = [cluster(queue.newest, centres.shape[1]) for queue in cast("list[FeatureQueue]", self.queues)]
         complete = [each for each in found if each is not None]
         if len(complete) < len(found):
             return False
-        held = torch.zeros_like(shares)
-        for view, (queue, centre) in enumerate(zip(queues, complete, strict=True)):
-            if len(centre):
-                nearest = (queue.newest.to(centre) @ centre.T).argmax(1)
-                held[view] = torch.bincount(nearest, minlength=len(centre)).to(held) / len(nearest)
-        centres.copy_(torch.stack(complete))
-        # The centres are the same everywhere, but products on several GPUs need not be, to the last bit.
-        shares.copy_(sum_over_processes(held if rank() == 0 else torch.zeros_like(held)))
+        centres.copy_(torch.stack([one for one, _ in complete]))
+        shares.copy_(torch.stack([held for _, held in complete]))
         return True
 
 
@@ -252,23 +245,29 @@ def part_of(progress: float, parts: int) -> int:
 
 
 @torch.no_grad()
-def cluster(cells: Tensor, count: int) -> Tensor | None:
-    """Centres by k-means, the same in every process.
+def cluster(cells: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Centres by k-means and the share of the cells that each has, the same in every process.
 
     Args:
         cells: (N, D) unit rows, the same in every process.
         count: K; 0 gives no centre.
 
     Returns:
-        (K, D) unit rows, or None if there are too few different cells.
+        (K, D) unit rows and (K,) shares, or None if there are too few different cells.
     """
-    found = cells.new_zeros(count, cells.shape[1])
+    centres, shares = cells.new_zeros(count, cells.shape[1]), cells.new_zeros(count)
     if len(cells) < count:
         return None
     if count:
         try:
-            found.copy_(kmeans(cells, count, iterations=_ITERATIONS).centroids)
+            centres.copy_(kmeans(cells, count, iterations=_ITERATIONS).centroids)
         except ConfigError:  # fewer distinct cells than clusters, as of a plain image
             return None
+        nearest = (cells @ centres.T).max(1).indices
+        shares.copy_(torch.bincount(nearest, minlength=count) / len(cells))
     # The cells are the same everywhere, but sums on several GPUs need not be, to the last bit.
-    return sum_over_processes(found if rank() == 0 else torch.zeros_like(found))
+    first = rank() == 0
+    return (
+        sum_over_processes(centres if first else torch.zeros_like(centres)),
+        sum_over_processes(shares if first else torch.zeros_like(shares)),
+    )

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.overlapping_crops import OverlappingCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method, fit_both, load_both
+from selfseg.methods.base import Method, fit_both, load_both, rising_momentum
 from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import VectorMLP
@@ -182,7 +182,7 @@ class SlotCon(Method):
 
     def momentum(self, progress: float) -> float:
         """The teacher's momentum: from `config.momentum` to 1 by a cosine."""
-        return 1 - (1 - self.config.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        return rising_momentum(self.config.momentum, progress)
 
     def compare(self, student: list[Tensor], teacher: list[Tensor], to_image: tuple[Tensor, Tensor]) -> StepOutput:
         """Group, align, compare; then the centre moves.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.collection.clusters import available_clusters, load_clusters
-from selfseg.data.labelled.legend import Colour, Legend
+from selfseg.data.labelled.legend import Colour, Legend, format_colour
 from selfseg.errors import ConfigError
 from selfseg.studio.audit.view import view as view_audit
 from selfseg.studio.concepts import Example, Grouping
@@ -186,7 +186,7 @@ class Studio(Session):
 
     def colour(self, name: str, colour: Colour) -> None:
         """Give a class a colour."""
-        self._decide("colour", name=name, colour="#{:02x}{:02x}{:02x}".format(*colour))
+        self._decide("colour", name=name, colour=format_colour(colour))
 
     def rename(self, old: str, new: str) -> None:
         """Give a class another name; an existing one makes the two one."""

@@ -27,7 +27,7 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage, EmptyCollection
 from selfseg.models.embedder import Embedder
 from selfseg.ops.linear import linear
-from selfseg.timing.recorder import peak_bytes, reset_peak
+from selfseg.timing.recorder import peak_bytes, reset_peak, wait
 
 _PIXELS = 1 << 16  # whose vectors are compared with all centroids at once
 
@@ -99,10 +99,10 @@ def time_inference(
         reset_peak(device)
         seconds = []
         for number in range(len(prepared)):
-            _wait(device)
+            wait(device)
             begin = time.perf_counter()
             function(number)
-            _wait(device)
+            wait(device)
             seconds.append(time.perf_counter() - begin)
         return Inference(what, tuple(seconds), peak_bytes(device))
 
@@ -160,8 +160,3 @@ def _convolved(embedding: Tensor, weight: Tensor, bias: Tensor, size: tuple[int,
     """A 1x1 convolution on the enlarged embedding: (H, W) int64."""
     pixels = F.interpolate(embedding[None], size=size, mode="bilinear", align_corners=False)
     return F.conv2d(pixels, weight[:, :, None, None], bias)[0].max(0).indices
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -55,14 +55,14 @@ class Recorder:
     def step(self) -> Iterator[None]:
         """A step, from asking for its batch to the moved weights."""
         self._marks, self._peaks, self._open = [], {}, [OTHER]
-        _wait(self.device)
+        wait(self.device)
         if self.what == "memory":
             reset_peak(self.device)
         self._mark("")
         with listening(self):
             yield
         self._mark(OTHER)
-        _wait(self.device)
+        wait(self.device)
         if self.what == "time":
             found = dict.fromkeys(ALL, 0.0)
             for (_, begin), (name, end) in zip(self._marks, self._marks[1:], strict=False):
@@ -137,6 +137,7 @@ def _between(begin: Any, end: Any) -> float:
     return float(begin.elapsed_time(end)) / 1000
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

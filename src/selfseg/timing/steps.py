@@ -28,7 +28,7 @@ from selfseg.fitting.memory import kept_memory
 from selfseg.methods import Method
 from selfseg.ops.phases import phase
 from selfseg.timing.inference import Inference, time_inference
-from selfseg.timing.recorder import Recorder, process_peak
+from selfseg.timing.recorder import Recorder, process_peak, wait
 from selfseg.timing.tables import Timing
 from selfseg.training.image_list import open_images, settle_masks
 from selfseg.training.loop import TrainingStep, make_fabric, take_step
@@ -101,9 +101,7 @@ def _time(recipe: Recipe[Any], config: TimingConfig) -> Timing:
     recipe, images, _ = settle_masks(recipe, images, skips)
     fabric = make_fabric(recipe)
     torch.manual_seed(recipe.seed)
-    method = recipe.build_method()
-    method.expect_images(len(images))
-    method = method.to(fabric.device).to(memory_format=torch.channels_last)
+    method = recipe.build_method(len(images)).to(fabric.device).to(memory_format=torch.channels_last)
     if not any(parameter.requires_grad for parameter in method.parameters()):
         raise ConfigError(f"{recipe.name} learns nothing, so that it has no steps to be timed; take another recipe")
     if method.embedder.config.decoder == "pyramid":
@@ -178,7 +176,7 @@ def _time_steps(
                     one()
                 begin = time.perf_counter()
                 one()
-                _wait(device)
+                wait(device)
                 unmarked.append(time.perf_counter() - begin)
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak()
             reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
@@ -248,8 +246,3 @@ def _machine(fabric: Fabric) -> dict[str, str]:
         "torch": torch.__version__,
         "selfseg": __version__,
     }
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

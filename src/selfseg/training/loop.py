@@ -84,9 +84,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
 
     torch.manual_seed(recipe.seed)
     # On the device before a checkpoint is loaded: the optimiser's state goes where the weights are.
-    method = recipe.build_method()
-    method.expect_images(len(images))
-    method.to(fabric.device).to(memory_format=torch.channels_last)
+    method = recipe.build_method(len(images)).to(fabric.device).to(memory_format=torch.channels_last)
     synchronise_batch_norm(method, fabric.device)
     optimizer = make_optimizer(method, recipe.optimizer)
     checkpoint = load_newest(run / "checkpoints")

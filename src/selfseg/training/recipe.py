@@ -195,12 +195,19 @@ class Recipe(Generic[Config]):
         assert self.epochs is not None
         return max(round(self.epochs * images / self.batch_size), 1)
 
-    def build_method(self) -> Method:
-        """The method with fresh weights from torch's current random state."""
+    def build_method(self, images: int | None = None) -> Method:
+        """The method with fresh weights from torch's current random state.
+
+        Args:
+            images: of the run, for which a method that remembers every image makes room; None if it is not trained.
+        """
         known = methods()
         for method in known.values():
             if isinstance(self.method, method.Config):
-                return method(self.method)
+                built: Method = method(self.method)
+                if images is not None:
+                    built.expect_images(images)
+                return built
         raise ConfigError(f"no method takes a {type(self.method).__name__}; there are {', '.join(known)}")
 
 

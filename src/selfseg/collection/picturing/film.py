@@ -18,7 +18,7 @@ from torch import Tensor
 
 from selfseg.collection.opening import Images, choose_device, collect, load, whole_images
 from selfseg.collection.streaming import embed_images
-from selfseg.data.reading.images import SkipLog
+from selfseg.data.reading.images import SkipLog, spread_indices
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, data_uri_of, fit_within, pca_picture, stored_basis, tile
 from selfseg.errors import ConfigError, EmptyCollection, RunError
@@ -78,7 +78,7 @@ def film(
     collection = collect(images)
     log = SkipLog(None, len(collection), max_bad)
     whole = whole_images(collection, log)
-    wanted = [whole[i] for i in np.unique(np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int))]
+    wanted = [whole[i] for i in spread_indices(len(whole), count)]
 
     def look(embedder: Embedder, what: str) -> list[tuple[int, Picture, Tensor]]:
         with torch.no_grad(), closing(embed_images(embedder, collection, wanted, log, what, progress)) as found:
@@ -105,7 +105,7 @@ def film(
         drawn[0].shape[1],
         drawn[0].shape[0],
     )
-    stills = np.unique(np.linspace(0, len(frames) - 1, min(_STILLS, len(frames))).round().astype(int)).tolist()
+    stills = spread_indices(len(frames), _STILLS)
     rows = tuple(
         Row(
             collection.names[number],

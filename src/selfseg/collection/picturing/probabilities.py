@@ -19,15 +19,14 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.collection.assigning import cell_scores
 from selfseg.collection.clusters import add_position, load_clusters
-from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.opening import Images, collect, load, plain_recipe, whole_images
 from selfseg.collection.streaming import embed_images
-from selfseg.data.reading.images import SkipLog
+from selfseg.data.reading.images import SkipLog, spread_indices
 from selfseg.data.views.content_centred import content_map, draw_centre
 from selfseg.drawing.figures import figure
 from selfseg.drawing.pictures import Picture, fit_within, hex_colour, overlay, palette
@@ -104,7 +103,8 @@ def probabilities(
     if temperature is not None and not temperature > 0:
         raise ConfigError(f"temperature must be above 0, not {temperature}")
     embedder = load(run, device)
-    recipe = _method_of(run)
+    method = plain_recipe(run).get("method")
+    recipe = method if isinstance(method, dict) else {}
     clusters = None if k is None else load_clusters(run, k)
     if clusters is not None and clusters.groups is not None:
         raise ConfigError(
@@ -120,7 +120,7 @@ def probabilities(
     collection = collect(images)
     log = SkipLog(None, len(collection), max_bad)
     whole = whole_images(collection, log)
-    wanted = [whole[i] for i in np.unique(np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int))]
+    wanted = [whole[i] for i in spread_indices(len(whole), count)]
     vectors = F.normalize(vectors.float(), dim=1).to(embedder.mean.device)
     colours = palette(len(vectors))
     seen: list[tuple[str, Picture, Maps]] = []
@@ -275,13 +275,3 @@ def _heat(values: NDArray[Any]) -> Picture:
     """Numbers in [0, 1] as colours from dark blue to yellow: (H, W) to (H, W, 3)."""
     gray = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     return np.asarray(cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _method_of(run: Path) -> dict[str, Any]:
-    """The plain settings of a run's method; empty if there are none."""
-    try:
-        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-        method = values["method"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return {}
-    return method if isinstance(method, dict) else {}

@@ -20,7 +20,7 @@ from selfseg.collection.clustering import look_twice
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.opening import load
 from selfseg.collection.streaming import embed_images
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection, SkipLog, spread_indices
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, borders, fit_within, overlay, palette
 from selfseg.errors import RunError
@@ -116,7 +116,7 @@ def compare_beside(
     else:
         other, look, name = load(beside, str(embedder.mean.device)), None, beside.resolve().name
         own, second = _common(clusterings, beside)
-    chosen = sorted({int(i) for i in np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).round()})
+    chosen = spread_indices(len(images), MOST_IMAGES)
     shown = images.subset(chosen)
     found = list(_segments(embedder, other, own, second, shown, look, progress))
     if not found:

@@ -16,15 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
-from selfseg.collection.opening import collect, load
+from selfseg.collection.opening import collect, load, plain_recipe
 from selfseg.collection.proposal import load_proposal
 from selfseg.collection.reporting.beside import compare_beside
 from selfseg.collection.reporting.facts import facts_of, next_commands
@@ -32,7 +30,7 @@ from selfseg.collection.reporting.health import CHECKED, Verdict, judge
 from selfseg.collection.reporting.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.collection.streaming import embed_images
 from selfseg.data.labelled.catalog import find_images
-from selfseg.data.reading.images import ImageCollection, SkipLog, list_images
+from selfseg.data.reading.images import ImageCollection, SkipLog, list_images, spread_indices
 from selfseg.drawing.charts import line_chart
 from selfseg.drawing.figures import Figure, figure, stored_figures
 from selfseg.drawing.pictures import (
@@ -149,7 +147,7 @@ def report(
             raise
         embedder, missing = None, str(error)
         notes.append(missing)
-    recipe = _read_recipe(run)
+    recipe = plain_recipe(run)
     collection = _find_images(recipe, images, notes)
     shown = collection if images is not None or collection is None else _learned_from(run, collection)
     log = read_log(run)
@@ -227,18 +225,6 @@ def _headline(trained: bool, verdicts: Sequence[Verdict]) -> tuple[str, str]:
     return level, sentence[level]
 
 
-def _read_recipe(run: Path) -> dict[str, Any]:
-    """recipe.yaml as plain values; empty if there is none. The page must not know methods or the trainer."""
-    path = run / "recipe.yaml"
-    if not path.is_file():
-        return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def _find_images(recipe: Mapping[str, Any], images: Any, notes: list[str]) -> ImageCollection | None:
     if images is not None:
         return collect(images)
@@ -281,7 +267,7 @@ def _read_samples(
     progress: bool,
 ) -> list[_Sample]:
     """Images evenly spread over the collection."""
-    chosen = sorted({int(i) for i in np.linspace(0, len(collection) - 1, min(count, len(collection))).round()})
+    chosen = spread_indices(len(collection), count)
     longest = int(min(640, max(200, math.sqrt(_BUDGET / (0.7 * len(chosen) * columns)))))
     log = SkipLog(None, len(chosen), limit=1.0)
     samples = [

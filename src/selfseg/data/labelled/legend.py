@@ -97,7 +97,7 @@ class Legend:
     def to_json(self) -> list[dict[str, Any]]:
         """A list of {"value", "name", "colour"} with colours as "#rrggbb"."""
         return [
-            {"value": value, "name": one.name, "colour": "#{:02x}{:02x}{:02x}".format(*one.colour)}
+            {"value": value, "name": one.name, "colour": format_colour(one.colour)}
             for value, one in enumerate(self.classes)
         ]
 
@@ -131,6 +131,16 @@ def parse_colour(text: str) -> Colour:
     if len(digits) != 6 or not all(c in "0123456789abcdefABCDEF" for c in digits):
         raise ConfigError(f"a colour is written as #rrggbb, not {text!r}")
     return (int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16))
+
+
+def format_colour(colour: Colour) -> str:
+    """A colour as `parse_colour` reads it.
+
+    Example:
+        >>> format_colour((0, 114, 178))
+        '#0072b2'
+    """
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def clean_name(name: Any) -> str:

@@ -250,6 +250,16 @@ def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def spread_indices(count: int, most: int) -> list[int]:
+    """Indices below `count`, evenly spread, the first and the last among them; all of them if they are few enough.
+
+    Example:
+        >>> spread_indices(10, 4), spread_indices(2, 4), spread_indices(0, 4)
+        ([0, 3, 6, 9], [0, 1], [])
+    """
+    return [int(i) for i in np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))]
+
+
 def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
     """Find the images of a folder, a list file or a sequence of paths.
 

@@ -29,7 +29,7 @@ import numpy as np
 from selfseg.data.regions import AnyRegions, NoRegions
 from selfseg.data.views import augment
 from selfseg.data.views.base import Crop, Ids, Image
-from selfseg.data.views.settings import check_jitter, check_settings
+from selfseg.data.views.settings import check_jitter, check_settings, check_two_appearances
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import Box, crop_affine
 
@@ -142,11 +142,7 @@ class OverlappingCrops(CropPlan):
                 f"min_overlap must be above 0 and at most {most:.3g}, which two crops of this scale and ratio can "
                 f"always have in common, not {self.min_overlap}; for more, narrow scale {self.scale}"
             )
-        for name in ("blur_probability", "solarise_probability"):
-            if not all(0 <= value <= 1 for value in getattr(self, name)):
-                raise ConfigError(f"{name} is two fractions in [0, 1], one for each view, not {getattr(self, name)}")
-        if not 0 <= self.solarise_threshold <= 256:
-            raise ConfigError(f"solarise_threshold is a level in [0, 256], not {self.solarise_threshold}")
+        check_two_appearances(self)
 
     @property
     def regions(self) -> AnyRegions:

@@ -27,7 +27,7 @@ from selfseg.data.regions import NoRegions
 from selfseg.data.views import augment
 from selfseg.data.views.base import Crop, Ids, Image
 from selfseg.data.views.overlapping_crops import CropPlan, change_as_byol, cut_view, draw_crop
-from selfseg.data.views.settings import check_settings
+from selfseg.data.views.settings import check_settings, check_two_appearances
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import Box
 
@@ -190,11 +190,7 @@ class MultiCrops(CropPlan):
         check_settings(self, counts=("small_size",), fractions=("small_blur_probability",), shares=("small_scale",))
         if self.small_views < 0:
             raise ConfigError(f"small_views must be 0 (none) or more, not {self.small_views}")
-        for name in ("blur_probability", "solarise_probability"):
-            if not all(0 <= value <= 1 for value in getattr(self, name)):
-                raise ConfigError(f"{name} is two fractions in [0, 1], one for each view, not {getattr(self, name)}")
-        if not 0 <= self.solarise_threshold <= 256:
-            raise ConfigError(f"solarise_threshold is a level in [0, 256], not {self.solarise_threshold}")
+        check_two_appearances(self)
 
     @property
     def regions(self) -> NoRegions:

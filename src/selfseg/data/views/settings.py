@@ -60,6 +60,19 @@ def check_jitter(strength: tuple[float, float, float, float]) -> None:
         raise ConfigError(f"jitter must be at least 0, and its hue at most 0.5 of a turn, not {strength}")
 
 
+def check_two_appearances(plan: Any) -> None:
+    """Refuse blur and solarisation of two views that can't work; of plans with BYOL's appearance.
+
+    Raises:
+        ConfigError: with the setting's name and value.
+    """
+    for name in ("blur_probability", "solarise_probability"):
+        if not all(0 <= value <= 1 for value in getattr(plan, name)):
+            raise ConfigError(f"{name} is two fractions in [0, 1], one for each view, not {getattr(plan, name)}")
+    if not 0 <= plan.solarise_threshold <= 256:
+        raise ConfigError(f"solarise_threshold is a level in [0, 256], not {plan.solarise_threshold}")
+
+
 def check_stride(size: int, region_stride: int) -> None:
     """Refuse a grid of region ids that doesn't fit a view of `size` pixels.
 

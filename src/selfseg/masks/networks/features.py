@@ -36,7 +36,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from selfseg.data.reading.ahead import map_images
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection, SkipLog, spread_indices
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection
 from selfseg.masks.edges import to_image
 from selfseg.masks.priors.ranking import rank_by
@@ -189,11 +189,9 @@ class FeatureForeground:
         return self.found
 
     def _fit(self, images: ImageCollection, log: SkipLog, progress: bool) -> Foreground:
-        drawn = np.unique(np.linspace(0, len(images) - 1, min(len(images), self.config.images)).round().astype(int))
+        drawn = spread_indices(len(images), self.config.images)
         seen: list[Seen] = []
-        looks = map_images(
-            images, drawn.tolist(), lambda _, image: self.look(_inside(image)[0]), log, "features", progress
-        )
+        looks = map_images(images, drawn, lambda _, image: self.look(_inside(image)[0]), log, "features", progress)
         with closing(looks):
             seen.extend(each.without_pixels() for _, each in looks)
         if not seen:

@@ -25,7 +25,6 @@ D dimension of the projections.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, cast
@@ -36,7 +35,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.region_crops import RegionCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method, fit_both, load_both
+from selfseg.methods.base import Method, fit_both, load_both, rising_momentum
 from selfseg.models.distributed import gather_rows, rank, sum_over_processes, sum_with_gradient, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import ProjectionMLP
@@ -220,7 +219,7 @@ class DetCon(Method):
 
     def momentum(self, progress: float) -> float:
         """Of the momentum network: from its setting to 1, along half a cosine (BYOL)."""
-        return 1 - (1 - self.config.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        return rising_momentum(self.config.momentum, progress)
 
     def compare(self, queries: list[Tensor], targets: list[Tensor], regions: list[Regions]) -> StepOutput:
         """The loss (eq. 3), in both directions.

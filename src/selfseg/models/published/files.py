@@ -80,7 +80,8 @@ def tell_groups(names: Iterable[str]) -> str:
             parts.setdefault(start + name.removeprefix(start).split(".")[0], []).append(name)
         numbered = any(part.rpartition(".")[2].isdigit() for part in parts)
         network = any(_NETWORK.fullmatch(part.rpartition(".")[2]) for part in parts)
-        if prefix and (numbered or network or len(groups) - 1 + len(parts) > _GROUPS):
+        single = all(members == [part] for part, members in parts.items())  # nothing is below them
+        if prefix and (numbered or network or single or len(groups) - 1 + len(parts) > _GROUPS):
             done.add(prefix)
         else:
             del groups[prefix]

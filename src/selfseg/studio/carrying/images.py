@@ -77,6 +77,8 @@ class OwnClicks:
 
     def has(self, image: int, click: Click) -> bool:
         """Whether one of them is on the segment of this click."""
+        if not self._places:
+            return False
         return (image, click.level, click.point) in self._places or not self._clicked.isdisjoint(
             self._rows(image, click)
         )

@@ -25,11 +25,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.data.labelled.legend import Legend
+from selfseg.data.labelled.legend import Legend, format_colour
 from selfseg.exchange import NamedMask, read
 from selfseg.studio.carrying.images import ImageFinder, OwnClicks
 from selfseg.studio.decisions.log import DecisionLog
-from selfseg.studio.decisions.state import Click, ImageId
+from selfseg.studio.decisions.state import Click, ImageId, counted
 from selfseg.studio.regions import RegionStore
 
 PURE = 0.95
@@ -76,17 +76,17 @@ class LabelReport:
     def sentence(self) -> str:
         """All of it, for a person."""
         words = [
-            f"The labels of {_counted(self.images, 'image')} became {_counted(self.clicks, 'click')}"
+            f"The labels of {counted(self.images, 'image')} became {counted(self.clicks, 'click')}"
             + (f"; {self.covered:.0%} of the labelled pixels lie in their segments." if self.clicks else ".")
         ]
         if self.before:
-            words.append(f"{_counted(self.before, 'segment')} had what the labels say already.")
+            words.append(f"{counted(self.before, 'segment')} had what the labels say already.")
         if self.kept:
-            words.append(f"{_counted(self.kept, 'segment')} with clicks of your own stayed as you decided.")
+            words.append(f"{counted(self.kept, 'segment')} with clicks of your own stayed as you decided.")
         if self.elsewhere:
             shown = ", ".join(self.elsewhere[:_SHOWN]) + (", ..." if len(self.elsewhere) > _SHOWN else "")
             verb = "is" if len(self.elsewhere) == 1 else "are"
-            words.append(f"{_counted(len(self.elsewhere), 'labelled image')} {verb} not in this collection: {shown}.")
+            words.append(f"{counted(len(self.elsewhere), 'labelled image')} {verb} not in this collection: {shown}.")
         return " ".join([*words, *self.problems])
 
 
@@ -203,7 +203,7 @@ class _Taking:
         used = {fields["name"] for fields in self.found}
         for one in self.legend.classes:
             if one.name in used and one.name not in self.known:
-                colour = "#{:02x}{:02x}{:02x}".format(*one.colour)
+                colour = format_colour(one.colour)
                 yield "colour", {"name": one.name, "colour": colour, "carried": {"from": FROM_LABELS}}
         yield from (("click", fields) for fields in self.found)
 
@@ -211,7 +211,7 @@ class _Taking:
         if self.bare:
             shown = ", ".join(self.bare[:_SHOWN]) + (", ..." if len(self.bare) > _SHOWN else "")
             yield (
-                f"The labels of {_counted(len(self.bare), 'image')} say nothing of any whole superpixel, because less "
+                f"The labels of {counted(len(self.bare), 'image')} say nothing of any whole superpixel, because less "
                 f"than half of each is labelled, or several classes share it: {shown}."
             )
 
@@ -277,7 +277,3 @@ def _middles(superpixels: NDArray[np.uint16], count: int) -> NDArray[np.float64]
     places = np.full((count, 2), np.nan)
     places[there] = np.stack([(xs[first] + 0.5) / width, (ys[first] + 0.5) / height], 1)
     return places
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")

@@ -27,6 +27,7 @@ from typing import Any
 
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.opening import Images, collect
+from selfseg.data.labelled.legend import format_colour
 from selfseg.errors import RunError
 from selfseg.storage.hashes import embedder_hash
 from selfseg.studio.carrying.clusterings import fingerprint, recall, remember
@@ -35,7 +36,7 @@ from selfseg.studio.carrying.votes import LEFT_OUT, UNDECIDED, choose, gather, l
 from selfseg.studio.decisions.history import Entry
 from selfseg.studio.decisions.kinds import clusters_of
 from selfseg.studio.decisions.log import DecisionLog
-from selfseg.studio.decisions.state import Named, State
+from selfseg.studio.decisions.state import Named, State, counted
 
 _MOST_SENTENCES = 12  # about clusters, the largest first
 
@@ -170,14 +171,14 @@ class _Carrying:
         known = self.new.state().colours
         for one in state.classes:
             if one.name not in known:
-                self.add("colour", name=one.name, colour="#{:02x}{:02x}{:02x}".format(*one.colour))
+                self.add("colour", name=one.name, colour=format_colour(one.colour))
 
     def clicks(self, state: State, index: ImageIndex | None) -> None:
         if self.same_log or not state.clicks:
             return
         if index is None:
             self.problems.append(
-                f"{_counted(len(state.clicks), 'click')} left out: the images have no content hashes here."
+                f"{counted(len(state.clicks), 'click')} left out: the images have no content hashes here."
             )
             return
         finder = ImageFinder(index.names, index.hashes)
@@ -205,7 +206,7 @@ class _Carrying:
                 self.clicked += 1
         for reason, names in sorted(lost.items()):
             listed = ", ".join(name for name, _ in names.most_common(3)) + (", ..." if len(names) > 3 else "")
-            self.problems.append(f"{_counted(names.total(), 'click')} left out, {reason}: {listed}.")
+            self.problems.append(f"{counted(names.total(), 'click')} left out, {reason}: {listed}.")
 
     def clusters(self, named: Named, k: int | None, looking: _Looking) -> None:
         """What one clustering's clusters are called."""
@@ -218,7 +219,7 @@ class _Carrying:
                 return
             run, clusters = (looking.run, target) if same else looking.source(named, self.old.folder)
         except RunError as error:
-            what = _counted(named.decided, "named or left out cluster")
+            what = counted(named.decided, "named or left out cluster")
             self.problems.append(f"{what} of {named.k} could not be carried: {error}.")
             return
         remember(self.new, target)
@@ -326,7 +327,3 @@ def _wholes(state: State, k: int) -> dict[str, str]:
     labels = labels_of(state.names, state.left_out)
     paths = (path for path in (*labels, *state.splits) if clusters_of(path) == k)
     return {whole: labels.get(whole, "") for path in paths if (whole := path.split(".")[0])}
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")

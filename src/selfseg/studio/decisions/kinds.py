@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from selfseg.data.labelled.legend import UNSURE as UNSURE
-from selfseg.data.labelled.legend import clean_name, parse_colour
+from selfseg.data.labelled.legend import clean_name, format_colour, parse_colour
 from selfseg.errors import ConfigError
 
 _CLUSTER = re.compile(r"([1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})((?:\.(?:0|[1-9][0-9]?))*)")
@@ -151,7 +151,7 @@ def _text(value: Any) -> str:
 
 
 def _colour(value: Any) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*parse_colour(value))
+    return format_colour(parse_colour(value))
 
 
 def _point(value: Any) -> list[float]:

@@ -214,6 +214,16 @@ class State:
         return tuple(one for one in self.classes if one.name in used)
 
 
+def counted(n: int, what: str) -> str:
+    """How many of something.
+
+    Example:
+        >>> counted(1, "click"), counted(2300, "click")
+        ('1 click', '2,300 clicks')
+    """
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
 def spoken_path(path: str) -> str:
     """A cluster in words.
 
