@@ -269,7 +269,7 @@ class _TransferJob(Generic[Settings]):
 def finetune(words: list[str]) -> int:
     """The few-label curve."""
     from selfseg.evaluation.measure.results import format_table
-    from selfseg.evaluation.protocols.few_labels import FewLabelsConfig
+    from selfseg.evaluation.protocols.few_labels import FewLabelsConfig, curve_folder
     from selfseg.evaluation.protocols.few_labels import finetune as run_curve
 
     default: Any = _CurveJob(tyro.MISSING, tyro.MISSING, FewLabelsConfig())
@@ -296,9 +296,7 @@ def finetune(words: list[str]) -> int:
     OUT.print(format_table(results))
     say(f"the plot: selfseg report {job.run}")
     if job.keep:
-        from selfseg.data.labelled.catalog import open_labelled
-
-        place = job.out or job.run / "finetune" / open_labelled(job.data, job.config.fit_split).name
+        place = curve_folder(job.run, job.out, results[0].dataset)
         say(
             f"written: {place / 'predictions.html'}; masks: "
             f"selfseg segment {place}/cells/CELL/segmenter IMAGES --out DIR"

@@ -199,7 +199,7 @@ def finetune(
         ).hexdigest(),
         **asdict(config),
     }
-    place = Path(out) if out is not None else Path(run) / "finetune" / fit.name  # type: ignore[arg-type]
+    place = curve_folder(run, out, fit.name)  # type: ignore[arg-type]
     claim_folder(place, record, "finetune")
     with sole_use(place):
         curve = _Curve(fit, measured, config, place, settings, keep)
@@ -224,6 +224,21 @@ def finetune(
         if drawn.key == results[0].options["curve"]:
             write_text(place / "curve.svg", standalone(drawn.svg()))
     return results
+
+
+def curve_folder(run: Path | str, out: Path | str | None, dataset: str) -> Path:
+    """Where `finetune` keeps its work.
+
+    Args:
+        run: the run's folder; not looked at if `out` is given.
+        out: the folder that was asked for, or None.
+        dataset: the name of the data.
+
+    Example:
+        >>> curve_folder("runs/vice", None, "camvid").as_posix()
+        'runs/vice/finetune/camvid'
+    """
+    return Path(out) if out is not None else Path(run) / "finetune" / dataset
 
 
 class _Curve:
