@@ -422,6 +422,9 @@ def test_the_command_takes_crop_points_and_solver(tmp_path, capsys):
     assert (probe.protocol, probe.options["solver"], probe.seeds) == ("linear", "lbfgs", (0,))
     assert probe.options["first_gradient"] < 1e-3
     assert "k=3" in capsys.readouterr().out
+    deep = ["--linear.hidden", "4", "8", "--linear.solver", "poly", "--linear.steps", "9"]
+    assert main(["evaluate", str(run), str(root), "--protocols", "linear", "--no-baselines", *deep]) == 0
+    assert sorted(r.options["hidden"] for r in read_results(run) if r.options.get("solver") == "poly") == [4, 8]
 
 
 def test_more_looks_are_a_column_of_their_own(tmp_path):

@@ -13,6 +13,7 @@ from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.errors import ConfigError
 from selfseg.evaluation import Clusters, EvaluationConfig, Extractor, Linear, evaluate_extractors
 from selfseg.evaluation.measure.results import column_of, result_name
+from selfseg.ops.crf import CRFConfig
 from selfseg.types import EvalResult
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255], [255, 0, 255]], np.uint8)
@@ -172,6 +173,28 @@ def test_the_linear_layer_learns_each_colours_class(tmp_path, seed, solver):
     config = EvaluationConfig((linear,), seeds=(0,))
     (result,) = evaluate_extractors([EMBEDDING], fit, measured, config, most_frequent=False)
     check(result, confusion_of(4, learned[splits["val"][0]], splits["val"][1]))
+
+
+@pytest.mark.slow
+def test_linear_models_of_several_sizes_have_a_result_each(tmp_path):
+    splits = {"train": draw(0, 5, [3, 0, 2, 1]), "val": draw(9, 5, [3, 0, 1, 1], images=1)}
+    fit, measured = write(tmp_path / "data", 4, splits)
+    learned = majority_of(5, *splits["train"])
+    config = EvaluationConfig((Linear(steps=100, batch=1024, hidden=(8, 16)),), seeds=(0,), crf=CRFConfig(iterations=1))
+    results = evaluate_extractors([EMBEDDING], fit, measured, config, most_frequent=False)
+    plain = [result for result in results if not result.crf]
+    for result in plain:
+        check(result, confusion_of(4, learned[splits["val"][0]], splits["val"][1]))
+    assert [result.options["hidden"] for result in plain] == [8, 16]
+    assert [column_of(result) for result in plain] == ["linear, 8 filters", "linear, 16 filters"]
+    assert result_name(plain[0]) == "data-val-linear-filters8-one-hot.json"
+    assert len({result_name(result) for result in results}) == 4
+
+    one = EvaluationConfig((LINEAR,), seeds=(0,))
+    (result,) = evaluate_extractors([EMBEDDING], fit, measured, one, most_frequent=False)
+    assert "hidden" not in result.options
+    assert "hidden" not in one.record()["protocols"]["linear"]
+    assert config.record()["protocols"]["linear"]["hidden"] == (8, 16)
 
 
 def test_nothing_but_void(tmp_path):

@@ -227,6 +227,7 @@ def column_of(result: EvalResult) -> str:
     if result.labels is not None:
         return f"{result.protocol}, {result.labels:g} % of the labels"
     name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
+    name = f"{name}, {result.options['hidden']} filters" if result.options.get("hidden") else name
     name = name.replace("largest_iou", "largest IoU") + (" by pixels" if by_pixels(result) else "")
     name = f"{name}, merged from {result.options['merge']}" if result.options.get("merge") else name
     name = f"{name}, crop {result.crop}" if result.crop != "none" else name

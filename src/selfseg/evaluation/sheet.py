@@ -136,7 +136,10 @@ class EvaluationConfig:
 
     def record(self) -> dict[str, Any]:
         """As plain values."""
-        return {**asdict(self), "protocols": {protocol.name: asdict(protocol) for protocol in self.protocols}}
+        protocols = {protocol.name: asdict(protocol) for protocol in self.protocols}
+        if self.linear is not None and not self.linear.hidden:  # rows of `compare` that were measured before it was
+            del protocols[Linear.name]["hidden"]
+        return {**asdict(self), "protocols": protocols}
 
 
 @dataclass(frozen=True)
@@ -259,14 +262,19 @@ class Sheet:
             del how["k"]  # each result has its own
             options["clusters"] = {**how, "cells": drawn.cells_seen}  # as many as points: all of them
         if self.linear is not None:
-            layers: list[LinearHead] = []
-            for seed in self._linear_seeds():
-                images = max(drawn.tally.images, 1)
-                layer = fit_linear(drawn.pixels, drawn.labels, len(self.names), self.linear, seed, images)
-                heads["linear", seed] = layer
-                layers.append(layer)
-            options["linear"] = {**self.linear.record(), "pixels": len(drawn.pixels)}
-            options["linear"] |= {f"first_{name}": getattr(layers[0], name) for name in ("loss", "gradient", "steps")}
+            images, classes = max(drawn.tally.images, 1), len(self.names)
+            for name, filters in self._layers().items():
+                layers: list[LinearHead] = []
+                for seed in self._linear_seeds():
+                    layers.append(fit_linear(drawn.pixels, drawn.labels, classes, self.linear, seed, images, filters))
+                    heads[name, seed] = layers[-1]
+                options[name] = {**self.linear.record(filters), "pixels": len(drawn.pixels)}
+                options[name] |= {f"first_{key}": getattr(layers[0], key) for key in ("loss", "gradient", "steps")}
+
+    def _layers(self) -> dict[str, int | None]:
+        """The filters of each linear model, by what it is called here; None = one layer."""
+        hidden = self.linear.hidden if self.linear else ()
+        return {f"linear {filters}": filters for filters in hidden} or {"linear": None}
 
     def _linear_seeds(self) -> tuple[int, ...]:
         return self.seeds[: LINEAR_SEEDS if self.linear and self.linear.seeded else 1]
@@ -293,9 +301,10 @@ class Sheet:
         if self.linear is not None:
             probe = "linear" if self.fit.root == self.measured.root else "domain"
             question = self._question(probe, LINEAR_VERSION, self._linear_seeds(), crf=crf)
-            confusions = [counts["linear", seed].T for seed in question.seeds]
-            results.append(self._result(question, confusions, options["linear"]))
-            self._keep(results[-1], heads["linear", question.seeds[0]], np.arange(classes))
+            for name in self._layers():
+                confusions = [counts[name, seed].T for seed in question.seeds]
+                results.append(self._result(question, confusions, options[name]))
+                self._keep(results[-1], heads[name, question.seeds[0]], np.arange(classes))
         if self.prototypes is not None:
             table = counts["prototypes", 0]
             matching, maximise = self.prototypes.matching_for(len(table), classes), self.prototypes.maximise
@@ -310,7 +319,7 @@ class Sheet:
             self.classifiers[column_of(result)] = Classifier(head, classes)
 
     def _temperature(self, what: int | str) -> float:
-        return 1.0 if what in ("linear", "domain") else self.temperature
+        return 1.0 if str(what).startswith(("linear", "domain")) else self.temperature
 
     def constant(self) -> EvalResult:
         """The most frequent class."""

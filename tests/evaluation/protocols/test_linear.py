@@ -89,7 +89,7 @@ def test_a_batch_of_sgd_is_of_so_many_images(monkeypatch):
     config = replace(Linear(solver="sgd"), epochs=2)
     fit_linear(torch.randn(400, 3), torch.zeros(400, dtype=torch.int64), 2, config, images=100)
     assert sizes == [64] * 12  # 16 of 100 images; what is left of an epoch is left out
-    with pytest.raises(ConfigError, match="adamw, sgd or lbfgs, not 'lars'"):
+    with pytest.raises(ConfigError, match="adamw, sgd, poly or lbfgs, not 'lars'"):
         replace(config, solver="lars")
 
 
@@ -162,3 +162,59 @@ def test_the_chunked_gradient_is_that_of_the_whole(monkeypatch):
     assert found == pytest.approx(value.item(), abs=1e-5)
     assert gradient[:, :-1].numpy() == pytest.approx(weight.grad.numpy(), abs=1e-5)
     assert gradient[:, -1].numpy() == pytest.approx(bias.grad.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "poly"])
+def test_two_layers_with_a_batchnorm_are_folded_into_one(solver):
+    points, labels = problem(300)
+    config = Linear(solver=solver, steps=6, epochs=6, drop=4, batch=300, learning_rate=0.01, weight_decay=1e-3)
+    config = replace(config, standardise=True)
+    head = fit_linear(points, labels, 3, config, seed=5, images=16, filters=4)
+
+    # The same two layers as modules: a step sees all pixels, so their order doesn't matter.
+    generator, dim = torch.Generator().manual_seed(5), points.shape[1]
+    network = torch.nn.Sequential(
+        torch.nn.Linear(dim, 4, bias=False), torch.nn.BatchNorm1d(4, momentum=None), torch.nn.Linear(4, 3)
+    ).double()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.randn(4, dim, generator=generator) / dim**0.5)
+        network[2].weight.copy_(0.01 * torch.randn(3, 4, generator=generator))
+        network[2].bias.zero_()
+    rows = (points.double() - points.double().mean(0)) / points.double().std(0, correction=0)
+    speeds = [torch.zeros_like(p) for p in network.parameters()]
+    for step in range(6):
+        network.zero_grad()
+        F.cross_entropy(network(rows), labels).backward()
+        rate = 0.01 * ((1 - step / 6) ** 0.9 if solver == "poly" else 1 if step < 4 else 0.1)
+        with torch.no_grad():
+            for parameter, speed in zip(network.parameters(), speeds, strict=True):
+                decay = 1e-3 if parameter.ndim == 2 else 0.0
+                speed.mul_(0.9).add_(parameter.grad + decay * parameter)
+                parameter -= rate * speed
+    hidden = network[0](rows).detach()
+    unit = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
+    wanted = network[2](unit * network[1].weight + network[1].bias).detach()
+    assert torch.allclose((points @ head.weight.T + head.bias).double(), wanted, atol=1e-4)
+    assert head.loss == pytest.approx(float(F.cross_entropy(wanted, labels)), abs=1e-4)
+    assert head.steps == 6
+
+
+@pytest.mark.slow
+def test_two_layers_come_near_the_optimum_of_one():
+    points, labels = correlated(3000)
+    best = fit_linear(points, labels, 3, Linear(solver="lbfgs")).loss
+    for filters in (3, 32):
+        found = fit_linear(points, labels, 3, Linear(steps=300, batch=1024), filters=filters)
+        assert best <= found.loss < 1.05 * best + 0.01
+    narrow = fit_linear(points, labels, 3, Linear(steps=300, batch=1024), filters=1)
+    assert narrow.loss > 1.05 * best  # scores of three classes on one line
+
+
+def test_filters_that_cannot_be_are_refused():
+    for hidden in ((0,), (27, 27)):
+        with pytest.raises(ConfigError, match="hidden filters are numbers from 1 on, each once"):
+            Linear(hidden=hidden)
+    with pytest.raises(ConfigError, match="take the solver adamw, sgd or poly"):
+        Linear(hidden=(27,), solver="lbfgs")
+    with pytest.raises(ConfigError, match="needs 2 pixels a step; there are 1"):
+        fit_linear(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), 3, Linear(), filters=3)

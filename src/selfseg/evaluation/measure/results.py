@@ -136,6 +136,7 @@ def result_name(result: EvalResult | DetectionResult) -> str:
     asked = []
     if isinstance(result, EvalResult):
         asked = [f"k{result.k}" if result.k is not None else ""]
+        asked += [f"filters{result.options['hidden']}" if result.options.get("hidden") else ""]
         asked += [f"merged{result.options['merge']}" if result.options.get("merge") else ""]
         asked += [f"crop{result.crop}" if result.crop != "none" else ""]
         asked += ["by-pixels" if by_pixels(result) else ""]

@@ -7,11 +7,16 @@ without storing whole embeddings. It is measured by its logits, interpolated to 
 Features are standardised first with the drawn pixels' mean and deviation. That is an affine map of each dimension
 and is folded into the layer afterwards: what is measured is one linear layer, just better conditioned for training.
 
-The ViCE paper says one 1x1 layer, and so does this; the reference implementation has 1x1 + BN + 1x1.
+ViCE's papers say one 1x1 layer, and so does this. But the preprint's tables 1 and 8 count a linear model's filters (27
+to 256; 256 in both papers' headline figures), which one layer of as many filters as classes doesn't have: the
+reference implementation's is 1x1 (D to F filters) + BatchNorm + 1x1 (F to C). That is `Linear(hidden=(256,))`. Nothing
+in it is non-linear, so for measuring it is folded into one layer. From as many filters as classes on it can express
+just what one layer can; only its schedule makes it another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +33,7 @@ from selfseg.ops.linear import linear
 
 VERSION = 1
 
+_NORM = 1e-5  # added to a BatchNorm's variances
 _ROWS = 4096  # pixels at a time: of 128 dimensions 2 MB, which stay in a core's cache
 
 
@@ -37,16 +43,19 @@ class Linear:
 
     Attributes:
         pixels: about how many labelled pixels are drawn from the fit split, equally from each image.
-        steps: steps of AdamW; with SGD the epochs and the images of a step say how many.
-        batch: how many pixels a step of AdamW sees.
+        steps: steps of AdamW and of "poly"; with "sgd" the epochs and the images of a step say how many.
+        batch: how many pixels such a step sees.
         learning_rate: at the start, for standardised features; L-BFGS has none.
         weight_decay: on the weight only; with L-BFGS half of it times the squared weight is part of the loss. None =
-            1e-4 with SGD, as in the papers, and 0 with the others.
+            1e-4 with "sgd", as in the papers, and 0 with the others.
         solver: "adamw" with a cosine from `learning_rate` to 0;
             "sgd", the papers' schedule (MaskContrast, appendix D): SGD with a learning rate of 0.1, momentum 0.9 and
             weight decay 1e-4, 60 epochs, batches of 16 images, a tenth of the learning rate from epoch 40 on, features
             as they are. A step sees as many drawn pixels as 16 images have, mixed over images, instead of all pixels of
             16; the same in every epoch, without augmentation;
+            "poly", the schedule of ViCE's reference implementation, which has 12,000 `steps` from a `learning_rate` of
+            0.01: SGD with momentum 0.9, the rate times (1 - i / steps) ** 0.9, features as they are. What its images
+            and its weight decay are we don't know: a step sees `batch` drawn pixels, and there is none;
             "lbfgs", the optimum itself: L-BFGS with all drawn pixels in each step, until the gradient is nearly 0.
             Nothing is left to a schedule or a seed, so one fit serves. No paper's; the loss is the default's.
         epochs: how often SGD goes through the drawn pixels.
@@ -58,6 +67,8 @@ class Linear:
         tolerance: L-BFGS has converged when no entry of the gradient (of the mean loss, by the weights of whitened
             features) is larger.
         iterations: the most iterations of L-BFGS.
+        hidden: filters of the first of two layers with a BatchNorm between, the linear model of ViCE's tables; several
+            = a result for each, of the same pixels. None given = one layer.
     """
 
     name: ClassVar[Literal["linear"]] = "linear"
@@ -69,21 +80,29 @@ class Linear:
     weight_decay: float | None = None
     balanced: bool = False
     standardise: bool | None = None
-    solver: Literal["adamw", "sgd", "lbfgs"] = "adamw"
+    solver: Literal["adamw", "sgd", "poly", "lbfgs"] = "adamw"
     epochs: int = 60
     drop: int = 40
     images: int = 16
     tolerance: float = 1e-4
     iterations: int = 1000
+    hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.solver not in ("adamw", "sgd", "lbfgs"):
-            raise ConfigError(f"the linear layer's solver is adamw, sgd or lbfgs, not {self.solver!r}")
+        if self.solver not in ("adamw", "sgd", "poly", "lbfgs"):
+            raise ConfigError(f"the linear layer's solver is adamw, sgd, poly or lbfgs, not {self.solver!r}")
         for name in ("pixels", "steps", "batch", "epochs", "drop", "images", "iterations"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"the linear layer's {name} must be at least 1, not {getattr(self, name)}")
         if not self.tolerance > 0:
             raise ConfigError(f"the linear layer's tolerance must be above 0, not {self.tolerance}; 1e-4 is usual")
+        if any(filters < 1 for filters in self.hidden) or len(set(self.hidden)) < len(self.hidden):
+            raise ConfigError(f"hidden filters are numbers from 1 on, each once, not {self.hidden}")
+        if self.hidden and self.solver == "lbfgs":
+            raise ConfigError(
+                "L-BFGS finds the optimum of one layer, and two with a BatchNorm between (hidden) are asked for how "
+                "far a schedule gets them: take the solver adamw, sgd or poly"
+            )
 
     @property
     def seeded(self) -> bool:
@@ -100,11 +119,12 @@ class Linear:
     @property
     def standardises(self) -> bool:
         """Whether features are standardised."""
-        return self.solver != "sgd" if self.standardise is None else self.standardise
+        return self.solver not in ("sgd", "poly") if self.standardise is None else self.standardise
 
-    def record(self) -> dict[str, Any]:
-        """All settings, as they are used."""
-        return {**asdict(self), "weight_decay": self.decay, "standardise": self.standardises}
+    def record(self, filters: int | None = None) -> dict[str, Any]:
+        """All settings of one layer, or of two with so many `filters`, as they are used."""
+        used = {**asdict(self), "weight_decay": self.decay, "standardise": self.standardises, "hidden": filters}
+        return {name: value for name, value in used.items() if name != "hidden" or filters is not None}
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,7 @@ class LinearHead(AffineHead):
     Attributes:
         loss: mean cross entropy of the drawn pixels, weighted if classes are balanced, in nats; without weight decay.
         gradient: the largest entry of the gradient over all drawn pixels, by the weights of standardised features (if
-            they were), with weight decay's.
+            they were), with weight decay's; of two layers by the one that they are folded into, without.
         steps: that were taken.
     """
 
@@ -124,7 +144,13 @@ class LinearHead(AffineHead):
 
 
 def fit_linear(
-    pixels: Tensor, labels: Tensor, classes: int, config: Linear, seed: int = 0, images: int = 1
+    pixels: Tensor,
+    labels: Tensor,
+    classes: int,
+    config: Linear,
+    seed: int = 0,
+    images: int = 1,
+    filters: int | None = None,
 ) -> LinearHead:
     """Train the layer.
 
@@ -136,15 +162,20 @@ def fit_linear(
         config: how.
         seed: of the layer's first weights and of the order of pixels; L-BFGS begins at 0 and has no order.
         images: that the pixels are from; it makes SGD's batches.
+        filters: of a first layer, with a BatchNorm behind it; None = one layer alone.
 
     Returns:
         A head with `classes` outputs.
 
     Raises:
-        ConfigError: if there is no labelled pixel.
+        ConfigError: if there is no labelled pixel, or one alone, which a BatchNorm can't do with.
     """
     if len(pixels) == 0:
         raise ConfigError("the linear layer has no labelled pixel to learn from; the fit split is all void")
+    if filters is not None and min(len(pixels), config.batch) < 2:
+        raise ConfigError(
+            f"a BatchNorm needs 2 pixels a step; there are {min(len(pixels), config.batch)}: leave hidden out"
+        )
     mean, deviation = torch.zeros(pixels.shape[1]), torch.ones(pixels.shape[1])
     if config.standardises:
         mean = pixels.mean(0, dtype=torch.float64).float()
@@ -158,9 +189,10 @@ def fit_linear(
     if config.solver == "lbfgs":
         weight, bias, steps = _converge(objective, config)
     else:
-        weight, bias, steps = _descend(pixels, labels, mean, deviation, importance, config, seed, images)
+        weight, bias, steps = _descend(pixels, labels, mean, deviation, importance, config, seed, images, filters)
     loss, gradient = objective(weight, bias)
-    gradient[:, :-1] += config.decay * weight
+    if filters is None:
+        gradient[:, :-1] += config.decay * weight
     folded = weight / deviation
     return LinearHead(folded, bias - folded @ mean, loss, float(gradient.abs().max()), steps)
 
@@ -242,6 +274,57 @@ def _converge(objective: _Objective, config: Linear) -> tuple[Tensor, Tensor, in
     return (both[:, :-1] @ to.T).float(), both[:, -1].float(), int(found.nit)
 
 
+class _One:
+    """The layer: scores = weight @ x + bias, of standardised pixels."""
+
+    def __init__(self, dim: int, classes: int, generator: torch.Generator) -> None:
+        self.weight = (0.01 * torch.randn(classes, dim, generator=generator)).requires_grad_()
+        self.bias = torch.zeros(classes, requires_grad=True)
+        self.decayed, self.free = [self.weight], [self.bias]
+
+    def scores(self, rows: Tensor) -> Tensor:
+        return torch.addmm(self.bias, rows, self.weight.T)
+
+    def folded(self, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """The weight (C, D) and the bias (C,)."""
+        return self.weight.detach(), self.bias.detach()
+
+
+class _Two:
+    """Two layers with a BatchNorm between: scores = second @ (gain * (first @ x - m) / s + shift) + bias.
+
+    While it learns m and s are a step's own; when it is done those of all drawn pixels, instead of a running average.
+    """
+
+    def __init__(self, dim: int, filters: int, classes: int, generator: torch.Generator) -> None:
+        self.first = (torch.randn(filters, dim, generator=generator) / dim**0.5).requires_grad_()
+        self.second = (0.01 * torch.randn(classes, filters, generator=generator)).requires_grad_()
+        self.gain = torch.ones(filters, requires_grad=True)
+        self.shift = torch.zeros(filters, requires_grad=True)
+        self.bias = torch.zeros(classes, requires_grad=True)
+        self.decayed, self.free = [self.first, self.second], [self.gain, self.shift, self.bias]
+
+    def scores(self, rows: Tensor) -> Tensor:
+        inner = F.batch_norm(rows @ self.first.T, None, None, self.gain, self.shift, training=True, eps=_NORM)
+        return torch.addmm(self.bias, inner, self.second.T)
+
+    @torch.no_grad()
+    def folded(self, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """The weight (C, D) and the bias (C,) that both layers make together."""
+        count, total = 0, torch.zeros(self.first.shape[1], dtype=torch.float64)
+        products = torch.zeros(len(total), len(total), dtype=torch.float64)
+        for rows in chunks:
+            count, total = count + len(rows), total + rows.sum(0, dtype=torch.float64)
+            products += rows.double().T @ rows.double()
+        mean, first = total / count, self.first.double()
+        covariance = products / count - mean[:, None] * mean
+        variance = ((first @ covariance) * first).sum(1).clamp(min=0)
+        scale = self.gain.double() / (variance + _NORM).sqrt()
+        weight = self.second.double() @ (scale[:, None] * first)
+        bias = self.bias.double() + self.second.double() @ (self.shift.double() - scale * (first @ mean))
+        return weight.float(), bias.float()
+
+
 def _descend(
     pixels: Tensor,
     labels: Tensor,
@@ -251,13 +334,16 @@ def _descend(
     config: Linear,
     seed: int,
     images: int,
+    filters: int | None,
 ) -> tuple[Tensor, Tensor, int]:
-    """AdamW or SGD: the weight (C, D), the bias (C,), and the steps."""
+    """AdamW or SGD: the weight (C, D) of standardised pixels, the bias (C,), and the steps."""
     generator = torch.Generator().manual_seed(seed)
-    classes = len(importance)
-    weight = (0.01 * torch.randn(classes, pixels.shape[1], generator=generator)).requires_grad_()
-    bias = torch.zeros(classes, requires_grad=True)
-    groups = [{"params": [weight], "weight_decay": config.decay}, {"params": [bias], "weight_decay": 0.0}]
+    classes, dim = len(importance), pixels.shape[1]
+    layer = _One(dim, classes, generator) if filters is None else _Two(dim, filters, classes, generator)
+    groups: list[dict[str, Any]] = [
+        {"params": layer.decayed, "weight_decay": config.decay},
+        {"params": layer.free, "weight_decay": 0.0},
+    ]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     if config.solver == "sgd":
@@ -268,8 +354,12 @@ def _descend(
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [config.drop * an_epoch])
     else:
         size, steps = min(config.batch, len(pixels)), config.steps
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        if config.solver == "poly":
+            optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9)
+            schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order, position = torch.randperm(len(pixels), generator=generator), 0
     with torch.enable_grad():
         for _ in range(steps):
@@ -277,10 +367,11 @@ def _descend(
                 order, position = torch.randperm(len(pixels), generator=generator), 0
             chosen = order[position : position + size]
             position += size
-            logits = torch.addmm(bias, (pixels[chosen] - mean) / deviation, weight.T)
+            logits = layer.scores((pixels[chosen] - mean) / deviation)
             loss = F.cross_entropy(logits, labels[chosen], weight=importance)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-    return weight.detach(), bias.detach(), steps
+    chunks = ((pixels[start : start + _ROWS] - mean) / deviation for start in range(0, len(pixels), _ROWS))
+    return *layer.folded(chunks), steps
