@@ -148,6 +148,12 @@ def test_what_is_missing_fails_before_anything_is_measured(runs, labelled, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_native_resolution_is_part_of_what_is_measured(runs, labelled, tmp_path):
+    _, own = compare(runs[:1], labelled, tmp_path / "out", **ONCE)
+    _, native = compare(runs[:1], labelled, tmp_path / "out", **ONCE, reading=Reading(resolution="native"))
+    assert (own[0].resolution, native[0].resolution) == (64, "native")
+
+
 def test_a_crop_is_part_of_what_is_measured(runs, labelled, tmp_path):
     _, whole = compare(runs[:1], labelled, tmp_path / "out", **ONCE)
     _, cropped = compare(runs[:1], labelled, tmp_path / "out", **ONCE, reading=Reading(crop=64))

@@ -386,6 +386,27 @@ def test_the_crop_is_what_the_network_sees(tmp_path):
     assert (result.crop, result.resolution, result.counts["pixels"]) == ("64", 96, 2 * 64 * 64)
 
 
+@pytest.mark.slow
+def test_native_resolution_is_that_of_a_run_without_its_own(tmp_path):
+    root = draw(tmp_path / "stripes", images=2)
+    torch.manual_seed(0)
+    own = Embedder(EmbedderConfig(dim=4, output_stride=32, decoder="fpn", resolution=96)).eval()
+    none = Embedder(EmbedderConfig(dim=4, output_stride=32, decoder="fpn", resolution=None)).eval()
+    none.load_state_dict(own.state_dict())
+    options = {"protocols": [FOUR], "seeds": 1, "beside": Beside(backbone=True, features=True, untrained=True)}
+    native = evaluate(own, root, **options, reading=Reading(resolution="native"))
+    assert {result.resolution for result in native} == {"native"}
+    assert [r.metrics for r in native] == [r.metrics for r in evaluate(none, root, **options)]
+    usual = evaluate(own, root, **options)
+    assert [r.resolution for r in usual if r.what in ("embedder", "backbone", "decoder features", "untrained")] == [
+        96
+    ] * 4
+    assert own.resolution == 96
+    for wrong in (0, "own", 2.5):
+        with pytest.raises(ConfigError, match="a short side in px or 'native', not"):
+            Reading(resolution=wrong)
+
+
 def test_all_cells_of_the_fit_split(tmp_path, monkeypatch):
     root = draw(tmp_path / "stripes")
     few = Extractor("few", lambda image: one_hot(image[::4, ::4]), normalised=True)
@@ -422,6 +443,11 @@ def test_the_command_takes_crop_points_and_solver(tmp_path, capsys):
     assert (probe.protocol, probe.options["solver"], probe.seeds) == ("linear", "lbfgs", (0,))
     assert probe.options["first_gradient"] < 1e-3
     assert "k=3" in capsys.readouterr().out
+    plain = ["--protocols", "clusters", "-k", "3", "--no-baselines", "--seeds", "1"]
+    assert main(["evaluate", str(run), str(root), *plain, "--resolution", "native"]) == 0
+    assert {result.resolution for result in read_results(run) if result.crop == "none"} == {"native"}
+    assert main(["evaluate", str(run), str(root), *plain, "--resolution", "48"]) == 0
+    assert {result.resolution for result in read_results(run) if result.crop == "none"} == {48}
     deep = ["--linear.hidden", "4", "8", "--linear.solver", "poly", "--linear.steps", "9"]
     assert main(["evaluate", str(run), str(root), "--protocols", "linear", "--no-baselines", *deep]) == 0
     assert sorted(r.options["hidden"] for r in read_results(run) if r.options.get("solver") == "poly") == [4, 8]

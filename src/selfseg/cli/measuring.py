@@ -13,6 +13,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from selfseg.cli.console import HELP, OUT, DataPath, Further, RunPath, parse_settings, passes, say
 from selfseg.errors import ConfigError
 from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Reading, Retrieval
+from selfseg.evaluation.measure.features import Resolution
 from selfseg.evaluation.sheet import Protocol
 from selfseg.models.embedder import Looks
 from selfseg.ops.crf import CRFConfig
@@ -36,7 +37,7 @@ def evaluate(
     fit_split: Further[str] = "train",
     fit_data: Further[Path | None] = None,
     matching: Matching | None = None,
-    resolution: Further[int | None] = None,
+    resolution: Further[Resolution] = None,
     crop: int | None = None,
     scales: Further[tuple[float, ...]] = (1.0,),
     flip: Further[bool] = False,
@@ -68,7 +69,8 @@ def evaluate(
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
         matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
             SlotCon do. Results have both figures.
-        resolution: short side in px that images are resized to; if not given the run's own, and 320 for prototypes.
+        resolution: short side in px that images are resized to, or native: as they are, also for a run that has a size
+            of its own. If not given the run's own, and 320 for prototypes.
         crop: measure in a centre square of this many px, images and labels resized to it; 320 is the field's.
         scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
         flip: also look at its mirror image.
@@ -127,7 +129,7 @@ def compare(
     fit_split: Further[str] = "train",
     fit_data: Further[Path | None] = None,
     matching: Matching | None = None,
-    resolution: int | None = None,
+    resolution: Resolution = None,
     crop: int | None = None,
     scales: Further[tuple[float, ...]] = (1.0,),
     flip: Further[bool] = False,
@@ -158,7 +160,8 @@ def compare(
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
         matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
             SlotCon do. Results have both figures.
-        resolution: short side in px that all resize images to; each its own if not given, and 320 for prototypes.
+        resolution: short side in px that all resize images to, or native: as they are. Each its own if not given, and
+            320 for prototypes.
         crop: measure in a centre square of this many px, to which images and labels are resized.
         scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
         flip: also look at its mirror image.

@@ -14,30 +14,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.evaluation.measure.features import Extractor, colour, colour_and_position, embedder_extractor, resized
+from selfseg.evaluation.measure.features import (
+    Extractor,
+    Resolution,
+    colour,
+    colour_and_position,
+    embedder_extractor,
+    resized,
+    short_side,
+)
 from selfseg.models.embedder import Embedder
 
 MOST_FREQUENT = "most frequent class"
 
 
-def trivial_extractors(resolution: int | None = None) -> tuple[Extractor, ...]:
+def trivial_extractors(resolution: Resolution = None) -> tuple[Extractor, ...]:
     """The baselines that are extractors.
 
     Args:
-        resolution: short side in px that images are resized to; None = as they are.
+        resolution: short side in px that images are resized to; None or "native" = as they are.
     """
     return tuple(
-        Extractor(name, resized(extract, resolution), False, resolution or "native", trivial=True)
+        Extractor(name, resized(extract, short_side(resolution)), False, resolution or "native", trivial=True)
         for name, extract in (("colour", colour), ("colour + position", colour_and_position))
     )
 
 
-def untrained_extractor(embedder: Embedder, resolution: int | None = None, seed: int = 0) -> Extractor:
+def untrained_extractor(embedder: Embedder, resolution: Resolution = None, seed: int = 0) -> Extractor:
     """`untrained_like` an embedder, as what is measured.
 
     Args:
         embedder: says the architecture.
-        resolution: short side in px that images are resized to instead of the embedder's own.
+        resolution: short side in px that images are resized to instead of the embedder's own, or "native".
         seed: of the weights.
     """
     made = embedder_extractor(untrained_like(embedder, seed), resolution, name="untrained")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.errors import ConfigError
+from selfseg.evaluation.measure.features import Resolution
 from selfseg.models.embedder import Looks
 
 
@@ -18,8 +20,9 @@ class Reading:
         fit_split: that clusters and the linear layer are fitted on; not looked at for prototypes alone.
         fit_data: another data set of the same classes, whose `fit_split` is learned from; what the linear layer then
             has is of the protocol "domain".
-        resolution: short side in px that images are resized to; None = the embedder's own, native for baselines, and
-            320 for prototypes; with a crop its side. Labels keep their size, or the crop's.
+        resolution: short side in px that images are resized to; "native" = as they are, also those that the embedder
+            would resize; None = the embedder's own, native for baselines, and 320 for prototypes; with a crop its side.
+            Labels keep their size, or the crop's.
         crop: measure in a centre square of this many px, as the field does at 320: images and labels of both splits are
             resized to this short side and cropped (`selfseg.data.labelled.catalog.LabelledImages.cropped`).
         looks: how often an embedder looks at each image (`selfseg.models.embedder.Looks`); not a baseline.
@@ -28,13 +31,18 @@ class Reading:
     split: str = "val"
     fit_split: str = "train"
     fit_data: Path | str | None = None
-    resolution: int | None = None
+    resolution: Resolution = None
     crop: int | None = None
     looks: Looks = Looks()  # noqa: RUF009 (frozen)
 
+    def __post_init__(self) -> None:
+        known = self.resolution is None or self.resolution == "native"
+        if not known and not (isinstance(self.resolution, int) and self.resolution >= 1):
+            raise ConfigError(f"resolution is a short side in px or 'native', not {self.resolution!r}")
+
     @property
-    def side(self) -> int | None:
-        """The short side that images are resized to, if not each extractor's own."""
+    def side(self) -> Resolution:
+        """The short side that images, or their crops, are resized to, if not each extractor's own."""
         return self.resolution or self.crop
 
     def open(self, data: Path | str, fitted: bool = True) -> tuple[LabelledImages, LabelledImages]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,18 @@ from selfseg.models.embedder import Embedder, Looks
 
 Extract = Callable[[NDArray[np.uint8]], Tensor]
 """A feature extractor: (H, W, 3) uint8 RGB to (D, h, w) float32. `Embedder.embed` is one."""
+Resolution = int | Literal["native"] | None
+"""The short side in px that images are resized to; "native" = as they are; None = as whoever looks at them does."""
+
+
+def short_side(resolution: Resolution, own: int | None = None) -> int | None:
+    """The short side in px that images are resized to, None = as they are, where the extractor's is `own`.
+
+    Example:
+        >>> short_side(None, 320), short_side(480, 320), short_side("native", 320)
+        (320, 480, None)
+    """
+    return own if resolution is None else None if resolution == "native" else resolution
 
 
 @dataclass(frozen=True)
@@ -70,18 +82,18 @@ class Extractor:
 
 
 def embedder_extractor(
-    embedder: Embedder, resolution: int | None = None, name: str = "embedder", looks: Looks | None = None
+    embedder: Embedder, resolution: Resolution = None, name: str = "embedder", looks: Looks | None = None
 ) -> Extractor:
     """An embedder as the evaluation sees it.
 
     Args:
         embedder: stays on its device and in its mode.
-        resolution: short side in px that images are resized to instead of the embedder's own.
+        resolution: short side in px that images are resized to instead of the embedder's own, or "native".
         name: what results call it.
         looks: how often each image is looked at; the embedder's own if None.
     """
     embedder = copy.copy(embedder)  # shares the weights; only the attributes are its own
-    embedder.resolution = resolution or embedder.resolution
+    embedder.resolution = short_side(resolution, embedder.resolution)
     embedder.looks = looks or embedder.looks
     options: dict[str, Any] = {"start": embedder.start} if embedder.start else {}
     if embedder.looks != Looks():
@@ -96,12 +108,12 @@ def embedder_extractor(
     )
 
 
-def backbone_extractor(embedder: Embedder, resolution: int | None = None) -> Extractor:
+def backbone_extractor(embedder: Embedder, resolution: Resolution = None) -> Extractor:
     """What an embedder's backbone gives before its decoder: the last stage, which is what transfer begins from.
 
     Args:
         embedder: shares its backbone, on its device.
-        resolution: short side in px that images are resized to instead of the embedder's own.
+        resolution: short side in px that images are resized to instead of the embedder's own, or "native".
     """
     bare = (
         Embedder(replace(embedder.config, decoder="none", centred=False, saliency=False))
@@ -113,14 +125,14 @@ def backbone_extractor(embedder: Embedder, resolution: int | None = None) -> Ext
     return embedder_extractor(bare, resolution, name="backbone")
 
 
-def features_extractor(embedder: Embedder, resolution: int | None = None) -> Extractor:
+def features_extractor(embedder: Embedder, resolution: Resolution = None) -> Extractor:
     """What an embedder's heads share: the decoder's features, before the last linear map and not normalised.
 
     Args:
         embedder: stays on its device.
-        resolution: short side in px that images are resized to instead of the embedder's own.
+        resolution: short side in px that images are resized to instead of the embedder's own, or "native".
     """
-    side = resolution or embedder.resolution
+    side = short_side(resolution, embedder.resolution)
 
     @torch.no_grad()
     def extract(image: NDArray[np.uint8]) -> Tensor:

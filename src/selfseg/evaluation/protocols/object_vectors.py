@@ -30,7 +30,7 @@ from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.images import resize_short_side
 from selfseg.errors import BadMask, ConfigError, DataError
 from selfseg.evaluation.measure.confusion import cross_counts
-from selfseg.evaluation.measure.features import colour_and_position
+from selfseg.evaluation.measure.features import Resolution, colour_and_position, short_side
 from selfseg.evaluation.measure.reading import Progress, Tally, readable
 from selfseg.evaluation.protocols.clusters import check_numbers
 from selfseg.models.embedder import Embedder
@@ -149,13 +149,13 @@ class ObjectTable:
     tally: Tally = field(default_factory=Tally)
 
 
-def saliency_finder(embedder: Embedder, config: Objects, resolution: int | None = None) -> Finder:
+def saliency_finder(embedder: Embedder, config: Objects, resolution: Resolution = None) -> Finder:
     """At most one object per image: where the embedder's saliency head says so.
 
     Args:
         embedder: in evaluation mode, with a saliency head.
         config: `threshold`, `weighting`.
-        resolution: short side in px that images are resized to; None = the embedder's own.
+        resolution: short side in px that images are resized to; "native" = as they are; None = the embedder's own.
 
     Raises:
         ConfigError: if it has no saliency head.
@@ -165,7 +165,7 @@ def saliency_finder(embedder: Embedder, config: Objects, resolution: int | None 
             "this embedder has no saliency head, so that nothing says where objects are; "
             "give a folder of masks (--objects.masks)"
         )
-    side = resolution or embedder.resolution
+    side = short_side(resolution, embedder.resolution)
 
     @torch.no_grad()
     def find(image: NDArray[np.uint8], split: str, name: str) -> Found:
