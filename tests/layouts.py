@@ -86,7 +86,8 @@ def cityscapes(root: Path) -> Path:
 
 
 def coco(root: Path, images: str = "", labels: str = "stuffthingmaps", curated: bool = True) -> Path:
-    """COCO-Stuff; the second image of train is on the curated list."""
+    """COCO-Stuff; the second image of train is on the curated list. One image without labels."""
+    image(root / images / "unlabeled2017" / "000000000008.jpg", 2)
     for split, names in (("train2017", ("000000000009", "000000000025")), ("val2017", ("000000000139",))):
         for i, name in enumerate(names):
             image(root / images / split / f"{name}.jpg", i)

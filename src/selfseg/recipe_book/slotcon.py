@@ -88,11 +88,11 @@ def slotcon_coco(images: Path, out: Path) -> Recipe[SlotConConfig]:
 
 
 def slotcon_cocoplus(images: Path, out: Path) -> Recipe[SlotConConfig]:
-    """SlotCon, ResNet-50, 800 epochs of COCO+ (train2017 and unlabeled2017 in one folder, 241,690 images).
+    """SlotCon, ResNet-50, 800 epochs of COCO+ (train2017 and unlabeled2017, 241,690 images).
 
     Paper: Mask R-CNN on COCO, 1x: 41.8 box AP, 37.8 mask AP; FCN: Cityscapes 76.5, VOC 73.9, ADE20K 39.2 mIoU. Ours:
     not run yet. Hours: the paper gives none; 8 RTX 2080 Ti. Command:
-    selfseg train slotcon_cocoplus coco_plus --out runs/slotcon_cocoplus --devices 8
+    selfseg train slotcon_cocoplus coco/plus:COCO --out runs/slotcon_cocoplus --devices 8
     """
     return _resnet50("slotcon_cocoplus", images, out, prototypes=256, epochs=800)
 

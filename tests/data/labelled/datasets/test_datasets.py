@@ -1,5 +1,6 @@
 """Each data set by name, on a small copy of its published layout (`layouts`)."""
 
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -155,6 +156,17 @@ def test_coco_stuff(tmp_path: Path, images: str, labels: str) -> None:
     assert values("coco21", root, "val") == [15, 7, 0, VOID]  # person, car, background
     assert open_labelled(f"coco27:{root}", "train_curated").images.names == ("000000000025",)
     assert len(find_images(f"coco:{root}")) == 2
+    plus = find_images(f"coco/plus:{root}")
+    assert plus.root == root / images
+    assert plus.names == ("train2017/000000000009", "train2017/000000000025", "unlabeled2017/000000000008")
+    assert plus.read(2).shape[2] == 3
+
+
+def test_coco_plus_needs_the_unlabelled_images(tmp_path: Path) -> None:
+    root = layouts.coco(tmp_path)
+    shutil.rmtree(root / "unlabeled2017")
+    with pytest.raises(DataError, match="unlabeled2017"):
+        find_images(f"coco/plus:{root}")
 
 
 def test_coco_without_the_curated_list(tmp_path: Path) -> None:

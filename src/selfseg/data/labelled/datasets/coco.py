@@ -13,11 +13,13 @@ Label files hold ids 0 to 181 (the id of labels.txt minus 1), 255 = nothing is l
   list of IIC (Ji et al., ICCV 2019) has 49,629 and 2,175 images, those with mostly stuff.
 - `coco171`: the 80 things and 91 stuffs that occur.
 - `coco21`: VOC's 20 classes and everything else that is labelled as background.
-- `coco`: images only, also unlabeled2017; and the folder for detection.
+- `coco`: images only, also unlabeled2017, and as "plus" that and train2017 together (COCO+, "semi-supervised" COCO, on
+  which SlotCon's table 3 is trained); and the folder for detection.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +137,10 @@ def _finder(codes: LabelMap) -> Callable[[Path, str], Files]:
 
 
 def _find_images(root: Path, split: str) -> Files:
+    if split == "plus":
+        folders = [_images(root, f"{part}2017") for part in ("train", "unlabeled")]
+        paths = [path for folder in folders for path in list_images(folder).paths]
+        return Files(Path(os.path.commonpath(folders)), tuple(paths))
     folder = _images(root, f"{split}2017")
     return Files(folder, list_images(folder).paths)
 
@@ -150,10 +156,10 @@ def _stuff(name: str, about: str, codes: LabelMap) -> DataSet:
 COCO27 = _stuff("coco27", "COCO-Stuff, 27 coarse classes; *_curated with IIC's list", _coarse())
 COCO171 = _stuff("coco171", "COCO-Stuff, its 171 classes", _fine())
 COCO21 = _stuff("coco21", "COCO, VOC's 20 classes and background", _voc())
-_PLAIN = {"train": 118_287, "val": 5000, "test": 40_670, "unlabeled": 123_403}
+_PLAIN = {"train": 118_287, "val": 5000, "test": 40_670, "unlabeled": 123_403, "plus": 241_690}
 COCO = DataSet(
     "coco",
-    "COCO 2017, images only, and for detection; {train,val,test,unlabeled}2017",
+    "COCO 2017, images only, and for detection; {train,val,test,unlabeled}2017; plus is train and unlabeled",
     _find_images,
     _PLAIN,
     unlabelled=frozenset(_PLAIN),
