@@ -237,3 +237,18 @@ def test_the_papers_recipes_have_the_papers_settings() -> None:
         assert recipe.optimizer.rate(0.0, batch) == pytest.approx(0.004)
         assert (recipe.method.saliency_loss == "plain") == (recipe is paper)
         assert (recipe.method.views.jitter == (0.8, 0.8, 0.8, 0.2)) == (recipe is paper)
+
+
+def test_iics_recipes_for_the_tables():
+    made = {name: ALL[name](Path("images"), Path("run")) for name in ("iic_coco27", "iic_cityscapes27", "iic_voc")}
+    assert {name: (r.method.clusters, r.method.overclusters) for name, r in made.items()} == {
+        "iic_coco27": (27, 81),
+        "iic_cityscapes27": (27, 81),
+        "iic_voc": (21, 63),
+    }
+    rates = {
+        recipe.optimizer.base_lr * recipe.batch_size / recipe.optimizer.reference_batch for recipe in made.values()
+    }
+    assert rates == {1e-4}
+    assert [recipe.init for recipe in made.values()] == ["imagenet:tv_in1k", "imagenet:tv_in1k", "random"]
+    assert made["iic_voc"].epochs == 60
