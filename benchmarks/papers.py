@@ -5,8 +5,8 @@
 
 `--toy` shows that the whole chain of each row holds: training, masks, clusters, probes, transfer, few labels. It says
 nothing of the figures. The data sets are the small copies that the tests have (layouts, names and label codes of the
-real ones); networks are timm's smallest; two steps of two images (forty of a network for masks); weights come from
-files instead of the hub. What was changed in each command stands in the log beside it.
+real ones); networks are timm's smallest; two steps of two images (300 of the run whose objects are measured, 40 of a
+network for masks); weights come from files instead of the hub. What was changed in each command stands in the log beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = ("COCO", "VOC", "CITYSCAPES", "ADE", "BDD", "IMAGENET", "COCO_PLUS", "POTSDAM", "DUTS")
+PLAIN = ("COCO", "VOC", "CITYSCAPES", "ADE", "BDD", "IMAGENET", "POTSDAM", "DUTS")
 SMALL = {"cnn": "test_resnet", "vit": "test_vit"}
 
 
@@ -40,8 +40,8 @@ def commands() -> list[str]:
     for section in text.split("\n### "):
         found += re.findall(r"^(selfseg .*)$", section, re.MULTILINE) + re.findall(r"`(selfseg [^`]+)`", section)
     found = list(dict.fromkeys(found))
-    makers = [line for line in found if line.split()[1] in ("masks", "train")]
-    order = {"masks": 0, "train": 1}
+    makers = [line for line in found if line.split()[1] in ("weights", "masks", "train")]
+    order = {"weights": 0, "masks": 1, "train": 2}
     return sorted(makers, key=lambda line: order[line.split()[1]]) + [line for line in found if line not in makers]
 
 
@@ -56,6 +56,7 @@ def make_data(home: Path) -> None:
     from PIL import Image
 
     import layouts
+    import published_layouts
 
     layouts.coco(home / "COCO")
     (home / "COCO" / "annotations").mkdir()
@@ -68,7 +69,6 @@ def make_data(home: Path) -> None:
     layouts.bdd100k(home / "BDD")
     layouts.imagenet(home / "IMAGENET")
     for i in range(4):
-        layouts.image(home / "COCO_PLUS" / f"{i}.jpg", i)
         layouts.image(home / "POTSDAM" / f"{i}.jpg", i)
         layouts.image(home / "DUTS" / "images" / f"{i}.jpg", i)
     for number, path in enumerate(
@@ -81,6 +81,28 @@ def make_data(home: Path) -> None:
         Image.fromarray(np.where(thing, 255, 0).astype(np.uint8)).save(home / "DUTS" / "masks" / f"{path.stem}.png")
     for name in SMALL.values():
         torch.save(timm.create_model(name).state_dict(), home / f"{name}.pth")
+    for name, (config, write) in published().items():
+        torch.save(write(published_layouts.drawn(config, 1)), home / name)
+
+
+def published() -> dict[str, tuple[Any, Any]]:
+    """Files of whole models: the embedder that each is written from, and its layout."""
+    import published_layouts as layouts
+
+    def backbone(embedder: Any) -> Any:
+        return {"model": layouts.part(embedder, "backbone", "module.encoder.")}
+
+    return {
+        "vice_coco_lowres.torch": (layouts.small("fpn", output_stride=8), layouts.vice),
+        "maskcontrast_unsupervised.pth": (
+            layouts.small("deeplabv3", saliency=True, **layouts.HIGH),
+            layouts.maskcontrast,
+        ),
+        "slotcon_coco_r50_800ep.pth": (layouts.small("projector", hidden=12), layouts.slotcon),
+        "picie_coco27.pth": (layouts.small("fpn"), layouts.picie),
+        "infomin.pth": (layouts.small("none"), backbone),
+        "pixpro_coco.pth": (layouts.small("none"), backbone),
+    }
 
 
 def scene(seed: int) -> NDArray[np.uint8]:
@@ -125,6 +147,7 @@ def toy(line: str) -> list[str]:
         "transfer": _transfer,
         "finetune": _finetune,
         "time": _time,
+        "weights": _weights,
     }
     return small.get(words[0], lambda given: [*given, "--device", "cpu"])(words)
 
@@ -153,8 +176,12 @@ def _train(words: list[str]) -> list[str]:
     at = next((place for place, word in enumerate(words) if word.startswith("method.")), len(words))
     one = ("devices", "nodes", "init", "epochs", "batch_size", "steps", "method.embedder.backbone")
     kept = without(words[:at], **dict.fromkeys(one, False))
-    kept += ["--steps", "2", "--batch-size", "2", "--workers", "0", "--accelerator", "cpu", "--precision", "32-true"]
-    kept += ["--checkpoint-every", "1", "--keep", "3", *init, "--method.embedder.backbone", backbone]
+    if words[words.index("--out") + 1] == "runs/mc":  # rows of it ask for its objects, which two steps don't find
+        kept += ["--steps", "300", "--checkpoint-every", "100", "--optimizer.base-lr", "0.5"]
+    else:
+        kept += ["--steps", "2", "--checkpoint-every", "1"]
+    kept += ["--batch-size", "2", "--workers", "0", "--accelerator", "cpu", "--precision", "32-true"]
+    kept += ["--keep", "3", *init, "--method.embedder.backbone", backbone]
     return [*kept, *words[at:]]
 
 
@@ -162,6 +189,10 @@ def _time(words: list[str]) -> list[str]:
     small = ["--batch-size", "2", "--accelerator", "cpu", "--precision", "32-true", "--init", "test_resnet.pth"]
     small += ["--measured", "3", "--warm-up", "1", "--looks", "2", "--method.embedder.backbone", "test_resnet"]
     return [*without(words, batch_size=False), *small]
+
+
+def _weights(words: list[str]) -> list[str]:
+    return [*without(words, backbone=False), "--backbone", "test_resnet", "--resolution", "32"]
 
 
 def _masks(words: list[str]) -> list[str]:

@@ -21,6 +21,7 @@ from selfseg.evaluation.protocols.detection import DetectionConfig
 from selfseg.evaluation.protocols.object_vectors import Retrieval
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.sheet import EvaluationConfig
+from selfseg.models.published import importing
 from selfseg.timing import steps as timing
 from selfseg.training import loop
 
@@ -50,6 +51,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Any:
         "nearest": (nearest, "nearest"),
         "probabilities": (probabilities, "probabilities"),
         "film": (film, "film"),
+        "weights": (importing, "import_weights"),
     }
 
     def go(words: list[str]) -> SimpleNamespace:
@@ -70,7 +72,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_section_has_commands_of_every_kind() -> None:
     assert len(COMMANDS) > 60
     assert {command.split()[1] for command in COMMANDS} == {
-        "train", "evaluate", "transfer", "finetune", "concepts", "masks", "time", "nearest", "probabilities", "film"
+        "train", "evaluate", "transfer", "finetune", "concepts", "masks", "time", "nearest", "probabilities", "film",
+        "weights",
     }  # fmt: skip
 
 
@@ -103,6 +106,8 @@ def test_the_command_line_takes_it(command: str, called: Any) -> None:
     elif call.verb == "time":
         assert call.args[0].name == command.split()[2]
         check_data(str(call.args[0].images))
+    elif call.verb == "weights":
+        assert call.args[1] is not None, "without --out there is no run to measure"
     elif call.verb == "masks":
         check_data(str(call.args[0]))
     elif call.verb in ("concepts", "nearest", "probabilities", "film"):
