@@ -6,7 +6,8 @@
 `--toy` shows that the whole chain of each row holds: training, masks, clusters, probes, transfer, few labels. It says
 nothing of the figures. The data sets are the small copies that the tests have (layouts, names and label codes of the
 real ones); networks are timm's smallest; two steps of two images (300 of the run whose objects are measured, 40 of a
-network for masks); weights come from files instead of the hub. What was changed in each command stands in the log beside it.
+network for masks); weights come from files instead of the hub. What was changed in each command
+stands in the log beside it.
 """
 
 from __future__ import annotations
