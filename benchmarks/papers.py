@@ -158,16 +158,20 @@ def without(words: list[str], **options: bool) -> list[str]:
     kept: list[str] = []
     skipping = ""
     for word in words:
-        name = word.removeprefix("--").replace("-", "_")
+        name = _key(word)
         if word.startswith("--") or word == "-k":
             skipping = word if name in options or (word == "-k" and "k" in options) else ""
             if not skipping:
                 kept.append(word)
         elif not skipping:
             kept.append(word)
-        elif not options[skipping.lstrip("-").replace("-", "_")]:
+        elif not options[_key(skipping)]:
             skipping = ""  # it had one value; the next word is something else
     return kept
+
+
+def _key(word: str) -> str:
+    return word.lstrip("-").replace("-", "_").replace(".", "_")
 
 
 def _train(words: list[str]) -> list[str]:
@@ -175,7 +179,7 @@ def _train(words: list[str]) -> list[str]:
     init = ["--init", f"{backbone}.pth"] if "--init" in words or "stego" in words[1] else []
     # Options of a chosen source of regions stay behind its name.
     at = next((place for place, word in enumerate(words) if word.startswith("method.")), len(words))
-    one = ("devices", "nodes", "init", "epochs", "batch_size", "steps", "method.embedder.backbone")
+    one = ("devices", "nodes", "init", "epochs", "batch_size", "steps", "method_embedder_backbone")
     kept = without(words[:at], **dict.fromkeys(one, False))
     if words[words.index("--out") + 1] == "runs/mc":  # rows of it ask for its objects, which two steps don't find
         kept += ["--steps", "300", "--checkpoint-every", "100", "--optimizer.base-lr", "0.5"]
@@ -211,6 +215,8 @@ def _evaluate(words: list[str]) -> list[str]:
         words = [words[0], "timm:test_resnet:random", *words[2:]]
     if "-k" in words:
         words = [*without(words, k=True), "-k", "2", "3"]
+    if "--linear.steps" in words:
+        words = [*without(words, linear_steps=False), "--linear.steps", "20"]
     return [*words, "--device", "cpu", "--seeds", "1"]
 
 
