@@ -25,7 +25,7 @@ import torchvision
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms
 
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.views import augment
 from selfseg.data.views.overlapping_crops import OverlappingCrops, resize_crop
 from selfseg.storage.files import write_json

@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from selfseg.data.reading.images import ImageCollection, SkipLog, list_images, read_image, scan
+from selfseg.data.reading.images import ImageCollection, read_image
+from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.skipping import SkipLog, scan
 
 RESULTS = Path(__file__).parent / "results"
 

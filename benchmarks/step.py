@@ -26,7 +26,7 @@ import cv2
 import torch
 
 from selfseg.data.loader import StepSampler, ViewDataset, collate
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.fitting.memory import kept_memory
 from selfseg.training.optimizer import make_optimizer

@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import Grid, Pixels, Superpixels
 from selfseg.data.views import augment
 from selfseg.data.views import content_centred as views

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gpu_parts import material
 from gpu_parts.harness import Job, difference, random_state
-from selfseg.data.reading.images import list_images, read_image
+from selfseg.data.reading.images import read_image
+from selfseg.data.reading.listing import list_images
 from selfseg.methods import methods
 from selfseg.ops import crf, kmeans
 from selfseg.ops.objectives import losses, mutual_information, pixel_contrast

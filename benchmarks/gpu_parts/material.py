@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpu_parts.harness import Job
 from selfseg.data.loader import ViewDataset, collate
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.training.recipe import Recipe, recipes
 from selfseg.types import Batch

@@ -17,7 +17,7 @@ from torch import nn
 from gpu_parts import material
 from gpu_parts.harness import Job, plain, synchronise
 from selfseg.data.loader import ViewDataset, collate
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.training.log import read_log
 from selfseg.training.loop import train

@@ -19,7 +19,9 @@ from selfseg.collection import streaming
 from selfseg.collection.streaming import WriteBehind, embed_images, embed_together
 from selfseg.data.reading import ahead
 from selfseg.data.reading.ahead import map_ahead, map_images, track_images
-from selfseg.data.reading.images import ImageCollection, SkipLog, list_images
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import TooManyBadImages
 from selfseg.models.embedder import Embedder, EmbedderConfig
 

@@ -26,7 +26,7 @@ from selfseg.collection.embedding import embed
 from selfseg.collection.opening import load
 from selfseg.collection.segmenting import segment
 from selfseg.data.labelled.legend import Legend
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.drawing.pictures import palette
 from selfseg.errors import ConfigError, RunError, StorageError, TooManyBadImages
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks

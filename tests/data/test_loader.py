@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from selfseg.data.loader import Sample, StepSampler, ViewDataset, collate, image_at, make_loader
-from selfseg.data.reading.images import ImageCollection, list_images
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import Grid, RegionCache
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.errors import ConfigError, TooManyBadImages

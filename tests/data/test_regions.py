@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfseg.data.loader import REASONS
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import Grid, NoRegions, ObjectMasks, Pixels, RegionCache, RegionSource, Superpixels
 from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, StorageError

@@ -14,7 +14,7 @@ from PIL import Image
 from selfseg import mine_masks
 from selfseg.cli import main
 from selfseg.data.labelled.mask_files import MaskFolder, survey
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import ConfigError, DataError, EmptyCollection, TooManyBadImages
 from selfseg.masks import mining
 from selfseg.masks.cleaning import Cleaning

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from masks.balls import TINY, draw_balls
 from selfseg.cli import main
 from selfseg.data.labelled.mask_files import MaskFolder
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import CheckpointError, ConfigError, Interrupted
 from selfseg.fitting import supervised as finetuning
 from selfseg.masks import sources

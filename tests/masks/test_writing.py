@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import BadImage, ConfigError, RunError
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
 from selfseg.masks.writing import MaskFolder, MaskWriter, survey

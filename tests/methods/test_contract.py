@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from selfseg.data.loader import ViewDataset, collate
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.errors import RunError
 from selfseg.methods import Method, methods

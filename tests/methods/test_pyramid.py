@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 import selfseg
-from selfseg.data.reading.images import SkipLog, list_images
+from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import ConfigError
 from selfseg.methods.pyramid import Pyramid, PyramidConfig
 from selfseg.models import decoders

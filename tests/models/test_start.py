@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import CheckpointError
 from selfseg.models import start
 from selfseg.models.embedder import Embedder, EmbedderConfig

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import ConfigError
 from selfseg.studio import photographs
 from selfseg.studio.photographs import Photographs, box_around

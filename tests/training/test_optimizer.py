@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from selfseg.data.loader import StepSampler, ViewDataset, collate
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.errors import ConfigError, Interrupted
 from selfseg.models.backbones import depths

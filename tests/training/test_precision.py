@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from selfseg.data.loader import StepSampler, ViewDataset, collate
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.data.regions import RegionCache
 from selfseg.errors import Interrupted, RecipeMismatch
 from selfseg.methods.vice import ViCE

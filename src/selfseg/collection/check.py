@@ -19,7 +19,8 @@ from selfseg.data.labelled.catalog import Source, find_files, missing_files, par
 from selfseg.data.labelled.datasets import Files
 from selfseg.data.labelled.labels import VOID
 from selfseg.data.reading.decoding import quiet
-from selfseg.data.reading.images import check_image, list_images, spread_indices
+from selfseg.data.reading.images import check_image, spread_indices
+from selfseg.data.reading.listing import list_images
 from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, LabelError

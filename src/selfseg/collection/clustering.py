@@ -22,7 +22,8 @@ from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.proposal import propose_k, save_proposal
 from selfseg.collection.streaming import embed_images, to_device
 from selfseg.data.reading.ahead import spread_points, usable_cores
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.kmeans import assign, kmeans

@@ -34,7 +34,8 @@ from torch import Tensor
 from selfseg.collection.clusters import add_position, assign_pixels, load_clusters
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, WriteBehind, embed_images
-from selfseg.data.reading.images import SkipLog, resize_short_side
+from selfseg.data.reading.images import resize_short_side
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.pictures import fit_within, palette, write_image
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.prototypes import load_prototypes

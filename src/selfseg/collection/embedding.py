@@ -15,7 +15,7 @@ import numpy as np
 
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
-from selfseg.data.reading.images import SkipLog
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from selfseg.data.labelled.catalog import find_images
-from selfseg.data.reading.images import ImageCollection, SkipLog, scan
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog, scan
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.embedder import Embedder, Looks
 

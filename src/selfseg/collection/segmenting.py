@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from selfseg.collection.clusters import load_clusters
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
-from selfseg.data.reading.images import SkipLog
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.palette_png import write_index_png
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.models.embedder import Looks

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.data.reading.ahead import in_threads, pixels_of, usable_cores
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder
 
 T = TypeVar("T")

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.data.reading.ahead import map_images
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.figures import figure
 from selfseg.drawing.pictures import fit_within
 from selfseg.errors import ConfigError, EmptyCollection

@@ -15,7 +15,8 @@ from selfseg.collection.opening import Images, choose_device, collect, whole_ima
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images, usable_cores
-from selfseg.data.reading.images import ImageCollection, SkipLog, read_image, spread_indices
+from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import MaskFolder, survey
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.masks import edges
 from selfseg.masks.edges import to_image

@@ -18,7 +18,8 @@ from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import list_classes
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.palette_png import VOID_COLOUR, write_index_png
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
 from selfseg.errors import LabelError

@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import RunError, StorageError
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.regions.region_tree import cut_regions, region_tree

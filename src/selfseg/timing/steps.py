@@ -21,7 +21,8 @@ import torch
 from lightning.fabric import Fabric
 
 from selfseg.data.loader import StepSampler, ViewDataset, iterate, make_loader
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.data.regions import RegionCache, Superpixels
 from selfseg.errors import BadImage, ConfigError, EmptyCollection
 from selfseg.fitting.memory import kept_memory

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import Kind
-from selfseg.data.reading.images import ImageCollection, SkipLog, scan
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog, scan
 from selfseg.data.regions import ObjectMasks
 from selfseg.errors import CheckpointError
 from selfseg.storage.files import read_json, write_json

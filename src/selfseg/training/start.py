@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from selfseg.data.reading.ahead import map_images, spread_points
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import EmptyCollection
 from selfseg.methods import Method
 from selfseg.models.embedder import Embedder

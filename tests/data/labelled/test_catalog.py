@@ -14,7 +14,8 @@ from selfseg.data.labelled.catalog import (
     open_labelled,
     parse_source,
 )
-from selfseg.data.reading.images import ImageCollection, list_images
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import ConfigError, DataError, EmptyCollection, LabelError
 
 

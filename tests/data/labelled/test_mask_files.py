@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from selfseg.data.labelled.mask_files import REASONS, SUFFIXES, MaskFolder, survey
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import BadImage, BadMask, ConfigError, DataError, EmptyCollection
 
 H, W = 90, 120  # of the images of the fixture `photos`

@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
-from selfseg.data.reading.images import (
-    REASONS,
-    ImageCollection,
-    SkipLog,
-    list_images,
-    read_image,
-    resize_short_side,
-    scan,
-)
+from selfseg.data.reading.images import REASONS, ImageCollection, read_image, resize_short_side
+from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.skipping import SkipLog, scan
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, TooManyBadImages
 from selfseg.storage.files import mark_output
 

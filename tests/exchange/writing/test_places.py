@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import ConfigError, EmptyCollection, StorageError
 from selfseg.exchange.writing.places import Place, commit, open_place
 

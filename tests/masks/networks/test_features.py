@@ -13,7 +13,8 @@ from masks.balls import ball, draw_balls
 from masks.test_sources import overlap
 from selfseg.cli import main
 from selfseg.data.labelled.mask_files import MaskFolder
-from selfseg.data.reading.images import SkipLog, list_images
+from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection
 from selfseg.masks.mining import mine_masks
 from selfseg.masks.networks import features

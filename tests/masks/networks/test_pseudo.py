@@ -17,7 +17,7 @@ from masks import balls
 from masks.balls import ball, draw_balls
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading import ahead
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection, TooManyBadImages
 from selfseg.fitting import supervised as finetuning
 from selfseg.masks.edges import sharpen, to_image

@@ -16,7 +16,7 @@ import torch
 from selfseg.collection.clustering import cluster
 from selfseg.collection.clusters import load_clusters
 from selfseg.collection.opening import load
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.studio.carrying import carry_over, remember

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from selfseg.collection.opening import Images, choose_device, collect, load, whole_images
 from selfseg.collection.streaming import embed_images
-from selfseg.data.reading.images import SkipLog, spread_indices
+from selfseg.data.reading.images import spread_indices
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, data_uri_of, fit_within, pca_picture, stored_basis, tile
 from selfseg.errors import ConfigError, EmptyCollection, RunError

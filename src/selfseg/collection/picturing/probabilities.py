@@ -26,7 +26,8 @@ from selfseg.collection.assigning import cell_scores
 from selfseg.collection.clusters import add_position, load_clusters
 from selfseg.collection.opening import Images, collect, load, plain_recipe, whole_images
 from selfseg.collection.streaming import embed_images
-from selfseg.data.reading.images import SkipLog, spread_indices
+from selfseg.data.reading.images import spread_indices
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.data.views.content_centred import content_map, draw_centre
 from selfseg.drawing.figures import figure
 from selfseg.drawing.pictures import Picture, fit_within, hex_colour, overlay, palette

@@ -20,7 +20,8 @@ from selfseg.collection.clustering import look_twice
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.opening import load
 from selfseg.collection.streaming import embed_images
-from selfseg.data.reading.images import ImageCollection, SkipLog, spread_indices
+from selfseg.data.reading.images import ImageCollection, spread_indices
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, borders, fit_within, overlay, palette
 from selfseg.errors import RunError

@@ -30,7 +30,9 @@ from selfseg.collection.reporting.health import CHECKED, Verdict, judge
 from selfseg.collection.reporting.what_it_sees import read_plan, region_figures, view_figures
 from selfseg.collection.streaming import embed_images
 from selfseg.data.labelled.catalog import find_images
-from selfseg.data.reading.images import ImageCollection, SkipLog, list_images, spread_indices
+from selfseg.data.reading.images import ImageCollection, spread_indices
+from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.charts import line_chart
 from selfseg.drawing.figures import Figure, figure, stored_figures
 from selfseg.drawing.pictures import (

@@ -29,7 +29,8 @@ from selfseg.data.labelled.labels import VOID as VOID
 from selfseg.data.labelled.labels import ColourMap, LabelMap, UnknownId, read_label_file
 from selfseg.data.labelled.labels import upright_size as upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS
-from selfseg.data.reading.images import ImageCollection, list_images, resize_short_side
+from selfseg.data.reading.images import ImageCollection, resize_short_side
+from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
 
@@ -314,7 +315,7 @@ def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = 
     Args:
         source: NAME:ROOT or NAME/SPLIT:ROOT for a data set's images (of its first split, which is the one for
             training); `shards:...` for images in tar files (`selfseg.data.reading.shards`); anything else as for
-            `selfseg.data.reading.images.list_images`.
+            `selfseg.data.reading.listing.list_images`.
         cache: folder for what is kept of shards.
 
     Returns:

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Folders of images: what is in them, what can be read, what was skipped and why.
+"""One image file: what can be read of it, what not and why; and an ordered set of such files.
 
 Reasons of `BadImage.reason` and of `skipped.jsonl`, a closed set:
 
@@ -17,13 +17,10 @@ and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.l
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,9 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
-from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode, open_image, quiet, sniff
-from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, TooManyBadImages
-from selfseg.storage.files import OUTPUT_MARKER, storage_errors
+from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
+from selfseg.errors import BadImage, ConfigError
 
 REASONS = (
     "truncated",
@@ -258,190 +254,3 @@ def spread_indices(count: int, most: int) -> list[int]:
         ([0, 3, 6, 9], [0, 1], [])
     """
     return [int(i) for i in np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))]
-
-
-def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
-    """Find the images of a folder, a list file or a sequence of paths.
-
-    Args:
-        source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
-            wrote passed over; sorted by code point, the same in every locale), a `.txt` file with a path per line
-            (relative ones from the list's folder; empty lines and lines that begin with # are passed over; the order
-            is kept), or paths. Files of a folder without an image's suffix are passed over.
-
-    Returns:
-        The collection. Nothing was opened: `scan` tells which of them are images.
-
-    Raises:
-        EmptyCollection: if there is no image, with what there is instead.
-        DataError: if the source is not there or is neither a folder nor a list.
-    """
-    if not isinstance(source, str | Path):
-        return _from_paths([Path(path) for path in source], "the given sequence")
-    source = Path(source).expanduser()
-    if source.is_dir():
-        return _from_folder(source)
-    if not source.exists():
-        raise DataError(f"{source} does not exist; give a folder of images or a .txt list of their paths")
-    if source.suffix.lower() != ".txt":
-        raise DataError(f"{source} is a file; give its folder, or a .txt list with one path a line")
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read the list {source}: {error}") from error
-    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return _from_paths([source.parent / Path(line).expanduser() for line in listed], f"the list {source}")
-
-
-def _from_paths(paths: list[Path], what: str) -> ImageCollection:
-    # Made absolute but not resolved: names shall follow the links that the user wrote.
-    unique = tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
-    if not unique:
-        raise EmptyCollection(f"{what} names no image; put one path on each line")
-    return ImageCollection(Path(os.path.commonpath([path.parent for path in unique])), unique)
-
-
-def _from_folder(root: Path) -> ImageCollection:
-    found: list[tuple[str, Path]] = []
-    others: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
-    pending, linked = [(root, "")], list[tuple[Path, str]]()
-    while pending or linked:
-        folder, prefix = pending.pop() if pending else linked.pop(0)  # links last: a folder keeps its real name
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:  # a link to a folder that is listed already
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                listing = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"can't list the folder {folder}: {error.strerror}") from error
-        if prefix and any(entry.name == OUTPUT_MARKER for entry in listing):  # our own pictures, not the user's
-            continue
-        for entry in listing:
-            if entry.name.startswith("."):
-                continue
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir():
-                (linked if entry.is_symlink() else pending).append((Path(entry.path), f"{prefix}{entry.name}/"))
-            elif suffix in SUFFIXES:
-                found.append((prefix + entry.name, Path(entry.path)))
-            else:
-                others[suffix or "no suffix"] += 1
-    if not found:
-        have = ", ".join(f"{count} with {suffix}" for suffix, count in others.most_common(5))
-        raise EmptyCollection(
-            f"{root} holds no image" + (f", only files {have}" if have else "; it is empty") + "; images are files "
-            f"named {' '.join(SUFFIXES)}"
-        )
-    found.sort(key=lambda item: item[0])
-    return ImageCollection(root, tuple(path for _, path in found))
-
-
-class SkipLog:
-    """What was skipped, counted and listed; stops a run whose collection is bad beyond belief.
-
-    Each skipped image is a line of JSON {"name", "reason", "detail", "time" (seconds since 1970)} in `path`. An image
-    that the file names already with the same reason (a resumed run meets it again) is counted, not listed twice.
-
-    Args:
-        path: RUN/skipped.jsonl, or None to only count.
-        total: images in the collection.
-        limit: the fraction that may be skipped, in [0, 1].
-    """
-
-    def __init__(self, path: Path | None, total: int, limit: float = 0.05) -> None:
-        if not 0 <= limit <= 1:
-            raise ConfigError(f"--max-bad {limit} is no fraction; give a value from 0 to 1, e.g. 0.05")
-        self.path = path
-        self.total = total
-        self.limit = limit
-        self.skipped: dict[str, str] = {}
-        self._listed: set[tuple[str, str]] = set()
-        self._torn = False
-        if path is not None and path.exists():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            self._torn = bool(text) and not text.endswith("\n")
-            for line in text.splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._listed.add((entry["name"], entry["reason"]))
-                except (ValueError, KeyError, TypeError):
-                    continue  # the torn last line of a run that was killed
-
-    def add(self, name: str, reason: str, detail: str = "") -> None:
-        """Count and list one image.
-
-        Raises:
-            TooManyBadImages: if more than `limit` of the collection is now skipped.
-            StorageError: if the list can't be written.
-        """
-        self.add_all([(name, reason, detail)])
-
-    def add_all(self, entries: Iterable[tuple[str, str, str]], counted: bool = True) -> None:
-        """As `add`, for (name, reason, detail) each; judged only after the last, and not if not `counted`."""
-        lines = []
-        for name, reason, detail in entries:
-            if counted:
-                self.skipped.setdefault(name, reason)
-            if (name, reason) not in self._listed:
-                self._listed.add((name, reason))
-                entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}
-                lines.append(json.dumps(entry) + "\n")
-        if self.path is not None and lines:
-            with storage_errors(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path, "a", encoding="utf-8") as stream:
-                    stream.write(("\n" if self._torn else "") + "".join(lines))
-            self._torn = False
-        if len(self.skipped) > self.limit * self.total:
-            raise TooManyBadImages(self._message())
-
-    def _message(self) -> str:
-        bad = len(self.skipped)
-        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(self.skipped.values()).most_common())
-        first = ", ".join(f"{name} ({reason})" for name, reason in list(self.skipped.items())[:3])
-        return (
-            f"{bad} of {self.total} images can't be used ({bad / max(self.total, 1):.1%}; at most {self.limit:.1%} "
-            f"may be bad): {counts}; e.g. {first}."
-            + (f" All of them are listed in {self.path}." if self.path is not None else "")
-            + f" Mend or remove them, or accept them with --max-bad {min(1.0, bad / max(self.total, 1) + 0.01):.2f}"
-        )
-
-
-def scan(images: ImageCollection, log: SkipLog, max_pixels: int = MAX_PIXELS) -> ImageCollection:
-    """Check every image's header and end, without decoding.
-
-    Args:
-        images: the collection.
-        log: where the bad ones go.
-        max_pixels: as for `read_image`.
-
-    Returns:
-        The images that look whole, under unchanged names. Damage inside of a file shows only when it is read.
-
-    Raises:
-        TooManyBadImages: if more are bad than `log` allows.
-        EmptyCollection: if none is left.
-    """
-
-    def judge(index: int) -> BadImage | None:
-        try:
-            images.check(index, max_pixels)
-        except BadImage as error:
-            return error
-        return None
-
-    # Threads hide the latency of network disks; on a local one they cost nothing.
-    with quiet(), ThreadPoolExecutor(max_workers=8) as pool:
-        errors = list(pool.map(judge, range(len(images)), chunksize=256))
-    bad = [
-        (name, error.reason, error.detail)
-        for name, error in zip(images.names, errors, strict=True)
-        if error is not None
-    ]
-    log.add_all(bad)
-    if len(bad) == len(images):
-        raise EmptyCollection(f"none of the {len(images)} images under {images.root} can be read")
-    return images.subset(i for i, error in enumerate(errors) if error is None) if bad else images

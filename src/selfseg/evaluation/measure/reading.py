@@ -18,7 +18,7 @@ from torch import Tensor
 from selfseg.collection.streaming import embed_together
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.reading.ahead import map_ahead, usable_cores
-from selfseg.data.reading.images import SkipLog
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage, RunError
 from selfseg.evaluation.measure.confusion import VOID
 from selfseg.evaluation.measure.features import Extractor

@@ -36,7 +36,8 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from selfseg.data.reading.ahead import map_images
-from selfseg.data.reading.images import ImageCollection, SkipLog, spread_indices
+from selfseg.data.reading.images import ImageCollection, spread_indices
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection
 from selfseg.masks.edges import to_image
 from selfseg.masks.priors.ranking import rank_by

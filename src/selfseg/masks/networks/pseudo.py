@@ -47,7 +47,8 @@ from torch import Tensor, nn
 
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import CheckpointError, EmptyCollection
 from selfseg.fitting.stepping import step_seed
 from selfseg.masks.cleaning import Cleaning, clean

@@ -19,7 +19,8 @@ from torch import Tensor
 from selfseg.collection.clusters import Clusters, add_position
 from selfseg.collection.opening import load, whole_images
 from selfseg.collection.streaming import embed_images
-from selfseg.data.reading.images import ImageCollection, SkipLog
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import SkipLog
 from selfseg.studio.decisions.state import Split
 
 LEFT_OUT, UNDECIDED = "\0left out", "\0undecided"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfseg.data.labelled.coloured import ColouredCodes
 from selfseg.data.labelled.labels import ColourMap, LabelMap
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import DataError
 
 Codes = LabelMap | ColourMap | ColouredCodes

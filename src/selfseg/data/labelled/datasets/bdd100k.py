@@ -16,7 +16,7 @@ from pathlib import Path
 from selfseg.data.labelled.datasets.base import DataSet, Files, first_folder, pair_folders
 from selfseg.data.labelled.datasets.cityscapes import CLASSES_19
 from selfseg.data.labelled.labels import LabelMap
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 
 _CODES = LabelMap.indices(CLASSES_19)
 _LARGE = "train_100k"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from selfseg.data.labelled.datasets.base import DataSet, Files, first_folder, pair_folders
 from selfseg.data.labelled.labels import LabelMap
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 
 _FIRST = 7  # ids below are no part of the scene
 _NAMES = (

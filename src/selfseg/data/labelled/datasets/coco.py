@@ -26,7 +26,7 @@ from pathlib import Path
 from selfseg.data.labelled.datasets.base import DataSet, Files, first_folder, pair_folders, read_list
 from selfseg.data.labelled.datasets.voc import CLASSES as VOC_CLASSES
 from selfseg.data.labelled.labels import LabelMap
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 
 IDS = 182
 """Ids in label files, 0 to 181."""

@@ -22,7 +22,7 @@ from selfseg.data.labelled.classes_file import read_classes
 from selfseg.data.labelled.coloured import ColouredCodes, ask_for_colours, holds_colours
 from selfseg.data.labelled.datasets.base import Codes, DataSet, Files
 from selfseg.data.labelled.labels import VOID, LabelMap, read_label_file
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 from selfseg.errors import DataError, LabelError
 
 

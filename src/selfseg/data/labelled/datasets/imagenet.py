@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfseg.data.labelled.datasets.base import DataSet, Files, first_folder
-from selfseg.data.reading.images import list_images
+from selfseg.data.reading.listing import list_images
 
 
 def _find(root: Path, split: str) -> Files:

@@ -1,0 +1,123 @@
+"""What was skipped of a collection and why; and the look at every file that finds most of it before a run begins."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from selfseg.data.reading.decoding import MAX_PIXELS, quiet
+from selfseg.data.reading.images import ImageCollection
+from selfseg.errors import BadImage, ConfigError, EmptyCollection, TooManyBadImages
+from selfseg.storage.files import storage_errors
+
+
+class SkipLog:
+    """What was skipped, counted and listed; stops a run whose collection is bad beyond belief.
+
+    Each skipped image is a line of JSON {"name", "reason", "detail", "time" (seconds since 1970)} in `path`. An image
+    that the file names already with the same reason (a resumed run meets it again) is counted, not listed twice.
+
+    Args:
+        path: RUN/skipped.jsonl, or None to only count.
+        total: images in the collection.
+        limit: the fraction that may be skipped, in [0, 1].
+    """
+
+    def __init__(self, path: Path | None, total: int, limit: float = 0.05) -> None:
+        if not 0 <= limit <= 1:
+            raise ConfigError(f"--max-bad {limit} is no fraction; give a value from 0 to 1, e.g. 0.05")
+        self.path = path
+        self.total = total
+        self.limit = limit
+        self.skipped: dict[str, str] = {}
+        self._listed: set[tuple[str, str]] = set()
+        self._torn = False
+        if path is not None and path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self._torn = bool(text) and not text.endswith("\n")
+            for line in text.splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._listed.add((entry["name"], entry["reason"]))
+                except (ValueError, KeyError, TypeError):
+                    continue  # the torn last line of a run that was killed
+
+    def add(self, name: str, reason: str, detail: str = "") -> None:
+        """Count and list one image.
+
+        Raises:
+            TooManyBadImages: if more than `limit` of the collection is now skipped.
+            StorageError: if the list can't be written.
+        """
+        self.add_all([(name, reason, detail)])
+
+    def add_all(self, entries: Iterable[tuple[str, str, str]], counted: bool = True) -> None:
+        """As `add`, for (name, reason, detail) each; judged only after the last, and not if not `counted`."""
+        lines = []
+        for name, reason, detail in entries:
+            if counted:
+                self.skipped.setdefault(name, reason)
+            if (name, reason) not in self._listed:
+                self._listed.add((name, reason))
+                entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}
+                lines.append(json.dumps(entry) + "\n")
+        if self.path is not None and lines:
+            with storage_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "a", encoding="utf-8") as stream:
+                    stream.write(("\n" if self._torn else "") + "".join(lines))
+            self._torn = False
+        if len(self.skipped) > self.limit * self.total:
+            raise TooManyBadImages(self._message())
+
+    def _message(self) -> str:
+        bad = len(self.skipped)
+        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(self.skipped.values()).most_common())
+        first = ", ".join(f"{name} ({reason})" for name, reason in list(self.skipped.items())[:3])
+        return (
+            f"{bad} of {self.total} images can't be used ({bad / max(self.total, 1):.1%}; at most {self.limit:.1%} "
+            f"may be bad): {counts}; e.g. {first}."
+            + (f" All of them are listed in {self.path}." if self.path is not None else "")
+            + f" Mend or remove them, or accept them with --max-bad {min(1.0, bad / max(self.total, 1) + 0.01):.2f}"
+        )
+
+
+def scan(images: ImageCollection, log: SkipLog, max_pixels: int = MAX_PIXELS) -> ImageCollection:
+    """Check every image's header and end, without decoding.
+
+    Args:
+        images: the collection.
+        log: where the bad ones go.
+        max_pixels: as for `read_image`.
+
+    Returns:
+        The images that look whole, under unchanged names. Damage inside of a file shows only when it is read.
+
+    Raises:
+        TooManyBadImages: if more are bad than `log` allows.
+        EmptyCollection: if none is left.
+    """
+
+    def judge(index: int) -> BadImage | None:
+        try:
+            images.check(index, max_pixels)
+        except BadImage as error:
+            return error
+        return None
+
+    # Threads hide the latency of network disks; on a local one they cost nothing.
+    with quiet(), ThreadPoolExecutor(max_workers=8) as pool:
+        errors = list(pool.map(judge, range(len(images)), chunksize=256))
+    bad = [
+        (name, error.reason, error.detail)
+        for name, error in zip(images.names, errors, strict=True)
+        if error is not None
+    ]
+    log.add_all(bad)
+    if len(bad) == len(images):
+        raise EmptyCollection(f"none of the {len(images)} images under {images.root} can be read")
+    return images.subset(i for i, error in enumerate(errors) if error is None) if bad else images
