@@ -1,5 +1,6 @@
-"""From a file to pixels, (H, W, 3) uint8 RGB.
+"""From a file to pixels: (H, W, 3) uint8 RGB of a photograph, or as many channels as were measured.
 
-`images` lists a folder and reads one image, `ahead` reads many in threads; `decoding` knows every kind of file and what
-can be wrong with it, `shards` and `slices` read images out of tar files.
+`images` reads one image and holds a collection, `listing` finds files, `skipping` counts the bad ones, `ahead` reads
+many in threads. `decoding` knows every kind of photograph and what can be wrong with it, `formats` the files of
+measured values (TIFF, Zarr, NPY, DICOM); `shards` and `slices` read images out of tar files.
 """
