@@ -17,7 +17,7 @@ from selfseg.errors import CheckpointError, RecipeMismatch, RunError
 from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder
-from selfseg.models.start import Colour, is_word, load_backbone
+from selfseg.models.start import is_word, load_backbone
 from selfseg.storage.files import is_unclaimed, mark_output, read_json, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -41,8 +41,8 @@ class Start:
     what: str
     sentence: str
     weights: str
-    mean: Colour = IMAGENET_MEAN
-    std: Colour = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
 
 def open_source(source: Path | str | Embedder, config: Config, output_stride: int) -> tuple[Start, Config]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from selfseg.exporting.targets import Target, resnet_of
 from selfseg.models.embedder import Embedder, EmbedderConfig
-from selfseg.models.start import Colour
+from selfseg.models.start import Colours
 
 _PLAIN = "The file is `torch.save` of plain tensors, which loads with `weights_only=True`."
 _INPUT = "The network wants RGB in [0, 1], minus `mean`, divided by `std`."
@@ -57,9 +57,7 @@ def card(name: str, facts: Mapping[str, str], load: str, notes: Sequence[str] = 
     return "\n".join(lines).rstrip() + "\n"
 
 
-def loading(
-    format: str, name: str, config: EmbedderConfig, colours: tuple[Colour, Colour], target: Target | None = None
-) -> str:
+def loading(format: str, name: str, config: EmbedderConfig, colours: Colours, target: Target | None = None) -> str:
     """Markdown with the lines that load a file.
 
     Args:
@@ -81,7 +79,7 @@ def loading(
     return (_onnx if format == "onnx" else _whole)(name, config)
 
 
-def _detectron2(name: str, config: EmbedderConfig, colours: tuple[Colour, Colour]) -> str:
+def _detectron2(name: str, config: EmbedderConfig, colours: Colours) -> str:
     _, arch = resnet_of(config, "detectron2")
     lines = [
         "MODEL:",
@@ -107,7 +105,7 @@ def _detectron2(name: str, config: EmbedderConfig, colours: tuple[Colour, Colour
     return _code("yaml", lines) + f"\n{text}"
 
 
-def _mmseg(name: str, config: EmbedderConfig, colours: tuple[Colour, Colour]) -> str:
+def _mmseg(name: str, config: EmbedderConfig, colours: Colours) -> str:
     _, arch = resnet_of(config, "mmseg")
     kind = "ResNet" if arch.groups == 1 else "ResNeXt"
     lines = ["model = dict(", "    pretrained=None,", "    data_preprocessor=dict("]

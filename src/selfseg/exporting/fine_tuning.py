@@ -15,12 +15,10 @@ from dataclasses import dataclass
 
 from selfseg.exporting.targets import Resnet, resnet_of
 from selfseg.models.embedder import EmbedderConfig
-from selfseg.models.start import Colour
+from selfseg.models.start import Colours
 
 
-def fine_tuning_configs(
-    format: str, name: str, config: EmbedderConfig, colours: tuple[Colour, Colour]
-) -> dict[str, str]:
+def fine_tuning_configs(format: str, name: str, config: EmbedderConfig, colours: Colours) -> dict[str, str]:
     """The files of a format, by name.
 
     Args:
@@ -42,7 +40,7 @@ def fine_tuning_configs(
 _DETECTION = {"coco_1x": 1, "coco_2x": 2}
 
 
-def _detection(name: str, arch: Resnet, colours: tuple[Colour, Colour], factor: int) -> str:
+def _detection(name: str, arch: Resnet, colours: Colours, factor: int) -> str:
     mean, std = (", ".join(f"{255 * value:.6g}" for value in each) for each in colours)
     resnet = [f"    DEPTH: {arch.depth}", '    OUT_FEATURES: ["res2", "res3", "res4", "res5"]', '    NORM: "SyncBN"']
     # torchvision's blocks have the stride in the 3x3 convolution.
@@ -187,7 +185,7 @@ _SEGMENTATION = (
 )
 
 
-def _segmentation(name: str, arch: Resnet, colours: tuple[Colour, Colour], task: _Task) -> str:
+def _segmentation(name: str, arch: Resnet, colours: Colours, task: _Task) -> str:
     mean, std = (", ".join(f"{255 * value:.6g}" for value in each) for each in colours)
     wide = 512 if arch.basic else 2048
     kind = "type='ResNet'"

@@ -24,6 +24,7 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from selfseg.errors import ConfigError
+from selfseg.models.widening import inputs_of
 
 # timm's modules of transformers that take images of any size: ViTs with DINOv2's, DeiTs, EVAs with DINOv3's, hybrids.
 VITS = ("vision_transformer", "deit", "eva", "vision_transformer_hybrid")
@@ -34,7 +35,9 @@ _WHOLE_PATCHES = ("vision_transformer_hybrid", "deepseek_vit", "qwen3_vit")
 _FREE = ("crossvit", "efficientvit_msra", "mvitv2", "sequencer", "swiftformer", "twins", "xcit")
 
 
-def make_backbone(name: str, output_stride: int, final_norm: bool = False, all_blocks: bool = False) -> nn.Module:
+def make_backbone(
+    name: str, output_stride: int, final_norm: bool = False, all_blocks: bool = False, inputs: int = 3
+) -> nn.Module:
     """A timm network that returns its stages' feature maps, finest first; it takes images of any size.
 
     Args:
@@ -46,9 +49,10 @@ def make_backbone(name: str, output_stride: int, final_norm: bool = False, all_b
             DINOv2's `get_intermediate_layers`. Without it blocks give their residual stream as it is. Other networks'
             stages are never normed.
         all_blocks: of ViTs: each block is a stage, the first one first; else the last three are.
+        inputs: channels C of an image.
 
     Returns:
-        Module: (B, 3, H, W), normalised, to a list of (B, C_i, ceil(H / s_i), ceil(W / s_i)); `feature_info` tells
+        Module: (B, C, H, W), normalised, to a list of (B, C_i, ceil(H / s_i), ceil(W / s_i)); `feature_info` tells
         channels C_i and strides s_i. (Some CNNs drop what is less than a cell instead.) Weights are random.
 
     Raises:
@@ -62,12 +66,13 @@ def make_backbone(name: str, output_stride: int, final_norm: bool = False, all_b
     module = _module(name)
     try:
         if module in VITS:
-            network = _make_vit(name, final_norm, all_blocks)
+            network = _make_vit(name, final_norm, all_blocks, inputs)
         elif module in SWINS:
-            network = _make_swin(name, module)
+            network = _make_swin(name, module, inputs)
         else:
             # 32 is a CNN's own; not all of them can be given another, or even that one.
-            options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+            options: dict[str, Any] = {"in_chans": inputs}
+            options |= {} if output_stride == 32 else {"output_stride": output_stride}
             network = timm.create_model(name, pretrained=False, features_only=True, **options)
     except (
         RuntimeError,
@@ -135,15 +140,15 @@ def _module(name: str) -> str:
     return module.rpartition(".")[2]
 
 
-def _make_vit(name: str, final_norm: bool, all_blocks: bool) -> nn.Module:
-    options = {"dynamic_img_size": True, "dynamic_img_pad": True}
+def _make_vit(name: str, final_norm: bool, all_blocks: bool, inputs: int) -> nn.Module:
+    options = {"dynamic_img_size": True, "dynamic_img_pad": True, "in_chans": inputs}
     network: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
     count = len(network.blocks) if all_blocks else min(3, len(network.blocks))
     return cast(nn.Module, FeatureGetterNet(network, out_indices=count, norm=final_norm))
 
 
-def _make_swin(name: str, module: str) -> nn.Module:
-    options: dict[str, Any] = {"strict_img_size": False, "features_only": True}
+def _make_swin(name: str, module: str, inputs: int) -> nn.Module:
+    options: dict[str, Any] = {"strict_img_size": False, "features_only": True, "in_chans": inputs}
     if not module.endswith("_cr"):  # the others' maps are (B, h, w, C) otherwise
         options["feature_cls"] = "getter"
     network = cast(nn.Module, timm.create_model(name, pretrained=False, **options))
@@ -290,7 +295,7 @@ def cell_centres(backbone: nn.Module) -> dict[int, float]:
     training, device = backbone.training, next(backbone.parameters()).device
     side = backbone.size[0] if isinstance(backbone, Windows) else 64
     try:
-        backbone.eval()(torch.zeros(1, 3, side, side, device=device))
+        backbone.eval()(torch.zeros(1, inputs_of(backbone), side, side, device=device))
     finally:
         backbone.train(training)
         for hook in hooks:

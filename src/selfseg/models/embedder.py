@@ -20,7 +20,10 @@ from selfseg.models.backbones import cell_centres, freeze, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
-from selfseg.models.start import Colour, load_backbone
+from selfseg.models.preparing import prepare_image
+from selfseg.models.start import Colours, load_backbone
+from selfseg.models.widening import expected_levels, widen
+from selfseg.ops.levels import Channels
 from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch
@@ -58,12 +61,7 @@ class Embedder(nn.Module):
         self.normalised = True
         self.start = ""
         self.looks = Looks()
-        self.backbone = make_backbone(
-            config.backbone,
-            config.output_stride,
-            config.final_norm is not False,
-            all_blocks=config.decoder == "pyramid",
-        )
+        self.backbone = self._make_backbone(config.inputs)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
         if config.decoder == "deeplabv3plus" and strides[-4:][0] != 4:
@@ -96,8 +94,14 @@ class Embedder(nn.Module):
         self.stride: int = strides[finest.get(config.decoder, -1)]
         self.still = freeze(self.backbone, None if config.frozen else config.frozen_stages)
         self.saliency_head = nn.Conv2d(self.decoder.channels, 1, 1) if config.saliency else None
-        self.register_buffer("mean", torch.tensor(config.mean or IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(config.std or IMAGENET_STD).view(1, 3, 1, 1))
+        measured = config.channels
+        mean, std = (config.mean, config.std) if measured is None else (measured.mean, measured.std)
+        self.register_buffer("mean", torch.tensor(mean or IMAGENET_MEAN).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std or IMAGENET_STD).view(1, -1, 1, 1))
+
+    def _make_backbone(self, inputs: int) -> nn.Module:
+        config, all_blocks = self.config, self.config.decoder == "pyramid"
+        return make_backbone(config.backbone, config.output_stride, config.final_norm is not False, all_blocks, inputs)
 
     def train(self, mode: bool = True) -> Embedder:
         """As of any module; a frozen backbone and frozen stages stay in eval mode."""
@@ -107,15 +111,14 @@ class Embedder(nn.Module):
         return self
 
     @property
-    def colours(self) -> tuple[Colour, Colour]:
-        """The mean and the deviation of R, G and B in [0, 1] that the network expects."""
-        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    def colours(self) -> Colours:
+        """The mean and the deviation of each channel in [0, 1] that the network expects: of R, G and B."""
+        return tuple(self.mean.flatten().tolist()), tuple(self.std.flatten().tolist())
 
     def expect_colours(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set what is subtracted from R, G and B in [0, 1], and what they are divided by."""
-        self.mean.copy_(self.mean.new_tensor(mean).view(1, 3, 1, 1))
-        self.std.copy_(self.std.new_tensor(std).view(1, 3, 1, 1))
+        """Set what is subtracted from each channel in [0, 1], and what they are divided by."""
+        self.mean.copy_(self.mean.new_tensor(mean).view(1, -1, 1, 1))
+        self.std.copy_(self.std.new_tensor(std).view(1, -1, 1, 1))
 
     def begin_from(self, word: str | Path | None) -> str:
         """Give the backbone its initial weights, and the normalisation that belongs to them unless the config has one.
@@ -129,8 +132,17 @@ class Embedder(nn.Module):
         Raises:
             CheckpointError: if the weights can't be had, or are another network's. Nothing is changed then.
         """
-        initial = load_backbone(self.backbone, word, self.config.backbone)
-        self.expect_colours(self.config.mean or initial.mean, self.config.std or initial.std)
+        channels = self.config.channels
+        if channels is None or word in (None, "random"):
+            initial = load_backbone(self.backbone, word, self.config.backbone)
+        else:
+            rgb = self._make_backbone(3)
+            initial = load_backbone(rgb, word, self.config.backbone)
+            self.backbone.load_state_dict(widen(rgb.state_dict(), self.backbone.state_dict(), self.config.from_rgb))
+        if channels is None:
+            self.expect_colours(self.config.mean or initial.mean, self.config.std or initial.std)
+        else:
+            self.expect_colours(*expected_levels(channels.mean, channels.std, initial.mean, initial.std))
         self.start = initial.about
         return initial.loaded
 
@@ -309,21 +321,7 @@ class Embedder(nn.Module):
             BadImage: if a file can't be read.
             ConfigError: if an array is not (H, W, 3) uint8.
         """
-        # Here because the network itself must not need the readers.
-        from PIL import Image
-
-        from selfseg.data.reading.decoding import from_pillow
-        from selfseg.data.reading.images import read_image, resize_short_side
-
-        if isinstance(image, str | Path):
-            pixels = read_image(Path(image))
-        else:
-            pixels = from_pillow(image) if isinstance(image, Image.Image) else np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ConfigError(f"an image must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
-        if self.resolution is not None:
-            pixels = resize_short_side(pixels, self.resolution)
-        return np.ascontiguousarray(pixels)
+        return prepare_image(image, self.resolution, self.config.channels)
 
     @torch.no_grad()
     def embed_prepared(
@@ -434,6 +432,7 @@ class Embedder(nn.Module):
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in {**EmbedderConfig.WHEN_MISSING, **values}.items()
             }
+            settings["channels"] = Channels.of_json(settings.get("channels"))
             embedder = cls(_counted_from_the_last(EmbedderConfig(**settings), "final_norm" in values))
             embedder.start = start
             embedder.load_state_dict(weights)

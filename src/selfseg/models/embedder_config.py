@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 from selfseg.errors import ConfigError
 from selfseg.models.backbones import is_vit
 from selfseg.models.start import Colour
+from selfseg.ops.levels import Channels
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class EmbedderConfig:
         saliency: a second linear head beside the decoder's last one, which tells foreground from background.
         mean: of R, G and B in [0, 1], that the backbone expects to be subtracted; None = what belongs to its weights.
         std: that it expects to be divided by; None = what belongs to its weights.
+        from_rgb: how a first convolution of RGB weights takes other channels: "repeat" (timm's rule: the filters of R,
+            G, B, R, ... in turn) or "mean" (each channel has the mean of the three, so that none is special); both
+            times 3 / C, so that the sum stays as large.
+        channels: of measured images, how they are read; a run fills it in when it begins. None = photographs, RGB.
     """
 
     backbone: str = "resnet18"
@@ -75,6 +80,8 @@ class EmbedderConfig:
     saliency: bool = False
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
     std: Annotated[Colour | None, arg(aliases=["--std"])] = None
+    from_rgb: Literal["repeat", "mean"] = "repeat"
+    channels: Annotated[Channels | None, Suppress] = None
 
     # Files from before there was a choice are of ViTs without it.
     WHEN_MISSING: ClassVar[dict[str, Any]] = {"final_norm": False}
@@ -95,10 +102,17 @@ class EmbedderConfig:
             raise ConfigError(f"a pyramid's stages are named once each, finest first, e.g. (-2, -1), not {self.stages}")
         if not 0 <= self.whiten <= 1 or self.correction < 0:
             raise ConfigError(f"need whiten in [0, 1] and correction >= 0, not {self.whiten} and {self.correction}")
+        if self.channels is not None and (self.mean or self.std):
+            raise ConfigError("mean and std are of R, G and B; images of other channels are measured by themselves")
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
                 raise ConfigError(f"{name} has a number for each of R, G and B in [0, 1], not {value}")
+
+    @property
+    def inputs(self) -> int:
+        """How many channels an image has: 3 of photographs."""
+        return 3 if self.channels is None else len(self.channels)
 
 
 @dataclass(frozen=True)

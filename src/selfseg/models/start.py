@@ -30,6 +30,8 @@ from selfseg.plugins import load, registered
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 Colour = tuple[float, float, float]
+Colours = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of each channel."""
 
 
 @dataclass(frozen=True)

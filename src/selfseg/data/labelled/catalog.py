@@ -33,6 +33,7 @@ from selfseg.data.reading.images import ImageCollection, resize_short_side
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
+from selfseg.ops.levels import Channels
 
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
 _FOLDER = DATASETS["folder"]
@@ -74,7 +75,7 @@ class CroppedImages(ImageCollection):
     def subset(self, indices: Iterable[int]) -> CroppedImages:
         """As of any collection; the images stay squares."""
         kept = super().subset(indices)
-        return CroppedImages(kept.root, kept.paths, kept.names, self.side)
+        return CroppedImages(kept.root, kept.paths, kept.names, self.side, channels=kept.channels, parts=kept.parts)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class LabelledImages:
             raise ConfigError(f"a crop of {side} px is too small to measure anything in; the field's is 320")
         if self.crop is not None:
             raise ConfigError(f"the split is cropped to {self.crop} px already; crop what open_labelled gives")
-        images = CroppedImages(self.images.root, self.images.paths, self.images.names, side)
+        whole = self.images
+        images = CroppedImages(whole.root, whole.paths, whole.names, side, channels=whole.channels, parts=whole.parts)
         return replace(self, images=images, crop=side)
 
     @property
@@ -163,9 +165,17 @@ class LabelledImages:
             raise LabelError(self._unknown(path, error)) from error
         return label if self.crop is None else np.asarray(cropped_ids(label, self.crop), np.uint8)
 
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of image `index` before any crop, from its header; raises OSError if that can't be read."""
+        return ImageCollection.size(self.images, index)
+
+    def measured(self, channels: Channels | None) -> LabelledImages:
+        """The same split, its images read as levels of these channels."""
+        return replace(self, images=self.images.measured(channels))
+
     def _check_size(self, index: int, shape: tuple[int, ...]) -> None:
         try:
-            height, width = upright_size(self.images.paths[index])
+            height, width = self.stored_size(index)
         except OSError:
             return  # the image is bad: whoever reads it will say so
         if shape[:2] != (height, width):

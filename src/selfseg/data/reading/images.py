@@ -10,6 +10,7 @@ Reasons of `BadImage.reason` and of `skipped.jsonl`, a closed set:
     animated        several frames or pages
     missing         the file is not there (any more)
     no-permission   the file may not be read
+    channels        another number of channels than the collection's other images have
     unreadable      anything else that keeps the pixels from being decoded
 
 and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.labelled.mask_files.REASONS`.
@@ -21,9 +22,9 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import cv2
 import numpy as np
@@ -31,7 +32,9 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
-from selfseg.errors import BadImage, ConfigError
+from selfseg.data.reading.measured import Part, check_levels, file_error, read_levels, size_of
+from selfseg.errors import ConfigError
+from selfseg.ops.levels import Channels
 
 REASONS = (
     "truncated",
@@ -42,6 +45,7 @@ REASONS = (
     "animated",
     "missing",
     "no-permission",
+    "channels",
     "unreadable",
 )
 """Every word that `BadImage.reason` of an image itself can be."""
@@ -76,17 +80,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     except Damage as damage:
         raise as_bad_image(path, damage) from damage.__cause__
     except OSError as error:
-        raise _file_error(path, error) from error
-
-
-def _file_error(path: Path, error: OSError) -> BadImage:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return BadImage(path, "missing")
-    if isinstance(error, PermissionError):
-        return BadImage(path, "no-permission")
-    if isinstance(error, IsADirectoryError):
-        return BadImage(path, "wrong-type", "a folder")
-    return BadImage(path, "unreadable", error.strerror or str(error))
+        raise file_error(path, error) from error
 
 
 def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
@@ -107,7 +101,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
     except Damage as damage:
         raise as_bad_image(path, damage) from damage.__cause__
     except OSError as error:
-        raise _file_error(path, error) from error
+        raise file_error(path, error) from error
 
 
 def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -> bool:
@@ -175,11 +169,15 @@ class ImageCollection:
         names: one per file: the path below `root` with "/" and without suffix. Where two files share one, both keep
             their suffix ("a.jpg", "a.png"). Unique, never absolute and without "..", so OUT/NAME.png is a safe place
             for what is made of an image.
+        channels: how measured images are read; None = photographs.
+        parts: of each image, the page and window of its file; none = whole files of one page.
     """
 
     root: Path
     paths: tuple[Path, ...]
     names: tuple[str, ...] = ()
+    channels: Channels | None = field(default=None, kw_only=True)
+    parts: tuple[Part, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.paths):
@@ -189,8 +187,27 @@ class ImageCollection:
         return len(self.paths)
 
     def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-        """Image `index` as (H, W, 3) uint8 RGB; raises BadImage as `read_image` does."""
+        """Image `index` as (H, W, 3) uint8 RGB, or (H, W, C) uint8 levels of measured images.
+
+        Raises:
+            BadImage: as `read_image` and `read_levels` do.
+        """
+        if self.channels is not None:
+            return read_levels(self.paths[index], self.channels, self.part(index), max_pixels)
         return read_image(self.paths[index], max_pixels)
+
+    @property
+    def rgb(self) -> bool:
+        """Whether the channels of an image are red, green and blue, as of photographs."""
+        return self.channels is None or self.channels.colour
+
+    def part(self, index: int) -> Part | None:
+        """The page and window of image `index`; None = the whole file."""
+        return self.parts[index] if self.parts else None
+
+    def measured(self, channels: Channels | None) -> Self:
+        """The same images, read as levels of these channels."""
+        return replace(self, channels=channels)
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -199,7 +216,10 @@ class ImageCollection:
 
     def check(self, index: int, max_pixels: int = MAX_PIXELS) -> None:
         """Judge image `index` without decoding it; raises BadImage as `check_image` does."""
-        check_image(self.paths[index], max_pixels)
+        if self.channels is not None:
+            check_levels(self.paths[index], self.channels, self.part(index), max_pixels)
+        else:
+            check_image(self.paths[index], max_pixels)
 
     def version(self, index: int) -> dict[str, int | str] | None:
         """What changes when image `index` does: {"bytes", "modified"}; None if it is gone."""
@@ -211,6 +231,8 @@ class ImageCollection:
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of image `index` as `read` gives it, from its header; raises OSError if that can't be read."""
+        if self.channels is not None:
+            return size_of(self.paths[index], self.part(index))
         return upright_size(self.paths[index])
 
     def restore(self, files: Mapping[str, str]) -> ImageCollection:
@@ -221,14 +243,15 @@ class ImageCollection:
                 they are read, unless they are back.
         """
         here = dict(zip(self.names, self.paths, strict=True))
-        return ImageCollection(
-            self.root, tuple(here.get(name, self.root / file) for name, file in files.items()), tuple(files)
-        )
+        paths = tuple(here.get(name, self.root / file) for name, file in files.items())
+        return ImageCollection(self.root, paths, tuple(files), channels=self.channels)
 
     def subset(self, indices: Iterable[int]) -> ImageCollection:
         """The images at `indices`, under the names that they have here."""
         chosen = list(indices)
-        return ImageCollection(self.root, tuple(self.paths[i] for i in chosen), tuple(self.names[i] for i in chosen))
+        parts = tuple(self.parts[i] for i in chosen) if self.parts else ()
+        paths, names = tuple(self.paths[i] for i in chosen), tuple(self.names[i] for i in chosen)
+        return ImageCollection(self.root, paths, names, channels=self.channels, parts=parts)
 
 
 def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:

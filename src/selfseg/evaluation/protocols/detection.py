@@ -49,7 +49,6 @@ from selfseg.evaluation.protocols.coco import (
 from selfseg.evaluation.sources import claim_folder, describe, open_source
 from selfseg.fitting.supervised import FineTuningConfig, fine_tune
 from selfseg.models.embedder import Embedder
-from selfseg.models.start import Colour
 from selfseg.storage.files import write_json
 from selfseg.storage.hashes import run_hash
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
@@ -148,8 +147,8 @@ def make_detector(
     backbone: nn.Module,
     classes: int,
     config: DetectionConfig,
-    mean: Colour = IMAGENET_MEAN,
-    std: Colour = IMAGENET_STD,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
 ) -> nn.Module:
     """Torchvision's Mask R-CNN on a backbone; all of its parameters are trained.
 

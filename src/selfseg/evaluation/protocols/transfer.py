@@ -42,7 +42,6 @@ from selfseg.evaluation.protocols.segmentation import (
 from selfseg.evaluation.sources import claim_folder, describe, open_source
 from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.embedder import Embedder
-from selfseg.models.start import Colour
 from selfseg.storage.files import write_json
 from selfseg.storage.hashes import run_hash
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD, EvalResult
@@ -155,8 +154,8 @@ class FCN(Segmenter):
         classes: int,
         channels: int = 256,
         dilation: int = 6,
-        mean: Colour = IMAGENET_MEAN,
-        std: Colour = IMAGENET_STD,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
         concat: bool = False,
         dropout: float = 0.0,
         auxiliary: float = 0.0,
@@ -170,8 +169,8 @@ class FCN(Segmenter):
         self.dropout = nn.Dropout2d(dropout)
         self.auxiliary_weight = auxiliary
         self.auxiliary = _Auxiliary(third, classes, dropout) if auxiliary else None
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def features(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] to what the classifier sees, (B, channels, h, w)."""

@@ -77,9 +77,7 @@ class PixelFile(Protocol):
     def layout(self) -> Layout:
         """What the file says of itself."""
 
-    def read(
-        self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None
-    ) -> NDArray[Any]:
+    def read(self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Values as they are stored.
 
         Args:

@@ -1,0 +1,57 @@
+"""From what a person hands over (a file, an array, a PIL image) to the pixels that an embedder looks at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.errors import ConfigError
+from selfseg.ops.levels import Channels
+
+
+def prepare_image(
+    image: NDArray[Any] | str | Path | Any, resolution: int | None, channels: Channels | None
+) -> NDArray[np.uint8]:
+    """One image as an embedder looks at it.
+
+    Args:
+        image: a file; a PIL image of a photograph; or an array: of photographs (H, W, 3) uint8 RGB. Of measured images
+            (H, W, C) uint8 levels as a collection's `read` gives them, or (H, W, F) values of any other type as they
+            are in a file of all F channels.
+        resolution: short side in px that it is resized to; None = as it is.
+        channels: how measured images are read; None = photographs.
+
+    Returns:
+        (H, W, C) uint8, contiguous.
+
+    Raises:
+        BadImage: if a file can't be read.
+        ConfigError: if an array is of another kind.
+    """
+    # Imported here: an embedder that is only run on tensors must not need the readers.
+    from PIL import Image
+
+    from selfseg.data.reading.decoding import from_pillow
+    from selfseg.data.reading.images import read_image, resize_short_side
+    from selfseg.data.reading.measured import read_levels
+
+    wanted = "(H, W, 3) uint8" if channels is None else f"(H, W, {len(channels)}) uint8 levels or (H, W, {channels.of})"
+    if isinstance(image, str | Path):
+        pixels = read_image(Path(image)) if channels is None else read_levels(Path(image), channels)
+    elif isinstance(image, Image.Image) and channels is None:
+        pixels = from_pillow(image)
+    else:
+        pixels = np.asarray(image)
+        if channels is not None and pixels.ndim == 2:
+            pixels = pixels[..., None]
+        if channels is not None and pixels.ndim == 3 and pixels.dtype != np.uint8 and pixels.shape[2] == channels.of:
+            pixels = channels.levels(pixels[..., list(channels.take)])
+    count = 3 if channels is None else len(channels)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != count:
+        raise ConfigError(f"an image must be {wanted}, not {pixels.shape} {pixels.dtype}")
+    if resolution is not None:
+        pixels = resize_short_side(pixels, resolution)
+    return np.ascontiguousarray(pixels)
