@@ -23,7 +23,7 @@ from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.preparing import prepare_image
 from selfseg.models.start import Colours, load_backbone
 from selfseg.models.widening import expected_levels, widen
-from selfseg.ops.levels import Channels
+from selfseg.ops.channels import Channels
 from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch

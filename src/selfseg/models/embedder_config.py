@@ -15,7 +15,7 @@ from tyro.conf import Suppress, arg
 from selfseg.errors import ConfigError
 from selfseg.models.backbones import is_vit
 from selfseg.models.start import Colour
-from selfseg.ops.levels import Channels
+from selfseg.ops.channels import Channels
 
 
 @dataclass(frozen=True)

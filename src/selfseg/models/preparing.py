@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.errors import ConfigError
-from selfseg.ops.levels import Channels
+from selfseg.ops.channels import Channels
 
 
 def prepare_image(

@@ -33,7 +33,7 @@ from selfseg.data.reading.images import ImageCollection, resize_short_side
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
-from selfseg.ops.levels import Channels
+from selfseg.ops.channels import Channels
 
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
 _FOLDER = DATASETS["folder"]

@@ -34,7 +34,7 @@ from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
 from selfseg.data.reading.measured import Part, check_levels, file_error, read_levels, size_of
 from selfseg.errors import ConfigError
-from selfseg.ops.levels import Channels
+from selfseg.ops.channels import Channels
 
 REASONS = (
     "truncated",

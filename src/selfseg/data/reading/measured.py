@@ -15,7 +15,7 @@ from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image
 from selfseg.data.reading.formats.base import Layout, PixelFile, Window
 from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.errors import BadImage, ConfigError, EmptyCollection
-from selfseg.ops.levels import Channels, describe
+from selfseg.ops.channels import Channels, describe
 
 LOOKED_AT = 200
 """Images of a collection whose pixels are drawn to find its range."""

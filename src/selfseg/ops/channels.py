@@ -151,10 +151,9 @@ def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]
         return np.asarray(cv2.LUT(np.ascontiguousarray(values), table.astype(np.uint8)), np.uint8)
     if values.dtype == np.uint16:
         return _table(low, high).take(values)
-    wide = np.float64 if values.dtype.itemsize > 4 else np.float32
-    scale, first = wide(254 / (high - low)), wide(low)
-    stretched: NDArray[Any] = (values.astype(wide) - first) * scale
-    return (1 + np.rint(np.nan_to_num(stretched)).clip(0, 254)).astype(np.uint8)
+    wide: Any = np.float64 if values.dtype.itemsize > 4 else np.float32
+    stretched: NDArray[Any] = (values.astype(wide) - wide(low)) * wide(254 / (high - low))
+    return np.asarray(1 + np.rint(np.nan_to_num(stretched)).clip(0, 254), np.float32).astype(np.uint8)
 
 
 def _table(low: float, high: float) -> NDArray[np.uint8]:
