@@ -99,7 +99,7 @@ def mine_masks(
             find = open_source(method, training, collection, writer.out, progress, max_bad)
 
         def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
-            return writer.write_files(i, *find_objects(image, method, cleaning, find))
+            return writer.write_files(i, *find_objects(image, method, cleaning, find, collection.rgb))
 
         # On a CPU a network takes all cores itself; the priors, features, the CRF after them, and the files one each.
         device = choose_device(training.device)
@@ -134,24 +134,25 @@ def check_method(method: str) -> Method:
 
 
 def find_objects(
-    image: NDArray[np.uint8], method: Method, cleaning: Cleaning, find: Find | None = None
+    image: NDArray[np.uint8], method: Method, cleaning: Cleaning, find: Find | None = None, rgb: bool = True
 ) -> tuple[NDArray[np.float32], Cleaned]:
     """The map and the objects of an image.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels of measured channels.
         method: as for `mine_masks`.
         cleaning: how the map becomes a mask.
         find: what makes the map, for the methods of `selfseg.masks.sources`.
+        rgb: whether the image is a photograph; False for levels.
 
     Returns:
         values: (H, W) float32 in [0, 1]; of "hierarchy" 1 in all objects.
         cleaned: the objects.
     """
     if method == "hierarchy":
-        cleaned = clean_objects(hierarchy.proposals(image), cleaning)
+        cleaned = clean_objects(hierarchy.proposals(image, rgb=rgb), cleaning)
         return cleaned.mask.astype(np.float32), cleaned
-    values = find(image) if find is not None else saliency(image, cast(Prior, method))
+    values = find(image) if find is not None else saliency(image, cast(Prior, method), rgb)
     return values, clean(values, cleaning)
 
 

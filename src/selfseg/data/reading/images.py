@@ -35,6 +35,7 @@ from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, deco
 from selfseg.data.reading.measured import Part, check_levels, file_error, read_levels, size_of
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
+from selfseg.ops.levels import among_measured, resize
 
 REASONS = (
     "truncated",
@@ -130,12 +131,13 @@ def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -
             return False
 
 
-def resize_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+def resize_short_side(image: NDArray[np.uint8], short_side: int, void: bool = False) -> NDArray[np.uint8]:
     """Resize so that the shorter side has `short_side` pixels, keeping the shape's proportions.
 
     Args:
-        image: (H, W, 3) or (H, W) uint8.
+        image: (H, W, C) or (H, W) uint8.
         short_side: in pixels.
+        void: whether level 0 in all channels is void, which then mixes with nothing (`selfseg.ops.levels`).
 
     Returns:
         The resized image (area average when it shrinks, bilinear when it grows); no side gets below 1 px. The image
@@ -155,8 +157,10 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.u
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == (width, height):
         return image
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    if void:
+        return among_measured(image, lambda each: resize(each, size, method))
+    return np.asarray(resize(image, size, method), np.uint8)
 
 
 @dataclass(frozen=True)
