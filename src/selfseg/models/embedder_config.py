@@ -58,6 +58,8 @@ class EmbedderConfig:
         from_rgb: how a first convolution of RGB weights takes other channels: "repeat" (timm's rule: the filters of R,
             G, B, R, ... in turn) or "mean" (each channel has the mean of the three, so that none is special); both
             times 3 / C, so that the sum stays as large.
+        window: side in px of the windows that large images are looked at in, each as if it were an image
+            (`selfseg.data.reading.windows`). None = `WINDOW` px, of images that can't be looked at as a whole.
         channels: of measured images, how they are read; a run fills it in when it begins. None = photographs, RGB.
     """
 
@@ -81,6 +83,7 @@ class EmbedderConfig:
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
     std: Annotated[Colour | None, arg(aliases=["--std"])] = None
     from_rgb: Literal["repeat", "mean"] = "repeat"
+    window: int | None = None
     channels: Annotated[Channels | None, Suppress] = None
 
     # Files from before there was a choice are of ViTs without it.
@@ -96,6 +99,8 @@ class EmbedderConfig:
         for name in ("dim", "hidden"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.window is not None and self.window < 64:
+            raise ConfigError(f"window must be at least 64 px, not {self.window}")
         if self.resolution is not None and self.resolution < 32:
             raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
         if self.decoder == "pyramid" and (not self.stages or list(self.stages) != sorted({*self.stages})):
@@ -108,6 +113,11 @@ class EmbedderConfig:
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
                 raise ConfigError(f"{name} has a number for each of R, G and B in [0, 1], not {value}")
+
+    @property
+    def side(self) -> int | None:
+        """Of the windows that large images are looked at in, px: as was wished for, else as the run found."""
+        return self.window or (self.channels.window if self.channels is not None else None)
 
     @property
     def inputs(self) -> int:

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import cv2
 import numpy as np
@@ -32,7 +32,15 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
-from selfseg.data.reading.measured import Part, check_levels, file_error, read_levels, size_of
+from selfseg.data.reading.measured import (
+    ImagePlace,
+    Part,
+    check_levels,
+    file_error,
+    read_colours,
+    read_levels,
+    size_of,
+)
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
 
@@ -192,8 +200,11 @@ class ImageCollection:
         Raises:
             BadImage: as `read_image` and `read_levels` do.
         """
+        part = self.part(index)
         if self.channels is not None:
-            return read_levels(self.paths[index], self.channels, self.part(index), max_pixels)
+            return read_levels(self.paths[index], self.channels, part, max_pixels)
+        if part is not None and part.window is not None:
+            return read_colours(self.paths[index], part)
         return read_image(self.paths[index], max_pixels)
 
     @property
@@ -216,8 +227,9 @@ class ImageCollection:
 
     def check(self, index: int, max_pixels: int = MAX_PIXELS) -> None:
         """Judge image `index` without decoding it; raises BadImage as `check_image` does."""
-        if self.channels is not None:
-            check_levels(self.paths[index], self.channels, self.part(index), max_pixels)
+        part = self.part(index)
+        if self.channels is not None or (part is not None and part.window is not None):
+            check_levels(self.paths[index], self.channels, part, max_pixels)
         else:
             check_image(self.paths[index], max_pixels)
 
@@ -231,11 +243,12 @@ class ImageCollection:
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of image `index` as `read` gives it, from its header; raises OSError if that can't be read."""
-        if self.channels is not None:
-            return size_of(self.paths[index], self.part(index))
+        part = self.part(index)
+        if self.channels is not None or (part is not None and part.window is not None):
+            return size_of(self.paths[index], part)
         return upright_size(self.paths[index])
 
-    def restore(self, files: Mapping[str, str]) -> ImageCollection:
+    def restore(self, files: Mapping[str, Any]) -> ImageCollection:
         """The images of an earlier list, under its names and in its order.
 
         Args:
@@ -243,8 +256,19 @@ class ImageCollection:
                 they are read, unless they are back.
         """
         here = dict(zip(self.names, self.paths, strict=True))
-        paths = tuple(here.get(name, self.root / file) for name, file in files.items())
-        return ImageCollection(self.root, paths, tuple(files), channels=self.channels)
+        places = {name: ImagePlace.of_json(value) for name, value in files.items()}
+        paths = tuple(here.get(name, self.root / place.file) for name, place in places.items())
+        parts = tuple(place.part for place in places.values())
+        if not any(part != Part() for part in parts):
+            parts = ()
+        return ImageCollection(self.root, paths, tuple(files), channels=self.channels, parts=parts)
+
+    def located(self) -> dict[str, Any]:
+        """What `restore` takes, as plain values: of each image its file, with its page and window if it has any."""
+        return {
+            name: ImagePlace(path.relative_to(self.root).as_posix(), self.part(i) or Part()).to_json()
+            for i, (name, path) in enumerate(zip(self.names, self.paths, strict=True))
+        }
 
     def subset(self, indices: Iterable[int]) -> ImageCollection:
         """The images at `indices`, under the names that they have here."""
