@@ -33,7 +33,7 @@ from selfseg.data.reading import images as image_files
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.shards import WINDOW
 from selfseg.data.regions import RegionCache
-from selfseg.data.views.base import Crop, ViewPlan
+from selfseg.data.views.base import Crop, ViewPlan, make_views, prepare_image
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.types import Batch, View
 
@@ -182,7 +182,8 @@ class ViewDataset(Dataset[Sample]):
         images: what to train on.
         plan: how an image becomes views.
         seed: of the augmentation, at least 0.
-        cache: gives the region ids of a prepared image, by its pixels or its name.
+        cache: gives the region ids of a prepared image, by its pixels or its name. It knows whether images are
+            photographs or measured channels (`RegionCache.rgb`), and so does the plan by it.
     """
 
     def __init__(self, images: ImageCollection, plan: ViewPlan, seed: int, cache: RegionCache) -> None:
@@ -212,7 +213,7 @@ class ViewDataset(Dataset[Sample]):
         for step in range(n):
             candidate = (index + step) % n
             try:
-                source = self.plan.prepare(self.images.read(candidate))
+                source = prepare_image(self.plan, self.images.read(candidate), self.cache.rgb)
                 regions = self.cache.get(source, self.images.names[candidate])
             except BadImage as error:
                 skipped.append((candidate, error.reason))
@@ -223,7 +224,7 @@ class ViewDataset(Dataset[Sample]):
                 # because numpy fills a short key with zeros.
                 entropy.append(index + 1)
             rng = np.random.Generator(np.random.PCG64(entropy))
-            crops = self.plan.make(source, regions, rng)
+            crops = make_views(self.plan, source, regions, rng, self.cache.rgb)
             return Sample(crops, candidate, tuple(skipped))
         first, reason = skipped[0]
         raise TooManyBadImages(
@@ -239,7 +240,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         samples: B of them, with the same number of views and the same sizes.
 
     Returns:
-        A batch of V views: images (B, 3, H, W) uint8 in channels-last memory, `to_image` (B, 2, 3) float32, `regions`
+        A batch of V views: images (B, 3, H, W), or (B, C, H, W), uint8 in channels-last memory, `to_image` (B, 2, 3) float32, `regions`
         (B, H / region_stride, W / region_stride) int64.
     """
     views = []

@@ -2,7 +2,8 @@
 
 A region source is a frozen configuration with `compute(image, name)` and a `key` that changes whenever the same image
 would get other regions. `image` is what the view plan's `prepare` returned, `name` the image's name in its collection
-(`selfseg.data.reading.images.ImageCollection`), which only sources that read files look at.
+(`selfseg.data.reading.images.ImageCollection`), which only sources that read files look at. Of measured channels
+(`selfseg.ops.levels`) an image is (H, W, C) levels, and void pixels are in no region: `RegionCache` sees to that.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from selfseg.data.labelled.mask_files import Kind, MaskFolder, MaskSurvey, surve
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage, BadMask, ConfigError
 from selfseg.ops.geometry import sample_ids
+from selfseg.ops.levels import measured
 from selfseg.ops.regions.slic import ALGORITHM_VERSION, check_parameters, slic
 from selfseg.storage.files import write_atomically
 
@@ -33,7 +35,8 @@ class Superpixels:
 
     Attributes:
         size: mean spacing, in pixels of the image that `compute` gets; at least 2.
-        ruler: compactness, the difference in CIELAB (L in 0..100) that weighs as much as `size` pixels.
+        ruler: compactness, the difference in CIELAB (L in 0..100) that weighs as much as `size` pixels; of measured
+            channels, 100 is their whole range (`slic` tells the scale).
         iterations: rounds of assignment and update.
 
     Raises:
@@ -52,9 +55,9 @@ class Superpixels:
         """Everything that the regions depend on, but for the image."""
         return f"superpixels-v{ALGORITHM_VERSION}-{self.size}-{float(self.ruler)!r}-{self.iterations}"
 
-    def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
-        """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0."""
-        return slic(image, self.size, self.ruler, self.iterations)
+    def compute(self, image: NDArray[np.uint8], name: str = "", rgb: bool = True) -> NDArray[np.int32]:
+        """Regions of an (H, W, 3) uint8 RGB image, or of (H, W, C) levels: (H, W) int32 ids, dense from 0; -1 = void."""
+        return slic(image, self.size, self.ruler, self.iterations, rgb=rgb)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Grid:
         return f"grid-v1-{self.size}"
 
     def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
-        """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, dense from 0 in raster order."""
+        """Regions of an (H, W, C) uint8 image: (H, W) int32 ids, dense from 0 in raster order."""
         height, width = _image_size(image)
         columns = -(-width // self.size)
         rows = np.arange(height, dtype=np.int32) // self.size
@@ -97,7 +100,7 @@ class Pixels:
         return "pixels-v1"
 
     def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
-        """Regions of an (H, W, 3) uint8 RGB image: (H, W) int32 ids, 0 to H * W - 1 in raster order."""
+        """Regions of an (H, W, C) uint8 image: (H, W) int32 ids, 0 to H * W - 1 in raster order."""
         height, width = _image_size(image)
         return np.arange(height * width, dtype=np.int32).reshape(height, width)
 
@@ -170,7 +173,7 @@ class ObjectMasks:
         """The objects of the image `name`, whatever their area: which images are used is `survey`'s business.
 
         Args:
-            image: (H, W, 3) uint8: the whole image, at any size.
+            image: (H, W, C) uint8: the whole image, at any size.
             name: of the image in its collection.
 
         Returns:
@@ -211,8 +214,8 @@ AnyRegions: TypeAlias = RegionSource | ObjectMasks | NoRegions
 
 
 def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ConfigError(f"image must be (H, W, 3), not {image.shape}")
+    if image.ndim != 3:
+        raise ConfigError(f"image must be (H, W, 3) or (H, W, C), not {image.shape}")
     return image.shape[0], image.shape[1]
 
 
@@ -227,41 +230,58 @@ class RegionCache:
     Args:
         folder: where entries are kept, made when first needed; None keeps nothing.
         source: what computes the regions; of `NoRegions` there is nothing to keep.
+        rgb: whether images are photographs; False for measured channels.
 
     Raises:
         StorageError: by `get`, if an entry can't be written.
     """
 
-    def __init__(self, folder: Path | None, source: AnyRegions) -> None:
+    def __init__(self, folder: Path | None, source: AnyRegions, rgb: bool = True) -> None:
         self.folder = folder if isinstance(source, Superpixels) else None
         self.source = source
+        self.rgb = rgb
 
     def get(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """The regions of a prepared image.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB, or (H, W, C) levels.
             name: of the image in its collection; sources that read files need it.
 
         Returns:
-            (H, W) int32 ids, dense from 0, -1 = none; (0, 0) of `NoRegions`.
+            (H, W) int32 ids, dense from 0, -1 = none, as of all void pixels; (0, 0) of `NoRegions`.
 
         Raises:
             BadImage: by a source that reads files, if the image's can't be used.
         """
         if self.folder is None:
-            return self.source.compute(image, name)
+            return self._compute(image, name)
         path = self._path(self.folder, image)
         height, width = _image_size(image)
         regions = _read(path, height, width)
         if regions is None:
-            regions = self.source.compute(image, name)
+            regions = self._compute(image, name)
             content = _pack(regions)
             write_atomically(path, lambda temporary: temporary.write_bytes(content))
         return regions
 
+    def _compute(self, image: NDArray[np.uint8], name: str) -> NDArray[np.int32]:
+        if self.rgb:
+            return self.source.compute(image, name)
+        if isinstance(self.source, Superpixels):
+            return self.source.compute(image, name, rgb=False)
+        regions = self.source.compute(image, name)
+        where = measured(image) if regions.size else None
+        if where is None:
+            return regions
+        kept = np.where(where, regions, np.int32(-1))
+        there = np.bincount(kept.ravel() + 1, minlength=2)[1:] > 0  # ids become dense again
+        names = np.append(np.cumsum(there, dtype=np.int32) - np.int32(1), np.int32(-1))  # the last is what -1 finds
+        return np.take(names, kept)
+
     def _path(self, folder: Path, image: NDArray[np.uint8]) -> Path:
-        digest = hashlib.blake2b(f"{self.source.key} {image.shape} {image.dtype} ".encode(), digest_size=16)
+        key = self.source.key if self.rgb else f"{self.source.key}-channels"
+        digest = hashlib.blake2b(f"{key} {image.shape} {image.dtype} ".encode(), digest_size=16)
         digest.update(np.ascontiguousarray(image).data)
         name = digest.hexdigest()
         return folder / name[:2] / f"{name}.regions"
@@ -273,8 +293,8 @@ _MAGIC = b"regions1"
 
 def _pack(regions: NDArray[np.int32]) -> bytes:
     # Neighbours mostly have the same id, so that differences are mostly 0: small, and quick to unpack. They wrap
-    # around in 16 bits, and so does their running sum.
-    dtype = "<u2" if regions.max() < 2**16 else "<u4"
+    # around in 16 bits, and so does their running sum. The largest number stands for -1.
+    dtype = "<u2" if regions.max() < 2**16 - 1 else "<u4"
     difference = np.diff(regions.ravel().astype(dtype), prepend=np.zeros(1, dtype))
     header = _HEADER.pack(_MAGIC, *regions.shape, difference.itemsize)
     return header + zlib.compress(difference.data, 6)
@@ -289,6 +309,9 @@ def _read(path: Path, height: int, width: int) -> NDArray[np.int32] | None:
             return None
         dtype = np.dtype(f"<u{itemsize}")
         difference = np.frombuffer(zlib.decompress(content[_HEADER.size :]), dtype)
-        return np.cumsum(difference, dtype=dtype).astype(np.int32).reshape(height, width)
+        regions = np.cumsum(difference, dtype=dtype).astype(np.int32).reshape(height, width)
+        if itemsize == 2:
+            regions[regions == 2**16 - 1] = -1
+        return regions
     except (OSError, ValueError, struct.error, zlib.error):
         return None

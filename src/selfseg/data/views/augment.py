@@ -5,7 +5,8 @@ stated in them; the arithmetic is OpenCV's on uint8, which is 10 to 50 times as 
 factors, brightness, contrast and saturation agree within 2 levels of 255 at every pixel; hue, which passes through
 8-bit HSV, within 3 levels on average (`tests/data/test_augment.py`).
 
-Every image here is (H, W, 3) RGB uint8; no function changes its argument.
+Every image here is (H, W, 3) RGB uint8; no function changes its argument. Those with an argument `rgb` take measured
+channels, too, (H, W, C) uint8 with `rgb` False: `selfseg.data.views.channels` says what they do to them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.data.views import channels
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 Image = NDArray[np.uint8]
@@ -118,58 +120,69 @@ def to_gray(image: Image) -> Image:
     return repeated
 
 
-def blur(image: Image, sigma: float) -> Image:
+def blur(image: Image, sigma: float, rgb: bool = True) -> Image:
     """Gaussian blur.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
         sigma: standard deviation in pixels, more than 0; the kernel reaches to 3 sigma.
+        rgb: whether the image is a photograph; void pixels of levels take no part.
 
     Returns:
-        (H, W, 3) uint8; the border is mirrored.
+        As `image`; the border is mirrored.
     """
     radius = max(1, round(3 * sigma))
     kernel = cv2.getGaussianKernel(2 * radius + 1, sigma)
+    if not rgb:
+        return channels.blur(image, np.asarray(kernel))
     # Half of the time of cv2.GaussianBlur, and nearer to the exact sum, which that rounds to 1/256 on the way.
     blurred: Image = cv2.sepFilter2D(image, -1, kernel, kernel)
     return blurred
 
 
-def solarise(image: Image, threshold: int = 128) -> Image:
+def solarise(image: Image, threshold: int = 128, rgb: bool = True) -> Image:
     """Invert the levels from a threshold on.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
         threshold: the least level that is inverted, in [0, 256]; 256 inverts none.
+        rgb: whether the image is a photograph; void pixels of levels stay void.
 
     Returns:
-        (H, W, 3) uint8.
+        As `image`.
 
     Example:
         >>> solarise(np.array([[[0, 127, 128]]], np.uint8)).tolist()
         [[[0, 127, 127]]]
     """
+    if not rgb:
+        return channels.solarise(image, threshold)
     return _map(image, np.where(_LEVELS >= threshold, 255 - _LEVELS, _LEVELS))
 
 
-def jitter(image: Image, strength: tuple[float, float, float, float], rng: np.random.Generator) -> Image:
+def jitter(
+    image: Image, strength: tuple[float, float, float, float], rng: np.random.Generator, rgb: bool = True
+) -> Image:
     """Change brightness, contrast, saturation and hue by random amounts, in random order.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
         strength: of brightness, contrast, saturation, whose factors are uniform in [max(0, 1 - strength), 1 +
             strength]; and of hue, whose shift in turns is uniform in [-strength, strength].
         rng: eight numbers are drawn whatever the strengths are.
+        rgb: whether the image is a photograph; of measured channels saturation and hue are left out.
 
     Returns:
-        (H, W, 3) uint8.
+        As `image`.
     """
     order = np.argsort(rng.random(4))
     draws = rng.random(4)
     adjusts = (adjust_brightness, adjust_contrast, adjust_saturation)
+    if not rgb:
+        adjusts = (channels.adjust_brightness, channels.adjust_contrast, adjust_saturation)
     for which in order:
         width = strength[which]
-        if width == 0:
+        if width == 0 or (which > 1 and not rgb):
             continue
         if which == 3:
             image = adjust_hue(image, float((2 * draws[3] - 1) * width))
@@ -203,29 +216,30 @@ class Appearance(Protocol):
         """Range of the blur's standard deviation in pixels, uniform."""
 
 
-def change_appearance(image: Image, settings: Appearance, rng: np.random.Generator) -> Image:
+def change_appearance(image: Image, settings: Appearance, rng: np.random.Generator, rgb: bool = True) -> Image:
     """Colour jitter, gray and blur, each with its probability (SimCLR's order).
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
         settings: strengths and probabilities, as of a view plan.
         rng: four numbers are drawn, and what the jitter draws.
+        rgb: whether the image is a photograph; measured channels have no gray.
 
     Returns:
-        (H, W, 3) uint8; may be `image` itself.
+        As `image`; may be `image` itself.
     """
     with_jitter, with_gray, with_blur, sigma = rng.random(4)
     if with_jitter < settings.jitter_probability:
-        image = jitter(image, settings.jitter, rng)
-    if with_gray < settings.gray_probability:
+        image = jitter(image, settings.jitter, rng, rgb)
+    if with_gray < settings.gray_probability and rgb:
         image = to_gray(image)
     if with_blur < settings.blur_probability:
         low, high = settings.blur_sigma
-        image = blur(image, low + (high - low) * float(sigma))
+        image = blur(image, low + (high - low) * float(sigma), rgb)
     return image
 
 
-def photometric_distortion(image: Image, rng: np.random.Generator) -> Image:
+def photometric_distortion(image: Image, rng: np.random.Generator, rgb: bool = True) -> Image:
     """The colour distortion of SSD that MMSegmentation's schedules have.
 
     Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, section 2.2, with the numbers of MMSegmentation's
@@ -234,14 +248,18 @@ def photometric_distortion(image: Image, rng: np.random.Generator) -> Image:
     scales the levels themselves, and what falls between two levels becomes the lower one.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
         rng: nine numbers are drawn.
+        rgb: whether the image is a photograph; of measured channels saturation and hue are left out.
 
     Returns:
-        (H, W, 3) uint8; may be `image` itself.
+        As `image`; may be `image` itself.
     """
     changed, (added, contrast, saturation, hue) = rng.random(5) < 0.5, rng.random(4)
     scale = 0.5 + contrast
+    if not rgb:
+        offset = float(64 * added - 32) if changed[0] else 0.0
+        return channels.distort(image, offset, float(scale) if changed[1] else 1.0)
 
     def contrasted(image: Image) -> Image:
         return _scaled(image, scale, 0) if changed[1] else image
@@ -266,22 +284,25 @@ def _scaled(image: Image, factor: float, added: float) -> Image:
     return scaled
 
 
-def paint_noise(image: Image, where: NDArray[np.bool_], rng: np.random.Generator) -> Image:
+def paint_noise(image: Image, where: NDArray[np.bool_], rng: np.random.Generator, rgb: bool = True) -> Image:
     """Replace pixels by noise that is U(-1, 1) after the normalisation by ImageNet's mean and standard deviation.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
         where: (H, W) bool, which pixels.
         rng: numbers are drawn for those pixels only.
+        rgb: whether the image is a photograph; the noise of measured channels is uniform over their levels.
 
     Returns:
-        (H, W, 3) uint8, `image` itself if there is nothing to paint.
+        As `image`, and `image` itself if there is nothing to paint.
 
     Example:
         >>> painted = paint_noise(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=bool), np.random.default_rng(0))
         >>> int((painted > 0).all(2).sum()), int(painted.max()) < 183
         (4, True)
     """
+    if not rgb:
+        return channels.paint_noise(image, where, rng)
     places = np.flatnonzero(where)
     if len(places) == 0:
         return image

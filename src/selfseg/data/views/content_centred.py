@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from selfseg.data.regions import Pixels, RegionSource, Superpixels
 from selfseg.data.views import augment
-from selfseg.data.views.base import Crop, Ids, Image
+from selfseg.data.views.base import Crop, Ids, Image, without_void
 from selfseg.data.views.settings import check_jitter, check_settings, check_stride
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import Box, crop_affine, sample_ids
+from selfseg.ops.levels import among_measured, flip, measured, resize, with_channels
 
 CONTENT_FLOOR = 0.005
 """What a pixel without any edge near it weighs when a centre is drawn; one inside of edges weighs 1."""
@@ -120,14 +121,15 @@ class ContentCentredViews:
         if not 0 <= self.mask_area < 1:
             raise ConfigError(f"mask_area is a fraction in [0, 1), not {self.mask_area}")
 
-    def prepare(self, image: Image) -> Image:
+    def prepare(self, image: Image, rgb: bool = True) -> Image:
         """The source image of the views: cut to its central square and resized as configured.
 
         Args:
-            image: (H, W, 3) RGB uint8 of any size.
+            image: (H, W, 3) RGB uint8 of any size, or (H, W, C) levels.
+            rgb: whether it is a photograph.
 
         Returns:
-            (H', W', 3) uint8, at least one pixel.
+            (H', W', 3) or (H', W', C) uint8, at least one pixel.
         """
         height, width = image.shape[:2]
         if self.centre_square:
@@ -143,15 +145,16 @@ class ContentCentredViews:
             scale = max(1.0, self.shortest / min(height, width))
         if self.longest is not None:
             scale = min(scale, self.longest / max(height, width))
-        return _resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        return _resize(image, max(1, round(width * scale)), max(1, round(height * scale)), rgb)
 
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool = True) -> tuple[Crop, ...]:
         """The views of one image, a pure function of `rng`.
 
         Args:
-            image: (H, W, 3) RGB uint8 from `prepare`.
+            image: (H, W, 3) RGB uint8 from `prepare`, or (H, W, C) levels.
             regions: (H, W) int32, dense from 0; -1 = none.
             rng: the only source of chance.
+            rgb: whether the image is a photograph.
 
         Returns:
             `views` crops. The ids other than -1 are the same in all of them.
@@ -164,30 +167,31 @@ class ContentCentredViews:
             raise ConfigError(
                 f"regions are {regions.shape} but the image is {(height, width)}; compute them on `prepare`'s result"
             )
-        centre = draw_centre(content_map(image), rng)
+        centre = draw_centre(content_map(image, rgb), rng)
         boxes = self.place(centre, (height, width), rng)
-        flips = rng.random(self.views) < self.flip_probability
-        seen = [
-            sample_ids(regions, box, (self.size, self.size), bool(flip)) for box, flip in zip(boxes, flips, strict=True)
-        ]
-        kept = seen
-        if self.region_stride > 1:
-            cells = self.size // self.region_stride
-            kept = [
-                sample_ids(regions, box, (cells, cells), bool(flip)) for box, flip in zip(boxes, flips, strict=True)
+        flips: list[bool] = (rng.random(self.views) < self.flip_probability).tolist()
+        shown = []
+        for box, mirrored in zip(boxes, flips, strict=True):
+            view = _resize(cut(image, box), self.size, self.size, rgb)
+            shown.append(flip(view) if mirrored else view)
+
+        def ids_of(side: int) -> list[Ids]:
+            return [
+                without_void(sample_ids(regions, box, (side, side), mirrored), view, rgb)
+                for box, mirrored, view in zip(boxes, flips, shown, strict=True)
             ]
+
+        seen = ids_of(self.size)
+        kept = seen if self.region_stride == 1 else ids_of(self.size // self.region_stride)
         masked, common = self.choose_masks(seen, kept, rng)
         # Ids that are not kept become -1 by one look-up; -1 itself finds the extra last entry.
         names = np.where(common, np.arange(len(common), dtype=np.int32), np.int32(-1))
         crops = []
-        for box, flip, ids, cells_ids, table in zip(boxes, flips, seen, kept, masked, strict=True):
-            view = _resize(cut(image, box), self.size, self.size)
-            if flip:
-                view = cv2.flip(view, 1)
-            view = self.change_appearance(view, rng)
+        for box, mirrored, plain, ids, cells_ids, table in zip(boxes, flips, shown, seen, kept, masked, strict=True):
+            view = self.change_appearance(plain, rng, rgb)
             noise = np.take(table, ids)
-            view = augment.paint_noise(view, noise, rng)
-            affine = crop_affine(box, (height, width), bool(flip))
+            view = augment.paint_noise(view, noise, rng, rgb)
+            affine = crop_affine(box, (height, width), mirrored)
             crops.append(Crop(view, affine, np.take(names, cells_ids), noise))
         return tuple(crops)
 
@@ -258,28 +262,29 @@ class ContentCentredViews:
             common &= ~table
         return masked, common
 
-    def change_appearance(self, view: Image, rng: np.random.Generator) -> Image:
+    def change_appearance(self, view: Image, rng: np.random.Generator, rgb: bool = True) -> Image:
         """Colour jitter, gray and blur, each with its probability.
 
         Args:
-            view: (H, W, 3) RGB uint8.
+            view: (H, W, 3) RGB uint8, or (H, W, C) levels.
             rng: the source of chance.
+            rgb: whether the view is of a photograph.
 
         Returns:
-            (H, W, 3) uint8; may be `view` itself.
+            As `view`; may be `view` itself.
         """
-        return augment.change_appearance(view, self, rng)
+        return augment.change_appearance(view, self, rng, rgb)
 
 
 def cut(image: Image, box: Box) -> Image:
-    """A box of an image, black where it reaches beyond.
+    """A box of an image, black where it reaches beyond, which is void of measured channels.
 
     Args:
-        image: (H, W, 3) RGB uint8.
+        image: (H, W, 3) RGB uint8, or (H, W, C) levels.
         box: that has at least one pixel of the image.
 
     Returns:
-        (y1 - y0, x1 - x0, 3) uint8.
+        (y1 - y0, x1 - x0, 3 or C) uint8.
     """
     x0, y0, x1, y1 = box
     height, width = image.shape[:2]
@@ -287,37 +292,55 @@ def cut(image: Image, box: Box) -> Image:
     edges = max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)
     if not any(edges):
         return part
-    filled: Image = cv2.copyMakeBorder(part, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    filled: Image = with_channels(cv2.copyMakeBorder(part, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0)), part)
     return filled
 
 
-def content_map(image: Image) -> NDArray[np.float32]:
+def content_map(image: Image, rgb: bool = True) -> NDArray[np.float32]:
     """How much there is to see around each pixel: smoothed Canny edges.
 
     Args:
-        image: (H, W, 3) RGB uint8.
+        image: (H, W, 3) RGB uint8, or (H, W, C) levels, whose edges are the mean of those of each channel.
+        rgb: whether the image is a photograph.
 
     Returns:
-        (H, W) float32 in [0, 1] + CONTENT_FLOOR, not normalised to a sum of 1.
+        (H, W) float32 in [0, 1] + CONTENT_FLOOR, not normalised to a sum of 1; 0 where void, unless all is.
 
     Example:
         >>> plain = content_map(np.full((9, 9, 3), 50, np.uint8))
         >>> bool((plain == np.float32(CONTENT_FLOOR)).all())
         True
     """
-    gray = cv2.blur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (3, 3))
-    edges = cv2.dilate(cv2.Canny(gray, 10, 50), _NEIGHBOURS)
+    edges = _edges(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) if rgb else _edges_of_channels(image)
     # Smoothed at half resolution, in a fifth of the time; against full resolution the chance of any set of pixels to
     # hold the centre changes by less than 0.01 (total variation).
-    height, width = gray.shape
+    height, width = edges.shape
     half = cv2.resize(edges, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     half = cv2.GaussianBlur(half, (0, 0), CONTENT_SIGMA / 2)
     smooth = cv2.resize(half, (width, height), interpolation=cv2.INTER_LINEAR)
     content: NDArray[np.float32] = smooth * np.float32(1 / 255) + np.float32(CONTENT_FLOOR)
-    return content
+    where = None if rgb else measured(image)
+    return content if where is None or not where.any() else content * where
 
 
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
+
+
+def _edges(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Wide edges of one channel, (H, W) uint8: 0 or 255."""
+    return np.asarray(cv2.dilate(cv2.Canny(cv2.blur(gray, (3, 3)), 10, 50), _NEIGHBOURS), np.uint8)
+
+
+def _edges_of_channels(image: Image) -> NDArray[np.uint8]:
+    """The mean of the channels' edges, (H, W) uint8, but for the edge of what is void."""
+    total = np.zeros(image.shape[:2], np.float32)
+    for channel in range(image.shape[2]):
+        cv2.accumulate(_edges(np.ascontiguousarray(image[..., channel])), total)
+    total /= image.shape[2]
+    where = measured(image)
+    if where is not None:
+        total *= cv2.erode(where.astype(np.uint8), np.ones((7, 7), np.uint8))  # what blur, Canny and dilation reach
+    return np.rint(total).astype(np.uint8)
 
 
 def draw_centre(content: NDArray[np.float32], rng: np.random.Generator) -> tuple[int, int]:
@@ -338,20 +361,22 @@ def draw_centre(content: NDArray[np.float32], rng: np.random.Generator) -> tuple
     return x, y
 
 
-def _resize(image: Image, width: int, height: int) -> Image:
+def _resize(image: Image, width: int, height: int, rgb: bool = True) -> Image:
     """The image at another size, without aliasing; equal to itself at its own size."""
     old_height, old_width = image.shape[:2]
     if (old_height, old_width) == (height, width):
         return np.ascontiguousarray(image)
+    if not rgb:
+        return among_measured(image, lambda each: _resize(each, width, height))
     resized: Image
     if width >= old_width and height >= old_height:
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        resized = resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return resized
     if 2 * width >= old_width and 2 * height >= old_height:
         # The mean of four samples per pixel: as near to Pillow's antialiased resize as INTER_AREA is (1 level r.m.s.),
         # in half of its time.
-        image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    resized = resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return resized
 
 

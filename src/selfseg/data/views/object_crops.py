@@ -95,13 +95,14 @@ class ObjectCrops(CropPlan):
                 f"need 0 <= min_share <= max_share <= 1, not min_share {self.min_share} and max_share {self.max_share}"
             )
 
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool = True) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
 
         Args:
-            image: (H, W, 3) RGB uint8 from `prepare`.
+            image: (H, W, 3) RGB uint8 from `prepare`, or (H, W, C) levels.
             regions: (H, W) int32 ids of its objects, -1 = background.
             rng: the only source of chance.
+            rgb: whether the image is a photograph.
 
         Returns:
             Two crops of `size` x `size` pixels, their ids taken from the nearest pixel of the image. Neither need hold
@@ -114,16 +115,16 @@ class ObjectCrops(CropPlan):
             raise ConfigError(
                 f"regions are {regions.shape} but the image is {image.shape[:2]}; compute them on `prepare`'s result"
             )
-        first = self._view(image, regions, rng)
-        return first, first if self.same_view else self._view(image, regions, rng)
+        first = self._view(image, regions, rng, rgb)
+        return first, first if self.same_view else self._view(image, regions, rng, rgb)
 
-    def _view(self, image: Image, regions: Ids, rng: np.random.Generator) -> Crop:
+    def _view(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool) -> Crop:
         box = self.place(regions, rng)
         flip = bool(rng.random() < self.flip_probability)
         cells = self.size // self.region_stride
         ids = sample_ids(regions, box, (cells, cells), flip)
-        change = partial(augment.change_appearance, settings=self, rng=rng)
-        return cut_view(image, box, self.size, flip, change, ids)
+        change = partial(augment.change_appearance, settings=self, rng=rng, rgb=rgb)
+        return cut_view(image, box, self.size, flip, change, ids, rgb)
 
     def place(self, regions: Ids, rng: np.random.Generator) -> Box:
         """A crop that objects cover as much of as is asked for, or of those drawn the one that came nearest.

@@ -28,10 +28,11 @@ import numpy as np
 
 from selfseg.data.regions import AnyRegions, NoRegions
 from selfseg.data.views import augment
-from selfseg.data.views.base import Crop, Ids, Image
+from selfseg.data.views.base import Crop, Ids, Image, without_void
 from selfseg.data.views.settings import check_jitter, check_settings, check_two_appearances
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import Box, crop_affine
+from selfseg.ops.levels import among_measured, flip, resize
 
 NO_IDS: Ids = np.zeros((0, 0), np.int32)
 """The region ids of a plan without regions."""
@@ -63,16 +64,17 @@ class CropPlan:
         )
         check_jitter(self.jitter)
 
-    def prepare(self, image: Image) -> Image:
+    def prepare(self, image: Image, rgb: bool = True) -> Image:
         """The source image of the views: reduced as configured, never enlarged and never cut, so that masks fit.
 
         Args:
-            image: (H, W, 3) RGB uint8 of any size.
+            image: (H, W, 3) RGB uint8 of any size, or (H, W, C) levels.
+            rgb: whether it is a photograph.
 
         Returns:
-            (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
+            (H', W', 3 or C) uint8, at least one pixel; `image` itself if it is small enough.
         """
-        return reduce_image(image, self.short_side, self.longest)
+        return reduce_image(image, self.short_side, self.longest, rgb)
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,14 @@ class OverlappingCrops(CropPlan):
         """None: what two views share is told by their `to_image`."""
         return NoRegions()
 
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool = True) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
 
         Args:
-            image: (H, W, 3) RGB uint8 from `prepare`.
+            image: (H, W, 3) RGB uint8 from `prepare`, or (H, W, C) levels.
             regions: not looked at.
             rng: the only source of chance.
+            rgb: whether the image is a photograph.
 
         Returns:
             Two crops of `size` x `size` pixels with `regions` of shape (0, 0) and without noise.
@@ -166,7 +169,9 @@ class OverlappingCrops(CropPlan):
         if self.same_crop:
             flips[1] = flips[0]
         first, second = (
-            cut_view(image, box, self.size, bool(flip), partial(self.change_appearance, which=which, rng=rng))
+            cut_view(
+                image, box, self.size, bool(flip), partial(self.change_appearance, which=which, rng=rng, rgb=rgb), rgb=rgb
+            )
             for which, (box, flip) in enumerate(zip(boxes, flips, strict=True))
         )
         return first, second
@@ -192,47 +197,55 @@ class OverlappingCrops(CropPlan):
                 return first, second
         return first, _centre_on(first, second, image_size)
 
-    def change_appearance(self, view: Image, which: int, rng: np.random.Generator) -> Image:
+    def change_appearance(self, view: Image, which: int, rng: np.random.Generator, rgb: bool = True) -> Image:
         """Colour jitter, gray, blur and solarisation, each with its probability.
 
         Args:
-            view: (H, W, 3) RGB uint8.
+            view: (H, W, 3) RGB uint8, or (H, W, C) levels.
             which: 0 for the first view, 1 for the second.
             rng: the source of chance.
+            rgb: whether the view is of a photograph.
 
         Returns:
-            (H, W, 3) uint8; may be `view` itself.
+            As `view`; may be `view` itself.
         """
         blur, solarise = self.blur_probability[which], self.solarise_probability[which]
-        return change_as_byol(view, self, blur, solarise, self.solarise_threshold, rng)
+        return change_as_byol(view, self, blur, solarise, self.solarise_threshold, rng, rgb)
 
 
 def change_as_byol(
-    view: Image, plan: CropPlan, blur: float, solarise: float, threshold: int, rng: np.random.Generator
+    view: Image,
+    plan: CropPlan,
+    blur: float,
+    solarise: float,
+    threshold: int,
+    rng: np.random.Generator,
+    rgb: bool = True,
 ) -> Image:
     """BYOL's change of appearance: colour jitter, gray, blur and solarisation, each with its probability.
 
     Args:
-        view: (H, W, 3) RGB uint8.
+        view: (H, W, 3) RGB uint8, or (H, W, C) levels.
         plan: has the settings of the colours, and the range of the blur.
         blur: its probability for this view.
         solarise: its probability for this view.
         threshold: the least level of 0..255 that solarisation inverts.
         rng: the source of chance.
+        rgb: whether the view is of a photograph; measured channels have no gray.
 
     Returns:
-        (H, W, 3) uint8; may be `view` itself.
+        As `view`; may be `view` itself.
     """
     with_jitter, with_gray, with_blur, sigma, with_solarise = rng.random(5).tolist()
     if with_jitter < plan.jitter_probability:
-        view = augment.jitter(view, plan.jitter, rng)
-    if with_gray < plan.gray_probability:
+        view = augment.jitter(view, plan.jitter, rng, rgb)
+    if with_gray < plan.gray_probability and rgb:
         view = augment.to_gray(view)
     if with_blur < blur:
         low, high = plan.blur_sigma
-        view = augment.blur(view, low + (high - low) * sigma)
+        view = augment.blur(view, low + (high - low) * sigma, rgb)
     if with_solarise < solarise:
-        view = augment.solarise(view, threshold)
+        view = augment.solarise(view, threshold, rgb)
     return view
 
 
@@ -269,38 +282,47 @@ def draw_crop(
 
 
 def cut_view(
-    image: Image, box: Box, size: int, flip: bool, change: Callable[[Image], Image] | None, regions: Ids = NO_IDS
+    image: Image,
+    box: Box,
+    size: int,
+    mirrored: bool,
+    change: Callable[[Image], Image] | None,
+    regions: Ids = NO_IDS,
+    rgb: bool = True,
 ) -> Crop:
     """A crop as a view: resized, mirrored if wanted, then changed in appearance; without noise.
 
     Args:
-        image: (H, W, 3) RGB uint8, prepared.
+        image: (H, W, 3) RGB uint8, prepared, or (H, W, C) levels.
         box: inside of the image.
         size: side of the view in pixels.
-        flip: whether it is mirrored left to right.
-        change: of its appearance, (size, size, 3) uint8 to the same; None = none.
+        mirrored: whether it is mirrored left to right.
+        change: of its appearance, (size, size, 3 or C) uint8 to the same; None = none.
         regions: the view's ids, mirrored as it is.
+        rgb: whether the image is a photograph.
     """
     x0, y0, x1, y1 = box
-    view = resize_crop(image[y0:y1, x0:x1], size, size)
-    if flip:
-        view = np.asarray(cv2.flip(view, 1), np.uint8)
+    view = resize_crop(image[y0:y1, x0:x1], size, size, rgb)
+    if mirrored:
+        view = flip(view)
     if change is not None:
         view = change(view)
-    affine = crop_affine(box, (image.shape[0], image.shape[1]), flip)
+    regions = without_void(regions, view, rgb)
+    affine = crop_affine(box, (image.shape[0], image.shape[1]), mirrored)
     return Crop(view, affine, regions, np.zeros((size, size), np.bool_))
 
 
-def reduce_image(image: Image, short_side: int | None, longest: int | None) -> Image:
+def reduce_image(image: Image, short_side: int | None, longest: int | None, rgb: bool = True) -> Image:
     """An image whose sides are no longer than wanted; never enlarged.
 
     Args:
-        image: (H, W, 3) RGB uint8 of any size.
+        image: (H, W, 3) RGB uint8 of any size, or (H, W, C) levels.
         short_side: the most pixels of the shorter side; None = any.
         longest: the most pixels of the longer side; None = any.
+        rgb: whether the image is a photograph.
 
     Returns:
-        (H', W', 3) uint8, at least one pixel; `image` itself if it is small enough.
+        (H', W', 3 or C) uint8, at least one pixel; `image` itself if it is small enough.
     """
     height, width = image.shape[:2]
     scale = 1.0
@@ -310,27 +332,30 @@ def reduce_image(image: Image, short_side: int | None, longest: int | None) -> I
         scale = min(scale, longest / max(height, width))
     if scale == 1:
         return np.ascontiguousarray(image)
-    return resize_crop(image, max(1, round(width * scale)), max(1, round(height * scale)))
+    return resize_crop(image, max(1, round(width * scale)), max(1, round(height * scale)), rgb)
 
 
-def resize_crop(image: Image, width: int, height: int) -> Image:
+def resize_crop(image: Image, width: int, height: int, rgb: bool = True) -> Image:
     """A crop at another size, near to Pillow's antialiased bicubic.
 
     Cubic where it is enlarged; where it is reduced, the mean of four samples per pixel, or of all pixels where four
     would leave too many out. `benchmarks/crops.py` measures the distance to Pillow and the times.
 
     Args:
-        image: (H, W, 3) RGB uint8.
+        image: (H, W, 3) RGB uint8, or (H, W, C) levels, of which measured ones mix with each other only.
         width: of the result, in pixels.
         height: of the result, in pixels.
+        rgb: whether the image is a photograph.
 
     Returns:
-        (height, width, 3) uint8.
+        (height, width, 3 or C) uint8.
     """
+    if not rgb:
+        return among_measured(image, lambda each: resize_crop(each, width, height))
     old_height, old_width = image.shape[:2]
     resized: Image
     if width >= old_width and height >= old_height:
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        resized = resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
         return resized
     reduction = max(old_width / width, old_height / height)
     if reduction <= 2.4:
@@ -338,12 +363,12 @@ def resize_crop(image: Image, width: int, height: int) -> Image:
         # of 1.5 and 2 at 1.6, linear ones 2 at 1.8, 3 at 2.4. INTER_AREA on everything: 1.2 to 2.7, in two to three
         # times the time; INTER_CUBIC alone, which aliases: up to 12.
         samples = cv2.INTER_CUBIC if reduction <= 1.6 else cv2.INTER_LINEAR
-        image = cv2.resize(image, (2 * width, 2 * height), interpolation=samples)
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = resize(image, (2 * width, 2 * height), interpolation=samples)
+        resized = resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return resized
     # One side may still have to grow, which INTER_AREA would not do along with the other.
     size = min(width, old_width), min(height, old_height)
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    resized = resize(image, size, interpolation=cv2.INTER_AREA)
     return resized if size == (width, height) else resize_crop(resized, width, height)
 
 

@@ -57,10 +57,12 @@ class _Crops(CropPlan):
         """None: what two views share is told by their `to_image`."""
         return NoRegions()
 
-    def _view(self, image: Image, box: Box, size: int, flip: bool, rng: np.random.Generator | None) -> Crop:
+    def _view(
+        self, image: Image, box: Box, size: int, flip: bool, rng: np.random.Generator | None, rgb: bool
+    ) -> Crop:
         """The box at size x size pixels, its appearance changed by `rng` if there is one."""
-        change = None if rng is None else partial(augment.change_appearance, settings=self, rng=rng)
-        return cut_view(image, box, size, flip, change)
+        change = None if rng is None else partial(augment.change_appearance, settings=self, rng=rng, rgb=rgb)
+        return cut_view(image, box, size, flip, change, rgb=rgb)
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,14 @@ class RandomCrops(_Crops):
             )
         check_settings(self, shares=("small_scale",))
 
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool = True) -> tuple[Crop, ...]:
         """The views of one image, a pure function of `rng`.
 
         Args:
-            image: (H, W, 3) RGB uint8 from `prepare`.
+            image: (H, W, 3) RGB uint8 from `prepare`, or (H, W, C) levels.
             regions: not looked at.
             rng: the only source of chance.
+            rgb: whether the image is a photograph.
 
         Returns:
             `views` large and then `small_views` small crops, with `regions` of shape (0, 0) and without noise.
@@ -126,7 +129,7 @@ class RandomCrops(_Crops):
             size, scale = (self.size, self.scale) if large else (self.small_size, self.small_scale)
             box = draw_crop((image.shape[0], image.shape[1]), scale, self.ratio, rng)
             flip = bool(rng.random() < self.flip_probability)
-            crops.append(self._view(image, box, size, flip, rng))
+            crops.append(self._view(image, box, size, flip, rng, rgb))
         return tuple(crops)
 
 
@@ -197,13 +200,14 @@ class MultiCrops(CropPlan):
         """None: what two views share is told by their `to_image`."""
         return NoRegions()
 
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, ...]:
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool = True) -> tuple[Crop, ...]:
         """The views of one image, a pure function of `rng`.
 
         Args:
-            image: (H, W, 3) RGB uint8 from `prepare`.
+            image: (H, W, 3) RGB uint8 from `prepare`, or (H, W, C) levels.
             regions: not looked at.
             rng: the only source of chance.
+            rgb: whether the image is a photograph.
 
         Returns:
             Two large and then `small_views` small crops, with `regions` of shape (0, 0) and without noise.
@@ -218,9 +222,15 @@ class MultiCrops(CropPlan):
             box = draw_crop((image.shape[0], image.shape[1]), scale, self.ratio, rng)
             flip = bool(rng.random() < self.flip_probability)
             change = partial(
-                change_as_byol, plan=self, blur=blur, solarise=solarise, threshold=self.solarise_threshold, rng=rng
+                change_as_byol,
+                plan=self,
+                blur=blur,
+                solarise=solarise,
+                threshold=self.solarise_threshold,
+                rng=rng,
+                rgb=rgb,
             )
-            crops.append(cut_view(image, box, size, flip, change))
+            crops.append(cut_view(image, box, size, flip, change, rgb=rgb))
         return tuple(crops)
 
 
@@ -267,13 +277,14 @@ class NestedCrops(_Crops):
         super().__post_init__()
         check_settings(self, shares=("inner_scale",))
 
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool = True) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
 
         Args:
-            image: (H, W, 3) RGB uint8 from `prepare`.
+            image: (H, W, 3) RGB uint8 from `prepare`, or (H, W, C) levels.
             regions: not looked at.
             rng: the only source of chance.
+            rgb: whether the image is a photograph.
 
         Returns:
             Two crops of `size` x `size` pixels with `regions` of shape (0, 0) and without noise; the second lies
@@ -286,5 +297,5 @@ class NestedCrops(_Crops):
         left, top, right, bottom = draw_crop((height, width), self.inner_scale, (shape, shape), rng)
         inner = (x0 + left, y0 + top, x0 + right, y0 + bottom)
         flip = bool(rng.random() < self.flip_probability)
-        first = self._view(image, outer, self.size, False, None if self.plain_first else rng)
-        return first, self._view(image, inner, self.size, flip, rng)
+        first = self._view(image, outer, self.size, False, None if self.plain_first else rng, rgb)
+        return first, self._view(image, inner, self.size, flip, rng, rgb)

@@ -74,13 +74,14 @@ class RegionCrops(OverlappingCrops):
         check_settings(self, counts=("masks", "region_stride"))
         check_stride(self.size, self.region_stride)
 
-    def make(self, image: Image, regions: Ids, rng: np.random.Generator) -> tuple[Crop, Crop]:
+    def make(self, image: Image, regions: Ids, rng: np.random.Generator, rgb: bool = True) -> tuple[Crop, Crop]:
         """The two views of one image, a pure function of `rng`.
 
         Args:
-            image: (H, W, 3) RGB uint8 from `prepare`.
+            image: (H, W, 3) RGB uint8 from `prepare`, or (H, W, C) levels.
             regions: (H, W) int32, dense from 0; -1 = none.
             rng: the only source of chance.
+            rgb: whether the image is a photograph.
 
         Returns:
             Two crops of `size` x `size` pixels, their ids taken from the nearest pixel of the image. What one view has
@@ -100,8 +101,8 @@ class RegionCrops(OverlappingCrops):
         crops = []
         for which, (box, flip) in enumerate(zip(boxes, flips.tolist(), strict=True)):
             ids = draw_ids(sample_ids(regions, box, (cells, cells), flip), self.masks, rng)
-            change = partial(self.change_appearance, which=which, rng=rng)
-            crops.append(cut_view(image, box, self.size, flip, change, ids))
+            change = partial(self.change_appearance, which=which, rng=rng, rgb=rgb)
+            crops.append(cut_view(image, box, self.size, flip, change, ids, rgb))
         return crops[0], crops[1]
 
 
