@@ -41,7 +41,7 @@ from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder
 from selfseg.storage.checkpoint import load_newest
 from selfseg.storage.files import mark_output, sole_use
-from selfseg.training import loop
+from selfseg.training import image_list, loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig, read_recipe

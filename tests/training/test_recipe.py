@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from selfseg.data.regions import Grid
+from selfseg.data.regions import Grid, ObjectMasks
 from selfseg.data.views.plans import plans
 from selfseg.errors import ConfigError, RunError
 from selfseg.storage.hashes import run_hash

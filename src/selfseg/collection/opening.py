@@ -15,6 +15,7 @@ from selfseg.data.reading.skipping import SkipLog, scan
 from selfseg.data.reading.windows import expand
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
+from selfseg.models.embedder_config import read_config
 
 Images = str | Path | Sequence[Path] | ImageCollection
 
@@ -31,6 +32,18 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None) -> E
         RunError: if the folder is missing, is not a run, or holds no embedder yet.
         ConfigError: if the device is not there.
     """
+    run = _trained(run)
+    embedder = Embedder.load(run / "embedder").to(choose_device(device)).eval()
+    embedder.looks = looks or Looks()
+    return embedder
+
+
+def config_of(run: Path | str) -> EmbedderConfig:
+    """What a run's embedder is made of, without its weights; raises RunError as `load` does."""
+    return read_config(_trained(run) / "embedder")[0]
+
+
+def _trained(run: Path | str) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise RunError(f"there is no run at {run}; give the folder that training wrote with --out")
@@ -40,9 +53,7 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None) -> E
         raise RunError(
             f"{run} has no embedder yet; training writes it: run the same train command again and it goes on"
         )
-    embedder = Embedder.load(run / "embedder").to(choose_device(device)).eval()
-    embedder.looks = looks or Looks()
-    return embedder
+    return run
 
 
 def choose_device(device: str) -> torch.device:
@@ -84,6 +95,11 @@ def collect(images: Images, embedder: Embedder | None = None, cut: bool = True) 
     if embedder is None:
         return collection
     return as_seen_by(embedder.config, collection, cut)
+
+
+def collect_for(run: Path | str, images: Images, cut: bool = True) -> ImageCollection:
+    """`collect` for a run whose embedder isn't loaded; raises RunError as `load` does."""
+    return as_seen_by(config_of(run), collect(images), cut)
 
 
 def as_seen_by(config: EmbedderConfig, collection: ImageCollection, cut: bool = True) -> ImageCollection:

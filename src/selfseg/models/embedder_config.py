@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -12,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tyro.conf import Suppress, arg
 
-from selfseg.errors import ConfigError
+from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import is_vit
 from selfseg.models.start import Colour
 from selfseg.ops.channels import Channels
+from selfseg.storage.files import read_json
+
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -179,3 +183,38 @@ class Looks:
                     vectors = F.interpolate(vectors, grid, mode="bilinear", align_corners=False)
                 found.append(vectors)
         return F.normalize(torch.stack(found).sum(0), dim=1)
+
+
+def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
+    """What the embedder in a folder is made of, and what its weights began from.
+
+    Raises:
+        CheckpointError: if its embedder.json is missing, damaged or of another format.
+    """
+    try:
+        values = read_json(folder / "embedder.json")
+    except Exception as error:  # missing, damaged, foreign: the user needs one sentence
+        raise CheckpointError(
+            f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
+        ) from error
+    known = {field.name for field in fields(EmbedderConfig)}
+    start = str(values.pop("start", "")) if isinstance(values, dict) else ""
+    # A setting that a file does not know yet has its default, or WHEN_MISSING: what the file was made with.
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
+        raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in {**EmbedderConfig.WHEN_MISSING, **values}.items()
+    }
+    try:
+        settings["channels"] = Channels.of_json(settings.get("channels"))
+        return _counted_from_the_last(EmbedderConfig(**settings), "final_norm" in values), start
+    except TypeError as error:
+        raise CheckpointError(f"{folder / 'embedder.json'} has settings of another kind: {error}") from error
+
+
+def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> EmbedderConfig:
+    """With a ViT's stages as they are counted now: in older files only its last three blocks were stages."""
+    if all_blocks or min(config.stages, default=-1) < 0 or not is_vit(config.backbone):
+        return config
+    return replace(config, stages=tuple(stage - 3 for stage in config.stages))

@@ -53,5 +53,5 @@ def prepare_image(
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != count:
         raise ConfigError(f"an image must be {wanted}, not {pixels.shape} {pixels.dtype}")
     if resolution is not None:
-        pixels = resize_short_side(pixels, resolution)
+        pixels = resize_short_side(pixels, resolution, channels is not None)
     return np.ascontiguousarray(pixels)

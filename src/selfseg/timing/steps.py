@@ -98,7 +98,7 @@ def time_recipe(recipe: Recipe[Any], config: TimingConfig | None = None) -> Timi
 
 
 def _time(recipe: Recipe[Any], config: TimingConfig) -> Timing:
-    recipe, images, skips, _ = settle(recipe, writes=True)
+    recipe, images, _, _ = settle(recipe, writes=True)
     fabric = make_fabric(recipe)
     torch.manual_seed(recipe.seed)
     method = recipe.build_method(len(images)).to(fabric.device).to(memory_format=torch.channels_last)

@@ -117,9 +117,7 @@ def open_images(
     return scan(images, skips), skips
 
 
-def settle(
-    recipe: Recipe[Any], writes: bool
-) -> tuple[Recipe[Any], ImageCollection, SkipLog, list[str]]:
+def settle(recipe: Recipe[Any], writes: bool) -> tuple[Recipe[Any], ImageCollection, SkipLog, list[str]]:
     """What a run learns from: `settle_channels`, `open_images` and `settle_masks`, one after the other.
 
     Args:

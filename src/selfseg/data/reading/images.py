@@ -43,6 +43,7 @@ from selfseg.data.reading.measured import (
 )
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
+from selfseg.ops.levels import among_measured, resize
 
 REASONS = (
     "truncated",
@@ -138,12 +139,13 @@ def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -
             return False
 
 
-def resize_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = False) -> NDArray[np.uint8]:
     """Resize so that the shorter side has `short_side` pixels, keeping the shape's proportions.
 
     Args:
-        image: (H, W, 3) or (H, W) uint8.
+        image: (H, W, 3) or (H, W) uint8; (H, W, C) with `levels`.
         short_side: in pixels.
+        levels: whether these are measured levels, whose void pixels take no part (`selfseg.ops.levels`).
 
     Returns:
         The resized image (area average when it shrinks, bilinear when it grows); no side gets below 1 px. The image
@@ -163,7 +165,10 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.u
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == (width, height):
         return image
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    rule = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    if levels:
+        return among_measured(image, lambda part: resize(part, size, rule))
+    resized = cv2.resize(image, size, interpolation=rule)
     return np.asarray(resized, np.uint8)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image
-from selfseg.data.reading.formats.base import Layout, PixelFile, Window
+from selfseg.data.reading.formats.base import Layout, Window
 from selfseg.data.reading.formats.opening import open_pixels, read_page
 from selfseg.errors import BadImage, ConfigError, EmptyCollection
 from selfseg.ops.channels import Channels, describe
@@ -353,7 +353,7 @@ def survey(
 
 
 def _counted_words(counts: Counter[str]) -> str:
-    """ "uint16", or "12 uint16, 3 uint8"."""
+    """The one word there is, or each with its count: 12 uint16, 3 uint8."""
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} {word}" for word, count in counts.most_common())
