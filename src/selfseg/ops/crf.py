@@ -20,6 +20,10 @@ What is not as in the paper, and why:
 
 - k / sqrt(n_i n_j), the symmetric normalisation of the authors' later program, which the field's parameters are for.
 - The sum has j = i, as in that program (the paper leaves it out).
+
+Of measured channels (`selfseg.ops.levels`) |I_i - I_j|^2 is the sum over all C of them, times 3 / C: a change of all
+channels counts as much as one of red, green and blue together. The lattice has 2 + C dimensions then. Void pixels send
+nothing, receive nothing and keep their probabilities.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from torch import Tensor
 
 from selfseg.errors import ConfigError
 from selfseg.ops.kernels.crf_lattice import HALF, D
+from selfseg.ops.levels import measured
 
 ALGORITHM_VERSION = 1
 """Raised whenever the same input and configuration would give other probabilities."""
@@ -85,7 +90,9 @@ class CRFConfig:
             raise ConfigError(f"floor must be above 0 and at most 0.1, not {self.floor!r}")
 
 
-def refine(probabilities: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig | None = None) -> Tensor:
+def refine(
+    probabilities: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig | None = None, rgb: bool = True
+) -> Tensor:
     """Mean field of a fully connected CRF on probabilities.
 
     On a CPU compiled kernels do the work, in one thread; elsewhere torch operations, with the same result up to
@@ -98,8 +105,9 @@ def refine(probabilities: Tensor, image: NDArray[np.uint8] | Tensor, config: CRF
 
     Args:
         probabilities: (C, H, W) or (B, C, H, W) float in [0, 1], adding up to 1 over C; any device.
-        image: (H, W, 3), for a batch (B, H, W, 3), uint8 RGB in [0, 255], the same pixels.
+        image: (H, W, 3), for a batch (B, H, W, 3), uint8 RGB in [0, 255], the same pixels; or (..., H, W, C) levels.
         config: parameters.
+        rgb: whether the image is a photograph; False for levels of measured channels.
 
     Returns:
         Refined probabilities, float32, of the shape and on the device of `probabilities`.
@@ -119,7 +127,7 @@ def refine(probabilities: Tensor, image: NDArray[np.uint8] | Tensor, config: CRF
         (True, True)
     """
     config = config or CRFConfig()
-    _check(probabilities, image, "probabilities")
+    _check(probabilities, image, "probabilities", rgb)
     probabilities = probabilities.detach()
     low, high = float(probabilities.min()), float(probabilities.max())
     if low < -1e-3 or high > 1 + 1e-3:
@@ -127,16 +135,19 @@ def refine(probabilities: Tensor, image: NDArray[np.uint8] | Tensor, config: CRF
     error = float((probabilities.sum(-3, dtype=torch.float32) - 1).abs().max())
     if error > 1e-2:
         raise ConfigError(f"probabilities must add up to 1 over the classes; they are off by up to {error:g}")
-    return _refine(probabilities.float().clamp(config.floor, 1).log(), image, config)
+    return _refine(probabilities.float().clamp(config.floor, 1).log(), image, config, rgb)
 
 
-def refine_logits(logits: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig | None = None) -> Tensor:
+def refine_logits(
+    logits: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig | None = None, rgb: bool = True
+) -> Tensor:
     """`refine` on softmax(logits).
 
     Args:
         logits: (C, H, W) or (B, C, H, W) float, finite; any device.
         image: as in `refine`.
         config: parameters.
+        rgb: as in `refine`.
 
     Returns:
         Refined probabilities, float32, of the shape and on the device of `logits`.
@@ -150,12 +161,12 @@ def refine_logits(logits: Tensor, image: NDArray[np.uint8] | Tensor, config: CRF
         torch.Size([3, 4, 6])
     """
     config = config or CRFConfig()
-    _check(logits, image, "logits")
+    _check(logits, image, "logits", rgb)
     unary = F.log_softmax(logits.detach().float(), dim=-3).clamp(min=math.log(config.floor))
-    return _refine(unary, image, config)
+    return _refine(unary, image, config, rgb)
 
 
-def _check(scores: Tensor, image: NDArray[np.uint8] | Tensor, name: str) -> None:
+def _check(scores: Tensor, image: NDArray[np.uint8] | Tensor, name: str, rgb: bool) -> None:
     if not isinstance(scores, Tensor) or scores.ndim not in (3, 4) or not scores.is_floating_point():
         what = f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ConfigError(f"{name} must be a (C, H, W) or (B, C, H, W) float tensor, not {what}")
@@ -163,45 +174,52 @@ def _check(scores: Tensor, image: NDArray[np.uint8] | Tensor, name: str) -> None
         raise ConfigError(f"a CRF of {scores.shape[-3]} classes; there may be {MOST_CLASSES}")
     if scores.numel() == 0:
         raise ConfigError(f"{name} of shape {tuple(scores.shape)} hold nothing to refine")
-    expected = (*scores.shape[:-3], *scores.shape[-2:], 3)
+    shape = tuple(getattr(image, "shape", ()))
+    channels = 3 if rgb else max(1, shape[-1] if shape else 1)
+    expected = (*scores.shape[:-3], *scores.shape[-2:], channels)
     if not isinstance(image, np.ndarray | Tensor) or str(image.dtype) not in ("uint8", "torch.uint8"):
         what = str(image.dtype) if isinstance(image, np.ndarray | Tensor) else type(image).__name__
         raise ConfigError(f"image must be uint8 RGB in [0, 255], not {what}")
-    if tuple(image.shape) != expected:
-        raise ConfigError(
-            f"{name} of shape {tuple(scores.shape)} need an image of {expected}, not {tuple(image.shape)}"
-        )
+    if shape != expected:
+        raise ConfigError(f"{name} of shape {tuple(scores.shape)} need an image of {expected}, not {shape}")
     if not bool(torch.isfinite(scores).all()):
         bad = int((~torch.isfinite(scores)).sum())
         raise ConfigError(f"{bad} of {scores.numel()} {name} are not finite")
 
 
-def _refine(unary: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig) -> Tensor:
+def _refine(unary: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig, rgb: bool) -> Tensor:
     """Each image of a batch by itself: (..., C, H, W) log probabilities to probabilities."""
-    _check_range(config, *unary.shape[-2:])
+    _check_range(config, *unary.shape[-2:], 3 if rgb else image.shape[-1])
     pixels = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
     pixels = pixels.to(unary.device)
     with torch.no_grad():
         if unary.ndim == 3:
-            return _mean_field(unary, pixels, config)
-        return torch.stack([_mean_field(scores, one, config) for scores, one in zip(unary, pixels, strict=True)])
+            return _mean_field(unary, pixels, config, rgb=rgb)
+        pairs = zip(unary, pixels, strict=True)
+        return torch.stack([_mean_field(scores, one, config, rgb=rgb) for scores, one in pairs])
 
 
-def _mean_field(unary: Tensor, image: Tensor, config: CRFConfig, kernels: ModuleType | None = None) -> Tensor:
+def _mean_field(
+    unary: Tensor, image: Tensor, config: CRFConfig, kernels: ModuleType | None = None, rgb: bool = True
+) -> Tensor:
     """(C, H, W) log probabilities and (H, W, 3) to (C, H, W); by the `kernels` for the device if not given."""
     if kernels is None:
-        kernels = importlib.import_module(
-            "selfseg.ops.kernels.crf_" + ("cpu" if unary.device.type == "cpu" else "torch")
-        )
+        # The compiled kernels' lattice has five dimensions.
+        compiled = unary.device.type == "cpu" and image.shape[2] <= 3
+        kernels = importlib.import_module("selfseg.ops.kernels.crf_" + ("cpu" if compiled else "torch"))
     classes, height, width = unary.shape
     base = unary.permute(1, 2, 0).reshape(-1, classes).contiguous()  # (N, C)
+    there = None if rgb else measured(image.cpu().numpy())
+    counted = torch.ones_like(base[:, :1])
+    if there is not None:
+        counted = torch.from_numpy(there).to(base).view(-1, 1)
     pairwise: list[_Normalised] = []
     if config.smooth_weight:
         smooth = partial(kernels.gaussian, size=(height, width), taps=_taps(config.smooth_xy, max(height, width)))
-        pairwise.append(_Normalised(smooth, config.smooth_weight, base))
+        pairwise.append(_Normalised(smooth, config.smooth_weight, counted))
     if config.appearance_weight:
         appearance = kernels.Lattice(_points(image, config))
-        pairwise.append(_Normalised(appearance, config.appearance_weight, base))
+        pairwise.append(_Normalised(appearance, config.appearance_weight, counted))
     values = _softmax(base.clone())
     for _ in range(config.iterations):
         scores = base.clone()
@@ -212,11 +230,15 @@ def _mean_field(unary: Tensor, image: Tensor, config: CRFConfig, kernels: Module
 
 
 class _Normalised:
-    """w k(i, j) / sqrt(n_i n_j) as a function of (N, C) values, for a filter that sums k(i, j) times values over j."""
+    """w k(i, j) / sqrt(n_i n_j) as a function of (N, C) values, for a filter that sums k(i, j) times values over j.
 
-    def __init__(self, sums: Callable[[Tensor], Tensor], weight: float, like: Tensor) -> None:
+    Of `counted` (N, 1), 1 or 0, those with 0 are left out of all sums, and get 0.
+    """
+
+    def __init__(self, sums: Callable[[Tensor], Tensor], weight: float, counted: Tensor) -> None:
         self.sums = sums
-        self.scale = math.sqrt(weight) / sums(torch.ones_like(like[:, :1])).sqrt()  # (N, 1)
+        self.scale = math.sqrt(weight) / sums(counted).sqrt()  # (N, 1)
+        self.scale[counted == 0] = 0
 
     def __call__(self, values: Tensor) -> Tensor:
         return self.sums(values * self.scale).mul_(self.scale)
@@ -235,30 +257,37 @@ def _taps(deviation: float, longest: int) -> NDArray[np.float64]:
 
 
 def _points(image: Tensor, config: CRFConfig) -> Tensor:
-    """The pixels (H, W, 3) in the space of the appearance kernel's lattice, (N, 5) float32, with the middle at 0."""
-    height, width, _ = image.shape
+    """The pixels (H, W, C) in the space of the appearance kernel's lattice, (N, D) float32, with the middle at 0.
+
+    D is 2 + C, but at least 5: one or two channels lie in a plane of that space.
+    """
+    height, width, channels = image.shape
     y = (torch.arange(height, device=image.device) - 0.5 * height).expand(width, height).T
     x = (torch.arange(width, device=image.device) - 0.5 * width).expand(height, width)
-    features = torch.cat([torch.stack([x, y], 2), image.float() - 127.5], 2).reshape(-1, D)
-    return features * torch.from_numpy(_factors(config)).to(features)
+    colours = image.float() - 127.5
+    if channels != 3:
+        colours = F.pad(colours * math.sqrt(3 / channels), (0, max(0, 3 - channels)))
+    features = torch.cat([torch.stack([x, y], 2), colours], 2).reshape(height * width, -1)
+    return features * torch.from_numpy(_factors(config, features.shape[1])).to(features)
 
 
-def _factors(config: CRFConfig) -> NDArray[np.float64]:
+def _factors(config: CRFConfig, dimensions: int = D) -> NDArray[np.float64]:
     """From pixels and 8-bit colours to the space in which splat, blur and slice are a Gaussian of deviation 1.
 
     Adams et al., section 3.1: the lattice's own blur has a deviation of (D + 1) sqrt(2 / 3).
     """
-    i = np.arange(D)
-    deviations = np.array([config.appearance_xy] * 2 + [config.appearance_rgb] * 3)
-    factors: NDArray[np.float64] = (D + 1) * math.sqrt(2 / 3) / np.sqrt((i + 1) * (i + 2)) / deviations
+    i = np.arange(dimensions)
+    deviations = np.array([config.appearance_xy] * 2 + [config.appearance_rgb] * (dimensions - 2))
+    factors: NDArray[np.float64] = (dimensions + 1) * math.sqrt(2 / 3) / np.sqrt((i + 1) * (i + 2)) / deviations
     return factors
 
 
-def _check_range(config: CRFConfig, height: int, width: int) -> None:
-    """Lattice coordinates must fit into `FIELD` bits."""
-    if config.appearance_weight == 0:
+def _check_range(config: CRFConfig, height: int, width: int, channels: int = 3) -> None:
+    """Lattice coordinates must fit into `FIELD` bits, where there are five."""
+    if config.appearance_weight == 0 or channels > 3:
         return
-    reach = np.array([width / 2, height / 2, 127.5, 127.5, 127.5]) * _factors(config)
+    level = 127.5 * math.sqrt(3 / channels)
+    reach = np.array([width / 2, height / 2] + [level] * channels + [0.0] * (3 - channels)) * _factors(config)
     farthest = max(sum(reach[i:]) + (i * reach[i - 1] if i else 0) for i in range(D + 1)) / (D + 1)
     if farthest + 2 > HALF:
         raise ConfigError(

@@ -1,5 +1,7 @@
 """`selfseg.ops.kernels.crf_cpu` in torch operations, for devices other than a CPU: the same lattice, the same sums.
 
+The lattice may have other dimensions than five here, as images of many channels need it.
+
 Letters: N pixels, C classes, M lattice vertices. Every weighted sum is an `embedding_bag`, which gathers and adds in a
 fixed order, so that the same input gives the same output on a GPU too (scattered additions would not).
 """
@@ -14,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.ops.kernels.crf_lattice import FIELD, HALF, LOW, D
+from selfseg.ops.kernels.crf_lattice import HALF, packing
 
 
 def gaussian(values: Tensor, size: tuple[int, int], taps: NDArray[np.float64]) -> Tensor:
@@ -37,9 +39,10 @@ class Lattice:
     """A Gaussian of deviation 1 between points, as a function of values (N, C) to sums (N, C)."""
 
     def __init__(self, points: Tensor) -> None:
-        """Args: points (N, 5) float32 in the lattice's space."""
+        """Args: points (N, D) float32 in the lattice's space."""
         keys, self.share = _simplices(points)
-        found, self.vertex = torch.unique(keys, return_inverse=True)  # (M), (N, 6)
+        self.dimensions = D = points.shape[1]
+        found, self.vertex = torch.unique(keys, return_inverse=True)  # (M), (N, D + 1)
         self.count = len(found)
         # For each vertex the pixels that touch it, one after the other.
         order = torch.argsort(self.vertex.flatten(), stable=True)
@@ -50,10 +53,12 @@ class Lattice:
 
     def _along(self, keys: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """The vertex before and after each along an axis; `count`, a row of zeros, if there is none."""
-        unit = 0 if axis == D else 1 << (LOW + FIELD * (D - 1 - axis))
-        every = sum(1 << (LOW + FIELD * i) for i in range(D))
-        # All coordinates fall by 1 and that of the axis rises by 5; remainder r becomes r - 1, and 0 becomes 5.
-        wanted = torch.where(keys & 7 > 0, keys + (unit - 1), keys + (unit - every + D))
+        D = self.dimensions
+        factors, low = packing(D)
+        unit = 0 if axis == D else factors[axis]
+        # All coordinates fall by 1 and that of the axis rises by D; remainder r becomes r - 1, and 0 becomes D.
+        lower, higher = _signed(unit - 1), _signed(unit - sum(factors) + D)
+        wanted = torch.where(keys & ((1 << low) - 1) > 0, keys + lower, keys + higher)
         place = torch.searchsorted(keys, wanted).clamp(max=self.count - 1)
         there = keys[place] == wanted
         after = torch.where(there, place, self.count)
@@ -70,8 +75,14 @@ class Lattice:
         return F.embedding_bag(self.vertex, lattice, mode="sum", per_sample_weights=self.share)
 
 
+def _signed(number: int) -> int:
+    """A number modulo 2^64 as an int64 has it."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _simplices(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The simplices of (N, 5) points (Adams et al., section 3.1): packed corners (N, 6) int64, barycentric weights."""
+    """The simplices of (N, D) points (Adams et al., section 3.1): packed corners (N, D + 1) int64, their weights."""
+    D = points.shape[1]
     later = torch.cat([points.flip(1).cumsum(1).flip(1), torch.zeros_like(points[:, :1])], 1)  # sums from i on
     lifted = later.clone()
     lifted[:, 1:] -= torch.arange(1, D + 1, device=points.device) * points
@@ -87,6 +98,8 @@ def _simplices(points: Tensor) -> tuple[Tensor, Tensor]:
     share = ascending - torch.cat([torch.zeros_like(part[:, :1]), ascending[:, :-1]], 1)
     share[:, 0] += 1 - ascending[:, -1]
     corner = torch.arange(D + 1, device=rank.device)[:, None]
-    up = nearest[:, None, :D] - (rank[:, None, :D] > D - corner).long() + HALF  # (N, 6, 5)
-    shift = LOW + FIELD * torch.arange(D - 1, -1, -1, device=rank.device)
-    return (up << shift).sum(2) + corner[:, 0], share
+    factors = torch.tensor([_signed(factor) for factor in packing(D)[0]], device=rank.device)
+    keys = torch.zeros_like(rank)  # (N, D + 1)
+    for d, factor in enumerate(factors):
+        keys += (nearest[:, d, None] - (rank[:, d, None] > D - corner[:, 0]).long() + HALF) * factor
+    return keys + corner[:, 0], share

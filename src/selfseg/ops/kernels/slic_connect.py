@@ -44,27 +44,39 @@ def _add_neighbour(
     return edges + 1
 
 
-@compiled("void(i4[::1], i4[::1], i4[::1], i8[:,::1], i8, i4[::1], i8)")
+@compiled("void(i4[::1], i4[::1], i4[::1], i8[:,::1], u1[::1], i8, i4[::1], i8)")
 def _merge(
     row_start: NDArray[np.int32],
     begin: NDArray[np.int32],
     piece: NDArray[np.int32],
     total: NDArray[np.int64],
+    void: NDArray[np.uint8],
     smallest: int,
     merged: NDArray[np.int32],
     width: int,
 ) -> None:
-    """Join pieces of fewer than `smallest` pixels to the neighbour of the nearest mean colour, smallest first."""
-    count, pieces = len(piece), len(total)
+    """Join pieces of fewer than `smallest` pixels to the neighbour of the nearest mean colour, smallest first.
+
+    Args:
+        row_start: (H + 1,) the first run of each row.
+        begin: of each run, its first x.
+        piece: of each run, which piece it belongs to.
+        total: (pieces, C + 1): of each piece the sums of its colours, and its pixels.
+        void: (pieces,) 1 for those that nothing joins.
+        smallest: pixels of a piece that may stay.
+        merged: (pieces,) each itself; filled: what it joined.
+        width: of the image.
+    """
+    count, pieces, fields = len(piece), len(total), total.shape[1] - 1
     # The neighbours of each small piece, as chained lists, so that joining pieces joins their lists.
     head, tail = np.full(pieces, -1, np.int32), np.full(pieces, -1, np.int32)
     other, following = np.empty(6 * count, np.int32), np.empty(6 * count, np.int32)
     small = np.empty(pieces, np.uint8)
-    mean = np.empty((pieces, 3), np.float32)
+    mean = np.empty((pieces, fields), np.float32)
     for one in range(pieces):
-        small[one] = total[one, 3] < smallest
-        share = 1.0 / total[one, 3]
-        for field in range(3):
+        small[one] = total[one, fields] < smallest and not void[one]
+        share = 1.0 / total[one, fields]
+        for field in range(fields):
             mean[one, field] = np.float32(total[one, field] * share)
     edges = 0
     for y in range(len(row_start) - 1):
@@ -98,37 +110,37 @@ def _merge(
     # Counting sort of the small pieces by size; stable, hence deterministic.
     start = np.zeros(smallest + 1, np.int32)
     for one in range(pieces):
-        if total[one, 3] < smallest:
-            start[total[one, 3] + 1] += 1
+        if small[one]:
+            start[total[one, fields] + 1] += 1
     for pixels in range(smallest):
         start[pixels + 1] += start[pixels]
     order = np.empty(start[smallest], np.int32)
     for one in range(pieces):
-        if total[one, 3] < smallest:
-            order[start[total[one, 3]]] = one
-            start[total[one, 3]] += 1
+        if small[one]:
+            order[start[total[one, fields]]] = one
+            start[total[one, fields]] += 1
     for one in order:
-        if total[one, 3] >= smallest or merged[one] != one:
+        if total[one, fields] >= smallest or merged[one] != one:
             continue  # it has grown, or was the whole of what is left
         nearest, best = -1, FAR
         edge = head[one]
         while edge >= 0:
             two = _find(merged, other[edge])
-            if two != one:
-                d_l = mean[one, 0] - mean[two, 0]
-                d_a = mean[one, 1] - mean[two, 1]
-                d_b = mean[one, 2] - mean[two, 2]
-                distance = d_l * d_l + d_a * d_a + d_b * d_b
+            if two != one and not void[two]:
+                distance = np.float32(0)
+                for field in range(fields):
+                    difference = mean[one, field] - mean[two, field]
+                    distance += difference * difference
                 if distance < best or (distance == best and two < nearest):
                     nearest, best = two, distance
             edge = following[edge]
         if nearest < 0:
-            continue  # it is the whole image
+            continue  # it is the whole image, or an island in what is void
         merged[one] = nearest
-        for field in range(4):
+        for field in range(fields + 1):
             total[nearest, field] += total[one, field]
-        share = 1.0 / total[nearest, 3]
-        for field in range(3):
+        share = 1.0 / total[nearest, fields]
+        for field in range(fields):
             mean[nearest, field] = np.float32(total[nearest, field] * share)
         if head[nearest] < 0:
             head[nearest] = head[one]
@@ -143,10 +155,17 @@ def connect(labels: NDArray[np.int32], sums: NDArray[np.int32], smallest: int, o
 
     A smaller piece joins the neighbouring region whose mean colour is nearest, smallest pieces first.
 
+    Args:
+        labels: (H, >= W) of pixels; below 0 where void, which is in no region (-1 in `out`) and joins none.
+        sums: (H, W + 1, C) running sums of the colours along each row.
+        smallest: in pixels.
+        out: (H, W), filled.
+
     Returns:
         The number of regions.
     """
     height, width = out.shape
+    fields = sums.shape[2]
     # Runs of equal labels; there are some 10 times fewer than pixels.
     count = height
     for y in range(height):
@@ -203,29 +222,30 @@ def connect(labels: NDArray[np.int32], sums: NDArray[np.int32], smallest: int, o
             pieces += 1
         else:
             piece[run] = piece[parent[run]]
-    total = np.zeros((pieces, 4), np.int64)
+    total, void = np.zeros((pieces, fields + 1), np.int64), np.zeros(pieces, np.uint8)
     for y in range(height):
         for run in range(row_start[y], row_start[y + 1]):
             start = begin[run]
             stop = begin[run + 1] if run + 1 < row_start[y + 1] else width
             p = piece[run]
-            total[p, 3] += stop - start
-            for field in range(3):
+            void[p] = labels[y, start] < 0
+            total[p, fields] += stop - start
+            for field in range(fields):
                 total[p, field] += sums[y, stop, field] - sums[y, start, field]
     merged = np.empty(pieces, np.int32)
     small = 0
     for p in range(pieces):
         merged[p] = p
-        if total[p, 3] < smallest:
+        if total[p, fields] < smallest and not void[p]:
             small += 1
     if small:
-        _merge(row_start, begin, piece, total, smallest, merged, width)
+        _merge(row_start, begin, piece, total, void, smallest, merged, width)
     number = np.full(pieces, -1, np.int32)
     regions = 0
     for y in range(height):
         for run in range(row_start[y], row_start[y + 1]):
             root = _find(merged, piece[run])
-            if number[root] < 0:
+            if number[root] < 0 and not void[root]:
                 number[root] = regions
                 regions += 1
             identity = number[root]
@@ -254,12 +274,15 @@ def running_sums(lab: NDArray[np.int16], sums: NDArray[np.int32]) -> None:
 
 @compiled("i8(i4[:,::1], i8, i4[:,::1])")
 def densify(labels: NDArray[np.int32], centres: int, out: NDArray[np.int32]) -> int:
-    """Renumber labels densely in raster order; returns how many there are."""
+    """Renumber labels densely in raster order, but for those below 0, which become -1; returns how many there are."""
     number = np.full(centres, -1, np.int32)
     regions = 0
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             label = labels[y, x]
+            if label < 0:
+                out[y, x] = -1
+                continue
             if number[label] < 0:
                 number[label] = regions
                 regions += 1

@@ -22,6 +22,7 @@ TILE = 64
 _FIELDS = 6  # L, a, b, x, y, id of a centre
 _ZERO = np.float32(0)
 FAR = np.float32(1e30)
+FAR_AWAY = np.float32(1e12)  # its square is below `FAR`
 
 
 def compiled(signature: str) -> Callable[[F], F]:
@@ -208,3 +209,149 @@ def update(
                     centres[row, column, field] = np.float32(total[label, field] / (64.0 * count))
                 centres[row, column, 3] = np.float32(total[label, 3] / (2.0 * count)) * weight
                 centres[row, column, 4] = np.float32(total[label, 4] / (2.0 * count)) * weight
+
+
+@compiled("void(u1[:,:,::1], f4, f4[:,:,::1], i4[:,:,::1], i4[:,::1])")
+def to_tiles(
+    image: NDArray[np.uint8],
+    scale: np.float32,
+    tiled: NDArray[np.float32],
+    sums: NDArray[np.int32],
+    labels: NDArray[np.int32],
+) -> None:
+    """`to_lab` for measured channels.
+
+    Args:
+        image: (H, W, C) levels.
+        scale: of a level.
+        tiled: (H, tiles, C * TILE), filled: the levels of each tile times `scale`; zero beyond the image.
+        sums: (H, W + 1, C), filled: running sums along each row, in levels.
+        labels: (H, tiles * TILE), -1 is written where all channels are 0.
+    """
+    height, width, channels = image.shape
+    for y in range(height):
+        tiled[y] = 0
+        for c in range(channels):
+            sums[y, 0, c] = 0
+        for x in range(width):
+            tile, place = tiled[y, x // TILE], x % TILE
+            most = 0
+            for c in range(channels):
+                level = np.int32(image[y, x, c])
+                most = max(most, level)
+                tile[c * TILE + place] = np.float32(level) * scale
+                sums[y, x + 1, c] = sums[y, x, c] + level
+            if most == 0:
+                labels[y, x] = -1
+
+
+@compiled("void(f4[:,:,::1], f4[:,:,::1], i4[::1], i4[::1], i8, f4, i4[:,:,::1], i8, i8)")
+def assign_channels(
+    tiled: NDArray[np.float32],
+    centres: NDArray[np.float32],
+    cell_x: NDArray[np.int32],
+    cell_y: NDArray[np.int32],
+    shift: int,
+    weight: np.float32,
+    labels: NDArray[np.int32],
+    first_y: int,
+    step_y: int,
+) -> None:
+    """`assign` for any number of channels; pixels whose label is below 0 keep it.
+
+    Args:
+        tiled: (H, tiles, C * TILE) of `to_tiles`.
+        centres: (rows, columns, C + 2) as (channels, x * weight, y * weight).
+        cell_x: the grid column of each x from -shift to the tiles' end + shift.
+        cell_y: (H,) the grid row of each y.
+        shift: width of a cell in pixels.
+        weight: ruler / size.
+        labels: (H, tiles, TILE), filled.
+        first_y: the first row of pixels to look at, and
+        step_y: the distance to the next one.
+    """
+    rows, columns, fields = centres.shape
+    channels = fields - 2
+    height, tiles = labels.shape[:2]
+    table = np.empty((9, fields * TILE), np.float32)  # the candidates of a row of cells, repeated along x
+    names = np.empty((9, TILE), np.int32)
+    best, distance = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+    found = np.empty(TILE, np.int32)
+    for t in range(tiles):
+        there, candidates = -1, 0
+        for y in range(first_y, height, step_y):
+            if cell_y[y] != there:
+                there, candidates = cell_y[y], 0
+                for row in range(max(there - 1, 0), min(there + 1, rows - 1) + 1):
+                    for side in range(3):
+                        columns_here = cell_x[t * TILE + side * shift : (t + 1) * TILE + side * shift]
+                        for x in range(TILE):
+                            column = columns_here[x]
+                            names[candidates, x] = row * columns + column
+                            for field in range(fields):
+                                table[candidates, field * TILE + x] = centres[row, column, field]
+                        candidates += 1
+            down, pixel = np.float32(y) * weight, tiled[y, t]
+            best[:] = FAR
+            found[:] = 0
+            for candidate in range(candidates):
+                line, name = table[candidate], names[candidate]
+                distance[:] = 0
+                for c in range(channels):
+                    seen, wanted = pixel[c * TILE : (c + 1) * TILE], line[c * TILE : (c + 1) * TILE]
+                    for x in range(TILE):
+                        difference = seen[x] - wanted[x]
+                        distance[x] += difference * difference
+                centre_x, centre_y = line[channels * TILE :], line[(channels + 1) * TILE :]
+                for x in range(TILE):
+                    d_x = np.float32(t * TILE + x) * weight - centre_x[x]
+                    d_y = down - centre_y[x]
+                    total = distance[x] + d_x * d_x + d_y * d_y
+                    if total < best[x]:
+                        best[x], found[x] = total, name[x]
+            label = labels[y, t]
+            for x in range(TILE):
+                if label[x] >= 0:
+                    label[x] = found[x]
+
+
+@compiled("void(i4[:,::1], i4[:,:,::1], f4, f4, f4[:,:,::1], i8, i8)")
+def update_channels(
+    labels: NDArray[np.int32],
+    sums: NDArray[np.int32],
+    scale: np.float32,
+    weight: np.float32,
+    centres: NDArray[np.float32],
+    first_y: int,
+    step_y: int,
+) -> None:
+    """`update` for any number of channels, whose sums are in levels of `scale`; labels below 0 count for nothing."""
+    rows, columns, fields = centres.shape
+    channels = fields - 2
+    height, width = sums.shape[0], sums.shape[1] - 1
+    total = np.zeros((rows * columns, fields + 1), np.int64)
+    offset = step_y - 1 - 2 * first_y
+    for y in range(first_y, height, step_y):
+        start = 0
+        while start < width:
+            label = labels[y, start]
+            stop = start + 1
+            while stop < width and labels[y, stop] == label:
+                stop += 1
+            if label >= 0:
+                length = stop - start
+                for c in range(channels):
+                    total[label, c] += sums[y, stop, c] - sums[y, start, c]
+                total[label, channels] += (start + stop - 1) * length  # twice the sum of x
+                total[label, channels + 1] += (2 * y + offset) * length
+                total[label, fields] += length
+            start = stop
+    for row in range(rows):
+        for column in range(columns):
+            label = row * columns + column
+            count = total[label, fields]
+            if count > 0:
+                for c in range(channels):
+                    centres[row, column, c] = np.float32(total[label, c] / count) * scale
+                centres[row, column, channels] = np.float32(total[label, channels] / (2.0 * count)) * weight
+                centres[row, column, channels + 1] = np.float32(total[label, channels + 1] / (2.0 * count)) * weight

@@ -18,6 +18,9 @@ one grid step. Deviations from the paper, and why:
 - CIELAB comes from integer tables, in steps of 1/64, so that sums are exact in any order. It is within 0.5 of the
   exact value (0.02 on average; the largest differences are in a of nearly black pixels).
 - A piece below the smallest size joins the neighbour of the nearest mean colour, smallest first, not the one met last.
+
+Of measured channels (`selfseg.ops.levels`) the levels take the place of L, a and b, as `colour_like` scales them: the
+whole range of all channels counts 100, as from black to white in L. Void pixels are in no superpixel: -1.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from torch import Tensor
 from selfseg.errors import ConfigError
 from selfseg.ops.kernels.slic_grid import Grid
 from selfseg.ops.kernels.with_triton import by_triton
+from selfseg.ops.levels import check_image, level_scale
 
 ALGORITHM_VERSION = 1
 """Raised whenever the same image and parameters would give other regions; part of the region cache's key."""
@@ -139,7 +143,12 @@ def _workspace(
 
 
 def slic(
-    image: NDArray[np.uint8], size: int = 20, ruler: float = 10.0, iterations: int = 5, connectivity: bool = True
+    image: NDArray[np.uint8],
+    size: int = 20,
+    ruler: float = 10.0,
+    iterations: int = 5,
+    connectivity: bool = True,
+    rgb: bool = True,
 ) -> NDArray[np.int32]:
     """Superpixels of an image, on one CPU core.
 
@@ -147,16 +156,18 @@ def slic(
     The same image and parameters always give the same regions.
 
     Args:
-        image: (H, W, 3) uint8, RGB in [0, 255]; any size from 1 x 1.
+        image: (H, W, 3) uint8, RGB in [0, 255], or (H, W, C) levels of measured channels; any size from 1 x 1.
         size: the mean spacing of superpixels, in pixels, at least 2. The image gets about H * W / size^2 of them.
         ruler: compactness: the difference in CIELAB (L in 0..100) that weighs as much as `size` pixels. 5 follows
-            colours closely, 40 gives nearly square superpixels.
+            colours closely, 40 gives nearly square superpixels. Of levels 100 is the whole range of all channels.
         iterations: rounds of assignment and update; quality hardly changes after 5 to 10.
         connectivity: whether each superpixel is made one 4-connected piece of at least size^2 / 4 pixels. Otherwise
-            a superpixel may be scattered in its neighbourhood.
+            a superpixel may be scattered in its neighbourhood. An island in what is void may be smaller.
+        rgb: whether the image is a photograph; False for levels.
 
     Returns:
-        (H, W) int32 ids, dense from 0, each used at least once; numbered in raster order of their first pixel.
+        (H, W) int32 ids, dense from 0, each used at least once; numbered in raster order of their first pixel. Void
+        pixels of levels have -1.
 
     Raises:
         ConfigError: if the image or a parameter can't be used.
@@ -168,12 +179,12 @@ def slic(
         >>> regions.shape, int(regions.max()) + 1
         ((40, 60), 6)
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ConfigError(f"image must be an (H, W, 3) uint8 RGB array, not {what}")
+    check_image(image, rgb)
     height, width = image.shape[:2]
     check_parameters(size, ruler, iterations)
     _check_shape(size, height, width)
+    if not rgb:
+        return _slic_channels(image, size, ruler, iterations, connectivity)
     from selfseg.ops.kernels import slic_connect
     from selfseg.ops.kernels import slic_cpu as cpu
 
@@ -202,10 +213,41 @@ def slic(
     return out
 
 
+def _slic_channels(
+    image: NDArray[np.uint8], size: int, ruler: float, iterations: int, connectivity: bool
+) -> NDArray[np.int32]:
+    """`slic` of (H, W, C) levels."""
+    from selfseg.ops.kernels import slic_connect
+    from selfseg.ops.kernels import slic_cpu as cpu
+
+    height, width, channels = image.shape
+    tiles = -(-width // cpu.TILE)
+    padded = tiles * cpu.TILE
+    weight, scale = np.float32(ruler / size), level_scale(channels)
+    rows, columns, shift, cell_y, cell_x = _grid(height, width, size, padded)
+    labels = cell_y[:, None] * np.int32(columns) + cell_x[shift : shift + padded]
+    tiled = np.empty((height, tiles, channels * cpu.TILE), np.float32)
+    sums = np.empty((height, width + 1, channels), np.int32)
+    cpu.to_tiles(np.require(image, requirements=["C", "W"]), scale, tiled, sums, labels)
+    centres = np.full((rows, columns, channels + 2), cpu.FAR_AWAY, np.float32)  # a void cell's is no pixel's nearest
+    cpu.update_channels(labels, sums, scale, weight, centres, 0, 1)
+    by_tile = labels.reshape(height, tiles, cpu.TILE)
+    for first, step in _rows(size, iterations):
+        cpu.assign_channels(tiled, centres, cell_x, cell_y, shift, weight, by_tile, first, step)
+        cpu.update_channels(labels, sums, scale, weight, centres, first, step)
+    cpu.assign_channels(tiled, centres, cell_x, cell_y, shift, weight, by_tile, 0, 1)
+    out = np.empty((height, width), np.int32)
+    if connectivity:
+        slic_connect.connect(labels, sums, smallest_piece(size, height, width), out)
+    else:
+        slic_connect.densify(labels, rows * columns, out)
+    return out
+
+
 def slic_batched(
     images: Tensor, size: int = 20, ruler: float = 10.0, iterations: int = 5, connectivity: bool = True
 ) -> Tensor:
-    """Superpixels of a batch on its device: the regions that `slic` finds, bit for bit on a CPU.
+    """Superpixels of a batch of photographs on its device: the regions that `slic` finds, bit for bit on a CPU.
 
     Colours, centres and assignments are computed on the device, by Triton kernels on CUDA if triton is installed and
     by torch operations otherwise. Connectivity is enforced on the CPU, by the kernel of `slic` in as many threads as
