@@ -50,9 +50,8 @@ def draw(folder: Path, masks: Path) -> str:
 
 def five_steps(name: str, images: Path, out: Path) -> dict[str, Any]:
     """The losses of a method's tiny run, and a hash of its last state."""
-    from tiny import RUNS, state_of
-
     from selfseg.training.loop import train
+    from tiny import RUNS, state_of
 
     train(RUNS[name](images, out, steps=STEPS, seed=0, accelerator="cpu", devices=1), progress=False)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

@@ -41,7 +41,7 @@ from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder
 from selfseg.storage.checkpoint import load_newest
 from selfseg.storage.files import mark_output, sole_use
-from selfseg.training import loop
+from selfseg.training import image_list, loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig, read_recipe
@@ -360,7 +360,7 @@ def test_no_mask_at_all_says_so(photos: Path, tmp_path: Path) -> None:
 
 
 def test_masks_that_break_during_a_run_are_counted(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    original = loop.settle_masks
+    original = image_list.settle_masks
 
     def settle_and_break(*arguments: Any) -> Any:
         result = original(*arguments)
@@ -368,7 +368,7 @@ def test_masks_that_break_during_a_run_are_counted(photos: Path, tmp_path: Path,
             (masks_of(photos) / f"photo{number}.png").write_bytes(b"no image")
         return result
 
-    monkeypatch.setattr(loop, "settle_masks", settle_and_break)
+    monkeypatch.setattr(image_list, "settle_masks", settle_and_break)
     with pytest.raises(TooManyBadImages, match=r"2 of 6 images can't be used .* 2 mask-unreadable"):
         train(maskcontrast(photos, tmp_path / "run", max_bad=0.2), progress=False)
 

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import yaml
 
-from selfseg.data.regions import Grid
+from selfseg.data.regions import Grid, ObjectMasks
 from selfseg.data.views.plans import plans
 from selfseg.errors import ConfigError, RunError
 from selfseg.storage.hashes import run_hash
 from selfseg.training.recipe import (
     OptimizerConfig,
     Recipe,
-    change_masks,
+    change_each,
     differences,
     read_recipe,
     recipe_hash,
@@ -104,7 +104,7 @@ def test_masks_may_be_moved_as_images_may() -> None:
     assert here != there
     assert recipe_hash(here) == recipe_hash(there)
     assert differences(here, there) == []
-    settled = change_masks(there, lambda masks: replace(masks, content="index 12"))
+    settled = change_each(there, ObjectMasks, lambda masks: replace(masks, content="index 12"))
     assert recipe_hash(settled) != recipe_hash(there)
     assert unsettled(settled) == there
     views = replace(there.method.views, min_share=0.3)

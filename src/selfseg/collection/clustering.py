@@ -87,7 +87,7 @@ def cluster(
     if max(counts) > points:
         raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
     embedder = load(run, device, looks)
-    collection = collect(images)
+    collection = collect(images, embedder)
     log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection), max_bad)
     before = embedder.before_training()
     kinds, owners = _draw(embedder, before, collection, seed, points, position, log, progress)

@@ -118,7 +118,7 @@ def concepts(
     native = copy.copy(embedder)  # shares the weights; images are resized here, so that pictures show what it saw
     native.resolution = None
 
-    collection = collect(images)
+    collection = collect(images, embedder)
     folder = run / "concepts"
     log = SkipLog(folder / "skipped.jsonl", len(collection), max_bad)
     search = Search(vectors.to(embedder.mean.device), top, min_share, groups)

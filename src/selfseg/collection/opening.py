@@ -12,8 +12,10 @@ import yaml
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog, scan
+from selfseg.data.reading.windows import expand
 from selfseg.errors import ConfigError, EmptyCollection, RunError
-from selfseg.models.embedder import Embedder, Looks
+from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
+from selfseg.models.embedder_config import read_config
 
 Images = str | Path | Sequence[Path] | ImageCollection
 
@@ -30,6 +32,18 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None) -> E
         RunError: if the folder is missing, is not a run, or holds no embedder yet.
         ConfigError: if the device is not there.
     """
+    run = _trained(run)
+    embedder = Embedder.load(run / "embedder").to(choose_device(device)).eval()
+    embedder.looks = looks or Looks()
+    return embedder
+
+
+def config_of(run: Path | str) -> EmbedderConfig:
+    """What a run's embedder is made of, without its weights; raises RunError as `load` does."""
+    return read_config(_trained(run) / "embedder")[0]
+
+
+def _trained(run: Path | str) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise RunError(f"there is no run at {run}; give the folder that training wrote with --out")
@@ -39,9 +53,7 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None) -> E
         raise RunError(
             f"{run} has no embedder yet; training writes it: run the same train command again and it goes on"
         )
-    embedder = Embedder.load(run / "embedder").to(choose_device(device)).eval()
-    embedder.looks = looks or Looks()
-    return embedder
+    return run
 
 
 def choose_device(device: str) -> torch.device:
@@ -65,8 +77,14 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def collect(images: Images) -> ImageCollection:
+def collect(images: Images, embedder: Embedder | None = None, cut: bool = True) -> ImageCollection:
     """The collection that a folder, a list file, NAME:ROOT (see `selfseg.data.labelled.catalog`) or paths name.
+
+    Args:
+        images: these, or a collection.
+        embedder: who looks at the images: its run's channels are read, and large images are cut into its windows.
+            None = photographs.
+        cut: whether large images are cut into windows, which are images of their own.
 
     Raises:
         EmptyCollection: if there is no image.
@@ -74,7 +92,25 @@ def collect(images: Images) -> ImageCollection:
     collection = images if isinstance(images, ImageCollection) else find_images(images)
     if len(collection) == 0:
         raise EmptyCollection(f"no images in {images}; give a folder with images, or a .txt file that lists them")
-    return collection
+    if embedder is None:
+        return collection
+    return as_seen_by(embedder.config, collection, cut)
+
+
+def collect_for(run: Path | str, images: Images, cut: bool = True) -> ImageCollection:
+    """`collect` for a run whose embedder isn't loaded; raises RunError as `load` does."""
+    return as_seen_by(config_of(run), collect(images), cut)
+
+
+def as_seen_by(config: EmbedderConfig, collection: ImageCollection, cut: bool = True) -> ImageCollection:
+    """A collection that is read as an embedder's run read its images, see `collect`.
+
+    Raises:
+        ConfigError: if the images can't be read so.
+    """
+    if collection.blocks and config.channels is not None:
+        raise ConfigError("images in tar shards are read as photographs; this run learned from measured images")
+    return expand(collection.measured(config.channels), config.side, cut)
 
 
 def whole_images(collection: ImageCollection, log: SkipLog, indices: Sequence[int] | None = None) -> list[int]:

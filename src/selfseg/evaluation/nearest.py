@@ -108,7 +108,7 @@ def nearest(
             "(`selfseg masks IMAGES --out MASKS` makes one)"
         )
     finder = saliency_finder(embedder, Objects()) if masks is None else mask_finder(embedder.embed, masks)
-    collection = collect(images)
+    collection = collect(images, embedder)
     log = SkipLog(None, len(collection), max_bad)
     unknown = [name for name in queries if name not in collection.names]
     if unknown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,19 +18,17 @@ from torch import Tensor, nn
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import cell_centres, freeze, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
+from selfseg.models.embedder_config import FORMAT, read_config
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.preparing import prepare_image
 from selfseg.models.start import Colours, load_backbone
 from selfseg.models.widening import expected_levels, widen
-from selfseg.ops.channels import Channels
 from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch
-from selfseg.storage.files import read_json, write_atomically, write_json
+from selfseg.storage.files import write_atomically, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
-
-FORMAT = 1
 
 
 class Embedder(nn.Module):
@@ -416,33 +414,16 @@ class Embedder(nn.Module):
         """
         folder = Path(folder)
         try:
-            values = read_json(folder / "embedder.json")
             weights = load_file(folder / "weights.safetensors")
         except Exception as error:  # missing, damaged, foreign: the user needs one sentence
             raise CheckpointError(
                 f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
             ) from error
-        known = {field.name for field in fields(EmbedderConfig)}
-        start = str(values.pop("start", "")) if isinstance(values, dict) else ""
-        # A setting that a file does not know yet has its default, or WHEN_MISSING: what the file was made with.
-        if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
-            raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
         try:
-            settings: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in {**EmbedderConfig.WHEN_MISSING, **values}.items()
-            }
-            settings["channels"] = Channels.of_json(settings.get("channels"))
-            embedder = cls(_counted_from_the_last(EmbedderConfig(**settings), "final_norm" in values))
+            config, start = read_config(folder)
+            embedder = cls(config)
             embedder.start = start
             embedder.load_state_dict(weights)
         except (RuntimeError, TypeError) as error:
             raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
         return embedder.eval()
-
-
-def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> EmbedderConfig:
-    """With a ViT's stages as they are counted now: in older files only its last three blocks were stages."""
-    if all_blocks or min(config.stages, default=-1) < 0 or not is_vit(config.backbone):
-        return config
-    return replace(config, stages=tuple(stage - 3 for stage in config.stages))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -12,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tyro.conf import Suppress, arg
 
-from selfseg.errors import ConfigError
+from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import is_vit
 from selfseg.models.start import Colour
 from selfseg.ops.channels import Channels
+from selfseg.storage.files import read_json
+
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class EmbedderConfig:
         from_rgb: how a first convolution of RGB weights takes other channels: "repeat" (timm's rule: the filters of R,
             G, B, R, ... in turn) or "mean" (each channel has the mean of the three, so that none is special); both
             times 3 / C, so that the sum stays as large.
+        window: side in px of the windows that large images are looked at in, each as if it were an image
+            (`selfseg.data.reading.windows`). None = `WINDOW` px, of images that can't be looked at as a whole.
         channels: of measured images, how they are read; a run fills it in when it begins. None = photographs, RGB.
     """
 
@@ -81,6 +87,7 @@ class EmbedderConfig:
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
     std: Annotated[Colour | None, arg(aliases=["--std"])] = None
     from_rgb: Literal["repeat", "mean"] = "repeat"
+    window: int | None = None
     channels: Annotated[Channels | None, Suppress] = None
 
     # Files from before there was a choice are of ViTs without it.
@@ -96,6 +103,8 @@ class EmbedderConfig:
         for name in ("dim", "hidden"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.window is not None and self.window < 64:
+            raise ConfigError(f"window must be at least 64 px, not {self.window}")
         if self.resolution is not None and self.resolution < 32:
             raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
         if self.decoder == "pyramid" and (not self.stages or list(self.stages) != sorted({*self.stages})):
@@ -108,6 +117,11 @@ class EmbedderConfig:
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
                 raise ConfigError(f"{name} has a number for each of R, G and B in [0, 1], not {value}")
+
+    @property
+    def side(self) -> int | None:
+        """Of the windows that large images are looked at in, px: as was wished for, else as the run found."""
+        return self.window or (self.channels.window if self.channels is not None else None)
 
     @property
     def inputs(self) -> int:
@@ -174,3 +188,38 @@ class Looks:
                     vectors = F.interpolate(vectors, grid, mode="bilinear", align_corners=False)
                 found.append(vectors)
         return F.normalize(torch.stack(found).sum(0), dim=1)
+
+
+def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
+    """What the embedder in a folder is made of, and what its weights began from.
+
+    Raises:
+        CheckpointError: if its embedder.json is missing, damaged or of another format.
+    """
+    try:
+        values = read_json(folder / "embedder.json")
+    except Exception as error:  # missing, damaged, foreign: the user needs one sentence
+        raise CheckpointError(
+            f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
+        ) from error
+    known = {field.name for field in fields(EmbedderConfig)}
+    start = str(values.pop("start", "")) if isinstance(values, dict) else ""
+    # A setting that a file does not know yet has its default, or WHEN_MISSING: what the file was made with.
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
+        raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in {**EmbedderConfig.WHEN_MISSING, **values}.items()
+    }
+    try:
+        settings["channels"] = Channels.of_json(settings.get("channels"))
+        return _counted_from_the_last(EmbedderConfig(**settings), "final_norm" in values), start
+    except TypeError as error:
+        raise CheckpointError(f"{folder / 'embedder.json'} has settings of another kind: {error}") from error
+
+
+def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> EmbedderConfig:
+    """With a ViT's stages as they are counted now: in older files only its last three blocks were stages."""
+    if all_blocks or min(config.stages, default=-1) < 0 or not is_vit(config.backbone):
+        return config
+    return replace(config, stages=tuple(stage - 3 for stage in config.stages))

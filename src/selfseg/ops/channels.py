@@ -41,6 +41,7 @@ class Channels:
         nodata: the value that stands for "nothing was measured"; None = there is none but not-a-number.
         pages: how the pages of a file become images, see `--pages`.
         colour: whether the channels are red, green and blue; they have one range then, so that colours stay.
+        window: side in px of the windows that the run's large images were cut into; None = there were none.
 
     Raises:
         ConfigError: if the numbers don't belong together.
@@ -56,6 +57,7 @@ class Channels:
     nodata: float | None = None
     pages: str = "all"
     colour: bool = False
+    window: int | None = None
 
     def __post_init__(self) -> None:
         counts = {len(getattr(self, name)) for name in ("names", "take", "low", "high", "mean", "std")}
@@ -167,21 +169,6 @@ def _table(low: float, high: float) -> NDArray[np.uint8]:
 
 
 _TABLES: dict[tuple[float, float], NDArray[np.uint8]] = {}
-
-
-def measured_pixels(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where something was measured.
-
-    Args:
-        image: (H, W, C) uint8 levels.
-
-    Returns:
-        (H, W) bool.
-    """
-    found: NDArray[np.bool_] = image[..., 0] != VOID_LEVEL
-    for c in range(1, image.shape[2]):
-        found |= image[..., c] != VOID_LEVEL
-    return found
 
 
 def describe(

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.opening import Images, collect_for, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
@@ -113,7 +113,7 @@ class RegionStore:
             TooManyBadImages: if too many can't be read.
             StorageError: if the disk is full, or another process finds them at the moment.
         """
-        run, collection = Path(run), collect(images)
+        run, collection = Path(run), collect_for(run, images)
         folder = run / "studio" / "regions"
         key = _key(run, collection, looks or Looks())
         header, entries = _read(folder)

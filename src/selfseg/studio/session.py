@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
-from selfseg.collection.opening import Images, collect
+from selfseg.collection.opening import Images, collect_for
 from selfseg.collection.proposal import load_proposal
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
@@ -60,7 +60,7 @@ class Session:
         self._looks = looks
         if not available_clusters(self.run):
             load_clusters(self.run)  # says what to do
-        collection = self._collection = collect(images)
+        collection = self._collection = collect_for(self.run, images)
         self._device = device
         self.store = RegionStore.build(
             self.run, collection, device=device, looks=looks, progress=progress, max_bad=max_bad

@@ -31,7 +31,7 @@ from selfseg.ops.phases import phase
 from selfseg.timing.inference import Inference, time_inference
 from selfseg.timing.recorder import Recorder, process_peak, wait
 from selfseg.timing.tables import Timing
-from selfseg.training.image_list import open_images, settle_masks
+from selfseg.training.image_list import settle
 from selfseg.training.loop import TrainingStep, make_fabric, take_step
 from selfseg.training.optimizer import make_optimizer
 from selfseg.training.recipe import Recipe
@@ -98,8 +98,7 @@ def time_recipe(recipe: Recipe[Any], config: TimingConfig | None = None) -> Timi
 
 
 def _time(recipe: Recipe[Any], config: TimingConfig) -> Timing:
-    images, skips = open_images(recipe.images, recipe.out, recipe.max_bad, writes=True)
-    recipe, images, _ = settle_masks(recipe, images, skips)
+    recipe, images, _, _ = settle(recipe, writes=True)
     fabric = make_fabric(recipe)
     torch.manual_seed(recipe.seed)
     method = recipe.build_method(len(images)).to(fabric.device).to(memory_format=torch.channels_last)

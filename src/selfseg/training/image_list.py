@@ -9,14 +9,82 @@ from typing import Any, cast
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import Kind
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.measured import may_be_measured, survey
 from selfseg.data.reading.skipping import SkipLog, scan
+from selfseg.data.reading.windows import LARGE, WINDOW, expand
 from selfseg.data.regions import ObjectMasks
-from selfseg.errors import CheckpointError
+from selfseg.errors import CheckpointError, ConfigError
+from selfseg.models.embedder_config import EmbedderConfig
+from selfseg.ops.channels import Channels
 from selfseg.storage.files import read_json, write_json
-from selfseg.training.recipe import Recipe, change_masks, read_recipe
+from selfseg.training.recipe import Recipe, change_each, read_recipe
 
 
-def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[ImageCollection, SkipLog]:
+def settle_channels(recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, str]:
+    """The files that a run learns from, and the recipe with how their channels are read.
+
+    A new run looks at its files: photographs are read as ever, measured images by what is found in them. A resumed one
+    reads them as it did.
+
+    Args:
+        recipe: of the run.
+
+    Returns:
+        The recipe with `EmbedderConfig.channels` where these are measured images; the collection, of whole files where
+        the run is new; a sentence on the channels, "" of photographs.
+
+    Raises:
+        ConfigError: if a wanted channel isn't there, or the channels are no photograph's and the folder holds shards.
+        DataError: if there are no images.
+    """
+    run = recipe.out
+    found = find_images(recipe.images, run / "cache" / "shards")
+    if (run / "images.json").exists():
+        channels = _recorded_channels(run)
+        return _with_channels(recipe, channels), found.measured(channels), ""
+    words = recipe.channels
+    if found.blocks and words:
+        raise ConfigError(f"--channels {' '.join(words)}: images in tar shards are read as photographs; unpack them")
+    if found.blocks or [word.lower() for word in words] == ["rgb"] or not (words or may_be_measured(found)):
+        return recipe, found, ""
+    looked = survey(found, words, recipe.pages, seed=recipe.seed)
+    channels = looked.channels
+    if channels is None:
+        return recipe, found, looked.warning()
+    wished = next(iter(_embedders(recipe))).window
+    height, width = looked.sizes[1]
+    if wished is None and height * width > LARGE:
+        channels = replace(channels, window=WINDOW)
+    return _with_channels(recipe, channels), found.measured(channels), looked.sentence()
+
+
+def _embedders(recipe: Recipe[Any]) -> list[EmbedderConfig]:
+    found: list[EmbedderConfig] = []
+
+    def look(config: EmbedderConfig) -> EmbedderConfig:
+        found.append(config)
+        return config
+
+    change_each(recipe, EmbedderConfig, look)
+    return found
+
+
+def _with_channels(recipe: Recipe[Any], channels: Channels | None) -> Recipe[Any]:
+    if channels is None:
+        return recipe
+    settled = change_each(recipe, EmbedderConfig, lambda config: replace(config, channels=channels))
+    assert isinstance(settled, Recipe)
+    return settled
+
+
+def _recorded_channels(run: Path) -> Channels | None:
+    """How a run that has begun reads its images."""
+    return next(iter(_embedders(read_recipe(run / "recipe.yaml")))).channels
+
+
+def open_images(
+    found: ImageCollection, run: Path, max_bad: float, writes: bool, window: int | None = None
+) -> tuple[ImageCollection, SkipLog]:
     """The images that a run learns from.
 
     A new run takes all that can be read. A resumed one takes those it began with: what has gone since is counted and
@@ -24,10 +92,11 @@ def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[
     drawn depends on the images' number and order.
 
     Args:
-        source: folder, list file or NAME:ROOT, see `selfseg.data.labelled.catalog`.
+        found: what `settle_channels` found.
         run: the run's folder.
         max_bad: share of unreadable images that is an error.
         writes: whether this process writes images.json and skipped.jsonl.
+        window: side in px of the windows that large images are cut into, see `selfseg.data.reading.windows.expand`.
 
     Returns:
         The images, and the list of the skipped ones.
@@ -37,15 +106,32 @@ def open_images(source: Path, run: Path, max_bad: float, writes: bool) -> tuple[
         CheckpointError: if images.json is damaged.
         StorageError: if the disk is full.
     """
-    found = find_images(source, run / "cache" / "shards")
     record = run / "images.json"
     if record.exists():
         images = _recorded(record, found)
         skips = SkipLog(run / "skipped.jsonl" if writes else None, len(images), max_bad)
         scan(images, skips)
         return images, skips
-    skips = SkipLog(run / "skipped.jsonl" if writes else None, len(found), max_bad)
-    return scan(found, skips), skips
+    images = expand(found, window)
+    skips = SkipLog(run / "skipped.jsonl" if writes else None, len(images), max_bad)
+    return scan(images, skips), skips
+
+
+def settle(recipe: Recipe[Any], writes: bool) -> tuple[Recipe[Any], ImageCollection, SkipLog, list[str]]:
+    """What a run learns from: `settle_channels`, `open_images` and `settle_masks`, one after the other.
+
+    Args:
+        recipe: of the run.
+        writes: whether this process writes images.json and skipped.jsonl.
+
+    Returns:
+        The recipe with what was found; the images; the list of the skipped ones; sentences to be told.
+    """
+    settled, found, of_channels = settle_channels(recipe)
+    window = _embedders(settled)[0].side
+    images, skips = open_images(found, recipe.out, recipe.max_bad, writes, window)
+    settled, images, of_masks = settle_masks(settled, images, skips)
+    return settled, images, skips, [sentence for sentence in (of_channels, of_masks) if sentence]
 
 
 def settle_masks(
@@ -92,7 +178,7 @@ def settle_masks(
             )
         return replace(masks, content=content)
 
-    settled = change_masks(recipe, settle)
+    settled = change_each(recipe, ObjectMasks, settle)
     return settled, images, sentence
 
 
@@ -105,7 +191,7 @@ def _recorded_content(run: Path) -> str:
         found = masks.content
         return masks
 
-    change_masks(read_recipe(run / "recipe.yaml"), look)
+    change_each(read_recipe(run / "recipe.yaml"), ObjectMasks, look)
     return found
 
 
@@ -113,13 +199,11 @@ def record_images(images: ImageCollection, run: Path) -> None:
     """Write RUN/images.json, if it is not there yet."""
     record = run / "images.json"
     if not record.exists():
-        files = [path.relative_to(images.root).as_posix() for path in images.paths]
-        write_json(record, dict(zip(images.names, files, strict=True)))
+        write_json(record, images.located())
 
 
 def _recorded(record: Path, found: ImageCollection) -> ImageCollection:
     try:
-        files = {str(name): str(file) for name, file in read_json(record).items()}
-    except (OSError, ValueError, AttributeError) as error:
+        return found.restore(dict(read_json(record)))
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{record}, the list of the run's images, is damaged: {error}") from error
-    return found.restore(files)

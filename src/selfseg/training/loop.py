@@ -40,7 +40,7 @@ from selfseg.models.prototypes import save_prototypes
 from selfseg.ops.phases import phase
 from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
-from selfseg.training.image_list import open_images, record_images, settle_masks
+from selfseg.training.image_list import record_images, settle
 from selfseg.training.log import TrainingLog
 from selfseg.training.optimizer import clip_each, make_optimizer, set_rate
 from selfseg.training.precision import CHOICES, choose_precision, has_begun, settle_precision, use_precision
@@ -328,11 +328,10 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
 
 
 def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, SkipLog]:
-    """The recipe, with what its masks hold; the images; the list of those that are skipped."""
+    """The recipe, with what its images and masks hold; the images; the list of those that are skipped."""
     with together(fabric):
-        images, skips = open_images(recipe.images, recipe.out, recipe.max_bad, writes=fabric.is_global_zero)
-        settled, images, sentence = settle_masks(recipe, images, skips)
-    if sentence:
+        settled, images, skips, sentences = settle(recipe, writes=fabric.is_global_zero)
+    for sentence in sentences:
         _say(fabric, sentence)
     mine = f"{_names_hash(images)} {recipe_hash(settled)}"
     with together(fabric):

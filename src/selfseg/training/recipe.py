@@ -15,6 +15,7 @@ from selfseg.data.views.plans import plans, region_sources
 from selfseg.errors import ConfigError, RunError
 from selfseg.methods import Method, methods
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.ops.channels import Channels
 from selfseg.plugins import load_all
 from selfseg.storage import hashes as identity
 from selfseg.storage.files import write_text
@@ -22,6 +23,7 @@ from selfseg.training.plain import KIND, from_plain, to_plain
 from selfseg.training.schedule import warmup_cosine, warmup_poly, warmup_steps
 
 Config = TypeVar("Config")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,10 @@ class Recipe(Generic[Config]):
         log_every: steps between lines of the log.
         max_bad: share of unreadable images that stops the run.
         cache: keep the regions on disk, in RUN/cache.
+        channels: of measured images, those that are taken, by index from 0 or by name; none given = all. "rgb" reads
+            any image as an 8-bit photograph.
+        pages: of files with several pages, which are images: "all", "first", a number from 0; or one image of all,
+            by "max" or "mean", or with the pages as its "channels".
     """
 
     images: Annotated[Positional[Path], arg(metavar="IMAGES")]
@@ -176,6 +182,8 @@ class Recipe(Generic[Config]):
     log_every: int = 10
     max_bad: float = 0.05
     cache: bool = True
+    channels: tuple[str, ...] = ()
+    pages: str = "all"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -212,7 +220,7 @@ class Recipe(Generic[Config]):
 
 
 def _kinds() -> dict[str, type[Any]]:
-    known = (Recipe, OptimizerConfig, EmbedderConfig, *(method.Config for method in methods().values()))
+    known = (Recipe, OptimizerConfig, EmbedderConfig, Channels, *(method.Config for method in methods().values()))
     return {cls.__name__: cls for cls in known} | plans() | region_sources()
 
 
@@ -253,21 +261,21 @@ def differences(old: Recipe[Any], new: Recipe[Any]) -> list[str]:
     ]
 
 
-def change_masks(config: Any, change: Callable[[ObjectMasks], ObjectMasks]) -> Any:
-    """A frozen configuration in which each `ObjectMasks`, however deep, has been changed."""
-    if isinstance(config, ObjectMasks):
-        return change(config)
+def change_each(config: Any, kind: type[T], change: Callable[[T], T]) -> Any:
+    """A frozen configuration in which each part of a kind, however deep, has been changed; the innermost first."""
     if not is_dataclass(config) or isinstance(config, type):
         return config
     old = {field.name: getattr(config, field.name) for field in fields(config)}
-    new = {name: change_masks(value, change) for name, value in old.items()}
+    new = {name: change_each(value, kind, change) for name, value in old.items()}
     changed = {name: value for name, value in new.items() if value is not old[name]}
-    return replace(config, **changed) if changed else config
+    config = replace(config, **changed) if changed else config
+    return change(config) if isinstance(config, kind) else config
 
 
 def unsettled(recipe: Recipe[Any]) -> Recipe[Any]:
-    """The recipe as it was given, without what a run found in its masks."""
-    result = change_masks(recipe, lambda masks: replace(masks, content=""))
+    """The recipe as it was given, without what a run found in its masks and its images."""
+    result = change_each(recipe, ObjectMasks, lambda masks: replace(masks, content=""))
+    result = change_each(result, EmbedderConfig, lambda embedder: replace(embedder, channels=None))
     assert isinstance(result, Recipe)
     return result
 

@@ -76,7 +76,7 @@ def film(
             f"{run} keeps {len(paths)} checkpoints, and a film needs at least two frames: train with more, e.g. "
             "--keep 30 --checkpoint-every 20"
         )
-    collection = collect(images)
+    collection = collect(images, final)
     log = SkipLog(None, len(collection), max_bad)
     whole = whole_images(collection, log)
     wanted = [whole[i] for i in spread_indices(len(whole), count)]

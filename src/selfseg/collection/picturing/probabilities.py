@@ -118,7 +118,7 @@ def probabilities(
         raise RunError(f"the {word}s of {run} have {vectors.shape[1]} dimensions, its embedder {embedder.dim}")
     trained = recipe.get("teacher_temperature", recipe.get("temperature"))
     used = temperature or float(trained or 0.1)
-    collection = collect(images)
+    collection = collect(images, embedder)
     log = SkipLog(None, len(collection), max_bad)
     whole = whole_images(collection, log)
     wanted = [whole[i] for i in spread_indices(len(whole), count)]

@@ -66,7 +66,7 @@ class CroppedImages(ImageCollection):
 
     def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Image `index` as (side, side, 3) uint8 RGB; raises BadImage as `read_image` does."""
-        return centre_square(resize_short_side(super().read(index, max_pixels), self.side))
+        return centre_square(resize_short_side(super().read(index, max_pixels), self.side, self.channels is not None))
 
     def size(self, index: int) -> tuple[int, int]:
         """(side, side)."""

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import cv2
 import numpy as np
@@ -32,7 +32,15 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
-from selfseg.data.reading.measured import Part, check_levels, file_error, read_levels, size_of
+from selfseg.data.reading.measured import (
+    ImagePlace,
+    Part,
+    check_levels,
+    file_error,
+    read_colours,
+    read_levels,
+    size_of,
+)
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import among_measured, resize
@@ -131,13 +139,13 @@ def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -
             return False
 
 
-def resize_short_side(image: NDArray[np.uint8], short_side: int, void: bool = False) -> NDArray[np.uint8]:
+def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = False) -> NDArray[np.uint8]:
     """Resize so that the shorter side has `short_side` pixels, keeping the shape's proportions.
 
     Args:
-        image: (H, W, C) or (H, W) uint8.
+        image: (H, W, 3) or (H, W) uint8; (H, W, C) with `levels`.
         short_side: in pixels.
-        void: whether level 0 in all channels is void, which then mixes with nothing (`selfseg.ops.levels`).
+        levels: whether these are measured levels, whose void pixels take no part (`selfseg.ops.levels`).
 
     Returns:
         The resized image (area average when it shrinks, bilinear when it grows); no side gets below 1 px. The image
@@ -157,10 +165,11 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, void: bool = Fa
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == (width, height):
         return image
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    if void:
-        return among_measured(image, lambda each: resize(each, size, method))
-    return np.asarray(resize(image, size, method), np.uint8)
+    rule = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    if levels:
+        return among_measured(image, lambda part: resize(part, size, rule))
+    resized = cv2.resize(image, size, interpolation=rule)
+    return np.asarray(resized, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -196,8 +205,11 @@ class ImageCollection:
         Raises:
             BadImage: as `read_image` and `read_levels` do.
         """
+        part = self.part(index)
         if self.channels is not None:
-            return read_levels(self.paths[index], self.channels, self.part(index), max_pixels)
+            return read_levels(self.paths[index], self.channels, part, max_pixels)
+        if part is not None and part.window is not None:
+            return read_colours(self.paths[index], part)
         return read_image(self.paths[index], max_pixels)
 
     @property
@@ -220,8 +232,9 @@ class ImageCollection:
 
     def check(self, index: int, max_pixels: int = MAX_PIXELS) -> None:
         """Judge image `index` without decoding it; raises BadImage as `check_image` does."""
-        if self.channels is not None:
-            check_levels(self.paths[index], self.channels, self.part(index), max_pixels)
+        part = self.part(index)
+        if self.channels is not None or (part is not None and part.window is not None):
+            check_levels(self.paths[index], self.channels, part, max_pixels)
         else:
             check_image(self.paths[index], max_pixels)
 
@@ -235,11 +248,12 @@ class ImageCollection:
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of image `index` as `read` gives it, from its header; raises OSError if that can't be read."""
-        if self.channels is not None:
-            return size_of(self.paths[index], self.part(index))
+        part = self.part(index)
+        if self.channels is not None or (part is not None and part.window is not None):
+            return size_of(self.paths[index], part)
         return upright_size(self.paths[index])
 
-    def restore(self, files: Mapping[str, str]) -> ImageCollection:
+    def restore(self, files: Mapping[str, Any]) -> ImageCollection:
         """The images of an earlier list, under its names and in its order.
 
         Args:
@@ -247,8 +261,19 @@ class ImageCollection:
                 they are read, unless they are back.
         """
         here = dict(zip(self.names, self.paths, strict=True))
-        paths = tuple(here.get(name, self.root / file) for name, file in files.items())
-        return ImageCollection(self.root, paths, tuple(files), channels=self.channels)
+        places = {name: ImagePlace.of_json(value) for name, value in files.items()}
+        paths = tuple(here.get(name, self.root / place.file) for name, place in places.items())
+        parts = tuple(place.part for place in places.values())
+        if not any(part != Part() for part in parts):
+            parts = ()
+        return ImageCollection(self.root, paths, tuple(files), channels=self.channels, parts=parts)
+
+    def located(self) -> dict[str, Any]:
+        """What `restore` takes, as plain values: of each image its file, with its page and window if it has any."""
+        return {
+            name: ImagePlace(path.relative_to(self.root).as_posix(), self.part(i) or Part()).to_json()
+            for i, (name, path) in enumerate(zip(self.names, self.paths, strict=True))
+        }
 
     def subset(self, indices: Iterable[int]) -> ImageCollection:
         """The images at `indices`, under the names that they have here."""

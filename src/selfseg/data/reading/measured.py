@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image
-from selfseg.data.reading.formats.base import Layout, PixelFile, Window
-from selfseg.data.reading.formats.opening import open_pixels
+from selfseg.data.reading.formats.base import Layout, Window
+from selfseg.data.reading.formats.opening import open_pixels, read_page
 from selfseg.errors import BadImage, ConfigError, EmptyCollection
 from selfseg.ops.channels import Channels, describe
 
 LOOKED_AT = 200
 """Images of a collection whose pixels are drawn to find its range."""
+
+_EIGHT_BIT = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif"))
 
 DRAWN = 400_000
 """Pixels that are drawn in all."""
@@ -35,6 +37,42 @@ class Part:
 
     page: str = ""
     window: Window | None = None
+
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """Where an image of a collection lies, as lists of images keep it.
+
+    Attributes:
+        file: below the collection's root.
+        part: of it.
+    """
+
+    file: str
+    part: Part = Part()
+
+    def to_json(self) -> str | list[Any]:
+        """The file alone, or [file, page, [y, x, height, width] or None].
+
+        Example:
+            >>> ImagePlace("a.tif", Part("2")).to_json()
+            ['a.tif', '2', None]
+        """
+        if self.part == Part():
+            return self.file
+        return [self.file, self.part.page, None if self.part.window is None else list(self.part.window)]
+
+    @staticmethod
+    def of_json(value: Any) -> ImagePlace:
+        """What `to_json` gave; raises ValueError of anything else."""
+        if isinstance(value, str):
+            return ImagePlace(value)
+        try:
+            file, page, window = value
+            numbers = None if window is None else Window(*(int(number) for number in window))
+        except TypeError as error:
+            raise ValueError(f"{value!r} is no place of an image") from error
+        return ImagePlace(str(file), Part(str(page), numbers))
 
 
 def file_error(path: Path, error: OSError) -> BadImage:
@@ -69,9 +107,11 @@ def read_levels(
     try:
         file = open_pixels(path, None if part.window else max_pixels)
         try:
-            if len(file.layout.channels) != channels.of:
-                raise Damage("channels", f"{len(file.layout.channels)} channels; the collection has {channels.of}")
-            values, valid = read_part(file, part, channels.take)
+            found = len(names_in(file.layout, channels.pages))
+            if found != channels.of:
+                raise Damage("channels", f"{found} channels; the collection has {channels.of}")
+            page = part.page or default_page(channels.pages)
+            values, valid = read_page(file, page, part.window, channels.take)
         finally:
             file.close()
     except Damage as damage:
@@ -81,13 +121,40 @@ def read_levels(
     return channels.levels(values, valid)
 
 
-def check_levels(path: Path, channels: Channels, part: Part | None = None, max_pixels: int | None = MAX_PIXELS) -> None:
+def read_colours(path: Path, part: Part) -> NDArray[np.uint8]:
+    """A window of a photograph that is too large to be decoded as a whole.
+
+    Returns:
+        (H, W, 3) uint8 RGB: gray is repeated, values of more bits keep the highest 8, alpha is left out.
+
+    Raises:
+        BadImage: with a reason of `selfseg.data.reading.images`; "channels" if these are no colours.
+    """
+    try:
+        file = open_pixels(path, None)
+        try:
+            values, _ = read_page(file, part.page, part.window, None)
+        finally:
+            file.close()
+        if values.dtype.kind != "u" or not (file.layout.colour or values.shape[2] in (1, 3, 4)):
+            raise Damage("channels", f"{values.shape[2]} channels of {values.dtype}; these are no colours")
+    except Damage as damage:
+        raise as_bad_image(path, damage) from damage.__cause__
+    except OSError as error:
+        raise file_error(path, error) from error
+    values = (values >> (8 * values.dtype.itemsize - 8)).astype(np.uint8)
+    return np.ascontiguousarray(values[..., :3] if values.shape[2] >= 3 else values[..., [0, 0, 0]])
+
+
+def check_levels(
+    path: Path, channels: Channels | None, part: Part | None = None, max_pixels: int | None = MAX_PIXELS
+) -> None:
     """Judge a measured image by its header; raises BadImage as `read_levels` does."""
     try:
         file = open_pixels(path, None if part is not None and part.window else max_pixels)
-        found = len(file.layout.channels)
+        found = len(names_in(file.layout, channels.pages)) if channels is not None else 3
         file.close()
-        if found != channels.of:
+        if channels is not None and found != channels.of:
             raise Damage("channels", f"{found} channels; the collection has {channels.of}")
     except Damage as damage:
         raise as_bad_image(path, damage) from damage.__cause__
@@ -107,12 +174,27 @@ def size_of(path: Path, part: Part | None = None) -> tuple[int, int]:
     return file.layout.height, file.layout.width
 
 
-def read_part(
-    file: PixelFile, part: Part, take: Sequence[int] | None = None
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """The values (H, W, C) of a part of an open file, and where the file itself says that they were measured."""
-    page = int(part.page) if part.page.isdigit() else 0
-    return file.read(page, part.window, take), file.valid(page, part.window)
+def default_page(pages: str) -> str:
+    """The page of a file that has one image, by the word of `--pages`."""
+    return "0" if pages in ("all", "first") else pages
+
+
+def names_in(layout: Layout, pages: str) -> tuple[str, ...]:
+    """The channels that an image of such a file has, "" where the file doesn't name them.
+
+    Args:
+        layout: of the file.
+        pages: the word of `--pages`; with "channels" each page has all of the file's channels.
+
+    Example:
+        >>> names_in(Layout("TIFF", 8, 8, ("",), np.dtype("uint8"), pages=("405 nm", "488 nm")), "channels")
+        ('405 nm', '488 nm')
+    """
+    if pages != "channels" or len(layout.pages) == 1:
+        return layout.channels
+    if len(layout.channels) == 1:
+        return layout.pages
+    return tuple(f"{page} {name}".strip() for page in layout.pages for name in layout.channels)
 
 
 class ImagePaths(Protocol):
@@ -136,6 +218,7 @@ class Survey:
         kinds: how many of those are of each format.
         dtypes: and of each data type.
         counts: and of how many channels.
+        pages: and of how many pages.
         sizes: smallest and largest (H, W).
         names: of the channels, where all files agree on how many there are.
         colour: whether the channels are red, green and blue in all files.
@@ -148,6 +231,7 @@ class Survey:
     kinds: Counter[str]
     dtypes: Counter[str]
     counts: Counter[int]
+    pages: Counter[int]
     sizes: tuple[tuple[int, int], tuple[int, int]]
     names: tuple[str, ...]
     colour: bool
@@ -158,10 +242,42 @@ class Survey:
     def measured(self) -> bool:
         """Whether these are measured images and no photographs.
 
-        They are if all have as many channels, and more than 8 bits, or channels that are neither gray nor colours.
+        They are if all have as many channels, and more than 8 bits, several pages, channels that are neither gray nor
+        colours, or more pixels than can be decoded at once.
         """
         deep = not {"uint8", "bool"} & self.dtypes.keys()
-        return len(self.counts) == 1 and (deep or not (self.colour or 1 in self.counts))
+        stacks = 1 not in self.pages
+        large = self.sizes[1][0] * self.sizes[1][1] > MAX_PIXELS
+        return len(self.counts) == 1 and (deep or stacks or large or not (self.colour or 1 in self.counts))
+
+    def sentence(self) -> str:
+        """What a run tells of the channels that it takes."""
+        channels = self.channels
+        assert channels is not None
+        lines = [
+            f"{name}: {low:.5g} to {high:.5g}"
+            for name, low, high in zip(channels.names, channels.low, channels.high, strict=True)
+        ]
+        return (
+            f"measured images of {_counted_words(self.dtypes)}: {len(channels)} of {channels.of} channels, whose range "
+            f"becomes 255 levels ({'; '.join(lines[:8])}{'; ...' if len(lines) > 8 else ''})"
+        )
+
+    def warning(self) -> str:
+        """What a person should know where files of different kinds are all read as photographs; else ""."""
+        deep = sum(count for dtype, count in self.dtypes.items() if dtype not in ("uint8", "bool"))
+        if not deep and not self.counts.keys() - {1, 3, 4}:
+            return ""
+        return (
+            f"these files are of different kinds ({_counted_words(self.dtypes)}; channels: "
+            f"{', '.join(f'{images} files of {count}' for count, images in self.counts.most_common())}), so that all "
+            "are read as 8-bit RGB photographs; to keep all channels and bits, put files of one kind into a folder"
+        )
+
+
+def may_be_measured(images: ImagePaths) -> bool:
+    """Whether a look into the files can find anything but photographs: files of 8-bit formats need none."""
+    return any(path.suffix.lower() not in _EIGHT_BIT for path in images.paths)
 
 
 def survey(
@@ -205,7 +321,7 @@ def survey(
     if not found:
         raise EmptyCollection(f"none of the {len(chosen)} files that were looked at can be opened: {problems[:3]}")
     layouts = list(found.values())
-    counts = Counter(len(layout.channels) for layout in layouts)
+    counts = Counter(len(names_in(layout, pages)) for layout in layouts)
     if words and len(counts) > 1:
         raise ConfigError(
             f"the files have different numbers of channels ({_counted(counts)}), so that --channels can't mean the "
@@ -218,8 +334,9 @@ def survey(
         kinds=Counter(layout.kind for layout in layouts),
         dtypes=Counter(layout.dtype.name for layout in layouts),
         counts=counts,
+        pages=Counter(len(layout.pages) for layout in layouts),
         sizes=(by_size[0][1:], by_size[-1][1:]),
-        names=_names(layouts),
+        names=_names([names_in(layout, pages) for layout in layouts]),
         colour=all(layout.colour for layout in layouts),
         problems=tuple(problems),
         channels=None,
@@ -229,22 +346,29 @@ def survey(
     names = result.names
     take = pick(words, names)
     nodata = next((layout.nodata for layout in layouts if layout.nodata is not None), None)
-    samples = _draw(images, list(found), take, nodata, rng)
-    colour = result.colour and take == [0, 1, 2]
+    samples = _draw(images, list(found), take, nodata, pages, rng)
+    colour = result.colour and take == [0, 1, 2] and len(names) == 3
     record = describe([names[c] for c in take], take, len(names), samples, nodata, pages, colour)
     return replace(result, channels=record)
+
+
+def _counted_words(counts: Counter[str]) -> str:
+    """The one word there is, or each with its count: 12 uint16, 3 uint8."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {word}" for word, count in counts.most_common())
 
 
 def _counted(counts: Counter[int]) -> str:
     return ", ".join(f"{images} of {count}" for count, images in counts.most_common())
 
 
-def _names(layouts: Sequence[Layout]) -> tuple[str, ...]:
+def _names(found: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The channels' names where the files that have some agree, else "channel 0" and so on."""
-    named = {layout.channels for layout in layouts if all(layout.channels)}
+    named = {names for names in found if all(names)}
     if len(named) == 1 and len(set(next(iter(named)))) == len(next(iter(named))):
         return named.pop()
-    return tuple(f"channel {c}" for c in range(len(layouts[0].channels)))
+    return tuple(f"channel {c}" for c in range(len(found[0])))
 
 
 def pick(words: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -279,7 +403,12 @@ def pick(words: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def _draw(
-    images: ImagePaths, indices: Sequence[int], take: Sequence[int], nodata: float | None, rng: np.random.Generator
+    images: ImagePaths,
+    indices: Sequence[int],
+    take: Sequence[int],
+    nodata: float | None,
+    pages: str,
+    rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """(N, C) values of drawn pixels; not-a-number where a channel was not measured."""
     each = max(1, DRAWN // len(indices))
@@ -289,7 +418,7 @@ def _draw(
     plain = Channels(tuple(map(str, take)), tuple(range(count)), count, zeros, ones, zeros, ones, nodata)
     for index in indices:
         try:
-            values, valid = _some_of(images.paths[index], images.part(index) or Part(), take, rng)
+            values, valid = _some_of(images.paths[index], images.part(index) or Part(), take, pages, rng)
         except (Damage, OSError):
             continue
         there = plain.measured(values, valid)
@@ -305,15 +434,19 @@ def _draw(
 
 
 def _some_of(
-    path: Path, part: Part, take: Sequence[int], rng: np.random.Generator
+    path: Path, part: Part, take: Sequence[int], pages: str, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Of a large image a drawn window of 1024 px, of others all."""
+    """Of a large image a drawn window of 1024 px, of a stack a drawn page, of others all."""
     file = open_pixels(path, None)
     try:
         layout, side = file.layout, 1024
-        if part.window is None and layout.height * layout.width > 4 * side * side:
+        page = part.page or default_page(pages)
+        if not part.page and pages == "all":
+            page = str(rng.integers(len(layout.pages)))
+        window = part.window
+        if window is None and layout.height * layout.width > 4 * side * side:
             y, x = (int(rng.integers(0, max(1, length - side))) for length in (layout.height, layout.width))
-            part = Part(part.page, Window(y, x, min(side, layout.height), min(side, layout.width)))
-        return read_part(file, part, take)
+            window = Window(y, x, min(side, layout.height), min(side, layout.width))
+        return read_page(file, page, window, take)
     finally:
         file.close()

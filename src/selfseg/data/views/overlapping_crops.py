@@ -170,7 +170,12 @@ class OverlappingCrops(CropPlan):
             flips[1] = flips[0]
         first, second = (
             cut_view(
-                image, box, self.size, bool(flip), partial(self.change_appearance, which=which, rng=rng, rgb=rgb), rgb=rgb
+                image,
+                box,
+                self.size,
+                bool(flip),
+                partial(self.change_appearance, which=which, rng=rng, rgb=rgb),
+                rgb=rgb,
             )
             for which, (box, flip) in enumerate(zip(boxes, flips, strict=True))
         )

@@ -57,9 +57,7 @@ class _Crops(CropPlan):
         """None: what two views share is told by their `to_image`."""
         return NoRegions()
 
-    def _view(
-        self, image: Image, box: Box, size: int, flip: bool, rng: np.random.Generator | None, rgb: bool
-    ) -> Crop:
+    def _view(self, image: Image, box: Box, size: int, flip: bool, rng: np.random.Generator | None, rgb: bool) -> Crop:
         """The box at size x size pixels, its appearance changed by `rng` if there is one."""
         change = None if rng is None else partial(augment.change_appearance, settings=self, rng=rng, rgb=rgb)
         return cut_view(image, box, size, flip, change, rgb=rgb)

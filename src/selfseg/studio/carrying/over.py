@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from selfseg.collection.clusters import Clusters, load_clusters
-from selfseg.collection.opening import Images, collect
+from selfseg.collection.opening import Images, collect_for
 from selfseg.data.labelled.legend import format_colour
 from selfseg.errors import RunError
 from selfseg.storage.hashes import embedder_hash
@@ -255,7 +255,7 @@ class _Carrying:
         votes = gather(
             (*source, named.splits, labels),
             (looking.run, target),
-            collect(looking.images),
+            collect_for(looking.run, looking.images),
             looking.most,
             device=looking.device,
             progress=looking.progress,

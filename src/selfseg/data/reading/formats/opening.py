@@ -48,3 +48,18 @@ def open_pixels(path: Path, max_pixels: int | None) -> PixelFile:
     file = _Whole(path.suffix[1:].upper(), pixels)
     check_header(file.layout.height, file.layout.width, 1, max_pixels)
     return file
+
+
+def pick_pages(layout: Layout, word: str) -> list[str]:
+    """Stand-in."""
+    if word == "all":
+        return [str(i) for i in range(len(layout.pages))]
+    return ["0"] if word == "first" else [word]
+
+
+def read_page(
+    file: PixelFile, word: str = "", window: Window | None = None, channels: Sequence[int] | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Stand-in."""
+    page = int(word) if word.isdigit() else 0
+    return file.read(page, window, channels), file.valid(page, window)

@@ -1,0 +1,133 @@
+"""What of its files a collection's images are: whole files, the pages of stacks, windows of what is too large.
+
+A raster of 40,000 x 30,000 pixels is no image that a network could look at. What it learns from are windows of it, side
+by side, which are images of the collection as any others: with a name, a number and keyed views. Verbs that give back
+masks look at overlapping windows and put them together (`selfseg.collection.mosaic`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from selfseg.data.reading.decoding import MAX_PIXELS, Damage
+from selfseg.data.reading.formats.base import Layout, Window
+from selfseg.data.reading.formats.opening import open_pixels, pick_pages
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.measured import Part
+
+WINDOW = 1024
+"""Side of a window in px where nobody said another."""
+
+LARGE = 1 << 24
+"""Measured images of more pixels are cut into windows by a run that nobody told anything else: 4096 x 4096."""
+
+WINDOWED = frozenset((".tif", ".tiff", ".btf", ".tf8", ".npy", ".zarr", ".jp2", ".j2k", ".jpx", ".dcm"))
+"""Suffixes of files of which a window can be read, or that may have several pages."""
+
+
+def expand(images: ImageCollection, window: int | None = None, cut: bool = True) -> ImageCollection:
+    """A collection whose images are pages and windows of its files.
+
+    Args:
+        images: whole files. What is measured has its pages by `images.channels.pages`.
+        window: side of the windows in px; None = `WINDOW` px, of images that can't be looked at whole.
+        cut: whether large images are cut into windows; else they stay whole.
+
+    Returns:
+        The same collection where there is nothing to expand. Else one with `parts`; NAME/PAGE and NAME/y0-x0 are the
+        names of pages and windows. Files that can't be opened stay as they are, for `scan` to judge.
+    """
+    if images.parts or not any(path.suffix.lower() in WINDOWED for path in images.paths):
+        return images
+    pages = images.channels.pages if images.channels is not None else None
+
+    def look(path: Path) -> Layout | None:
+        if path.suffix.lower() not in WINDOWED:
+            return None
+        try:
+            file = open_pixels(path, None)
+        except (Damage, OSError):
+            return None
+        file.close()
+        return file.layout
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        layouts = list(pool.map(look, images.paths, chunksize=64))
+    paths, names, parts = [], [], []
+    for path, name, layout in zip(images.paths, images.names, layouts, strict=True):
+        for page, part in parts_of(layout, pages, window if cut else 0):
+            paths.append(path)
+            names.append(name + page)
+            parts.append(part)
+    if not any(part != Part() for part in parts):
+        return images
+    return replace(images, paths=tuple(paths), names=tuple(names), parts=tuple(parts))
+
+
+def parts_of(layout: Layout | None, pages: str | None, window: int | None) -> Iterator[tuple[str, Part]]:
+    """The images of one file: what is added to the file's name, and the part.
+
+    Args:
+        layout: of the file; None = unknown, the file is one image.
+        pages: the word of `--pages`; None = photographs, the file's only page.
+        window: side in px; None = `WINDOW` px for what can't be looked at whole; 0 = nothing is cut.
+
+    Example:
+        >>> import numpy as np
+        >>> layout = Layout("TIFF", 100, 250, ("",), np.dtype("uint8"), pages=("z0", "z1"))
+        >>> [name for name, _ in parts_of(layout, "all", 100)][:3]
+        ['/z0/y0-x0', '/z0/y0-x75', '/z0/y0-x150']
+    """
+    if layout is None:
+        yield "", Part()
+        return
+    words = [""] if pages is None or (len(layout.pages) == 1 and pages != "channels") else pick_pages(layout, pages)
+    for word in words:
+        named = f"/{layout.pages[int(word)] or word}" if word.isdigit() and len(words) > 1 else ""
+        if not is_large(layout.height, layout.width, window):
+            yield named, Part(word)
+            continue
+        for part in side_by_side(layout.height, layout.width, window or WINDOW):
+            yield f"{named}/y{part.y}-x{part.x}", Part(word, part)
+
+
+def is_large(height: int, width: int, window: int | None) -> bool:
+    """Whether an image is looked at in windows: if it is longer than one and has more than twice its pixels.
+
+    Args:
+        height: in px.
+        width: in px.
+        window: side in px; None = only what can't be looked at whole; 0 = never.
+    """
+    if window == 0:
+        return False
+    if window is None:
+        return height * width > MAX_PIXELS
+    return height * width > 2 * window**2 and max(height, width) > window
+
+
+def side_by_side(height: int, width: int, side: int) -> Iterator[Window]:
+    """Windows that cover an image, equally far from each other, with as little overlap as that needs.
+
+    Args:
+        height: of the image, in px.
+        width: in px.
+        side: of the windows; a shorter image's windows are as short.
+
+    Example:
+        >>> [window.y for window in side_by_side(250, 80, 100)]
+        [0, 75, 150]
+    """
+    for y in _starts(height, side):
+        for x in _starts(width, side):
+            yield Window(y, x, min(side, height), min(side, width))
+
+
+def _starts(length: int, side: int) -> list[int]:
+    if length <= side:
+        return [0]
+    count = -(-length // side)
+    return [round(i * (length - side) / (count - 1)) for i in range(count)]
