@@ -33,6 +33,11 @@ class Painter:
         """The picture of an image as `ImageCollection.read` gives it; a photograph is its own."""
         return image if self.paint is None else self.paint(image)
 
+    @property
+    def rgb(self) -> bool:
+        """Whether images are photographs."""
+        return self.paint is None
+
     def caption(self, word: str) -> str:
         """What stands below a picture: the word, and the legend of false colours.
 

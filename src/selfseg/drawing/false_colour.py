@@ -147,9 +147,7 @@ def _rows(matrix: NDArray[np.floating]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(value) for value in row) for row in matrix)
 
 
-def false_colour(
-    levels: NDArray[np.uint8], channels: Chosen = None, names: Sequence[str] = ()
-) -> tuple[Picture, str]:
+def false_colour(levels: NDArray[np.uint8], channels: Chosen = None, names: Sequence[str] = ()) -> tuple[Picture, str]:
     """One image of measured channels as a picture of its own; a collection's pictures share `choose`'s colours.
 
     Args:

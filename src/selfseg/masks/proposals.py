@@ -43,9 +43,7 @@ VERSION = 1
 Ids = NDArray[np.int64]
 
 
-def proposals(
-    image: NDArray[np.uint8], cut: float = CUT, frame: float = FRAME, rgb: bool = True
-) -> NDArray[np.int32]:
+def proposals(image: NDArray[np.uint8], cut: float = CUT, frame: float = FRAME, rgb: bool = True) -> NDArray[np.int32]:
     """Several objects of an image.
 
     Args:

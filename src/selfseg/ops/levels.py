@@ -125,7 +125,8 @@ def among_measured(image: Levels, change: Callable[[NDArray[Any]], Any], stay: b
     """
     where = measured(image)
     if where is None:
-        return np.maximum(change(image), np.uint8(1))
+        plain: Levels = np.maximum(change(image), np.uint8(1))
+        return plain
     share = change(where[..., None].astype(np.float32))
     changed = change(image.astype(np.float32))
     kept = where[..., None] if stay else share >= 0.5 - 1e-6

@@ -205,7 +205,11 @@ class FeatureForeground:
     def _fit(self, images: ImageCollection, log: SkipLog, progress: bool) -> Foreground:
         drawn = spread_indices(len(images), self.config.images)
         seen: list[Seen] = []
-        looks = map_images(images, drawn, lambda _, image: self.look(_inside(image, self.rgb)[0]), log, "features", progress)
+
+        def look(_: int, image: NDArray[np.uint8]) -> Seen:
+            return self.look(_inside(image, self.rgb)[0])
+
+        looks = map_images(images, drawn, look, log, "features", progress)
         with closing(looks):
             seen.extend(each.without_pixels() for _, each in looks)
         if not seen:

@@ -59,7 +59,8 @@ def backgroundness(lab: Array) -> Array:
     for side in (lab[:rim], lab[-rim:], lab[:, :rim], lab[:, -rim:]):
         colours = side.reshape(-1, channels).astype(np.float64)
         mean = colours.mean(0)
-        covariance = (colours - mean).T @ (colours - mean) / len(colours) + 1e-2 * np.eye(channels)  # flat sides are singular
+        spread = (colours - mean).T @ (colours - mean) / len(colours)
+        covariance = spread + 1e-2 * np.eye(channels)  # flat sides are singular
         # With covariance = L L', the Mahalanobis distance is the length of L^-1 (x - mean).
         whiten = np.linalg.inv(np.linalg.cholesky(covariance))
         distance = cv2.sqrt(np.square(whiten.astype(np.float32) @ (pixels - mean[:, None].astype(np.float32))).sum(0))

@@ -46,7 +46,8 @@ def quantise(scene: Scene) -> tuple[NDArray[np.int64], Array]:
         key = np.unique(cell.reshape(-1, channels), axis=0, return_inverse=True)[1].reshape(cell.shape[:2])
     count = np.bincount(key.ravel())
     present = np.flatnonzero(count)
-    sums = np.stack([np.bincount(key.ravel(), scene.lab[..., c].ravel())[present] for c in range(channels)], 1)  # (P, 3)
+    # (P, channels)
+    sums = np.stack([np.bincount(key.ravel(), scene.lab[..., c].ravel())[present] for c in range(channels)], 1)
     count = count[present]
     order = np.argsort(-count, kind="stable")
     frequent = order[: int(np.searchsorted(np.cumsum(count[order]), _COVERED * key.size)) + 1]
