@@ -75,7 +75,7 @@ def test_the_lattice_is_near_the_sum_over_all_pairs(path, seed):
     # One application of the appearance kernel. The lattice is an approximation: the bounds are what it reaches.
     logits, image = case(seed)
     config = CRFConfig(appearance_rgb=13.0)
-    lattice = crf._Normalised(lattice_of(path, image, config), 1.0, torch.zeros(image[..., 0].size, 1))
+    lattice = crf._Normalised(lattice_of(path, image, config), 1.0, torch.ones(image[..., 0].size, 1))
     values = torch.softmax(logits, 0).flatten(1).T.contiguous()
     error = np.abs(lattice(values).numpy() - kernels(image, config)[1] @ values.numpy().astype(np.float64))
     assert error.mean() < 0.01

@@ -50,6 +50,10 @@ class Painter:
         return f"false colours ({self.legend})" if self.legend else word
 
 
+PHOTOGRAPHS = Painter()
+"""Draws photographs: as they are."""
+
+
 def painter_of(images: ImageCollection, channels: Chosen = None) -> Painter:
     """How a collection's images are drawn; a pure function of the collection.
 
@@ -61,7 +65,7 @@ def painter_of(images: ImageCollection, channels: Chosen = None) -> Painter:
         ConfigError: if there is no such channel.
     """
     if images.rgb or images.channels is None:
-        return Painter()
+        return PHOTOGRAPHS
     names = images.channels.names
     sample = _sample(images) if channels == "pca" or (channels is None and len(names) > 3) else None
     colours = choose(names, channels, sample)

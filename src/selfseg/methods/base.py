@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfseg.data.views.base import ViewPlan
@@ -141,6 +142,25 @@ def fit_both(student: Embedder, teacher: Embedder, samples: Sequence[Tensor]) ->
     """
     student.fit_pyramid(samples)
     teacher.load_state_dict(student.state_dict())
+
+
+def seen_cells(embedder: Embedder, image: Tensor, size: Sequence[int]) -> Tensor | None:
+    """Which cells of a view show something that was measured, so that void takes no part in a loss.
+
+    Args:
+        embedder: says whether images are photographs.
+        image: (B, C, H, W) in [0, 1]; 0 in all channels of measured images is void (`selfseg.ops.levels`).
+        size: (h, w) of the cells.
+
+    Returns:
+        (B, h, w) bool, whether at least half of a cell was measured; None for photographs, in which nothing is void.
+    """
+    if embedder.config.channels is None:
+        return None
+    there = (image > 0).any(1, keepdim=True).float()
+    if tuple(size) == tuple(image.shape[2:]):
+        return there[:, 0] > 0
+    return F.adaptive_avg_pool2d(there, (size[0], size[1]))[:, 0] >= 0.5
 
 
 def rising_momentum(first: float, progress: float) -> float:

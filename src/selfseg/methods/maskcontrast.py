@@ -35,7 +35,7 @@ from torch import Tensor
 
 from selfseg.data.views.object_crops import ObjectCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method, fit_both, load_both
+from selfseg.methods.base import Method, fit_both, load_both, seen_cells
 from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.queue import FeatureQueue
@@ -139,10 +139,17 @@ class MaskContrast(Method):
         with torch.autocast(queries.device.type, enabled=False):
             size = first.regions.shape[1:]
             queries, keys, saliency = (_resize(x.float(), size) for x in (queries, keys, saliency[:, None]))
-            return self.compare(queries, saliency[:, 0], keys, first.regions, second.regions)
+            seen = seen_cells(self.embedder, first.image, size)
+            return self.compare(queries, saliency[:, 0], keys, first.regions, second.regions, seen)
 
     def compare(
-        self, queries: Tensor, saliency: Tensor, keys: Tensor, query_objects: Tensor, key_objects: Tensor
+        self,
+        queries: Tensor,
+        saliency: Tensor,
+        keys: Tensor,
+        query_objects: Tensor,
+        key_objects: Tensor,
+        seen: Tensor | None = None,
     ) -> StepOutput:
         """Both losses; then this batch's objects go into the queue.
 
@@ -152,6 +159,7 @@ class MaskContrast(Method):
             keys: (B, D, h, w) raw embedding of the second view by the momentum network, without gradient.
             query_objects: (B, h, w) int64 ids of objects in the first view, equal across views, -1 = background.
             key_objects: the same of the second view.
+            seen: (B, h, w) bool, what of the first view is not void and has a say in saliency; None = all.
         """
         mine, theirs, count = _object_rows(query_objects, key_objects)
         gathered, start = gather_rows(object_vectors(keys, theirs, count))  # (N, D) of all processes
@@ -162,11 +170,17 @@ class MaskContrast(Method):
         contrast = self._average(each, mine, count)
 
         foreground = query_objects >= 0
+        # Void is no background: it is left out, and a batch of nothing else has a loss of 0.
+        logits, truth = (saliency, foreground) if seen is None else (saliency[seen], foreground[seen])
+        weighed = logits.numel() > 0
         if self.config.saliency_loss == "balanced":
-            background = (~foreground).to(saliency.dtype).mean()
-            apart = balanced_bce(saliency, foreground, sum_over_processes(background) / world_size())
+            background = (~truth).to(saliency.dtype).mean() if weighed else saliency.new_zeros(())
+            share = sum_over_processes(background) / world_size()
+            apart = balanced_bce(logits, truth, share) if weighed else 0 * saliency.sum()
         else:
-            apart = F.binary_cross_entropy_with_logits(saliency, foreground.to(saliency.dtype))
+            apart = (
+                F.binary_cross_entropy_with_logits(logits, truth.to(saliency.dtype)) if weighed else 0 * saliency.sum()
+            )
         loss = contrast + self.config.saliency_weight * apart
         if self.training:
             self.queue.push(gathered)

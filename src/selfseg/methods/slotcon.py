@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.overlapping_crops import OverlappingCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method, fit_both, load_both, rising_momentum
+from selfseg.methods.base import Method, fit_both, load_both, rising_momentum, seen_cells
 from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import VectorMLP
@@ -176,34 +176,47 @@ class SlotCon(Method):
                 self.twin.update(self.momentum(progress))
             teacher = [_cells_last(y) for y in self.teacher.embedder.raw_views(images)]
         first, second = (view.to_image for view in batch.views)
+        seen = [seen_cells(self.embedder, image, x.shape[1:3]) for image, x in zip(images, student, strict=True)]
         # In float32 under every precision: an assignment hangs on differences of cosines.
         with torch.autocast(first.device.type, enabled=False):
-            return self.compare([x.float() for x in student], [y.float() for y in teacher], (first, second))
+            return self.compare([x.float() for x in student], [y.float() for y in teacher], (first, second), seen)
 
     def momentum(self, progress: float) -> float:
         """The teacher's momentum: from `config.momentum` to 1 by a cosine."""
         return rising_momentum(self.config.momentum, progress)
 
-    def compare(self, student: list[Tensor], teacher: list[Tensor], to_image: tuple[Tensor, Tensor]) -> StepOutput:
+    def compare(
+        self,
+        student: list[Tensor],
+        teacher: list[Tensor],
+        to_image: tuple[Tensor, Tensor],
+        seen: Sequence[Tensor | None] = (None, None),
+    ) -> StepOutput:
         """Group, align, compare; then the centre moves.
 
         Args:
             student: projections of the two views, (B, h, w, D) each.
             teacher: the same of the teacher, without gradient.
             to_image: affines of the two views, (B, 2, 3) each.
+            seen: (B, h, w) bool of each view, which cells are not void; others are in no slot and no loss. None = all.
         """
         config = self.config
         box = overlap(*to_image)
         size = (student[0].shape[1], student[0].shape[2])
         cuts = [interpolation_matrices(affine, box, size) for affine in to_image]
-        image_loss = self._contrast_images(student, teacher)
+        image_loss = self._contrast_images(student, teacher, seen)
+        shared = [
+            None if s is None else _cut(s[..., None].float(), cut)[..., 0] > 0.5
+            for s, cut in zip(seen, cuts, strict=True)
+        ]
         if config.align == "projections":
             student = [_cut(x, cut) for x, cut in zip(student, cuts, strict=True)]
             teacher = [_cut(y, cut) for y, cut in zip(teacher, cuts, strict=True)]
+            seen = shared
         # Cosines to the prototypes (B, h, w, K), slots (B, K, D), and which slots hold a pixel (B, K).
-        mine = [self._group(x, self.student.prototypes) for x in student]
+        mine = [self._group(x, self.student.prototypes, s) for x, s in zip(student, seen, strict=True)]
         with torch.no_grad():
-            theirs = [self._group(y, self.teacher.prototypes) for y in teacher]
+            theirs = [self._group(y, self.teacher.prototypes, s) for y, s in zip(teacher, seen, strict=True)]
         if config.align == "projections":
             aligned, targets = [group.cosines for group in mine], [group.cosines for group in theirs]
         else:
@@ -211,7 +224,8 @@ class SlotCon(Method):
             targets = [_cut(group.cosines, cut) for group, cut in zip(theirs, cuts, strict=True)]
 
         pairs = ((0, 1), (1, 0))  # student's view, teacher's view
-        group_loss = torch.stack([self._compare_cells(aligned[a], targets[b]) for a, b in pairs]).sum()
+        both = None if shared[0] is None or shared[1] is None else shared[0] & shared[1]
+        group_loss = torch.stack([self._compare_cells(aligned[a], targets[b], both) for a, b in pairs]).sum()
         slot_loss = self._compare_slots([(mine[a], theirs[b]) for a, b in pairs])
         loss = config.group_weight * group_loss + (1 - config.group_weight) * slot_loss
         if config.image_weight:
@@ -225,21 +239,32 @@ class SlotCon(Method):
         return StepOutput(loss, LazyLogs(logs, effective_rank=lambda: effective_rank(F.normalize(projections, dim=1))))
 
     @in_phase("regions")
-    def _group(self, projections: Tensor, prototypes: Tensor) -> _Groups:
-        """Assign cells to prototypes and pool them (eq. 4 and 5); projections (B, h, w, D)."""
+    def _group(self, projections: Tensor, prototypes: Tensor, seen: Tensor | None = None) -> _Groups:
+        """Assign cells to prototypes and pool them (eq. 4 and 5); projections (B, h, w, D), seen (B, h, w)."""
         cells = projections.flatten(1, 2)  # (B, N, D)
         cosines = F.linear(F.normalize(cells, dim=2), F.normalize(prototypes, dim=1))  # (B, N, K)
         attention = torch.softmax(cosines / self.config.teacher_temperature, dim=2) + _EPSILON
-        pooled = attention.transpose(1, 2) @ cells / attention.sum(1)[:, :, None]  # (B, K, D)
+        if seen is not None:
+            attention = attention * seen.flatten(1)[:, :, None]
+        total = attention.sum(1)[:, :, None]
+        pooled = attention.transpose(1, 2) @ cells / (total if seen is None else total.clamp(min=_EPSILON))  # (B, K, D)
         winner = cosines.detach().max(2).indices
-        active = torch.zeros_like(cosines[:, 0], dtype=torch.bool).scatter_(1, winner, True)
-        return _Groups(cosines.view(*projections.shape[:3], -1), pooled, active)
+        active = torch.zeros_like(cosines[:, 0], dtype=torch.bool)
+        if seen is None:
+            active.scatter_(1, winner, True)
+        else:
+            found = torch.zeros_like(cosines[:, 0]).scatter_reduce_(
+                1, winner, seen.flatten(1).to(cosines.dtype), "amax"
+            )
+            active = found > 0
+        return _Groups(cosines.view(*projections.shape[:3], -1), pooled, active, seen)
 
-    def _compare_cells(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Grouping loss of one direction (eq. 1 and 2); aligned cosines (B, h, w, K)."""
+    def _compare_cells(self, student: Tensor, teacher: Tensor, seen: Tensor | None) -> Tensor:
+        """Grouping loss of one direction (eq. 1 and 2); aligned cosines (B, h, w, K), seen (B, h, w)."""
         target = torch.softmax((teacher - self.centre) / self.config.teacher_temperature, dim=3)
         prediction = torch.log_softmax(student / self.config.student_temperature, dim=3)
-        return -(target * prediction).sum(3).mean()
+        each = -(target * prediction).sum(3)
+        return each.mean() if seen is None else (each * seen).sum() / seen.sum().clamp(min=1)
 
     def _compare_slots(self, pairs: Sequence[tuple[_Groups, _Groups]]) -> Tensor:
         """Slot loss of both directions (eq. 6), over slots that are active in the student's and the teacher's view."""
@@ -265,14 +290,17 @@ class SlotCon(Method):
         each = F.cross_entropy(queries @ keys.T / tau, place[matched.flatten()], reduction="sum")
         return each * (2 * tau * world_size() / total)
 
-    def _contrast_images(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    def _contrast_images(self, student: list[Tensor], teacher: list[Tensor], seen: Sequence[Tensor | None]) -> Tensor:
         """MoCo v3's loss of the mean projections, both directions; 0 if it is not wanted."""
         if self.image_predictor is None or self.student.image_head is None or self.teacher.image_head is None:
             return student[0].new_zeros(())
         tau, terms = self.config.slot_temperature, []
-        queries = [self.image_predictor(self.student.image_head(x.mean((1, 2)))) for x in student]  # (B, D)
+        queries = [
+            self.image_predictor(self.student.image_head(_mean(x, s))) for x, s in zip(student, seen, strict=True)
+        ]  # (B, D)
         with torch.no_grad():
-            keys = [gather_rows(F.normalize(self.teacher.image_head(y.mean((1, 2))), dim=1)) for y in teacher]
+            means = [_mean(y, s) for y, s in zip(teacher, seen, strict=True)]
+            keys = [gather_rows(F.normalize(self.teacher.image_head(mean), dim=1)) for mean in means]
         for query, (key, start) in zip(queries, keys[::-1], strict=True):
             own = torch.arange(start, start + len(query), device=query.device)
             terms.append(2 * tau * F.cross_entropy(F.normalize(query, dim=1) @ key.T / tau, own))
@@ -280,7 +308,7 @@ class SlotCon(Method):
 
     def _move_centre(self, teacher: list[_Groups]) -> None:
         """The mean logit follows the teacher's cosines of both views, all cells and processes (eq. 3)."""
-        mean = torch.stack([group.cosines.mean((0, 1, 2)) for group in teacher]).mean(0)
+        mean = torch.stack([_mean_of_all(group) for group in teacher]).mean(0)
         self.centre.lerp_(sum_over_processes(mean) / world_size(), 1 - self.config.centre_momentum)
         active = torch.cat([group.active for group in teacher]).to(self.usage.dtype).mean(0)
         self.usage.lerp_(sum_over_processes(active) / world_size(), 0.01)
@@ -308,11 +336,26 @@ class SlotCon(Method):
 
 @dataclass(frozen=True)
 class _Groups:
-    """One view's cells in groups: cosines (B, h, w, K), slots (B, K, D), active (B, K) bool."""
+    """One view's cells in groups: cosines (B, h, w, K), slots (B, K, D), active (B, K) bool, seen (B, h, w) or None."""
 
     cosines: Tensor
     slots: Tensor
     active: Tensor
+    seen: Tensor | None
+
+
+def _mean(cells: Tensor, seen: Tensor | None) -> Tensor:
+    """(B, h, w, D) to the (B, D) mean of the cells that are seen."""
+    if seen is None:
+        return cells.mean((1, 2))
+    return (cells * seen[..., None]).sum((1, 2)) / seen.sum((1, 2)).clamp(min=1)[:, None]
+
+
+def _mean_of_all(group: _Groups) -> Tensor:
+    """The (K,) mean cosine of all cells of a batch that are seen."""
+    if group.seen is None:
+        return group.cosines.mean((0, 1, 2))
+    return (group.cosines * group.seen[..., None]).sum((0, 1, 2)) / group.seen.sum().clamp(min=1)
 
 
 def _cells_last(embedding: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
-from selfseg.collection.false_colours import Painter, painter_of
+from selfseg.collection.false_colours import PHOTOGRAPHS, Painter, painter_of
 from selfseg.collection.opening import collect, load, plain_recipe
 from selfseg.collection.proposal import load_proposal
 from selfseg.collection.reporting.beside import compare_beside
@@ -155,7 +155,7 @@ def report(
     shown = collection if images is not None or collection is None else _learned_from(run, collection)
     log = read_log(run)
     clusterings = _load_clusterings(run, notes)
-    painter = Painter()
+    painter = PHOTOGRAPHS
     samples: list[_Sample] = []
     rows: tuple[Row, ...] = ()
     panels: dict[int, tuple[Card, ...]] = {}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.collection.false_colours import Painter
+from selfseg.collection.false_colours import PHOTOGRAPHS, Painter
 from selfseg.data.regions import NoRegions, RegionCache
 from selfseg.data.views.base import ViewPlan, make_views, prepare_image
 from selfseg.data.views.plans import plans, region_sources
@@ -39,7 +39,9 @@ def _build(values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
     return cls(**{k: Path(v) if k == "folder" else v for k, v in given.items()})
 
 
-def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture], painter: Painter) -> list[Figure]:
+def region_figures(
+    plan: ViewPlan, names: Sequence[str], images: Sequence[Picture], painter: Painter = PHOTOGRAPHS
+) -> list[Figure]:
     """Images as training prepares them, with the outlines of their regions; none if the plan has no regions."""
     if isinstance(plan.regions, NoRegions):
         return []
@@ -52,7 +54,9 @@ def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Pictur
     return figures
 
 
-def view_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture], painter: Painter) -> list[Figure]:
+def view_figures(
+    plan: ViewPlan, names: Sequence[str], images: Sequence[Picture], painter: Painter = PHOTOGRAPHS
+) -> list[Figure]:
     """Views of each image as a training step may get them, with what they share."""
     figures = []
     for i, (name, image) in enumerate(zip(names, images, strict=True)):
