@@ -297,3 +297,22 @@ def test_masks_are_never_cached_by_the_pixels_alone(tmp_path: Path) -> None:
     cache = RegionCache(tmp_path / "cache", ObjectMasks(tmp_path / "masks"))
     np.testing.assert_array_equal(cache.get(PHOTO, "a"), -1 - cache.get(PHOTO, "b"))
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("source", [Superpixels(8), Grid(7), Pixels()])
+def test_void_of_measured_channels_is_in_no_region(tmp_path: Path, source: Superpixels | Grid | Pixels) -> None:
+    image = np.random.default_rng(0).integers(1, 256, (30, 41, 5), np.uint8)
+    image[:9, :14] = 0
+    cache = RegionCache(tmp_path, source, rgb=False)
+    regions = cache.get(image)
+    np.testing.assert_array_equal(regions < 0, ~image.any(2))
+    assert np.bincount(regions[regions >= 0]).min() > 0  # dense
+    np.testing.assert_array_equal(cache.get(image), regions)  # from disk, where it is kept
+
+
+def test_three_channels_are_kept_apart_from_a_photograph(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(1, 256, (30, 41, 3), np.uint8)
+    photograph = RegionCache(tmp_path, Superpixels(8)).get(image)
+    channels = RegionCache(tmp_path, Superpixels(8), rgb=False).get(image)
+    assert (photograph != channels).any()
+    np.testing.assert_array_equal(RegionCache(tmp_path, Superpixels(8)).get(image), photograph)

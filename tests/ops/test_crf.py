@@ -267,3 +267,71 @@ def test_it_agrees_with_pydensecrf(seed):
     assert changed > 0.05
     assert np.abs(found - expected).mean() < 0.02
     assert (found.argmax(0) != expected.argmax(0)).mean() < 0.02
+
+
+def exact_channels(p: torch.Tensor, image: np.ndarray, config: CRFConfig) -> torch.Tensor:
+    """The module's equations, literally, in C channels and without what is void."""
+    classes, height, width = p.shape
+    n = height * width
+    y, x = np.divmod(np.arange(n), width)
+    colour = image.reshape(n, -1).astype(float)
+    there = colour.any(1)
+    u = np.log(p.reshape(classes, n).numpy().T.astype(float).clip(config.floor, 1))
+    q = np.exp(u) / np.exp(u).sum(1, keepdims=True)
+    kernels = []
+    for weight, appearance in ((config.smooth_weight, False), (config.appearance_weight, True)):
+        xy = config.appearance_xy if appearance else config.smooth_xy
+        k = np.zeros((n, n))
+        for i in range(n):
+            if there[i]:
+                far = ((x - x[i]) ** 2 + (y - y[i]) ** 2) / (2 * xy**2)
+                if appearance:
+                    alike = ((colour - colour[i]) ** 2).sum(1) * 3 / colour.shape[1]
+                    far = far + alike / (2 * config.appearance_rgb**2)
+                k[i] = np.exp(-far) * there
+        total = k.sum(1).clip(1e-12)
+        kernels.append(weight * k / np.sqrt(total[:, None] * total))
+    for _ in range(config.iterations):
+        s = u + sum(k @ q for k in kernels)
+        q = np.exp(s - s.max(1, keepdims=True))
+        q /= q.sum(1, keepdims=True)
+    return torch.from_numpy(q.T.reshape(classes, height, width))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_measured_channels_are_near_the_sum_over_all_pairs(channels: int) -> None:
+    rng = np.random.default_rng(channels)
+    coarse = rng.integers(1, 256, (4, 5, channels), np.uint8)
+    image = np.ascontiguousarray(np.kron(coarse, np.ones((6, 5, 1), np.uint8)))  # (24, 25, C), sharp edges
+    image[:6, 10:20] = 0
+    p = torch.softmax(torch.from_numpy(rng.normal(0, 1, (3, 24, 25)).astype(np.float32)), 0)
+    config = CRFConfig(appearance_xy=8, appearance_rgb=10)
+    found, expected = refine(p, image, config, rgb=False), exact_channels(p, image, config)
+    assert float((found.argmax(0) != expected.argmax(0)).float().mean()) < 0.06
+    assert float((expected.argmax(0) != p.argmax(0)).float().mean()) > 0.3  # the CRF has something to do
+    void = torch.from_numpy(~image.any(2))
+    torch.testing.assert_close(found[:, void], p[:, void])
+
+
+def test_what_is_void_sends_nothing() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(1, 256, (20, 24, 5), np.uint8)
+    image[:, 12:] = 0
+    p = torch.softmax(torch.from_numpy(rng.normal(0, 1, (2, 20, 24)).astype(np.float32)), 0)
+    other = p.clone()
+    other[:, :, 12:] = other[:, :, 12:].flip(0)
+    first, second = (refine(each, image, rgb=False)[:, :, :12] for each in (p, other))
+    torch.testing.assert_close(first, second)
+
+
+def test_one_channel_is_as_gray() -> None:
+    """|I - I'|^2 times 3 / C: the exact kernels are the same; the lattices differ as approximations do."""
+    gray = np.kron(np.random.default_rng(2).integers(1, 256, (4, 5, 1), np.uint8), np.ones((6, 6, 1), np.uint8))
+    p = torch.softmax(torch.randn(2, 24, 30, generator=torch.Generator().manual_seed(0)), 0)
+    one, three = refine(p, gray, rgb=False), refine(p, np.repeat(gray, 3, 2))
+    assert float((one.argmax(0) == three.argmax(0)).float().mean()) > 0.9
+
+
+def test_an_image_of_channels_is_no_photograph() -> None:
+    with pytest.raises(ConfigError, match="need an image of"):
+        refine_logits(torch.zeros(2, 8, 8), np.ones((8, 8, 5), np.uint8))

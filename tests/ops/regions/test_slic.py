@@ -279,3 +279,95 @@ def test_quality_is_no_worse_than_scikit_image(shared_data: Path) -> None:
     other_count, *other_mean = np.mean(theirs, 0)
     assert count <= 1.4 * other_count
     assert (np.array(mine_mean) > np.array(other_mean)).all(), (count, other_count, mine_mean, other_mean)
+
+
+def measured_picture(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
+    """`picture` in any number of channels, at least 1 everywhere but in a corner, which is void."""
+    parts = [picture(height, width, seed + i) for i in range(-(-channels // 3))]
+    image = np.maximum(np.concatenate(parts, 2)[..., :channels], 1)
+    image[: height // 3, : width // 4] = 0
+    return np.ascontiguousarray(image)
+
+
+def literal_slic(image: np.ndarray, size: int, ruler: float, iterations: int) -> np.ndarray:
+    """The module's first equation in C dimensions, pixel by pixel, without connectivity and with all rows."""
+    height, width, channels = image.shape
+    rows, columns = max(1, (height + size // 2) // size), max(1, (width + size // 2) // size)
+    top, left = (height - rows * size) // 2, (width - columns * size) // 2
+    cell = [
+        [(min(max((y - top) // size, 0), rows - 1), min(max((x - left) // size, 0), columns - 1)) for x in range(width)]
+        for y in range(height)
+    ]
+    scaled = image * (100 / (254 * np.sqrt(channels)))
+    there = image.any(2)
+    owner = {(y, x): cell[y][x] for y in range(height) for x in range(width) if there[y, x]}
+    centres: dict[tuple[int, int], np.ndarray] = {}
+    for step in range(iterations + 1):
+        for name in set(owner.values()):
+            mine = [place for place, whose in owner.items() if whose == name]
+            colour = np.mean([scaled[place] for place in mine], axis=0)
+            centres[name] = np.concatenate([colour, np.mean(mine, axis=0) * ruler / size])
+        if step == iterations:
+            break
+        for y, x in owner:
+            row, column = cell[y][x]
+            near = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (row + i, column + j) in centres]
+            point = np.concatenate([scaled[y, x], np.array([y, x]) * ruler / size])
+            owner[y, x] = min(near, key=lambda name: float(np.square(point - centres[name]).sum()))
+    found = np.full((height, width), -1)
+    for (y, x), (row, column) in owner.items():
+        found[y, x] = row * columns + column
+    return found
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_measured_channels_are_clustered_in_as_many_dimensions(channels: int) -> None:
+    image = measured_picture(26, 70, channels)  # more than one tile wide; rows are skipped from size 8 on
+    expected = literal_slic(image, 7, 20.0, 3)
+    found = slic(image, 7, 20.0, 3, connectivity=False, rgb=False)
+    np.testing.assert_array_equal(found < 0, expected < 0)
+    pairs = np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1)
+    agree = sum(
+        int((found[expected == e] == np.bincount(found[expected == e] + 1).argmax() - 1).sum())
+        for e in np.unique(expected)
+    )
+    assert pairs.shape[1] < 1.1 * len(np.unique(expected)) + 2
+    assert agree > 0.995 * found.size  # float32 against float64: ties may go another way
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5, 8])
+@pytest.mark.parametrize("shape", [(1, 1), (33, 47), (65, 129)])
+def test_superpixels_of_measured_channels_are_dense_and_connected_around_void(
+    shape: tuple[int, int], channels: int
+) -> None:
+    image = measured_picture(*shape, channels)
+    regions = slic(image, 9, rgb=False)
+    np.testing.assert_array_equal(regions < 0, ~image.any(2))
+    areas = np.bincount(regions[regions >= 0])
+    assert areas.min(initial=10**9) >= max(1, smallest_piece(9, *shape))
+    assert pieces(regions) == len(areas)
+    firsts = np.unique(regions[regions >= 0], return_index=True)[1]
+    assert (np.diff(firsts) > 0).all()  # numbered in raster order
+
+
+def test_an_island_in_void_stays_and_all_void_has_no_region() -> None:
+    image = np.zeros((40, 40, 2), np.uint8)
+    assert slic(image, 10, rgb=False).max() == -1
+    image[20:22, 20:22] = 9
+    image[:, :8] = 200
+    regions = slic(image, 10, rgb=False)
+    island = regions[20, 20]
+    assert (regions == island).sum() == 4
+
+
+def test_the_same_regions_whatever_a_channel_is_called() -> None:
+    """Channels have no order, and one that says nothing only scales the others."""
+    image = measured_picture(40, 50, 4)
+    np.testing.assert_array_equal(
+        slic(image, 10, rgb=False), slic(np.ascontiguousarray(image[..., ::-1]), 10, rgb=False)
+    )
+
+
+def test_photographs_must_have_three_channels() -> None:
+    with pytest.raises(ConfigError, match="rgb=False"):
+        slic(measured_picture(20, 20, 5))

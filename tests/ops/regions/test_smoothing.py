@@ -74,3 +74,15 @@ def test_any_size_and_unit_length(size: tuple[int, int]) -> None:
     found = smooth_map(random.normal(size=(4, 2, 3)).astype(np.float32), image, 6.7)
     assert found.shape == (4, -(-size[0] // STRIDE), -(-size[1] // STRIDE))
     np.testing.assert_allclose(np.linalg.norm(found, axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_a_map_of_measured_channels_has_their_edges(channels: int) -> None:
+    image = np.full((32, 64, channels), 60, np.uint8)
+    image[:, 36:, channels - 1] = 220
+    image[:8, :16] = 0  # void looks as what is beside it, and is no edge
+    coarse = np.zeros((2, 2, 4), np.float32)
+    coarse[0, :, :2], coarse[1, :, 2:] = 1, 1  # the edge is at 32 px, the image's at 36
+    smoothed = smooth_map(coarse, image, 100, rgb=False)
+    assert smoothed[1, 4, 7:10].round().tolist() == [0, 0, 1]
+    assert smoothed[0, :2, :4].min() > 0.9
