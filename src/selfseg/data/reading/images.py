@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
+from selfseg.data.reading.formats.base import Window
 from selfseg.data.reading.measured import (
     ImagePlace,
     Part,
@@ -211,6 +212,22 @@ class ImageCollection:
         if part is not None and part.window is not None:
             return read_colours(self.paths[index], part)
         return read_image(self.paths[index], max_pixels)
+
+    def is_large(self, index: int) -> bool:
+        """Whether image `index` is to be looked at in windows; `read` isn't for it, `read_window` is."""
+        part = self.part(index)
+        return part is not None and part.large
+
+    def read_window(self, index: int, window: Window) -> NDArray[np.uint8]:
+        """A part of image `index`, as `read` would give it; of files that can be read in parts.
+
+        Raises:
+            BadImage: as `read`.
+        """
+        part = replace(self.part(index) or Part(), window=window)
+        if self.channels is not None:
+            return read_levels(self.paths[index], self.channels, part)
+        return read_colours(self.paths[index], part)
 
     @property
     def rgb(self) -> bool:
