@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from selfseg.collection.false_colours import painter_of
 from selfseg.data.labelled.catalog import Source, find_files, missing_files, parse_source, splits_in, with_labels
 from selfseg.data.labelled.datasets import Files
 from selfseg.data.labelled.labels import VOID
@@ -297,13 +298,14 @@ def _draw(
     pixels = np.zeros(len(result.class_names), np.int64)
     each = -(-count // len(shown))
     for check, files in shown:
+        painter = painter_of(with_labels(source, check.split, files).images)
         pixels += np.asarray(check.pixels or np.zeros_like(pixels), np.int64)
         data = with_labels(source, check.split, files)
         images = data.images
         for i in spread_indices(len(images), each):
             try:
                 label = data.read_label(i) if files.labels else None
-                pictures.append((f"{check.split}: {images.names[i]}", images.read(int(i)), label))
+                pictures.append((f"{check.split}: {images.names[i]}", painter(images.read(int(i))), label))
             except (BadImage, LabelError):
                 continue  # the table names it
     counted = pixels / max(int(pixels.sum()), 1)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.collection.clusters import add_position, assign_pixels, load_clusters
+from selfseg.collection.false_colours import Painter, painter_of
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, WriteBehind, embed_images
 from selfseg.data.reading.images import resize_short_side
@@ -124,7 +125,8 @@ def concepts(
     search = Search(vectors.to(embedder.mean.device), top, min_share, groups)
 
     def embeddings(indices: Sequence[int], log: SkipLog, what: str) -> Generator[Embedded, None, None]:
-        cut = partial(_cut, resolution=resolution, crop=crop)
+        levels = embedder.config.channels is not None
+        cut = partial(_cut, resolution=resolution, crop=crop, levels=levels)
         with closing(embed_images(native, collection, indices, log, what, progress, cut)) as found:
             for one in found:
                 cells = one.embedding.mean((1, 2), keepdim=True) if whole else add_position(one.embedding, position)
@@ -141,7 +143,7 @@ def concepts(
     mark_output(pictures)
     for old in pictures.glob("*.webp"):
         old.unlink()
-    drawn = _draw(search, embeddings, pictures)
+    drawn = _draw(search, embeddings, pictures, painter_of(collection))
     values = {
         "source": "prototypes" if k is None else "clusters",
         "k": search.k,
@@ -303,10 +305,10 @@ def _mean_cosine(total: Tensor, count: int) -> float | None:
     return (float(total.square().sum()) - count) / (count * (count - 1))
 
 
-def _cut(image: NDArray[np.uint8], resolution: int | None, crop: int | None) -> NDArray[np.uint8]:
+def _cut(image: NDArray[np.uint8], resolution: int | None, crop: int | None, levels: bool) -> NDArray[np.uint8]:
     """The part of an image that is looked at, at the size that it is looked at."""
     if resolution is not None:
-        image = resize_short_side(image, resolution)
+        image = resize_short_side(image, resolution, levels)
     if crop is None:
         return image
     top, left = max(0, (image.shape[0] - crop) // 2), max(0, (image.shape[1] - crop) // 2)
@@ -317,6 +319,7 @@ def _draw(
     search: Search,
     embeddings: Callable[[Sequence[int], SkipLog, str], Iterable[Embedded]],
     folder: Path,
+    painter: Painter,
 ) -> dict[tuple[int, int], dict[str, Any]]:
     """Write the pictures of the best segments, each image read and embedded once.
 
@@ -341,7 +344,7 @@ def _draw(
     writer: WriteBehind[None] = WriteBehind()
     with writer:
         for one in embeddings(sorted(wanted), log, "pictures"):
-            picture = fit_within(one.seen, longest)
+            picture = fit_within(painter(one.seen), longest)
             size = picture.shape[0], picture.shape[1]
             ids = assign_pixels(one.embedding, search.members, size, search.groups)
             writer.call(write, wanted[one.number], picture, ids)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.collection.clusters import load_clusters
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.skipping import SkipLog
@@ -56,7 +57,7 @@ def segment(
     embedder = load(run, device, looks)
     clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
     collection, out = collect(images), Path(out)
-    colours = palette(clusters.k)
+    colours, painter = palette(clusters.k), painter_of(collection)
     for kind in ("index", "overlay"):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
@@ -64,7 +65,7 @@ def segment(
     def write(name: str, image: NDArray[np.uint8], found: Fetched) -> None:
         ids = found.numpy()
         write_index_png(out / "index" / f"{name}.png", ids, colours)
-        write_image(out / "overlay" / f"{name}.jpg", overlay(image, ids, colours))
+        write_image(out / "overlay" / f"{name}.jpg", overlay(painter(image), ids, colours))
 
     whole = whole_images(collection, log)
     writer: WriteBehind[None] = WriteBehind()

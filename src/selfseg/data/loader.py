@@ -240,8 +240,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         samples: B of them, with the same number of views and the same sizes.
 
     Returns:
-        A batch of V views: images (B, 3, H, W), or (B, C, H, W), uint8 in channels-last memory, `to_image` (B, 2, 3) float32, `regions`
-        (B, H / region_stride, W / region_stride) int64.
+        A batch of V views: images (B, C, H, W) uint8 in channels-last memory, C = 3 of photographs, `to_image`
+        (B, 2, 3) float32, `regions` (B, H / region_stride, W / region_stride) int64.
     """
     views = []
     for crops in zip(*(sample.crops for sample in samples), strict=True):

@@ -56,7 +56,7 @@ class Superpixels:
         return f"superpixels-v{ALGORITHM_VERSION}-{self.size}-{float(self.ruler)!r}-{self.iterations}"
 
     def compute(self, image: NDArray[np.uint8], name: str = "", rgb: bool = True) -> NDArray[np.int32]:
-        """Regions of an (H, W, 3) uint8 RGB image, or of (H, W, C) levels: (H, W) int32 ids, dense from 0; -1 = void."""
+        """Regions of (H, W, 3) uint8 RGB, or of (H, W, C) levels: (H, W) int32 ids, dense from 0; -1 = void."""
         return slic(image, self.size, self.ruler, self.iterations, rgb=rgb)
 
 

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfseg.drawing.false_colour import choose
 from selfseg.errors import ConfigError
 from selfseg.ops.geometry import bounds, invert
 from selfseg.ops.pca import PcaBasis, fit_pca
@@ -242,7 +243,9 @@ def stored_basis(run: Path, embedder: str, embeddings: Callable[[], Iterable[Ten
     return basis
 
 
-def draw_views(batch: Batch, image_index: int = 0, height: int = 224) -> Picture:
+def draw_views(
+    batch: Batch, image_index: int = 0, height: int = 224, paint: Callable[[NDArray[np.uint8]], Picture] | None = None
+) -> Picture:
     """The generated views of one image side by side, and under each what all of them share.
 
     Of views with regions, the shared ones: a region has the same colour in every view; what is not shared is dark.
@@ -253,6 +256,7 @@ def draw_views(batch: Batch, image_index: int = 0, height: int = 224) -> Picture
         batch: V views of B images; images uint8 or float in [0, 1].
         image_index: the image's position in the batch, in [0, B).
         height: of one view in the picture, in pixels.
+        paint: makes a picture of (H, W, C) levels; None = views are of photographs, or their first channels are drawn.
 
     Returns:
         (2 height + gap, W, 3) uint8.
@@ -260,6 +264,9 @@ def draw_views(batch: Batch, image_index: int = 0, height: int = 224) -> Picture
     if not 0 <= image_index < len(batch.index):
         raise ConfigError(f"image_index is {image_index}; the batch has {len(batch.index)} images")
     images = [_to_picture(view.image[image_index]) for view in batch.views]
+    if paint is None and images[0].shape[2] != 3:
+        paint = choose([f"channel {c}" for c in range(images[0].shape[2])])
+    images = images if paint is None else [paint(image) for image in images]
     sizes = [(height, max(1, round(height * image.shape[1] / image.shape[0]))) for image in images]
     uppers = [resize(image, size, smooth=True) for image, size in zip(images, sizes, strict=True)]
     if all(view.regions.numel() for view in batch.views):
@@ -377,7 +384,7 @@ def data_uri_of(data: bytes, kind: str) -> str:
 
 
 def _to_picture(image: Tensor) -> Picture:
-    """(3, H, W) uint8, or float in [0, 1], to (H, W, 3) uint8."""
+    """(C, H, W) uint8, or float in [0, 1], to (H, W, C) uint8."""
     if image.dtype != torch.uint8:
         image = image.detach().float().clamp(0, 1).mul(255).round()
     return np.ascontiguousarray(image.to(torch.uint8).permute(1, 2, 0).cpu().numpy())

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.reading.images import ImageCollection, spread_indices
@@ -276,6 +277,7 @@ def _digest(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 def _choose(measured: LabelledImages, count: int) -> list[Shown]:
     """Images evenly spread over a split; one that can't be read gives its place to the next."""
     chosen: dict[int, Shown] = {}
+    painter = painter_of(measured.images)
     for start in spread_indices(len(measured), count):
         for index in range(start, len(measured)):
             if index in chosen:
@@ -284,7 +286,8 @@ def _choose(measured: LabelledImages, count: int) -> list[Shown]:
                 image = measured.images.read(index)
             except BadImage:
                 continue
-            chosen[index] = Shown(measured.images.names[index], index, image, measured.read_label(index))
+            drawn = None if painter.rgb else painter(image)
+            chosen[index] = Shown(measured.images.names[index], index, image, measured.read_label(index), drawn)
             break
     return [chosen[index] for index in sorted(chosen)]
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.data.reading.ahead import map_images
 from selfseg.data.reading.images import ImageCollection
@@ -236,11 +237,11 @@ def _draw(
     by_image: dict[int, list[tuple[int, bool]]] = {}
     for place, is_query in sorted(needed):
         by_image.setdefault(objects[place].image, []).append((place, is_query))
-    drawn = {}
+    drawn, painter = {}, painter_of(collection)
     for index, places in by_image.items():
         image = collection.read(index)
         ids = finder(image, "", collection.names[index]).ids
-        small = fit_within(image, _LONGEST)
+        small = fit_within(painter(image), _LONGEST)
         size = (small.shape[1], small.shape[0])
         for place, is_query in places:
             mask = cv2.resize((ids == objects[place].number).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.collection.false_colours import painter_of
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.reading.images import spread_indices
 from selfseg.drawing.figures import figure
@@ -80,7 +81,7 @@ def write_predictions_page(
             pairs[index] = measured.images.read(index), measured.read_label(index)
         except BadImage:
             continue
-    colours = palette(len(measured.class_names))
+    colours, painter = palette(len(measured.class_names)), painter_of(measured.images)
     predicted: dict[Path, dict[int, NDArray[np.uint8]]] = {}
     for one in kept:  # one network in memory at a time
         segmenter = load_segmenter(one.folder, device)
@@ -91,9 +92,11 @@ def write_predictions_page(
         rows = tuple(
             _row(
                 measured.images.names[index],
-                *pairs[index],
+                painter(pairs[index][0]),
+                pairs[index][1],
                 {k.what: predicted[k.folder][index] for k in group},
                 colours,
+                painter.caption("photograph"),
             )
             for index in pairs
         )
@@ -145,6 +148,7 @@ def _row(
     label: NDArray[np.uint8],
     predictions: Mapping[str, NDArray[np.uint8]],
     colours: NDArray[np.uint8],
+    caption: str,
 ) -> Row:
     known = label != VOID
 
@@ -152,7 +156,7 @@ def _row(
         picture = colour_classes(np.where(known, classes, VOID).astype(np.uint8), colours)
         return Shown(figure(fit_within(picture, _LONGEST), f"{name}: {what}"), caption)
 
-    pictures = [Shown(figure(fit_within(image, _LONGEST), name), "photograph"), painted(label, "labels", "labels")]
+    pictures = [Shown(figure(fit_within(image, _LONGEST), name), caption), painted(label, "labels", "labels")]
     for what, prediction in predictions.items():
         right = f"{(prediction == label)[known].mean():.1%} right" if known.any() else "no labels"
         pictures.append(painted(prediction, f"{what}, {right}", f"{what}: {right}"))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from selfseg.masks.priors.scene import Array, map_to_size, shrink
 from selfseg.ops.crf import CRFConfig, refine
+from selfseg.ops.levels import measured
 
 VERSION = 1
 """Raised whenever the same map would come out otherwise."""
@@ -16,14 +17,15 @@ _REACH = 0.15  # of the appearance kernel: 67 px, the usual value, in an image o
 _COLOURS = 5.0
 
 
-def sharpen(saliency: Array, image: NDArray[np.uint8]) -> Array:
+def sharpen(saliency: Array, image: NDArray[np.uint8], rgb: bool = True) -> Array:
     """A map refined by a CRF: its edges go where the photograph's are.
 
     The kernels' reach is a share of the image's longer side, so that a map means the same at every size.
 
     Args:
         saliency: (H, W) float32 in [0, 1].
-        image: (H, W, 3) uint8 RGB, the same pixels.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels, the same pixels.
+        rgb: whether the image is a photograph; False for levels.
 
     Returns:
         (H, W) float32 in [0, 1].
@@ -40,21 +42,24 @@ def sharpen(saliency: Array, image: NDArray[np.uint8]) -> Array:
     """
     both = torch.from_numpy(np.stack([1 - saliency, saliency]))
     crf = CRFConfig(appearance_xy=max(1.0, _REACH * max(saliency.shape)), appearance_rgb=_COLOURS)
-    refined: Array = refine(both, image, crf)[1].numpy()
+    refined: Array = refine(both, image, crf, rgb)[1].numpy()
     return refined
 
 
-def to_image(saliency: Array, image: NDArray[np.uint8], sharp: bool = True) -> Array:
+def to_image(saliency: Array, image: NDArray[np.uint8], sharp: bool = True, rgb: bool = True) -> Array:
     """A coarse map at its image's size.
 
     Args:
         saliency: (h, w) float32 in [0, 1], of the whole image, in whatever proportions.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels.
         sharp: whether to refine it by `sharpen`, where the image's longer side has at most 400 px.
+        rgb: whether the image is a photograph; False for levels.
 
     Returns:
-        (H, W) float32 in [0, 1].
+        (H, W) float32 in [0, 1]; 0 where void.
     """
-    small = shrink(image)
+    small = shrink(image, rgb=rgb)
     values = map_to_size(saliency, *small.shape[:2])
-    return map_to_size(sharpen(values, small) if sharp else values, *image.shape[:2])
+    found = map_to_size(sharpen(values, small, rgb) if sharp else values, *image.shape[:2])
+    there = None if rgb else measured(image)
+    return found if there is None else found * there

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, choose_device, collect, whole_images
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
 from selfseg.data.labelled.mask_files import MaskFolder
@@ -89,6 +90,8 @@ def mine_masks(
         version = hierarchy.VERSION if method == "hierarchy" else VERSION
         how |= {"version": version, "superpixels": ALGORITHM_VERSION}
     collection = collect(images)
+    if collection.channels is not None:
+        how["channels"] = asdict(collection.channels)
     truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
@@ -99,7 +102,7 @@ def mine_masks(
             find = open_source(method, training, collection, writer.out, progress, max_bad)
 
         def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
-            return writer.write_files(i, *find_objects(image, method, cleaning, find))
+            return writer.write_files(i, *find_objects(image, method, cleaning, find, collection.rgb))
 
         # On a CPU a network takes all cores itself; the priors, features, the CRF after them, and the files one each.
         device = choose_device(training.device)
@@ -113,7 +116,9 @@ def mine_masks(
             writer.discard(name)
         scores = None if truth is None else _measure(writer, truth)
         note = writer.finish(log.skipped, None if scores is None else scores.as_dict())
-        page = write_masks_page(writer.out, read_json(note), *_cards(writer))
+        page = write_masks_page(
+            writer.out, read_json(note), *_cards(writer), painter_of(collection).caption("photograph")
+        )
         kept = int(read_json(note)["kept"])
     if not kept:
         raise EmptyCollection(
@@ -134,24 +139,25 @@ def check_method(method: str) -> Method:
 
 
 def find_objects(
-    image: NDArray[np.uint8], method: Method, cleaning: Cleaning, find: Find | None = None
+    image: NDArray[np.uint8], method: Method, cleaning: Cleaning, find: Find | None = None, rgb: bool = True
 ) -> tuple[NDArray[np.float32], Cleaned]:
     """The map and the objects of an image.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels of measured channels.
         method: as for `mine_masks`.
         cleaning: how the map becomes a mask.
         find: what makes the map, for the methods of `selfseg.masks.sources`.
+        rgb: whether the image is a photograph; False for levels.
 
     Returns:
         values: (H, W) float32 in [0, 1]; of "hierarchy" 1 in all objects.
         cleaned: the objects.
     """
     if method == "hierarchy":
-        cleaned = clean_objects(hierarchy.proposals(image), cleaning)
+        cleaned = clean_objects(hierarchy.proposals(image, rgb=rgb), cleaning)
         return cleaned.mask.astype(np.float32), cleaned
-    values = find(image) if find is not None else saliency(image, cast(Prior, method))
+    values = find(image) if find is not None else saliency(image, cast(Prior, method), rgb)
     return values, clean(values, cleaning)
 
 
@@ -177,6 +183,7 @@ def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:
     entries = [writer.entries[name] for name in writer.images.names if name in writer.entries]
     place = {name: i for i, name in enumerate(writer.images.names)}
     cards: tuple[list[MaskCard], list[MaskCard]] = ([], [])
+    painter = painter_of(writer.images)
     masks = MaskFolder(writer.out, min_area=0, max_area=1)  # the areas were judged when they were written
     for rejected, found in enumerate(cards):
         of_kind = [entry for entry in entries if bool(entry["reason"]) == bool(rejected)]
@@ -193,7 +200,7 @@ def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:
             except BadImage:  # gone or changed since
                 continue
             if soft.shape == ids.shape:
-                found.append(mask_card(name, image, soft, ids, entry["share"], entry["reason"]))
+                found.append(mask_card(name, painter(image), soft, ids, entry["share"], entry["reason"]))
     return cards
 
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from selfseg.errors import ConfigError
 from selfseg.masks.priors.scene import Scene, look_at, picture_inside, shrink
+from selfseg.ops.levels import fill_void, measured
 
 CUT = 25.0
 """The largest cost of a merger, in squared units of CIELAB: two halves of an image that differ by 7 cost 24.5."""
@@ -42,16 +43,17 @@ VERSION = 1
 Ids = NDArray[np.int64]
 
 
-def proposals(image: NDArray[np.uint8], cut: float = CUT, frame: float = FRAME) -> NDArray[np.int32]:
+def proposals(image: NDArray[np.uint8], cut: float = CUT, frame: float = FRAME, rgb: bool = True) -> NDArray[np.int32]:
     """Several objects of an image.
 
     Args:
-        image: (H, W, 3) uint8 RGB, any size from 1 x 1; looked at with a longer side of 400 px.
+        image: (H, W, 3) uint8 RGB, any size from 1 x 1, or (H, W, C) levels; looked at with a longer side of 400 px.
         cut: the largest cost of a merger, >= 0; larger values give fewer and larger objects.
         frame: the boundary connectivity from which on a segment is background, > 0.
+        rgb: whether the image is a photograph; False for levels of measured channels.
 
     Returns:
-        (H, W) int32: 0 = background, objects from 1 on, the largest first.
+        (H, W) int32: 0 = background, or void, objects from 1 on, the largest first.
 
     Raises:
         ConfigError: for another array, or values that can't work.
@@ -65,11 +67,15 @@ def proposals(image: NDArray[np.uint8], cut: float = CUT, frame: float = FRAME) 
     """
     if not cut >= 0 or not frame > 0:
         raise ConfigError(f"cut {cut} must be at least 0 and frame {frame} above 0, e.g. {CUT} and {FRAME}")
-    whole = shrink(image)
+    whole = shrink(image, rgb=rgb)
+    there = None if rgb else measured(whole)
+    whole = whole if there is None else fill_void(whole)
     inside = picture_inside(whole)
-    scene = look_at(np.ascontiguousarray(whole[inside]))
+    scene = look_at(np.ascontiguousarray(whole[inside]), rgb=rgb)
     ids = np.zeros(whole.shape[:2], np.int32)
     ids[inside] = _objects(merge(scene, cut)[scene.regions], frame)
+    if there is not None:
+        ids[~there] = 0
     if ids.shape != image.shape[:2]:
         ids = np.asarray(cv2.resize(ids, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.int32)
     return ids

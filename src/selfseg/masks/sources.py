@@ -41,7 +41,7 @@ from selfseg.models.start import is_word
 from selfseg.storage.files import write_json
 
 Find = Callable[[NDArray[np.uint8]], Array]
-"""(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]; several threads may call it."""
+"""(H, W, 3) uint8 RGB, or (H, W, C) levels, to (H, W) float32 in [0, 1]; several threads may call it."""
 
 Learned = Literal["network", "bootstrapped", "supervised"]
 Source = Literal["features", Learned, vit.Foreground]
@@ -136,6 +136,11 @@ def open_source(
         ConfigError, DataError, CheckpointError, NonFiniteLoss, Interrupted, StorageError: see
             `selfseg.masks.networks.pseudo` and `selfseg.masks.networks.vit`.
     """
+    if method != "features" and not images.rgb:
+        raise ConfigError(
+            f"--method {method} is a network of red, green and blue, and these images have other channels; take "
+            "--method features, a prior such as mean, or hierarchy"
+        )
     config, device = training.network, choose_device(training.device)
     settings = describe(method, training)
     key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
@@ -183,7 +188,7 @@ def _features(
     max_bad: float,
 ) -> Find:
     """What `features` learned from the candidates, now or before."""
-    find = FeatureForeground(config, device)
+    find = FeatureForeground(config, device, candidates.channels)
     if (work / features.FILE).is_file():
         find.load(work)
         return find

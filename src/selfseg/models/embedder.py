@@ -368,7 +368,7 @@ class Embedder(nn.Module):
         stages = self._stages(image)
         found = self.looks.average(self, image) if self.looks != Looks() else self._unit(stages)
         # The stages before the last are finer than what is smoothed: 8 and 16 px of the pyramid's.
-        return smooth_batch(found, image, self.config.smooth, stages[-3:-1])
+        return smooth_batch(found, image, self.config.smooth, stages[-3:-1], self.config.rgb)
 
     @property
     def looked_stride(self) -> float:

@@ -128,6 +128,11 @@ class EmbedderConfig:
         """How many channels an image has: 3 of photographs."""
         return 3 if self.channels is None else len(self.channels)
 
+    @property
+    def rgb(self) -> bool:
+        """Whether these channels are red, green and blue."""
+        return self.channels is None or self.channels.colour
+
 
 @dataclass(frozen=True)
 class Looks:

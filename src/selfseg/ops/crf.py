@@ -189,7 +189,7 @@ def _check(scores: Tensor, image: NDArray[np.uint8] | Tensor, name: str, rgb: bo
 
 def _refine(unary: Tensor, image: NDArray[np.uint8] | Tensor, config: CRFConfig, rgb: bool) -> Tensor:
     """Each image of a batch by itself: (..., C, H, W) log probabilities to probabilities."""
-    _check_range(config, *unary.shape[-2:], 3 if rgb else image.shape[-1])
+    _check_range(config, unary.shape[-2], unary.shape[-1], 3 if rgb else image.shape[-1])
     pixels = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
     pixels = pixels.to(unary.device)
     with torch.no_grad():

@@ -125,7 +125,8 @@ def among_measured(image: Levels, change: Callable[[NDArray[Any]], Any], stay: b
     """
     where = measured(image)
     if where is None:
-        return np.maximum(change(image), np.uint8(1))
+        plain: Levels = np.maximum(change(image), np.uint8(1))
+        return plain
     share = change(where[..., None].astype(np.float32))
     changed = change(image.astype(np.float32))
     kept = where[..., None] if stay else share >= 0.5 - 1e-6
@@ -135,19 +136,33 @@ def among_measured(image: Levels, change: Callable[[NDArray[Any]], Any], stay: b
 
 
 def fill_void(image: Levels) -> Levels:
-    """Void pixels get the mean of the measured ones in each channel, for what can't leave pixels out.
+    """Void pixels get the levels of the nearest measured one, for what can't leave pixels out.
+
+    So an area without data goes on as what is beside it, with no edge of its own.
 
     Args:
         image: (H, W, C) uint8 levels.
 
     Returns:
-        (H, W, C) uint8, at least 1; `image` itself where nothing is void.
+        (H, W, C) uint8 without a void pixel; `image` itself where there is none.
+
+    Example:
+        >>> fill_void(np.array([[[7], [0], [0], [9]]], np.uint8)).ravel().tolist()
+        [7, 7, 9, 9]
     """
     where = measured(image)
     if where is None:
         return image
-    filled = image.copy()
-    filled[~where] = np.clip(np.rint(image[where].mean(0)), 1, 255) if where.any() else 1
+    if not where.any():
+        return np.ones_like(image)
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~where).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    # Every measured pixel has a label of its own.
+    place = np.zeros(int(nearest.max()) + 1, np.int64)
+    there = np.flatnonzero(where)
+    place[nearest.ravel()[there]] = there
+    filled: Levels = image.reshape(-1, image.shape[2])[place[nearest.ravel()]].reshape(image.shape)
     return filled
 
 

@@ -32,14 +32,16 @@ class Shown:
     Attributes:
         name: its name.
         index: its place in the split.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels.
         label: (H, W) uint8, 255 = void.
+        drawn: (H, W, 3) uint8 RGB, the image in false colours; None = it is a photograph.
     """
 
     name: str
     index: int
     image: Picture
     label: NDArray[np.uint8]
+    drawn: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def write_comparison_page(
         StorageError: if it can't be written, or a picture is gone.
     """
     colours = palette(len(class_names))
-    photographs = tuple(figure(fit_within(image.image, _LONGEST), image.name) for image in shown)
+    photographs = tuple(
+        figure(fit_within(image.image if image.drawn is None else image.drawn, _LONGEST), image.name) for image in shown
+    )
     labels = tuple(
         figure(fit_within(colour_classes(image.label, colours), _LONGEST), f"{image.name}: labels") for image in shown
     )

@@ -83,7 +83,13 @@ def mask_card(
     )
 
 
-def write_masks_page(out: Path, note: dict[str, Any], kept: Sequence[MaskCard], rejected: Sequence[MaskCard]) -> Path:
+def write_masks_page(
+    out: Path,
+    note: dict[str, Any],
+    kept: Sequence[MaskCard],
+    rejected: Sequence[MaskCard],
+    caption: str = "photograph",
+) -> Path:
     """Write OUT/masks.html, which loads nothing.
 
     Args:
@@ -91,6 +97,7 @@ def write_masks_page(out: Path, note: dict[str, Any], kept: Sequence[MaskCard], 
         note: its masks.json.
         kept: images with a mask.
         rejected: images without.
+        caption: what an image is: a photograph, or false colours with their legend.
 
     Returns:
         The page's path.
@@ -101,6 +108,7 @@ def write_masks_page(out: Path, note: dict[str, Any], kept: Sequence[MaskCard], 
         note=note,
         groups=[("kept", "Masks", kept, note["kept"]), ("rejected", "Rejected", rejected, note["rejected"])],
         words=REASONS,
+        caption=caption,
         version=__version__,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.labelled.coco_json import inner_path
@@ -71,6 +72,7 @@ def apply(
     colours = np.array([one.colour for one in shown_as.classes], np.uint8)
     for kind in ("masks", "overlay") if overlays else ("masks",):
         mark_output(out / kind)
+    painter = painter_of(collection)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
     known = _read_journal(journal)
@@ -90,7 +92,7 @@ def apply(
         write_index_png(mask_file, mask, colours)
         if overlays:
             shown = np.where(mask == legend.void, np.int32(-1), mask)
-            write_image(overlay_file, overlay(image, shown, colours))
+            write_image(overlay_file, overlay(painter(image), shown, colours))
         else:
             overlay_file.unlink(missing_ok=True)  # of what the image was before
         counts = np.bincount(mask.ravel(), minlength=legend.void + 1)

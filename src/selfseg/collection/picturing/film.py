@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, choose_device, collect, load, whole_images
 from selfseg.collection.streaming import embed_images
 from selfseg.data.reading.images import spread_indices
@@ -77,13 +78,14 @@ def film(
             "--keep 30 --checkpoint-every 20"
         )
     collection = collect(images, final)
+    painter = painter_of(collection)
     log = SkipLog(None, len(collection), max_bad)
     whole = whole_images(collection, log)
     wanted = [whole[i] for i in spread_indices(len(whole), count)]
 
     def look(embedder: Embedder, what: str) -> list[tuple[int, Picture, Tensor]]:
         with torch.no_grad(), closing(embed_images(embedder, collection, wanted, log, what, progress)) as found:
-            return [(one.number, fit_within(one.seen, _LONGEST), one.embedding.cpu()) for one in found]
+            return [(one.number, fit_within(painter(one.seen), _LONGEST), one.embedding.cpu()) for one in found]
 
     last = look(final, "the last")
     if not last:
@@ -111,7 +113,7 @@ def film(
         Row(
             collection.names[number],
             (
-                Shown(figure(photo, collection.names[number]), "photograph"),
+                Shown(figure(photo, collection.names[number]), painter.caption("photograph")),
                 *(
                     Shown(figure(frames[i][1][place], f"{collection.names[number]}, {frames[i][0]}"), frames[i][0])
                     for i in stills

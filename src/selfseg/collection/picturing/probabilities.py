@@ -24,6 +24,7 @@ from torch import Tensor
 
 from selfseg.collection.assigning import cell_scores
 from selfseg.collection.clusters import add_position, load_clusters
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, collect, load, plain_recipe, whole_images
 from selfseg.collection.streaming import embed_images
 from selfseg.data.reading.images import spread_indices
@@ -119,6 +120,7 @@ def probabilities(
     trained = recipe.get("teacher_temperature", recipe.get("temperature"))
     used = temperature or float(trained or 0.1)
     collection = collect(images, embedder)
+    painter = painter_of(collection)
     log = SkipLog(None, len(collection), max_bad)
     whole = whole_images(collection, log)
     wanted = [whole[i] for i in spread_indices(len(whole), count)]
@@ -129,17 +131,20 @@ def probabilities(
     shows_centres = clusters is None and recipe.get("views", {}).get("kind") == "ContentCentredViews"
     with torch.no_grad(), closing(embed_images(embedder, collection, wanted, log, "probabilities", progress)) as found:
         for one in found:
-            picture, name = fit_within(one.seen, _LONGEST), collection.names[one.number]
+            picture, name = fit_within(painter(one.seen), _LONGEST), collection.names[one.number]
             size = (picture.shape[0], picture.shape[1])
             maps = probability_maps(add_position(one.embedding, position), vectors, used, size, top)
             seen.append((name, picture, maps))
             if shows_centres:
-                centred.append(Row(name, _centres(picture, one.number, name)))
+                content = content_map(picture) if painter.rgb else content_map(one.seen, rgb=False)
+                content = np.asarray(cv2.resize(content, size[::-1], interpolation=cv2.INTER_LINEAR))
+                centred.append(Row(name, _centres(picture, content, one.number, name, painter.caption("photograph"))))
     if not seen:
         raise EmptyCollection(f"none of the {len(wanted)} images tried in {collection.root} could be read")
     # With many prototypes the largest probability may be a tenth: one scale for the page, up to its own largest.
     most = max(float(maps.sure.max()) for _, _, maps in seen)
-    rows = [Row(name, _pictures(picture, maps, colours, name, word, most)) for name, picture, maps in seen]
+    caption = painter.caption("photograph")
+    rows = [Row(name, _pictures(picture, maps, colours, name, word, most, caption)) for name, picture, maps in seen]
     sure = float(np.mean([float(maps.sure.mean()) for _, _, maps in seen]))
     entropy = float(np.mean([maps.entropy for _, _, maps in seen]))
     source = "given" if temperature else "that of the training" if trained else "the recipe names none"
@@ -236,10 +241,12 @@ def probability_maps(embedding: Tensor, vectors: Tensor, temperature: float, siz
     return Maps(mean, torch.cat(best), torch.cat(sure), entropy / (height * width), tuple(chosen), maps)
 
 
-def _pictures(picture: Picture, maps: Maps, colours: Picture, name: str, word: str, most: float) -> tuple[Shown, ...]:
+def _pictures(
+    picture: Picture, maps: Maps, colours: Picture, name: str, word: str, most: float, caption: str
+) -> tuple[Shown, ...]:
     ids = maps.best.numpy().astype(np.int32)
     shown = [
-        Shown(figure(picture, name), "photograph"),
+        Shown(figure(picture, name), caption),
         Shown(figure(overlay(picture, ids, colours), f"{name}: the most probable {word}"), f"most probable {word}"),
         Shown(
             figure(_heat(maps.sure.numpy() / most), f"{name}: probability of the most probable {word}"),
@@ -252,8 +259,7 @@ def _pictures(picture: Picture, maps: Maps, colours: Picture, name: str, word: s
     return tuple(shown)
 
 
-def _centres(picture: Picture, number: int, name: str) -> tuple[Shown, ...]:
-    content = content_map(picture)
+def _centres(picture: Picture, content: NDArray[np.float32], number: int, name: str, caption: str) -> tuple[Shown, ...]:
     rng = np.random.Generator(np.random.PCG64([0, number]))
     dots = picture.copy()
     for _ in range(_CENTRES):
@@ -261,7 +267,7 @@ def _centres(picture: Picture, number: int, name: str) -> tuple[Shown, ...]:
         cv2.circle(dots, centre, 3, (20, 20, 22), -1, cv2.LINE_AA)
         cv2.circle(dots, centre, 2, (255, 214, 10), -1, cv2.LINE_AA)
     return (
-        Shown(figure(picture, name), "photograph"),
+        Shown(figure(picture, name), caption),
         Shown(figure(_heat(content / content.max()), f"{name}: where centres are drawn"), "probability of a centre"),
         Shown(figure(dots, f"{name}: {_CENTRES} drawn centres"), f"{_CENTRES} drawn centres"),
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from selfseg.collection.clustering import look_twice
 from selfseg.collection.clusters import Clusters, load_clusters
+from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import load
 from selfseg.collection.streaming import embed_images
 from selfseg.data.reading.images import ImageCollection, spread_indices
@@ -122,7 +123,7 @@ def compare_beside(
     found = list(_segments(embedder, other, own, second, shown, look, progress))
     if not found:
         return None
-    compared = _compare(found, own.k, name, beside is None)
+    compared = _compare(found, own.k, name, beside is None, painter_of(shown).caption("photograph"))
     return replace(compared, sentences=(*compared.sentences, *_unlike(own, second, name)))
 
 
@@ -194,17 +195,17 @@ def _segments(
                 for mine, its in zip(ours, theirs, strict=True):
                     yield mine.number, mine.image, (back(its.embedding), back(mine.embedding))
 
-    both = (other_clusters, own_clusters)
+    both, painter = (other_clusters, own_clusters), painter_of(images)
     with closing(embeddings(False)) as plain, closing(embeddings(True)) as mirrored:
         for (i, image, vectors), (_, _, turned) in zip(plain, mirrored, strict=True):
-            picture = fit_within(image, _LONGEST)
+            picture = fit_within(painter(image), _LONGEST)
             size = picture.shape[0], picture.shape[1]
             ids = [clusters.assign(one, size) for clusters, one in zip(both, vectors, strict=True)]
             back = [clusters.assign(one, size) for clusters, one in zip(both, turned, strict=True)]
             yield _Both(images.names[i], picture, (ids[0], ids[1]), (back[0], back[1]))
 
 
-def _compare(found: Sequence[_Both], k: int, other: str, trained: bool) -> Beside:
+def _compare(found: Sequence[_Both], k: int, other: str, trained: bool, caption: str = "photograph") -> Beside:
     table = sum(overlaps(one.ids[0], one.ids[1], k) for one in found)
     pairs = matching_clusters(np.asarray(table))
     colours = palette(2 * k)
@@ -213,7 +214,7 @@ def _compare(found: Sequence[_Both], k: int, other: str, trained: bool) -> Besid
     rows, values = [], []
     for one in found:
         figures = (
-            figure(one.image, "photograph"),
+            figure(one.image, caption),
             figure(overlay(one.image, one.ids[0], theirs), other),
             figure(overlay(one.image, one.ids[1], colours), "this run"),
         )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
+from selfseg.collection.false_colours import Painter, painter_of
 from selfseg.collection.opening import collect, load, plain_recipe
 from selfseg.collection.proposal import load_proposal
 from selfseg.collection.reporting.beside import compare_beside
@@ -154,17 +155,19 @@ def report(
     shown = collection if images is not None or collection is None else _learned_from(run, collection)
     log = read_log(run)
     clusterings = _load_clusterings(run, notes)
+    painter = Painter()
     samples: list[_Sample] = []
     rows: tuple[Row, ...] = ()
     panels: dict[int, tuple[Card, ...]] = {}
     if embedder is not None and shown is not None:
         columns = (3 if embedder.saliency_head is not None else 2) + len(clusterings)
-        samples = _read_samples(embedder, shown, count, columns, notes, progress)
+        painter = painter_of(shown)
+        samples = _read_samples(embedder, shown, painter, count, columns, notes, progress)
     if samples:
         basis = stored_basis(run, embedder_hash(run), lambda: [sample.embedding for sample in samples])
-        rows = tuple(_row(sample, basis, clusterings) for sample in samples)
+        rows = tuple(_row(sample, basis, clusterings, painter) for sample in samples)
     if embedder is not None:
-        panels = _panels(embedder, collection, clusterings, progress)
+        panels = _panels(embedder, collection, painter, clusterings, progress)
     compared = None
     if embedder is not None and shown is not None and samples:
         names = {sample.name for sample in samples}
@@ -172,7 +175,7 @@ def report(
         compared = compare_beside(
             embedder, clusterings, seen, None if beside is None else Path(beside), notes, progress
         )
-    regions, views = _training_figures(run, recipe, collection, samples)
+    regions, views = _training_figures(run, recipe, collection, samples, painter)
     context = {
         "title": run.resolve().name,
         "facts": facts_of(recipe, shown, log, "" if embedder is None else embedder.start),
@@ -263,6 +266,7 @@ def _load_clusterings(run: Path, notes: list[str]) -> list[Clusters]:
 def _read_samples(
     embedder: Embedder,
     collection: ImageCollection,
+    painter: Painter,
     count: int,
     columns: int,
     notes: list[str],
@@ -275,7 +279,7 @@ def _read_samples(
     samples = [
         _Sample(
             collection.names[i],
-            fit_within(image, longest),
+            fit_within(painter(image), longest),
             embedding.cpu(),
             embedder.foreground(seen) if embedder.saliency_head is not None else None,
         )
@@ -286,10 +290,10 @@ def _read_samples(
     return samples
 
 
-def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters]) -> Row:
+def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters], painter: Painter) -> Row:
     size = (sample.image.shape[0], sample.image.shape[1])
     figures = [
-        figure(sample.image, "photograph"),
+        figure(sample.image, painter.caption("photograph")),
         figure(pca_picture(sample.embedding, basis, size), "embedding"),
     ]
     if sample.foreground is not None:
@@ -301,7 +305,11 @@ def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters]) -> R
 
 
 def _panels(
-    embedder: Embedder, collection: ImageCollection | None, clusterings: Sequence[Clusters], progress: bool
+    embedder: Embedder,
+    collection: ImageCollection | None,
+    painter: Painter,
+    clusterings: Sequence[Clusters],
+    progress: bool,
 ) -> dict[int, tuple[Card, ...]]:
     """Per k the clusters with the photographs that show them best, the cluster lit up."""
     each = 4 if sum(c.k for c in clusterings) <= 40 else 3
@@ -316,10 +324,10 @@ def _panels(
     places = _places(names, collection, clusterings)
     thumbnails: dict[str, tuple[Picture, Tensor]] = {}
     if places:
-        gallery = ImageCollection(Path("."), tuple(places.values()), tuple(places))
+        gallery = ImageCollection(Path("."), tuple(places.values()), tuple(places), channels=embedder.config.channels)
         log = SkipLog(None, len(gallery), limit=1.0)
         for i, image, _, embedding in embed_images(embedder, gallery, range(len(gallery)), log, "clusters", progress):
-            thumbnails[gallery.names[i]] = (fit_within(image, _THUMBNAIL), embedding.half().cpu())
+            thumbnails[gallery.names[i]] = (fit_within(painter(image), _THUMBNAIL), embedding.half().cpu())
     shown: dict[tuple[int, int], list[Figure]] = {}
     segments: dict[tuple[int, str], NDArray[Any]] = {}
     for clusters, c, name in wanted:
@@ -358,7 +366,11 @@ def _places(
 
 
 def _training_figures(
-    run: Path, recipe: Mapping[str, Any], collection: ImageCollection | None, samples: Sequence[_Sample]
+    run: Path,
+    recipe: Mapping[str, Any],
+    collection: ImageCollection | None,
+    samples: Sequence[_Sample],
+    painter: Painter,
 ) -> tuple[list[Figure], list[Figure]]:
     """Regions and views as training drew them, else made here by the recipe's plan."""
     regions, views = stored_figures(run, "superpixels*.png", 3), stored_figures(run, "views*.png", 3)
@@ -366,8 +378,8 @@ def _training_figures(
     if plan is not None and collection is not None:
         names = [sample.name for sample in samples[:: max(1, len(samples) // 3)]][:3]
         originals = [collection.read(collection.names.index(name)) for name in names]
-        regions = regions or region_figures(plan, names, originals)
-        views = views or view_figures(plan, names, originals)
+        regions = regions or region_figures(plan, names, originals, painter)
+        views = views or view_figures(plan, names, originals, painter)
     return regions, views
 
 

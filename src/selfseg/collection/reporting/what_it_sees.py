@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfseg.data.regions import NoRegions
-from selfseg.data.views.base import ViewPlan
+from selfseg.collection.false_colours import Painter
+from selfseg.data.regions import NoRegions, RegionCache
+from selfseg.data.views.base import ViewPlan, make_views, prepare_image
 from selfseg.data.views.plans import plans, region_sources
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, draw_views, fit_within, outlines
@@ -38,40 +39,41 @@ def _build(values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
     return cls(**{k: Path(v) if k == "folder" else v for k, v in given.items()})
 
 
-def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+def region_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture], painter: Painter) -> list[Figure]:
     """Images as training prepares them, with the outlines of their regions; none if the plan has no regions."""
     if isinstance(plan.regions, NoRegions):
         return []
     figures = []
     for name, image in zip(names, images, strict=True):
-        prepared = plan.prepare(image)
-        regions = _regions(plan, prepared, name)
+        prepared = prepare_image(plan, image, painter.rgb)
+        regions = _regions(plan, prepared, name, painter.rgb)
         if regions is not None:
-            figures.append(figure(fit_within(outlines(prepared, regions), 900), f"regions of {name}"))
+            figures.append(figure(fit_within(outlines(painter(prepared), regions), 900), f"regions of {name}"))
     return figures
 
 
-def view_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture]) -> list[Figure]:
+def view_figures(plan: ViewPlan, names: Sequence[str], images: Sequence[Picture], painter: Painter) -> list[Figure]:
     """Views of each image as a training step may get them, with what they share."""
     figures = []
     for i, (name, image) in enumerate(zip(names, images, strict=True)):
-        prepared = plan.prepare(image)
-        regions = _regions(plan, prepared, name)
+        prepared = prepare_image(plan, image, painter.rgb)
+        regions = _regions(plan, prepared, name, painter.rgb)
         if regions is None:
             continue
-        crops = plan.make(prepared, regions, np.random.default_rng(i))
+        crops = make_views(plan, prepared, regions, np.random.default_rng(i), painter.rgb)
         views = tuple(
             View(_tensor(crop.image).permute(2, 0, 1)[None], _tensor(crop.to_image)[None], _tensor(crop.regions)[None])
             for crop in crops
         )
-        figures.append(figure(draw_views(Batch(views, torch.zeros(1, dtype=torch.int64))), f"views of {name}"))
+        batch = Batch(views, torch.zeros(1, dtype=torch.int64))
+        figures.append(figure(draw_views(batch, paint=painter.paint), f"views of {name}"))
     return figures
 
 
-def _regions(plan: ViewPlan, prepared: Picture, name: str) -> NDArray[np.int32] | None:
+def _regions(plan: ViewPlan, prepared: Picture, name: str, rgb: bool) -> NDArray[np.int32] | None:
     """The regions of a prepared image; None if they lie in a file that can't be used."""
     try:
-        return plan.regions.compute(prepared, name)
+        return RegionCache(None, plan.regions, rgb).get(prepared, name)
     except BadImage:
         return None
 

@@ -216,7 +216,7 @@ def count(
         heads = [head.to(embedding.device) for head in heads]  # moves them once
         for counter, head in zip(counters, heads, strict=True):
             if isinstance(head, RefinedHead):
-                output = predict_refined(embedding, head, image)
+                output = predict_refined(embedding, head, image, data.images.rgb)
             else:
                 output = predict(embedding, head, label.shape)
             counter.add(label, output)
@@ -319,13 +319,14 @@ def predict(embedding: Tensor, head: AffineHead, size: tuple[int, ...]) -> Tenso
     return result
 
 
-def predict_refined(embedding: Tensor, head: RefinedHead, image: NDArray[np.uint8]) -> Tensor:
+def predict_refined(embedding: Tensor, head: RefinedHead, image: NDArray[np.uint8], rgb: bool = True) -> Tensor:
     """The head's winning output at every pixel, after its CRF.
 
     Args:
         embedding: (D, h, w) float32.
         head: of n outputs.
-        image: (H, W, 3) uint8 RGB, at the size of the result.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels, at the size of the result.
+        rgb: whether the image is a photograph; False for levels of measured channels.
 
     Returns:
         (H, W) int64 in [0, n).
@@ -333,7 +334,7 @@ def predict_refined(embedding: Tensor, head: RefinedHead, image: NDArray[np.uint
     weight, bias = head.head.weight.to(embedding.device), head.head.bias.to(embedding.device)
     scores = torch.einsum("nd,dhw->nhw", weight, embedding) + bias[:, None, None]
     scores = F.interpolate(scores[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
-    return refine_logits(scores / head.temperature, image, head.crf).argmax(0)
+    return refine_logits(scores / head.temperature, image, head.crf, rgb).argmax(0)
 
 
 def _possible(scores: Tensor) -> Tensor:

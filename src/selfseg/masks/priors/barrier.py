@@ -52,14 +52,15 @@ def backgroundness(lab: Array) -> Array:
     The Mahalanobis distances to the colours of the four sides, without the largest, because one side may hold the
     object.
     """
-    height, width = lab.shape[:2]
+    height, width, channels = lab.shape
     rim = max(1, round(_RIM * max(height, width)))
-    pixels = np.ascontiguousarray(lab.reshape(-1, 3).T)  # (3, h w)
+    pixels = np.ascontiguousarray(lab.reshape(-1, channels).T)  # (C, h w)
     far = []
     for side in (lab[:rim], lab[-rim:], lab[:, :rim], lab[:, -rim:]):
-        colours = side.reshape(-1, 3).astype(np.float64)
+        colours = side.reshape(-1, channels).astype(np.float64)
         mean = colours.mean(0)
-        covariance = (colours - mean).T @ (colours - mean) / len(colours) + 1e-2 * np.eye(3)  # flat sides are singular
+        spread = (colours - mean).T @ (colours - mean) / len(colours)
+        covariance = spread + 1e-2 * np.eye(channels)  # flat sides are singular
         # With covariance = L L', the Mahalanobis distance is the length of L^-1 (x - mean).
         whiten = np.linalg.inv(np.linalg.cholesky(covariance))
         distance = cv2.sqrt(np.square(whiten.astype(np.float32) @ (pixels - mean[:, None].astype(np.float32))).sum(0))
@@ -68,19 +69,20 @@ def backgroundness(lab: Array) -> Array:
     return unit_range((stacked.sum(0) - stacked.max(0)).reshape(height, width))
 
 
-def mbd(image: NDArray[np.uint8]) -> Array:
+def mbd(image: NDArray[np.uint8], rgb: bool = True) -> Array:
     """Saliency by minimum barrier distance with all of the paper's extensions (MB+).
 
     Args:
-        image: (h, w, 3) uint8 RGB.
+        image: (h, w, 3) uint8 RGB, or (h, w, C) levels.
+        rgb: whether the image is a photograph; False for levels.
 
     Returns:
         (h, w) float32 in [0, 1].
     """
     height, width = image.shape[:2]
-    lab = to_lab(shrink(image, _LONGEST))
+    lab = to_lab(shrink(image, _LONGEST, rgb), rgb)
     barrier = np.zeros(lab.shape[:2], np.float32)
-    for channel in range(3):
+    for channel in range(lab.shape[2]):
         barrier += barrier_distance(lab[..., channel])
     saliency = unit_range(unit_range(barrier) + backgroundness(lab))
     saliency = enhance(_smooth(saliency) * _centredness(*saliency.shape))

@@ -37,11 +37,17 @@ def quantise(scene: Scene) -> tuple[NDArray[np.int64], Array]:
         which: (h, w) int64, the colour of each pixel.
         palette: (C, 3) float32 CIELAB, the mean of the pixels of each colour.
     """
-    cell = ((scene.lab + np.array((0, 128, 128), np.float32)) / np.float32(_LEVEL)).astype(np.int32)
-    key = (cell[..., 0] * 32 + cell[..., 1]) * 32 + cell[..., 2]  # a and b give up to 30
+    channels = scene.lab.shape[2]
+    if channels == 3:  # measured channels are at least 0, and fit, too
+        cell = ((scene.lab + np.array((0, 128, 128), np.float32)) / np.float32(_LEVEL)).astype(np.int32)
+        key = (cell[..., 0] * 32 + cell[..., 1]) * 32 + cell[..., 2]  # a and b give up to 30
+    else:
+        cell = (scene.lab / np.float32(_LEVEL)).astype(np.int32)
+        key = np.unique(cell.reshape(-1, channels), axis=0, return_inverse=True)[1].reshape(cell.shape[:2])
     count = np.bincount(key.ravel())
     present = np.flatnonzero(count)
-    sums = np.stack([np.bincount(key.ravel(), scene.lab[..., c].ravel())[present] for c in range(3)], 1)  # (P, 3)
+    # (P, channels)
+    sums = np.stack([np.bincount(key.ravel(), scene.lab[..., c].ravel())[present] for c in range(channels)], 1)
     count = count[present]
     order = np.argsort(-count, kind="stable")
     frequent = order[: int(np.searchsorted(np.cumsum(count[order]), _COVERED * key.size)) + 1]
@@ -49,7 +55,7 @@ def quantise(scene: Scene) -> tuple[NDArray[np.int64], Array]:
     nearest = np.square(mean[:, None] - mean[frequent]).sum(2).argmin(1)  # rare colours join the nearest frequent one
     lookup = np.zeros(key.max() + 1, np.int64)
     lookup[present] = nearest
-    total = np.stack([np.bincount(nearest, sums[:, c], len(frequent)) for c in range(3)], 1)
+    total = np.stack([np.bincount(nearest, sums[:, c], len(frequent)) for c in range(channels)], 1)
     palette = total / np.bincount(nearest, count, len(frequent))[:, None]
     return lookup[key], palette.astype(np.float32)
 

@@ -1,6 +1,9 @@
 """What the priors look at: an image reduced to a working size, in CIELAB, and the graph of its superpixels.
 
-Letters in shapes: h w pixels at the working size, N superpixels.
+Of measured channels (`selfseg.ops.levels`) the channels take the place of CIELAB's, on its scale (`colour_like`). Void
+pixels look as the nearest measured ones do, so that they have no edge, and are cut out of what comes out.
+
+Letters in shapes: h w pixels at the working size, N superpixels, C channels (3 of photographs).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.errors import ConfigError
+from selfseg.ops.levels import among_measured, check_image, colour_like, fill_void, resize
 from selfseg.ops.regions.slic import slic
 from selfseg.ops.regions.smoothing import neighbours
 
@@ -35,9 +39,9 @@ class Scene:
     """An image as the priors see it.
 
     Attributes:
-        lab: (h, w, 3) float32 CIELAB, L in 0..100.
+        lab: (h, w, C) float32 CIELAB, L in 0..100, or channels on its scale.
         regions: (h, w) int32, ids of superpixels, dense from 0.
-        colours: (N, 3) float32, mean CIELAB of each superpixel.
+        colours: (N, C) float32, mean of `lab` in each superpixel.
         centres: (N, 2) float32, mean (x, y) of each, as a share of the longer side.
         areas: (N,) float32, share of the image.
         sides: (4, N) bool, whether it touches the top, bottom, left, right side.
@@ -76,25 +80,27 @@ class Scene:
         return values.astype(np.float32)[self.regions]
 
 
-def shrink(image: NDArray[np.uint8], longest: int = LONGEST) -> NDArray[np.uint8]:
+def shrink(image: NDArray[np.uint8], longest: int = LONGEST, rgb: bool = True) -> NDArray[np.uint8]:
     """The image at the working size.
 
     Args:
-        image: (H, W, 3) uint8 RGB, any size from 1 x 1.
+        image: (H, W, 3) uint8 RGB, any size from 1 x 1; or (H, W, C) levels.
         longest: larger images are reduced until their longer side has this many pixels.
+        rgb: whether the image is a photograph; False for levels.
 
     Raises:
         ConfigError: if the array is no such image.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ConfigError(f"image must be an (H, W, 3) uint8 RGB array, not {what}")
+    check_image(image, rgb)
     if 0 in image.shape:
         raise ConfigError(f"the image has no pixels: {image.shape[0]} x {image.shape[1]}")
     scale = longest / max(image.shape[:2])
     if scale < 1:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        if rgb:
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        else:
+            image = among_measured(image, lambda each: resize(each, size, cv2.INTER_AREA))
     return np.ascontiguousarray(image)
 
 
@@ -114,7 +120,7 @@ def picture_inside(image: NDArray[np.uint8]) -> tuple[slice, slice]:
     object, a drawn frame ends. (The code of Yang et al., CVPR 2013, is known to remove frames, too; the rule is ours.)
 
     Args:
-        image: (h, w, 3) uint8 RGB.
+        image: (h, w, 3) uint8 RGB, or (h, w, C) levels.
     """
     height, width = image.shape[:2]
     top, bottom = _bar(image), height - _bar(image[::-1])
@@ -137,21 +143,25 @@ def _bar(image: NDArray[np.uint8]) -> int:
     return full + int(after[0]) + _SOFT if len(after) else 0
 
 
-def to_lab(image: NDArray[np.uint8]) -> Array:
-    """(h, w, 3) uint8 RGB to float32 CIELAB, L in 0..100."""
+def to_lab(image: NDArray[np.uint8], rgb: bool = True) -> Array:
+    """(h, w, 3) uint8 RGB to float32 CIELAB, L in 0..100; of (h, w, C) levels the same on its scale."""
+    if not rgb:
+        return colour_like(fill_void(image))
     return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
 
 
-def look_at(image: NDArray[np.uint8], superpixels: int = SUPERPIXELS) -> Scene:
+def look_at(image: NDArray[np.uint8], superpixels: int = SUPERPIXELS, rgb: bool = True) -> Scene:
     """Prepare an image.
 
     Args:
-        image: (h, w, 3) uint8 RGB at the working size.
+        image: (h, w, 3) uint8 RGB at the working size, or (h, w, C) levels.
         superpixels: about how many to make.
+        rgb: whether the image is a photograph; False for levels.
     """
     height, width = image.shape[:2]
-    lab = to_lab(image)
-    regions = slic(image, size=max(2, round(math.sqrt(height * width / superpixels))))
+    image = image if rgb else fill_void(image)
+    lab = to_lab(image, rgb)
+    regions = slic(image, size=max(2, round(math.sqrt(height * width / superpixels))), rgb=rgb)
     flat = regions.ravel()
     areas = np.bincount(flat)
     count = len(areas)
@@ -168,7 +178,7 @@ def look_at(image: NDArray[np.uint8], superpixels: int = SUPERPIXELS) -> Scene:
     return Scene(
         lab=lab,
         regions=regions,
-        colours=np.stack([mean(lab[..., c]) for c in range(3)], 1).astype(np.float32),
+        colours=np.stack([mean(lab[..., c]) for c in range(lab.shape[2])], 1).astype(np.float32),
         centres=(np.stack([mean(x), mean(y)], 1) / max(height, width)).astype(np.float32),
         areas=(areas / flat.size).astype(np.float32),
         sides=sides,

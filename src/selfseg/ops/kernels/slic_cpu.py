@@ -235,13 +235,13 @@ def to_tiles(
             sums[y, 0, c] = 0
         for x in range(width):
             tile, place = tiled[y, x // TILE], x % TILE
-            most = 0
+            void = True
             for c in range(channels):
                 level = np.int32(image[y, x, c])
-                most = max(most, level)
+                void = void and level == 0
                 tile[c * TILE + place] = np.float32(level) * scale
                 sums[y, x + 1, c] = sums[y, x, c] + level
-            if most == 0:
+            if void:
                 labels[y, x] = -1
 
 

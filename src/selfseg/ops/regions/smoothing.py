@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 from torch import Tensor
 
+from selfseg.ops.levels import colour_like, fill_void
 from selfseg.ops.regions.slic import slic
 
 Array = NDArray[np.float32]
@@ -31,16 +32,19 @@ STRIDE = 4
 _SIGMA_SQUARED = 0.07
 
 
-def smooth_map(values: Array, image: NDArray[np.uint8], strength: float, guides: Sequence[Array] = ()) -> Array:
+def smooth_map(
+    values: Array, image: NDArray[np.uint8], strength: float, guides: Sequence[Array] = (), rgb: bool = True
+) -> Array:
     """A map whose like neighbours agree: least squares of the change, by area, and of the differences along the graph.
 
     Half of a distance in the graph is that of the mean colours in CIELAB, half that of the directions of what guides.
 
     Args:
         values: (D, h, w) float32 of the whole image, on whatever grid.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels, whose void pixels look as the nearest measured ones do.
         strength: of the graph against what was there; 0 leaves each superpixel its mean.
         guides: (C_i, h_i, w_i) float32 each, say a network's stages; the values themselves if there are none.
+        rgb: whether the image is a photograph; of levels the channels take the place of CIELAB's.
 
     Returns:
         (D, ceil(H / 4), ceil(W / 4)) float32, of unit length over D.
@@ -54,10 +58,11 @@ def smooth_map(values: Array, image: NDArray[np.uint8], strength: float, guides:
         [0.0, 0.0, 1.0]
     """
     height, width = image.shape[:2]
-    regions = slic(image, size=max(2, round(math.sqrt(height * width / REGIONS))))
+    image = image if rgb else fill_void(image)
+    regions = slic(image, size=max(2, round(math.sqrt(height * width / REGIONS))), rgb=rgb)
     areas = np.bincount(regions.ravel())
-    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
-    colours = np.stack([np.bincount(regions.ravel(), lab[..., c].ravel()) / areas for c in range(3)], 1)
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab) if rgb else colour_like(image)
+    colours = np.stack([np.bincount(regions.ravel(), lab[..., c].ravel()) / areas for c in range(lab.shape[2])], 1)
     vectors = pool_map(values, regions)
     unit = _unit(vectors)
     if guides:
@@ -77,14 +82,17 @@ def cell_places(side: int) -> NDArray[np.int64]:
     return np.minimum(np.arange(math.ceil(side / STRIDE)) * STRIDE + STRIDE // 2, side - 1)
 
 
-def smooth_batch(values: Tensor, image: Tensor, strength: float, guides: Sequence[Tensor] = ()) -> Tensor:
+def smooth_batch(
+    values: Tensor, image: Tensor, strength: float, guides: Sequence[Tensor] = (), rgb: bool = True
+) -> Tensor:
     """`smooth_map` of each image of a batch, on the CPU.
 
     Args:
         values: (B, D, h, w) float, on any device.
-        image: (B, 3, H, W) float, RGB in [0, 1].
+        image: (B, 3, H, W) float, RGB in [0, 1], or (B, C, H, W) levels / 255.
         strength: as of `smooth_map`.
         guides: (B, C_i, h_i, w_i) float each.
+        rgb: as of `smooth_map`.
 
     Returns:
         (B, D, ceil(H / 4), ceil(W / 4)) float32, of unit length over D, on the image's device.
@@ -92,7 +100,7 @@ def smooth_batch(values: Tensor, image: Tensor, strength: float, guides: Sequenc
     maps = [each.float().cpu().numpy() for each in (values, *guides)]
     pixels = np.ascontiguousarray((image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
     smoothed = [
-        torch.from_numpy(smooth_map(vectors, seen, strength, beside))
+        torch.from_numpy(smooth_map(vectors, seen, strength, beside, rgb))
         for seen, vectors, *beside in zip(pixels, *maps, strict=True)
     ]
     return torch.stack(smoothed).to(image.device)
