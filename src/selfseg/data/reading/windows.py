@@ -14,7 +14,7 @@ from pathlib import Path
 
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.opening import open_pixels, pick_pages
+from selfseg.data.reading.formats.opening import WINDOWED, open_pixels, pick_pages
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.measured import Part
 
@@ -23,9 +23,6 @@ WINDOW = 1024
 
 LARGE = 1 << 24
 """Measured images of more pixels are cut into windows by a run that nobody told anything else: 4096 x 4096."""
-
-WINDOWED = frozenset((".tif", ".tiff", ".btf", ".tf8", ".npy", ".zarr", ".jp2", ".j2k", ".jpx", ".dcm"))
-"""Suffixes of files of which a window can be read, or that may have several pages."""
 
 
 def expand(images: ImageCollection, window: int | None = None, cut: bool = True) -> ImageCollection:
