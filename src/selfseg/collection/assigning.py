@@ -159,6 +159,26 @@ def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:
     return result
 
 
+def assign_rows(scores: Tensor, rows: _Taps, width: int) -> NDArray[Any]:
+    """The best row of scores at some rows of pixels, on a CPU; exactly what `assign_pixels` does.
+
+    Args:
+        scores: (h, w, K) float32 of cells.
+        rows: for each of R rows of pixels the row of cells above it (int64), and how far below that it lies, in [0, 1).
+        width: W of the result.
+
+    Returns:
+        (R, W) int64 in [0, K).
+    """
+    columns = _linear_taps(width, scores.shape[1])
+    step = max(1, (1 << 22) // width)
+    found = [
+        _assign_band(scores, (rows[0][first : first + step], rows[1][first : first + step]), columns)
+        for first in range(0, len(rows[0]), step)
+    ]
+    return torch.cat(found).numpy()
+
+
 def _linear_taps(size: int, cells: int) -> _Taps:
     """For each of `size` pixels: the cell before it, and the weight of the cell after (bilinear)."""
     place = ((torch.arange(size) + 0.5) * (cells / size) - 0.5).clamp(0, cells - 1)

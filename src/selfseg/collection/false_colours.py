@@ -77,7 +77,7 @@ def _sample(images: ImageCollection) -> NDArray[np.uint8] | None:
     drawn = []
     for index in spread_indices(len(images), _IMAGES):
         try:
-            image = images.read(index)
+            image = images.glimpse(index)
         except BadImage:
             continue
         where = measured(image)

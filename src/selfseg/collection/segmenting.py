@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.collection.clusters import load_clusters
+from selfseg.collection.assigning import cell_scores
+from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
+from selfseg.collection.mosaic import Scores
 from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_map
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.skipping import SkipLog
-from selfseg.drawing.palette_png import write_index_png
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
+from selfseg.errors import BadImage, ConfigError
 from selfseg.models.embedder import Looks
+from selfseg.ops.levels import measured
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
 
@@ -33,7 +38,10 @@ def segment(
 
     Writes `out/index/NAME.png` (the cluster of each pixel: a palette PNG, which viewers show in the clusters' colours;
     above k = 256 gray of 16 bits), `out/overlay/NAME.jpg` (the photograph with coloured segments), `out/legend.json`
-    (the clusters' values, names and colours) and `out/skipped.jsonl`.
+    (the clusters' values, names and colours) and `out/skipped.jsonl`. Of an image that is too large to be looked at
+    whole, and of one that knows where it lies, `out/index/NAME.tif` instead: tiled, with overviews, at the same place
+    (`selfseg.collection.rasters`). A large one that was interrupted goes on where it stopped. Pixels of measured images
+    where nothing was measured are 255 (65535 above k = 255).
 
     Args:
         run: the run's folder.
@@ -56,26 +64,62 @@ def segment(
     """
     embedder = load(run, device, looks)
     clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
-    collection, out = collect(images), Path(out)
+    collection, out = collect(images, embedder, cut=False), Path(out)
     colours, painter = palette(clusters.k), painter_of(collection)
+    void = 255 if clusters.k <= 255 else 65535
     for kind in ("index", "overlay"):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
 
-    def write(name: str, image: NDArray[np.uint8], found: Fetched) -> None:
-        ids = found.numpy()
-        write_index_png(out / "index" / f"{name}.png", ids, colours)
-        write_image(out / "overlay" / f"{name}.jpg", overlay(painter(image), ids, colours))
+    def write(i: int, image: NDArray[np.uint8], found: Fetched) -> None:
+        name, ids = collection.names[i], found.numpy()
+        where = measured(image) if collection.channels is not None else None
+        if where is not None:
+            ids = np.where(where, ids, void).astype(np.uint8 if void == 255 else np.uint16)
+        write_map(out / "index", collection, i, ids, colours)
+        shown = ids if where is None else np.where(where, ids.astype(np.int32), -1)
+        write_image(out / "overlay" / f"{name}.jpg", overlay(painter(image), shown, colours))
 
     whole = whole_images(collection, log)
     writer: WriteBehind[None] = WriteBehind()
+    small = [i for i in whole if not collection.is_large(i)]
     with writer:
-        for i, image, _, embedding in embed_images(embedder, collection, whole, log, "segment", progress):
+        for i, image, _, embedding in embed_images(embedder, collection, small, log, "segment", progress):
             found = clusters.assign_later(embedding, (image.shape[0], image.shape[1]))
-            writer.call(write, collection.names[i], image, found)
+            writer.call(write, i, image, found)
+    for i in (i for i in whole if collection.is_large(i)):
+        target = out / "index" / f"{collection.names[i]}.tif"
+        key = {"embedder": embedder_hash(run), "looks": embedder.looks.name, "k": clusters.k}
+        store = BandStore(target, {**key, "source": collection.version(i)}, collection.size(i))
+        try:
+            map_large(embedder, collection, i, store, *cluster_rows(clusters), void, "segment", progress)
+        except BadImage as error:
+            log.add(collection.names[i], error.reason, error.detail)
+            continue
+        drawn = store.picture()
+        shown = np.where(drawn.values == void, -1, drawn.values.astype(np.int32))
+        write_image(out / "overlay" / f"{collection.names[i]}.jpg", overlay(painter(drawn.image), shown, colours))
+        store.finish(colours, geo_tags(collection.paths[i]))
     legend = [
         {"cluster": c, "value": c, "name": f"cluster {c}", "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(colours, clusters.share, strict=True))
     ]
-    write_json(out / "legend.json", {"k": clusters.k, "embedder": embedder_hash(run), "clusters": legend})
+    nothing = {"void": {"value": void}} if collection.channels is not None else {}
+    write_json(out / "legend.json", {"k": clusters.k, "embedder": embedder_hash(run), "clusters": legend, **nothing})
     return out
+
+
+def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:
+    """How cells of a large image are scored, and the cluster that each row of scores stands for.
+
+    Raises:
+        ConfigError: if the clusters look at a pixel's place in its image, which a window has not.
+    """
+    if clusters.position:
+        raise ConfigError(
+            "these clusters look at a pixel's place in its image, which windows of a large image have not"
+        )
+    rows = len(clusters.centroids)
+    groups = np.arange(rows) if clusters.groups is None else clusters.groups.cpu().numpy()
+    kind = np.uint8 if clusters.k <= 256 else np.uint16
+    return lambda embedding: cell_scores(embedding, clusters.centroids), groups.astype(kind)

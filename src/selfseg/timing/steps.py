@@ -150,7 +150,7 @@ def _time_steps(
     total = max(recipe.total_steps(len(images)), first + count)
     sampler = StepSampler(len(images), recipe.batch_size, first, first + count, recipe.seed, blocks=images.blocks)
     plan = method.views()
-    dataset = ViewDataset(images, plan, recipe.seed, RegionCache(None, plan.regions))  # as in a first epoch
+    dataset = ViewDataset(images, plan, recipe.seed, RegionCache(None, plan.regions, images.rgb))  # as in a first epoch
     batches: Generator[Batch, None, None] = iterate(
         make_loader(dataset, sampler, recipe.workers, device.type == "cuda")
     )

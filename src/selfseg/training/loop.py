@@ -104,7 +104,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size, images.blocks
     )
     plan = method.views()
-    cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions)
+    cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions, images.rgb)
     dataset = ViewDataset(images, plan, recipe.seed, cache)
     if recipe.precision == "auto":
         recipe = _choose_precision(fabric, recipe, method, dataset, sampler)

@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
+from selfseg.data.reading.formats.base import Layout, Window
+from selfseg.data.reading.formats.opening import WINDOWED, open_pixels
 from selfseg.data.reading.measured import (
     ImagePlace,
     Part,
@@ -211,6 +213,45 @@ class ImageCollection:
         if part is not None and part.window is not None:
             return read_colours(self.paths[index], part)
         return read_image(self.paths[index], max_pixels)
+
+    def is_large(self, index: int) -> bool:
+        """Whether image `index` is to be looked at in windows; `read` isn't for it, `read_window` is."""
+        part = self.part(index)
+        return part is not None and part.large
+
+    def layout(self, index: int) -> Layout | None:
+        """What the file of image `index` says of itself, if it is of a kind that can say more than its size."""
+        path = self.paths[index]
+        if self.blocks or path.suffix.lower() not in WINDOWED:
+            return None
+        try:
+            file = open_pixels(path, None)
+        except (Damage, OSError):
+            return None
+        file.close()
+        return file.layout
+
+    def glimpse(self, index: int) -> NDArray[np.uint8]:
+        """Image `index`, or the middle of one that is large; raises BadImage as `read` does."""
+        if not self.is_large(index):
+            return self.read(index)
+        part = self.part(index)
+        assert part is not None
+        assert part.window is not None
+        height, width = part.window.height, part.window.width
+        y, x = max(0, (height - 1024) // 2), max(0, (width - 1024) // 2)
+        return self.read_window(index, Window(y, x, min(1024, height), min(1024, width)))
+
+    def read_window(self, index: int, window: Window) -> NDArray[np.uint8]:
+        """A part of image `index`, as `read` would give it; of files that can be read in parts.
+
+        Raises:
+            BadImage: as `read`.
+        """
+        part = replace(self.part(index) or Part(), window=window)
+        if self.channels is not None:
+            return read_levels(self.paths[index], self.channels, part)
+        return read_colours(self.paths[index], part)
 
     @property
     def rgb(self) -> bool:

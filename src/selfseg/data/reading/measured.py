@@ -33,10 +33,12 @@ class Part:
     Attributes:
         page: a page's index as text; "max", "mean" or "channels" of all pages; "" = the only one.
         window: a part of that page; None = all of it.
+        large: whether it is too large to be read as a whole: `window` is all of the page.
     """
 
     page: str = ""
     window: Window | None = None
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -347,7 +349,8 @@ def survey(
     take = pick(words, names)
     nodata = next((layout.nodata for layout in layouts if layout.nodata is not None), None)
     samples = _draw(images, list(found), take, nodata, pages, rng)
-    colour = result.colour and take == [0, 1, 2] and len(names) == 3
+    whole = nodata is None and not any(layout.masked for layout in layouts)  # void pixels would be black to RGB's code
+    colour = result.colour and take == [0, 1, 2] and len(names) == 3 and whole
     record = describe([names[c] for c in take], take, len(names), samples, nodata, pages, colour)
     return replace(result, channels=record)
 

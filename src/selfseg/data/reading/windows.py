@@ -14,7 +14,7 @@ from pathlib import Path
 
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.opening import open_pixels, pick_pages
+from selfseg.data.reading.formats.opening import WINDOWED, open_pixels, pick_pages
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.measured import Part
 
@@ -24,9 +24,6 @@ WINDOW = 1024
 LARGE = 1 << 24
 """Measured images of more pixels are cut into windows by a run that nobody told anything else: 4096 x 4096."""
 
-WINDOWED = frozenset((".tif", ".tiff", ".btf", ".tf8", ".npy", ".zarr", ".jp2", ".j2k", ".jpx", ".dcm"))
-"""Suffixes of files of which a window can be read, or that may have several pages."""
-
 
 def expand(images: ImageCollection, window: int | None = None, cut: bool = True) -> ImageCollection:
     """A collection whose images are pages and windows of its files.
@@ -34,7 +31,7 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
     Args:
         images: whole files. What is measured has its pages by `images.channels.pages`.
         window: side of the windows in px; None = `WINDOW` px, of images that can't be looked at whole.
-        cut: whether large images are cut into windows; else they stay whole.
+        cut: whether large images are cut into windows; else they stay one, which `ImageCollection.is_large`.
 
     Returns:
         The same collection where there is nothing to expand. Else one with `parts`; NAME/PAGE and NAME/y0-x0 are the
@@ -58,7 +55,7 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
         layouts = list(pool.map(look, images.paths, chunksize=64))
     paths, names, parts = [], [], []
     for path, name, layout in zip(images.paths, images.names, layouts, strict=True):
-        for page, part in parts_of(layout, pages, window if cut else 0):
+        for page, part in parts_of(layout, pages, window, cut):
             paths.append(path)
             names.append(name + page)
             parts.append(part)
@@ -67,13 +64,16 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
     return replace(images, paths=tuple(paths), names=tuple(names), parts=tuple(parts))
 
 
-def parts_of(layout: Layout | None, pages: str | None, window: int | None) -> Iterator[tuple[str, Part]]:
+def parts_of(
+    layout: Layout | None, pages: str | None, window: int | None, cut: bool = True
+) -> Iterator[tuple[str, Part]]:
     """The images of one file: what is added to the file's name, and the part.
 
     Args:
         layout: of the file; None = unknown, the file is one image.
         pages: the word of `--pages`; None = photographs, the file's only page.
-        window: side in px; None = `WINDOW` px for what can't be looked at whole; 0 = nothing is cut.
+        window: side in px; None = `WINDOW` px for what can't be looked at whole.
+        cut: whether what is large is cut.
 
     Example:
         >>> import numpy as np
@@ -90,6 +90,9 @@ def parts_of(layout: Layout | None, pages: str | None, window: int | None) -> It
         if not is_large(layout.height, layout.width, window):
             yield named, Part(word)
             continue
+        if not cut:
+            yield named, Part(word, Window(0, 0, layout.height, layout.width), large=True)
+            continue
         for part in side_by_side(layout.height, layout.width, window or WINDOW):
             yield f"{named}/y{part.y}-x{part.x}", Part(word, part)
 
@@ -100,10 +103,8 @@ def is_large(height: int, width: int, window: int | None) -> bool:
     Args:
         height: in px.
         width: in px.
-        window: side in px; None = only what can't be looked at whole; 0 = never.
+        window: side in px; None = only what can't be looked at whole.
     """
-    if window == 0:
-        return False
     if window is None:
         return height * width > MAX_PIXELS
     return height * width > 2 * window**2 and max(height, width) > window

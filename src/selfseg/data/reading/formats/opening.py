@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from selfseg.data.reading.formats.base import Layout, PixelFile, Window, check_header
 
+WINDOWED = frozenset((".tif", ".tiff", ".btf", ".tf8", ".npy", ".zarr", ".jp2", ".j2k", ".jpx", ".dcm"))
+"""Suffixes of files of which a window can be read, or that may have several pages."""
+
 
 class _Whole:
     def __init__(self, kind: str, pixels: NDArray[Any]) -> None:

@@ -1,0 +1,266 @@
+"""An image that is too large to be looked at whole: overlapping windows whose scores are blended, row by row.
+
+Letters in shapes: H W pixels of an image, h w cells of its grid, K scores of a cell, C channels.
+
+The grid has cells of a whole number of pixels, so that every window begins with a cell and all windows see the image at
+one scale: that at which the run saw its own windows. Two neighbouring windows share half of their cells. A cell's
+scores are the mean of what its windows (four of them, away from the edges) say, weighted by how far it lies from each
+window's edge, where a network sees least around it. So the scores change smoothly from window to window, and there is
+no seam. Rows of cells are given out as soon as no further window reaches them: of the image only a strip of a window's
+height is held, and of the scores as much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfseg.data.reading.formats.base import Window
+from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.windows import WINDOW
+from selfseg.models.embedder import Embedder
+from selfseg.ops.levels import among_measured, resize
+
+Scores = Callable[[Tensor], Tensor]
+"""What a cell is given: an embedding (D, h, w) to (h, w, K) float."""
+
+_CHUNK = 1 << 22  # pixels of a strip that are read at once
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """The grid of a large image and its windows.
+
+    Attributes:
+        size: (H, W) of the image.
+        cell: px of a cell, in both directions.
+        seen: px of a cell as the embedder looks at it.
+        side: cells of a window.
+
+    Example:
+        >>> mosaic = Mosaic((1000, 450), cell=20, seen=8, side=20)
+        >>> mosaic.grid, mosaic.rows
+        ((50, 23), [0, 10, 20, 30])
+    """
+
+    size: tuple[int, int]
+    cell: int
+    seen: float
+    side: int
+
+    @staticmethod
+    def of(embedder: Embedder, size: tuple[int, int]) -> Mosaic:
+        """As an embedder looks at an image: its windows are as near to `EmbedderConfig.side` px as cells allow."""
+        window = embedder.config.side or WINDOW
+        seen = embedder.looked_stride
+        side = max(2, round((embedder.resolution or window) / seen))
+        return Mosaic(size, max(1, round(window / side)), seen, side)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w): cells that cover the image; the last ones may reach beyond it."""
+        return -(-self.size[0] // self.cell), -(-self.size[1] // self.cell)
+
+    @property
+    def rows(self) -> list[int]:
+        """The first rows of the windows, in cells."""
+        return _starts(self.grid[0], self.side)
+
+    @property
+    def columns(self) -> list[int]:
+        """Their first columns."""
+        return _starts(self.grid[1], self.side)
+
+
+def _starts(cells: int, side: int) -> list[int]:
+    """Where windows begin: half a window from each other, the last one flush with the end."""
+    if cells <= side:
+        return [0]
+    step = max(1, side // 2)
+    return [*range(0, cells - side, step), cells - side]
+
+
+class Rows(NamedTuple):
+    """Finished rows of a mosaic.
+
+    Attributes:
+        first: of the rows, in cells.
+        scores: (r, w, K) float32.
+        image: (R, W, C) uint8, the pixels of these rows; the image's last row of cells may have fewer.
+    """
+
+    first: int
+    scores: Tensor
+    image: NDArray[np.uint8]
+
+
+@torch.no_grad()
+def blended_rows(
+    embedder: Embedder,
+    collection: ImageCollection,
+    index: int,
+    mosaic: Mosaic,
+    scores: Scores,
+    first: int = 0,
+    seen: Callable[[], object] = lambda: None,
+) -> Iterator[Rows]:
+    """The scores of all cells of one large image, a few rows at a time, from the top.
+
+    Args:
+        embedder: on its device.
+        collection: the images.
+        index: of the image.
+        mosaic: of it.
+        scores: of the cells of one window.
+        first: the row of cells to begin with, one of those that an earlier call's pieces began with: the pieces from
+            there on are then the same to the bit.
+        seen: called after each row of windows.
+
+    Yields:
+        Rows, each beginning where the one before ended.
+
+    Raises:
+        BadImage: if a part of the image can't be read.
+    """
+    height, width = mosaic.grid
+    starts = mosaic.rows
+    weight = _weights(mosaic.side)
+    total: Tensor | None = None  # of the rows from `done` on, weighted sums
+    weights = torch.zeros(0, width)
+    done = first
+    with _Strip(collection, index, mosaic) as strip:
+        for number, top in enumerate(starts):
+            rows = min(mosaic.side, height)
+            if top + rows <= first:  # an earlier call gave all that this one reaches
+                continue
+            pixels = strip.rows(top, rows)
+            for left in mosaic.columns:
+                columns = min(mosaic.side, width)
+                found = scores(embedder.embed_prepared([_look(pixels, mosaic, left, rows, columns, embedder)])[0])
+                found = found.float().cpu()
+                if found.shape[:2] != (rows, columns):
+                    raise AssertionError(f"{tuple(found.shape[:2])} cells of a window of {rows} x {columns}")
+                here = weight[:rows, None] * weight[None, :columns]
+                cut = max(0, done - top)  # rows of this window that are finished already
+                if total is None:
+                    total = torch.zeros(0, width, found.shape[2])
+                missing = top + rows - done - len(total)
+                if missing > 0:
+                    total = torch.cat([total, torch.zeros(missing, width, found.shape[2])])
+                    weights = torch.cat([weights, torch.zeros(missing, width)])
+                place = slice(top + cut - done, top + rows - done), slice(left, left + columns)
+                total[place] += (found * here[..., None])[cut:]
+                weights[place] += here[cut:]
+            seen()
+            assert total is not None
+            end = starts[number + 1] if number + 1 < len(starts) else height
+            ready = end - done
+            if ready > 0:
+                yield Rows(done, total[:ready] / weights[:ready, :, None], strip.pixels(done, ready))
+                total, weights, done = total[ready:].clone(), weights[ready:].clone(), end
+
+
+def _weights(side: int) -> Tensor:
+    """How much each cell of a window counts: a triangle, which falls to next to nothing at the edges."""
+    place = torch.arange(side) + 0.5
+    return torch.minimum(place, side - place) / side * 2
+
+
+def _look(
+    pixels: NDArray[np.uint8], mosaic: Mosaic, left: int, rows: int, columns: int, embedder: Embedder
+) -> NDArray[np.uint8]:
+    """A window as the embedder looks at it: (h, w, C) uint8 with `mosaic.seen` px a cell."""
+    window = pixels[:, left * mosaic.cell : (left + columns) * mosaic.cell]
+    size = math.ceil(columns * mosaic.seen), math.ceil(rows * mosaic.seen)
+    if (window.shape[1], window.shape[0]) == size:
+        return np.ascontiguousarray(window)
+    rule = cv2.INTER_AREA if mosaic.seen < mosaic.cell else cv2.INTER_LINEAR
+    if embedder.config.channels is not None:
+        return np.ascontiguousarray(among_measured(window, lambda part: resize(part, size, rule)))
+    return np.asarray(cv2.resize(window, size, interpolation=rule), np.uint8)
+
+
+class _Strip:
+    """Rows of a large image, of which the next are read while a network looks at these.
+
+    Args:
+        collection: the images.
+        index: of the image.
+        mosaic: of it.
+    """
+
+    def __init__(self, collection: ImageCollection, index: int, mosaic: Mosaic) -> None:
+        self._collection, self._index, self._mosaic = collection, index, mosaic
+        self._pool = ThreadPoolExecutor(1)
+        self._held: NDArray[np.uint8] | None = None
+        self._top = 0  # in px
+        self._next: tuple[int, int, Future[NDArray[np.uint8]]] | None = None
+
+    def __enter__(self) -> _Strip:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def rows(self, top: int, rows: int) -> NDArray[np.uint8]:
+        """Some rows of cells in pixels, all columns of cells; beyond the image the last pixels are repeated.
+
+        Args:
+            top: the first, in cells; never above that of the call before.
+            rows: how many.
+
+        Returns:
+            (rows * cell, w * cell, C) uint8.
+        """
+        cell, (height, width) = self._mosaic.cell, self._mosaic.size
+        first, last = top * cell, min((top + rows) * cell, height)
+        held = self._held
+        if held is None or self._top + len(held) <= first:
+            kept = self._read(first, last)
+        else:
+            end = self._top + len(held)
+            kept = np.concatenate([held[first - self._top :], self._read(end, last)]) if end < last else held
+            if end >= last:
+                kept = held[first - self._top : last - self._top]
+        self._held, self._top = kept, first
+        following = min(last + (rows - rows // 2) * cell, height)
+        if last < height and self._next is None:
+            self._next = (last, following, self._pool.submit(self._from_file, last, following))
+        below, right = rows * cell - len(kept), self._mosaic.grid[1] * cell - width
+        if below or right:
+            return np.pad(kept, ((0, below), (0, right), (0, 0)), mode="edge")
+        return kept
+
+    def pixels(self, top: int, rows: int) -> NDArray[np.uint8]:
+        """Pixels of rows of cells that the last call of `rows` held, without what is beyond the image."""
+        assert self._held is not None
+        first = top * self._mosaic.cell - self._top
+        return self._held[max(0, first) : first + rows * self._mosaic.cell]
+
+    def _read(self, first: int, last: int) -> NDArray[np.uint8]:
+        if self._next is not None and self._next[0] == first:
+            _, end, future = self._next
+            self._next = None
+            found = future.result()
+            if end >= last:
+                return found[: last - first]
+            return np.concatenate([found, self._from_file(end, last)])
+        return self._from_file(first, last)
+
+    def _from_file(self, first: int, last: int) -> NDArray[np.uint8]:
+        width = self._mosaic.size[1]
+        step = max(256, _CHUNK // max(1, last - first))
+        parts = [
+            self._collection.read_window(self._index, Window(first, x, last - first, min(step, width - x)))
+            for x in range(0, width, step)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
