@@ -62,7 +62,7 @@ def literal(embedding: Any, prototypes: Any, regions: Any) -> Any:
     """Algorithm 2 with its trees T_Z, T_Z*, T_S* and algorithm 3, loop for loop; assignment as in SwAV."""
     import torch
 
-    from selfseg.ops.sinkhorn import sinkhorn
+    from selfseg.ops.objectives.sinkhorn import sinkhorn
 
     tree_mean: dict[tuple[int, int, int], Any] = {}
     tree_score: dict[tuple[int, int, int], Any] = {}

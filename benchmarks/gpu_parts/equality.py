@@ -19,9 +19,9 @@ from selfseg.data.reading.listing import list_images
 from selfseg.methods import methods
 from selfseg.ops import crf, kmeans
 from selfseg.ops.objectives import losses, mutual_information, pixel_contrast
+from selfseg.ops.objectives.sinkhorn import sinkhorn
 from selfseg.ops.regions.pool_regions import common_regions, pool_regions
 from selfseg.ops.regions.slic import slic, slic_batched
-from selfseg.ops.sinkhorn import sinkhorn
 from selfseg.training.optimizer import make_optimizer
 
 TITLE = "CPU = GPU"

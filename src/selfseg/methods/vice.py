@@ -34,8 +34,8 @@ from selfseg.models.distributed import gather_rows, sum_over_processes, world_si
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.queue import FeatureQueue
 from selfseg.ops.objectives.losses import effective_rank, swapped_prediction, usage_entropy
+from selfseg.ops.objectives.sinkhorn import sinkhorn
 from selfseg.ops.regions.pool_regions import CommonRegions, common_regions, pool_regions
-from selfseg.ops.sinkhorn import sinkhorn
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 

@@ -32,7 +32,7 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import ProjectionMLP
 from selfseg.models.queue import FeatureQueue
 from selfseg.ops.objectives.losses import effective_rank, swapped_prediction, usage_entropy
-from selfseg.ops.sinkhorn import sinkhorn
+from selfseg.ops.objectives.sinkhorn import sinkhorn
 from selfseg.types import Batch, LazyLogs, StepOutput
 
 

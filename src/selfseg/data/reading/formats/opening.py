@@ -19,7 +19,7 @@ class _Whole:
     def __init__(self, kind: str, pixels: NDArray[Any]) -> None:
         self.pixels = pixels if pixels.ndim == 3 else pixels[..., None]
         h, w, c = self.pixels.shape
-        self.layout = Layout(kind, h, w, ("",) * c, self.pixels.dtype)
+        self.layout = Layout(kind, h, w, ("",) * c, self.pixels.dtype, colour=c == 3 and self.pixels.dtype == np.uint8)
 
     def read(self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None) -> NDArray[Any]:
         found = self.pixels

@@ -1,6 +1,6 @@
 import torch
 
-from selfseg.ops.sinkhorn import sinkhorn
+from selfseg.ops.objectives.sinkhorn import sinkhorn
 
 
 def test_rows_sum_to_one_and_prototypes_are_used_equally() -> None:
