@@ -68,7 +68,7 @@ def test_a_method_takes_steps_on_any_number_of_channels(name: str, count: int, t
     assert np.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("name", ["vice", "maskcontrast", "slotcon"])
+@pytest.mark.parametrize("name", ["vice", "maskcontrast", "slotcon", "iic", "deepcluster", "picie"])
 def test_images_of_nothing_but_void_have_no_gradient_from_pixels(name: str, tmp_path: Path) -> None:
     method, batch = method_and_batch(name, 2, tmp_path)
     views = tuple(
@@ -130,3 +130,34 @@ def test_photographs_have_no_void() -> None:
 
     embedder = Embedder(EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8))
     assert seen_cells(embedder, torch.zeros(1, 3, 32, 32), (4, 4)) is None
+
+
+@pytest.mark.parametrize("name", ["deepcluster", "picie"])
+def test_void_is_in_no_cluster(name: str, tmp_path: Path) -> None:
+    """What is remembered, and clustered later, shows something that was measured."""
+    method: Any
+    method, batch = method_and_batch(name, 2, tmp_path)
+    method(batch, 0.5)
+    queue = method.queue if name == "deepcluster" else method.queues[1]
+    step, image = method.config.sample_stride, batch.views[-1].image
+    grid = method.embedder.raw(image).shape[2:]
+    seen = seen_cells(method.embedder, image, grid)
+    assert seen is not None
+    sampled = seen[:, ::step, ::step]
+    assert 0 < int(queue.filled) <= int(sampled.sum()) < sampled.numel()
+    if name == "deepcluster":
+        assert int(queue.filled) == int(sampled.sum())
+
+
+def test_information_is_of_places_that_both_views_show(tmp_path: Path) -> None:
+    method: Any
+    method, _ = method_and_batch("iic", 2, tmp_path)
+    first, second = (torch.randn(2, method.embedder.dim, 6, 6) for _ in range(2))
+    there = torch.ones(2, 6, 6, dtype=torch.bool)
+    there[:, :, :3] = False
+    same = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(2, 2, 3)
+    other = [each.clone() for each in (first, second)]
+    for each in other:
+        each[:, :, :, :3] = torch.randn(2, method.embedder.dim, 6, 3)
+    losses = [method.compare(*pair, same, (there, there)).loss for pair in ((first, second), other)]
+    torch.testing.assert_close(losses[0], losses[1])

@@ -123,7 +123,7 @@ def test_the_first_view_is_moved_as_the_second_was() -> None:
     method.embedder.raw = lambda image: F.pad(pixels(image), (0, 0, 0, 0, 0, DIM - 3))  # type: ignore[method-assign]
     for mirrored in (False, True):
         seen: list[Tensor] = []
-        method._remember = lambda vectors, progress: seen.append(vectors)  # type: ignore[method-assign]  # noqa: B023
+        method._remember = lambda vectors, *_: seen.append(vectors)  # type: ignore[method-assign]  # noqa: B023
         method(batch(mirrored=mirrored), 0.5)
         torch.testing.assert_close(seen[0][0], seen[0][1])
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method
+from selfseg.methods.base import Method, seen_cells
 from selfseg.methods.picie import cluster, part_of
 from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
@@ -135,15 +135,17 @@ class ModifiedDeepCluster(Method):
         # In float32 under every precision, as all comparisons.
         with torch.autocast(embedding.device.type, enabled=False):
             vectors = F.normalize(embedding.float(), dim=1)
+            seen = seen_cells(self.embedder, batch.views[0].image, vectors.shape[2:])
             if self.training:
-                self._remember(vectors.detach(), progress)
-            return self.compare(vectors)
+                self._remember(vectors.detach(), progress, seen)
+            return self.compare(vectors, seen)
 
-    def compare(self, vectors: Tensor) -> StepOutput:
+    def compare(self, vectors: Tensor, seen: Tensor | None = None) -> StepOutput:
         """Cross entropy of the classifier with the cells' clusters.
 
         Args:
             vectors: (B, D, h, w) unit length.
+            seen: (B, h, w) bool, which cells are not void; others have no loss. None = all.
         """
         config = self.config
         cells = vectors.permute(0, 2, 3, 1).flatten(0, 2)  # (N, D)
@@ -153,8 +155,13 @@ class ModifiedDeepCluster(Method):
         scores = scores / config.temperature
         weight = self.shares.to(cells) if config.weighting == "frequency" else torch.ones_like(self.shares).to(cells)
         # Torch's mean with weights: of all processes' cells, divided by the sum of their weights.
-        total = sum_over_processes(weight[labels].sum())
-        loss = F.cross_entropy(scores, labels, weight, reduction="sum") * (world_size() / total.clamp(min=1e-12))
+        counts = weight[labels] if seen is None else weight[labels] * seen.flatten()
+        total = sum_over_processes(counts.sum())
+        if seen is None:
+            loss = F.cross_entropy(scores, labels, weight, reduction="sum")
+        else:
+            loss = (F.cross_entropy(scores, labels, reduction="none") * counts).sum()
+        loss = loss * (world_size() / total.clamp(min=1e-12))
         with torch.no_grad():
             probability = scores.softmax(1)
             log_k = math.log(config.prototypes)
@@ -165,14 +172,16 @@ class ModifiedDeepCluster(Method):
                 "agreement": (scores.max(1).indices == labels).float().mean(),
                 "queue_filled": self.queue.filled / config.queue,
             }
-        seen = cells.detach()
-        return StepOutput(loss, LazyLogs(logs, effective_rank=lambda: effective_rank(seen)))
+        rows = cells.detach()
+        return StepOutput(loss, LazyLogs(logs, effective_rank=lambda: effective_rank(rows)))
 
     @torch.no_grad()
-    def _remember(self, vectors: Tensor, progress: float) -> None:
-        """Put cells of (B, D, h, w) into the queue; compute the centres again if it is time."""
+    def _remember(self, vectors: Tensor, progress: float, seen: Tensor | None = None) -> None:
+        """Put cells of (B, D, h, w) into the queue, but for void; compute the centres again if it is time."""
         step = self.config.sample_stride
-        self.queue.push(gather_rows(vectors[:, :, ::step, ::step].permute(0, 2, 3, 1).flatten(0, 2))[0])
+        rows = vectors[:, :, ::step, ::step].permute(0, 2, 3, 1).flatten(0, 2)
+        rows = rows if seen is None else rows[seen[:, ::step, ::step].flatten()]
+        self.queue.push(gather_rows(rows)[0])
         part, filled = part_of(progress, self.config.reclusterings), int(self.queue.filled)
         if part <= int(self.clustered_at) and filled < 2 * int(self.clustered_cells):
             return

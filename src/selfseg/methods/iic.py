@@ -19,6 +19,7 @@ Letters: B images, D embedding dimension, h w cells of the loss, K clusters, T d
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.random_crops import NestedCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method
+from selfseg.methods.base import Method, seen_cells
 from selfseg.models.distributed import sum_with_gradient
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.geometry import compose, invert, warp
@@ -110,22 +111,30 @@ class IIC(Method):
             if embedding.shape[2:] != (cells, cells):
                 embedding = F.interpolate(embedding, size=(cells, cells), mode="bilinear", align_corners=False)
             one, two = embedding.chunk(2)
-            return self.compare(one, two, compose(invert(second.to_image), first.to_image))
+            there = [seen_cells(self.embedder, view.image, (cells, cells)) for view in batch.views]
+            return self.compare(one, two, compose(invert(second.to_image), first.to_image), there)
 
-    def compare(self, first: Tensor, second: Tensor, back: Tensor) -> StepOutput:
+    def compare(
+        self, first: Tensor, second: Tensor, back: Tensor, there: Sequence[Tensor | None] = (None, None)
+    ) -> StepOutput:
         """Minus the mutual information, mean over displacements and heads (eq. 5).
 
         Args:
             first: (B, D, h, w) embedding of the first view.
             second: the same of the second view.
             back: (B, 2, 3) affines that show the second view in the first one's frame: g^-1.
+            there: (B, h, w) bool of each view, which cells are not void; others count for nothing. None = all.
         """
         reach = round(self.config.displacement / self.config.loss_stride)
         # The second view may show only a part of the first: a cell counts where all of it is seen.
-        seen = warp(torch.ones_like(second[:, :1]), back, (first.shape[2], first.shape[3])) > 1 - 1e-3
+        whole = torch.ones_like(second[:, :1]) if there[1] is None else there[1][:, None].to(second.dtype)
+        seen = warp(whole, back, (first.shape[2], first.shape[3])) > 1 - 1e-3
+        if there[0] is not None:
+            seen = seen & there[0][:, None]
         maps, shares, terms = [], [], []
         for head in self.heads:
             one = head(first).softmax(1)  # (B, K, h, w)
+            one = one if there[0] is None else one * there[0][:, None]
             two = warp(head(second).softmax(1), back, (first.shape[2], first.shape[3])) * seen
             joint = sum_with_gradient(displaced_joint(one, two, reach))  # (2T+1, 2T+1, K, K)
             information = mutual_information((joint + joint.mT) / 2).mean()

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.random_crops import NestedCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method
+from selfseg.methods.base import Method, seen_cells
 from selfseg.models.distributed import gather_rows, rank, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.queue import FeatureQueue
@@ -145,24 +145,31 @@ class PiCIE(Method):
             change = compose(invert(first.to_image), second.to_image)  # from the second view's frame to the first's
             moved = warp(one, change, (two.shape[2], two.shape[3]))
             vectors = torch.stack([F.normalize(moved, dim=1), F.normalize(two, dim=1)])
+            there = [seen_cells(self.embedder, view.image, two.shape[2:]) for view in batch.views]
+            seen = None
+            if there[0] is not None and there[1] is not None:
+                shown = warp(there[0][:, None].to(two.dtype), change, (two.shape[2], two.shape[3]))[:, 0]
+                seen = (shown > 0.5) & there[1]
             if self.training:
-                self._remember(vectors.detach(), progress)
-            return self.compare(vectors)
+                self._remember(vectors.detach(), progress, seen)
+            return self.compare(vectors, seen)
 
-    def compare(self, vectors: Tensor) -> StepOutput:
+    def compare(self, vectors: Tensor, seen: Tensor | None = None) -> StepOutput:
         """Within- and cross-view losses (eq. 4 to 8), of both clusterings if there are two.
 
         Args:
             vectors: (2, B, D, h, w) unit length, the two views of the same places.
+            seen: (B, h, w) bool, which places are not void; others have no loss. None = all.
         """
+        kept = None if seen is None else seen.flatten()
         cells = vectors.transpose(1, 2).flatten(2).mT  # (2, N, D)
-        within, cross = self._losses(cells, self.centres, self.shares)
+        within, cross = self._losses(cells, self.centres, self.shares, kept)
         share, guess = 1.0, math.log(self.config.prototypes)
         if self.config.overclusters:
             # Each clustering's loss grows with the logarithm of its clusters; the weights make them equal.
             log_k, log_over = guess, math.log(self.config.overclusters)
             share = log_over / (log_k + log_over)
-            more_within, more_cross = self._losses(cells, self.overcentres, self.overshares)
+            more_within, more_cross = self._losses(cells, self.overcentres, self.overshares, kept)
             within = share * within + (1 - share) * more_within
             cross = share * cross + (1 - share) * more_cross
             guess = share * log_k + (1 - share) * log_over
@@ -183,39 +190,44 @@ class PiCIE(Method):
         first = cells[0].detach()
         return StepOutput(within + cross, LazyLogs(logs, effective_rank=lambda: effective_rank(first)))
 
-    def _losses(self, cells: Tensor, centres: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(
+        self, cells: Tensor, centres: Tensor, shares: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Within and cross losses of cells (2, N, D) and centres (2, K, D): softmax of minus the cosine distance.
 
-        Clusters have the shares (2, K) of all cells.
+        Clusters have the shares (2, K) of all cells; `kept` (N,) is False where there is no loss.
         """
         scores = torch.einsum("vnd,ckd->vcnk", cells, centres.to(cells))  # view of the cells, of the centres
         labels = [scores[view, view].max(1).indices for view in range(2)]
         # A constant of all scores (1 - cosine is the distance) leaves the softmax as it is.
         terms = [
             [
-                self._cross_entropy(scores[view, other] / self.config.temperature, labels[other], shares[other])
+                self._cross_entropy(scores[view, other] / self.config.temperature, labels[other], shares[other], kept)
                 for other in range(2)
             ]
             for view in range(2)
         ]
         return terms[0][0] + terms[1][1], terms[0][1] + terms[1][0]
 
-    def _cross_entropy(self, scores: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+    def _cross_entropy(self, scores: Tensor, labels: Tensor, shares: Tensor, kept: Tensor | None) -> Tensor:
         """The mean over cells of (N, K) scores and (N,) labels, weighted by (K,) shares if that is wanted."""
-        if self.config.weighting == "none":
+        if self.config.weighting == "none" and kept is None:
             # Every process has as many cells, so the mean of their means is the mean of all.
             return F.cross_entropy(scores, labels)
-        weight = shares.to(scores)[labels]
+        weight = shares.to(scores)[labels] if self.config.weighting == "frequency" else torch.ones_like(scores[:, 0])
+        weight = weight if kept is None else weight * kept
         total = sum_over_processes(weight.sum()) / world_size()
         each = F.cross_entropy(scores, labels, reduction="none")
         return (each * weight).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
 
     @torch.no_grad()
-    def _remember(self, vectors: Tensor, progress: float) -> None:
-        """Put cells of (2, B, D, h, w) into the queues; compute the centres again if it is time."""
+    def _remember(self, vectors: Tensor, progress: float, seen: Tensor | None = None) -> None:
+        """Put cells of (2, B, D, h, w) into the queues, but for void; compute the centres again if it is time."""
         step = self.config.sample_stride
         for view, queue in zip(vectors, cast("list[FeatureQueue]", self.queues), strict=True):
-            queue.push(gather_rows(view[:, :, ::step, ::step].permute(0, 2, 3, 1).flatten(0, 2))[0])
+            rows = view[:, :, ::step, ::step].permute(0, 2, 3, 1).flatten(0, 2)
+            rows = rows if seen is None else rows[seen[:, ::step, ::step].flatten()]
+            queue.push(gather_rows(rows)[0])
         part = part_of(progress, self.config.reclusterings)
         filled = int(cast(FeatureQueue, self.queues[0]).filled)
         if part <= int(self.clustered_at) and filled < 2 * int(self.clustered_cells):
