@@ -23,7 +23,7 @@ from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
 from selfseg.collection.false_colours import PHOTOGRAPHS, Painter, painter_of
-from selfseg.collection.opening import collect, load, plain_recipe
+from selfseg.collection.opening import as_seen_by, collect, load, plain_recipe
 from selfseg.collection.proposal import load_proposal
 from selfseg.collection.reporting.beside import compare_beside
 from selfseg.collection.reporting.facts import facts_of, next_commands
@@ -152,6 +152,8 @@ def report(
         notes.append(missing)
     recipe = plain_recipe(run)
     collection = _find_images(recipe, images, notes)
+    if embedder is not None and collection is not None:
+        collection = as_seen_by(embedder.config, collection)
     shown = collection if images is not None or collection is None else _learned_from(run, collection)
     log = read_log(run)
     clusterings = _load_clusterings(run, notes)
@@ -321,10 +323,9 @@ def _panels(
         for name in clusters.typical[c][rank : rank + 1]
     ]
     names = list(dict.fromkeys(name for _, _, name in wanted))[:_THUMBNAIL_IMAGES]
-    places = _places(names, collection, clusterings)
+    gallery = _gallery(names, collection, clusterings)
     thumbnails: dict[str, tuple[Picture, Tensor]] = {}
-    if places:
-        gallery = ImageCollection(Path("."), tuple(places.values()), tuple(places), channels=embedder.config.channels)
+    if len(gallery):
         log = SkipLog(None, len(gallery), limit=1.0)
         for i, image, _, embedding in embed_images(embedder, gallery, range(len(gallery)), log, "clusters", progress):
             thumbnails[gallery.names[i]] = (fit_within(painter(image), _THUMBNAIL), embedding.half().cpu())
@@ -349,10 +350,13 @@ def _panels(
     }
 
 
-def _places(
+def _gallery(
     names: Sequence[str], collection: ImageCollection | None, clusterings: Sequence[Clusters]
-) -> dict[str, Path]:
-    """The files of images that a clustering names, as far as they are still there."""
+) -> ImageCollection:
+    """The images that a clustering names, as far as they are still there; measured ones of the run's own alone."""
+    if collection is not None and (collection.channels is not None or collection.parts):
+        place = {name: i for i, name in enumerate(collection.names)}
+        return collection.subset([place[name] for name in names if name in place])
     known: dict[str, Path] = {}
     for folder in {str(clusters.info["images"]) for clusters in clusterings}:
         try:
@@ -362,7 +366,8 @@ def _places(
         known.update(zip(listed.names, listed.paths, strict=True))
     if collection is not None:
         known = {**dict(zip(collection.names, collection.paths, strict=True)), **known}
-    return {name: known[name] for name in names if name in known}
+    there = [name for name in names if name in known]
+    return ImageCollection(Path("."), tuple(known[name] for name in there), tuple(there))
 
 
 def _training_figures(
