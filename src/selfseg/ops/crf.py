@@ -204,9 +204,9 @@ def _mean_field(
 ) -> Tensor:
     """(C, H, W) log probabilities and (H, W, 3) to (C, H, W); by the `kernels` for the device if not given."""
     if kernels is None:
-        # The compiled kernels' lattice has five dimensions.
-        compiled = unary.device.type == "cpu" and image.shape[2] <= 3
-        kernels = importlib.import_module("selfseg.ops.kernels.crf_" + ("cpu" if compiled else "torch"))
+        kernels = importlib.import_module(
+            "selfseg.ops.kernels.crf_" + ("cpu" if unary.device.type == "cpu" else "torch")
+        )
     classes, height, width = unary.shape
     base = unary.permute(1, 2, 0).reshape(-1, classes).contiguous()  # (N, C)
     there = None if rgb else measured(image.cpu().numpy())

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch import from_numpy as tensor
 
+from selfseg.ops.kernels import crf_torch
 from selfseg.ops.kernels.crf_lattice import FIELD, HALF, LOW, D
 from selfseg.ops.kernels.slic_cpu import compiled
 
@@ -28,7 +30,15 @@ class Lattice:
     """A Gaussian of deviation 1 between points, as a function of values (N, C) float32, contiguous, to sums (N, C)."""
 
     def __init__(self, points: Tensor) -> None:
-        """Args: points (N, 5) float32 in the lattice's space."""
+        """Args: points (N, D) float32 in the lattice's space; for other D than 5 torch finds the vertices."""
+        self.compiled = points.shape[1] == D
+        if not self.compiled:
+            found = crf_torch.Lattice(points)
+            self.vertex, self.share = found.vertex.numpy().astype(np.int32), found.share.contiguous().numpy()
+            pairs = [torch.stack(pair).numpy() for pair in found.neighbours]
+            self.neighbours = np.stack(pairs).astype(np.int32)
+            self.work = np.zeros((2, found.count + 1, 1), np.float32)
+            return
         self.vertex, self.share = np.empty((len(points), D + 1), np.int32), np.empty((len(points), D + 1), np.float32)
         room, count = max(64, len(points)), -1
         while count < 0:  # photographs have about as many vertices as pixels, at most there are 6 times as many
@@ -45,12 +55,12 @@ class Lattice:
         if self.work.shape[2] != values.shape[1]:  # kept between calls, for fresh memory costs as much as a blur
             self.work = np.zeros((*self.work.shape[:2], values.shape[1]), np.float32)
         lattice, blurred = self.work
-        splat(values.numpy(), self.vertex, self.share, lattice)
+        (splat if self.compiled else splat_any)(values.numpy(), self.vertex, self.share, lattice)
         for before, after in self.neighbours:
             blur(lattice, before, after, blurred)
             lattice, blurred = blurred, lattice
         sums = np.empty(values.shape, np.float32)
-        slice_(lattice, self.vertex, self.share, sums)
+        (slice_ if self.compiled else slice_any)(lattice, self.vertex, self.share, sums)
         return tensor(sums)
 
 
@@ -203,3 +213,29 @@ def slice_(
         a, b, c, d, e, f = lattice[v[0]], lattice[v[1]], lattice[v[2]], lattice[v[3]], lattice[v[4]], lattice[v[5]]
         for j in range(sums.shape[1]):
             into[j] = s[0] * a[j] + s[1] * b[j] + s[2] * c[j] + s[3] * d[j] + s[4] * e[j] + s[5] * f[j]
+
+
+@compiled("void(f4[:,::1], i4[:,::1], f4[:,::1], f4[:,::1])")
+def splat_any(
+    values: NDArray[np.float32], vertex: NDArray[np.int32], share: NDArray[np.float32], lattice: NDArray[np.float32]
+) -> None:
+    """`splat` for simplices of any number of corners, (N, D + 1)."""
+    lattice[:] = 0
+    for i in range(values.shape[0]):
+        for corner in range(vertex.shape[1]):
+            factor, into = share[i, corner], lattice[vertex[i, corner]]
+            for c in range(values.shape[1]):
+                into[c] += factor * values[i, c]
+
+
+@compiled("void(f4[:,::1], i4[:,::1], f4[:,::1], f4[:,::1])")
+def slice_any(
+    lattice: NDArray[np.float32], vertex: NDArray[np.int32], share: NDArray[np.float32], sums: NDArray[np.float32]
+) -> None:
+    """`slice_` for simplices of any number of corners, (N, D + 1)."""
+    sums[:] = 0
+    for i in range(sums.shape[0]):
+        for corner in range(vertex.shape[1]):
+            factor, found = share[i, corner], lattice[vertex[i, corner]]
+            for c in range(sums.shape[1]):
+                sums[i, c] += factor * found[c]
