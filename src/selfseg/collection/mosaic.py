@@ -111,7 +111,7 @@ def blended_rows(
     mosaic: Mosaic,
     scores: Scores,
     first: int = 0,
-    seen: Callable[[], object] = lambda: None,
+    look: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Rows]:
     """The scores of all cells of one large image, a few rows at a time, from the top.
 
@@ -123,7 +123,7 @@ def blended_rows(
         scores: of the cells of one window.
         first: the row of cells to begin with, one of those that an earlier call's pieces began with: the pieces from
             there on are then the same to the bit.
-        seen: called after each row of windows.
+        look: of a batch (1, C, h, w) in [0, 1], instead of the embedder's own.
 
     Yields:
         Rows, each beginning where the one before ended.
@@ -145,7 +145,8 @@ def blended_rows(
             pixels = strip.rows(top, rows)
             for left in mosaic.columns:
                 columns = min(mosaic.side, width)
-                found = scores(embedder.embed_prepared([_look(pixels, mosaic, left, rows, columns, embedder)])[0])
+                seen = _look(pixels, mosaic, left, rows, columns, embedder)
+                found = scores(embedder.embed_prepared([seen], look)[0])
                 found = found.float().cpu()
                 if found.shape[:2] != (rows, columns):
                     raise AssertionError(f"{tuple(found.shape[:2])} cells of a window of {rows} x {columns}")
@@ -160,7 +161,6 @@ def blended_rows(
                 place = slice(top + cut - done, top + rows - done), slice(left, left + columns)
                 total[place] += (found * here[..., None])[cut:]
                 weights[place] += here[cut:]
-            seen()
             assert total is not None
             end = starts[number + 1] if number + 1 < len(starts) else height
             ready = end - done

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from selfseg.collection.assigning import assign_rows
 from selfseg.collection.mosaic import Mosaic, Rows, Scores, blended_rows
@@ -195,6 +196,7 @@ def map_large(
     void: int,
     what: str,
     progress: bool = True,
+    look: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Make the bands of a large image's map that aren't there yet.
 
@@ -208,6 +210,7 @@ def map_large(
         void: the value where nothing was measured.
         what: for the progress bar.
         progress: whether to show one on stderr.
+        look: of a batch (1, C, h, w) in [0, 1], instead of the embedder's own.
 
     Raises:
         BadImage: if a part of the image can't be read. What was made stays.
@@ -220,7 +223,7 @@ def map_large(
     console = Console(stderr=True)
     with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
         task = bar.add_task(f"{what} {collection.names[index]}", total=total, completed=store.finished)
-        pieces = blended_rows(embedder, collection, index, mosaic, scores, mosaic.rows[max(0, skip)])
+        pieces = blended_rows(embedder, collection, index, mosaic, scores, mosaic.rows[max(0, skip)], look)
         measured_images = collection.channels is not None
         for band in label_bands(pieces, mosaic, values, void if measured_images else None, skip):
             store.add(band)

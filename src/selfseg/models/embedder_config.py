@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -117,6 +117,14 @@ class EmbedderConfig:
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
                 raise ConfigError(f"{name} has a number for each of R, G and B in [0, 1], not {value}")
+
+    def told(self) -> dict[str, Any]:
+        """As plain values; what came with measured images is left out where it says nothing, so that hashes stay."""
+        values = asdict(self)
+        for name, plain in (("from_rgb", "repeat"), ("window", None), ("channels", None)):
+            if values[name] == plain:
+                del values[name]
+        return values
 
     @property
     def side(self) -> int | None:

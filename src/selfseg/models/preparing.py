@@ -18,14 +18,35 @@ def prepare_image(
     """One image as an embedder looks at it.
 
     Args:
-        image: a file; a PIL image of a photograph; or an array: of photographs (H, W, 3) uint8 RGB. Of measured images
-            (H, W, C) uint8 levels as a collection's `read` gives them, or (H, W, F) values of any other type as they
-            are in a file of all F channels.
+        image: as of `pixels_of`.
         resolution: short side in px that it is resized to; None = as it is.
         channels: how measured images are read; None = photographs.
 
     Returns:
         (H, W, C) uint8, contiguous.
+
+    Raises:
+        BadImage, ConfigError: as `pixels_of`.
+    """
+    from selfseg.data.reading.images import resize_short_side
+
+    pixels = pixels_of(image, channels)
+    if resolution is not None:
+        pixels = resize_short_side(pixels, resolution, channels is not None)
+    return np.ascontiguousarray(pixels)
+
+
+def pixels_of(image: NDArray[Any] | str | Path | Any, channels: Channels | None) -> NDArray[np.uint8]:
+    """The pixels of whatever is an image, at its own size.
+
+    Args:
+        image: a file; a PIL image of a photograph; or an array: of photographs (H, W, 3) uint8 RGB. Of measured images
+            (H, W, C) uint8 levels as a collection's `read` gives them, or (H, W, F) values of any other type as they
+            are in a file of all F channels.
+        channels: how measured images are read; None = photographs.
+
+    Returns:
+        (H, W, C) uint8.
 
     Raises:
         BadImage: if a file can't be read.
@@ -35,7 +56,7 @@ def prepare_image(
     from PIL import Image
 
     from selfseg.data.reading.decoding import from_pillow
-    from selfseg.data.reading.images import read_image, resize_short_side
+    from selfseg.data.reading.images import read_image
     from selfseg.data.reading.measured import read_levels
 
     wanted = "(H, W, 3) uint8" if channels is None else f"(H, W, {len(channels)}) uint8 levels or (H, W, {channels.of})"
@@ -52,6 +73,4 @@ def prepare_image(
     count = 3 if channels is None else len(channels)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != count:
         raise ConfigError(f"an image must be {wanted}, not {pixels.shape} {pixels.dtype}")
-    if resolution is not None:
-        pixels = resize_short_side(pixels, resolution, channels is not None)
-    return np.ascontiguousarray(pixels)
+    return pixels

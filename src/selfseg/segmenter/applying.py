@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, collect, whole_images
+from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_map
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import list_classes
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
-from selfseg.drawing.palette_png import VOID_COLOUR, write_index_png
+from selfseg.drawing.palette_png import VOID_COLOUR
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
-from selfseg.errors import LabelError
+from selfseg.errors import BadImage, LabelError
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage.files import mark_output, read_json, storage_errors, write_json, write_text
 
@@ -41,7 +42,9 @@ def apply(
 
     Writes `out/masks/NAME.png` (a palette PNG: the pixels are class values, 255 for void; gray of 16 bits above 255
     classes), `out/overlay/NAME.jpg` (the photograph under the classes' colours), `out/legend.json` (value, name,
-    colour and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`.
+    colour and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`. Of an image that is too
+    large to be looked at whole, and of one that knows where it lies, the mask is `out/masks/NAME.tif`, tiled, with
+    overviews, at the same place (`selfseg.collection.rasters`).
 
     An interrupted call goes on where it stopped: a mask is kept if the same segmenter made it from the same file. What
     another segmenter made here before is removed first, so that `legend.json` never says what is not so.
@@ -66,7 +69,7 @@ def apply(
     """
     if not isinstance(segmenter, Segmenter):
         segmenter = load_segmenter(segmenter, device)
-    collection, out = collect(images), Path(out)
+    collection, out = collect(images, segmenter.embedder, cut=False), Path(out)
     legend, digest = segmenter.legend, segmenter.digest()
     listed, shown_as = list_classes(legend)
     colours = np.array([one.colour for one in shown_as.classes], np.uint8)
@@ -86,18 +89,35 @@ def apply(
     whole = whole_images(collection, log)
     todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection, i, out, overlays)]
 
-    def write(name: str, image: NDArray[np.uint8], found: Fetched, version: Any) -> dict[str, Any]:
-        mask = found.numpy()
-        mask_file, overlay_file = _files(out, name)
-        write_index_png(mask_file, mask, colours)
+    def entry_of(i: int, counts: NDArray[np.int64], version: Any) -> dict[str, Any]:
+        there = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        name = collection.names[i]
+        return {"name": name, "source": version, "pixels": there, "segmenter": digest, "overlay": overlays}
+
+    def draw(name: str, image: NDArray[np.uint8], mask: NDArray[Any]) -> None:
+        overlay_file = out / "overlay" / f"{name}.jpg"
         if overlays:
             shown = np.where(mask == legend.void, np.int32(-1), mask)
             write_image(overlay_file, overlay(painter(image), shown, colours))
         else:
             overlay_file.unlink(missing_ok=True)  # of what the image was before
-        counts = np.bincount(mask.ravel(), minlength=legend.void + 1)
-        there = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
-        return {"name": name, "source": version, "pixels": there, "segmenter": digest, "overlay": overlays}
+
+    def write(i: int, image: NDArray[np.uint8], found: Fetched, version: Any) -> dict[str, Any]:
+        mask = segmenter.without_void(found.numpy(), image)
+        write_map(out / "masks", collection, i, mask, colours)
+        draw(collection.names[i], image, mask)
+        return entry_of(i, np.bincount(mask.ravel(), minlength=legend.void + 1), version)
+
+    def make_large(i: int) -> dict[str, Any]:
+        target, version = out / "masks" / f"{collection.names[i]}.tif", collection.version(i)
+        store = BandStore(target, {"segmenter": digest, "source": version}, collection.size(i))
+        map_large(
+            segmenter.embedder, collection, i, store, *segmenter.rows(), legend.void, "apply", progress, segmenter.look
+        )
+        drawn, counts = store.picture(), store.counts(legend.void)
+        draw(collection.names[i], drawn.image, drawn.values)
+        store.finish(colours, geo_tags(collection.paths[i]))
+        return entry_of(i, counts, version)
 
     with storage_errors(journal), journal.open("a", encoding="utf-8") as lines:
 
@@ -107,19 +127,25 @@ def apply(
             lines.flush()
 
         with WriteBehind(finished) as writer, torch.no_grad():
-            seen = embed_images(segmenter.embedder, collection, todo, log, "apply", progress, look=segmenter.look)
+            small = [i for i in todo if not collection.is_large(i)]
+            seen = embed_images(segmenter.embedder, collection, small, log, "apply", progress, look=segmenter.look)
             for i, image, _, embedding in seen:
                 found = segmenter.assign_later(embedding, (image.shape[0], image.shape[1]))
-                writer.call(write, collection.names[i], image, found, collection.version(i))
+                writer.call(write, i, image, found, collection.version(i))
+        for i in (i for i in todo if collection.is_large(i)):
+            try:
+                finished(make_large(i))
+            except BadImage as error:
+                log.add(collection.names[i], error.reason, error.detail)
     entries = [done[name] for name in collection.names if name in done and name not in log.skipped]
     write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, entries)})
     write_text(out / "classes.txt", listed)
     return out
 
 
-def _files(out: Path, name: str) -> tuple[Path, Path]:
-    """The mask and the overlay of an image."""
-    return out / "masks" / f"{name}.png", out / "overlay" / f"{name}.jpg"
+def _files(out: Path, name: str) -> tuple[Path, Path, Path]:
+    """The mask of an image, as it is or as it would be of a large one, and the overlay."""
+    return out / "masks" / f"{name}.png", out / "masks" / f"{name}.tif", out / "overlay" / f"{name}.jpg"
 
 
 def _told_by(legend: Path) -> str:
@@ -163,11 +189,11 @@ def _read_journal(journal: Path) -> dict[str, dict[str, Any]]:
 def _is_done(entry: dict[str, Any] | None, collection: ImageCollection, i: int, out: Path, overlays: bool) -> bool:
     """Whether an entry was made from the image as it is now, and its files are there."""
     version, name = collection.version(i), collection.names[i]
-    mask, shown = _files(out, name)
+    mask, tiled, shown = _files(out, name)
     return (
         entry is not None
         and version is not None
         and entry["source"] == version
-        and mask.is_file()
+        and (mask.is_file() or tiled.is_file())
         and (not overlays or (entry["overlay"] and shown.is_file()))
     )

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selfseg.collection.assigning import assign_later, cell_scores
 from selfseg.collection.clusters import add_position
+from selfseg.collection.mosaic import Scores
 from selfseg.collection.opening import choose_device
 from selfseg.collection.streaming import Fetched
 from selfseg.data.labelled.legend import Legend
-from selfseg.data.reading.decoding import from_pillow
-from selfseg.data.reading.images import read_image
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder, Looks
+from selfseg.models.preparing import pixels_of
+from selfseg.ops.levels import measured
 from selfseg.segmenter.cards import folder_card
 from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text
 from selfseg.storage.hashes import embedder_hash
@@ -150,8 +150,31 @@ class Segmenter(nn.Module):
             BadImage: if a file can't be read.
             ConfigError: if an array is not (H, W, 3) uint8.
         """
-        embedding, size = self._embed(image)
-        return self.assign_later(embedding, size).numpy()
+        embedding, pixels = self._embed(image)
+        mask = self.assign_later(embedding, (pixels.shape[0], pixels.shape[1])).numpy()
+        return self.without_void(mask, pixels)
+
+    def without_void(self, mask: NDArray[Any], pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """A mask in which void stands wherever nothing was measured; of photographs the mask itself.
+
+        Args:
+            mask: (H, W), as `forward` gives it.
+            pixels: (H, W, C) uint8 of the image.
+        """
+        where = measured(pixels) if self.embedder.config.channels is not None else None
+        return mask if where is None else np.where(where, mask, mask.dtype.type(self.legend.void))
+
+    def rows(self) -> tuple[Scores, NDArray[Any]]:
+        """How the cells of a large image are scored, and the value that each row of scores stands for.
+
+        Raises:
+            ConfigError: if the place in the image has a say, which a window doesn't know.
+        """
+        if self.position:
+            raise ConfigError("this segmenter looks at the place in an image, which windows of a large one have not")
+        values = torch.where(self.table < 0, self.legend.void, self.table).cpu().numpy()
+        kind = np.uint8 if self.legend.void < 256 else np.uint16
+        return lambda cells: cell_scores(cells, self.weight, self.bias, self._unit), values.astype(kind)
 
     @torch.no_grad()
     def assign_later(self, embedding: Tensor, size: tuple[int, int]) -> Fetched:
@@ -198,7 +221,8 @@ class Segmenter(nn.Module):
         Raises:
             BadImage, ConfigError: see `forward`.
         """
-        embedding, (height, width) = self._embed(image)
+        embedding, pixels = self._embed(image)
+        height, width = pixels.shape[:2]
         placed = add_position(embedding, self.position)
         scores = cell_scores(placed, self.weight, self.bias, self._unit).permute(2, 0, 1)[None]  # (1, P, h, w)
         h = scores.shape[2]
@@ -223,13 +247,11 @@ class Segmenter(nn.Module):
         best.scatter_reduce_(0, place.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores), scores, "amax")
         return (self.sharpness * best).softmax(0)[:count]
 
-    def _embed(self, image: Any) -> tuple[Tensor, tuple[int, int]]:
-        """(D, h, w) on the segmenter's device, and (H, W) of the image."""
-        pixels = read_image(image) if isinstance(image, str | Path) else image
-        if isinstance(pixels, Image.Image):
-            pixels = from_pillow(pixels)
+    def _embed(self, image: Any) -> tuple[Tensor, NDArray[np.uint8]]:
+        """(D, h, w) on the segmenter's device, and the image's pixels (H, W, C)."""
+        pixels = pixels_of(image, self.embedder.config.channels)
         prepared = self.embedder.prepare(pixels)
-        return self.embedder.embed_prepared([prepared], look=self.look)[0], (pixels.shape[0], pixels.shape[1])
+        return self.embedder.embed_prepared([prepared], look=self.look)[0], pixels
 
     def digest(self) -> str:
         """32 hex digits of all that decides what masks it gives, and in which colours."""
@@ -238,7 +260,7 @@ class Segmenter(nn.Module):
             self.legend.to_json(),
             self.position,
             asdict(self.embedder.looks),
-            asdict(self.embedder.config),
+            self.embedder.config.told(),
         ]
         facts += [] if self._unit else [self.sees]  # others keep the digest that they had
         made.update(json.dumps(facts).encode())
