@@ -76,6 +76,8 @@ def segment(
     k: Annotated[int | None, arg(aliases=["-k"])] = None,
     scales: Further[tuple[float, ...]] = (1.0,),
     flip: Further[bool] = False,
+    window: Further[int | None] = None,
+    geojson: bool = False,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -89,6 +91,9 @@ def segment(
         k: which clustering; the largest if not given.
         scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
         flip: also look at its mirror image.
+        window: look at images with more than twice this side's pixels in windows of this many px; the
+            run's own if not given, or 1024 for images that can't be looked at whole.
+        geojson: also write the areas as polygons, in map coordinates where an image has some.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
@@ -101,9 +106,21 @@ def segment(
             raise ConfigError(
                 f"{run} is a segmenter, which knows its classes and looks: leave out -k, --scales, --flip"
             )
-        say(f"written: {apply(run, images, out, device=device, max_bad=max_bad)}")
+        made = apply(run, images, out, device=device, max_bad=max_bad, window=window, geojson=geojson)
+        say(f"written: {made}")
         return 0
-    say(f"written: {run_segment(run, images, out, k=k, looks=_looks(scales, flip), device=device, max_bad=max_bad)}")
+    made = run_segment(
+        run,
+        images,
+        out,
+        k=k,
+        looks=_looks(scales, flip),
+        device=device,
+        max_bad=max_bad,
+        window=window,
+        geojson=geojson,
+    )
+    say(f"written: {made}")
     return 0
 
 
@@ -113,6 +130,7 @@ def embed(
     out: Path,
     scales: Further[tuple[float, ...]] = (1.0,),
     flip: Further[bool] = False,
+    window: Further[int | None] = None,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -124,12 +142,15 @@ def embed(
         out: folder for the results.
         scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
         flip: also look at its mirror image.
+        window: look at images with more than twice this side's pixels in windows of this many px; the
+            run's own if not given, or 1024 for images that can't be looked at whole.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
     from selfseg.collection.embedding import embed as run_embed
 
-    say(f"written: {run_embed(run, images, out, looks=_looks(scales, flip), device=device, max_bad=max_bad)}")
+    made = run_embed(run, images, out, looks=_looks(scales, flip), device=device, max_bad=max_bad, window=window)
+    say(f"written: {made}")
     return 0
 
 

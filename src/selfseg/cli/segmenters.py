@@ -60,6 +60,8 @@ def apply(
     images: ImagesPath,
     out: Path,
     overlays: bool = True,
+    window: Further[int | None] = None,
+    geojson: bool = False,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -70,12 +72,18 @@ def apply(
         images: folder of images, or NAME:ROOT.
         out: folder for the results.
         overlays: whether to write the photographs under the classes' colours, too.
+        window: look at images with more than twice this side's pixels in windows of this many px; the
+            run's own if not given, or 1024 for images that can't be looked at whole.
+        geojson: also write the areas as polygons, in map coordinates where an image has some.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
     from selfseg.segmenter.applying import apply as run_apply
 
-    say(f"written: {run_apply(segmenter, images, out, overlays=overlays, device=device, max_bad=max_bad)}")
+    made = run_apply(
+        segmenter, images, out, overlays=overlays, device=device, max_bad=max_bad, window=window, geojson=geojson
+    )
+    say(f"written: {made}")
     return 0
 
 

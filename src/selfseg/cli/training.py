@@ -19,7 +19,19 @@ from selfseg.errors import ConfigError, Interrupted
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
 
-_EVERYDAY = ("images", "out", "steps", "epochs", "batch_size", "init", "seed", "workers", "accelerator")
+_EVERYDAY = (
+    "images",
+    "out",
+    "steps",
+    "epochs",
+    "batch_size",
+    "init",
+    "seed",
+    "workers",
+    "accelerator",
+    "channels",
+    "pages",
+)
 
 
 def train(words: list[str]) -> int:

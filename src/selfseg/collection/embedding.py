@@ -8,14 +8,19 @@ Letters in shapes: D embedding dimension, h w embedding cells.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 
+from selfseg.collection.mosaic import Mosaic, blended_rows
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
+from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
+from selfseg.errors import BadImage
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
@@ -29,6 +34,7 @@ def embed(
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
+    window: int | None = None,
 ) -> Path:
     """Write the dense embedding of each image, with what is needed to map each cell back to pixels.
 
@@ -47,6 +53,7 @@ def embed(
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
+        window: side in px of the windows that large images are looked at in; the run's own if None.
 
     Returns:
         The path of index.json.
@@ -57,9 +64,9 @@ def embed(
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
-    embedder = load(run, device, looks)
-    fingerprint = embedder_hash(run) + embedder.looks.name
-    collection, out = collect(images), Path(out)
+    embedder = load(run, device, looks, window)
+    fingerprint = embedder_hash(run) + embedder.looks.name + (f"-window{window}" if window else "")
+    collection, out = collect(images, embedder, cut=False), Path(out)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
     done = _read_journal(journal, out, fingerprint)
@@ -74,13 +81,19 @@ def embed(
                 lines.write(json.dumps({**entry, "embedder": fingerprint}) + "\n")
                 lines.flush()
 
+            small = [i for i in todo if not collection.is_large(i)]
             with WriteBehind(finished) as writer:
-                for i, image, seen, embedding in embed_images(embedder, collection, todo, log, "embed", progress):
+                for i, image, seen, embedding in embed_images(embedder, collection, small, log, "embed", progress):
                     sizes = (image.shape[0], image.shape[1]), (seen.shape[0], seen.shape[1])
                     # The file's own type already on the device: half as much to copy.
                     values = Fetched(embedding.half())
                     name, version = collection.names[i], collection.version(i)
                     writer.call(_write_embedding, embedder, values, sizes, out, name, version)
+            for i in (i for i in todo if collection.is_large(i)):
+                try:
+                    finished(_write_large(embedder, collection, i, out))
+                except BadImage as error:
+                    log.add(collection.names[i], error.reason, error.detail)
     index = {
         "embedder": fingerprint,
         "dim": embedder.dim,
@@ -125,6 +138,36 @@ def _write_embedding(
         # The cells are stretched over the whole image, as in training: the frames coincide.
         "to_image": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
         "source": version,
+    }
+
+
+def _write_large(embedder: Embedder, collection: ImageCollection, index: int, out: Path) -> dict[str, Any]:
+    """`_write_embedding` of a large image: its windows' vectors blended, and scaled to unit length again."""
+    size, name = collection.size(index), collection.names[index]
+    mosaic, target = Mosaic.of(embedder, size), out / f"{name}.npy"
+    height, width = mosaic.grid
+
+    def write(temporary: Path) -> None:
+        shape = (embedder.dim, height, width)
+        file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        for first, vectors, _ in blended_rows(
+            embedder, collection, index, mosaic, lambda found: found.permute(1, 2, 0)
+        ):
+            rows = F.normalize(vectors, dim=2).permute(2, 0, 1).half().numpy()
+            file[:, first : first + rows.shape[1]] = rows
+        file.flush()
+
+    write_atomically(target, write)
+    scales = (width * mosaic.cell / size[1], height * mosaic.cell / size[0])  # the last cells reach beyond the image
+    return {
+        "name": name,
+        "file": target.relative_to(out).as_posix(),
+        "image_size": list(size),
+        "resized_size": [math.ceil(height * mosaic.seen), math.ceil(width * mosaic.seen)],
+        "embedding_size": [height, width],
+        "stride": embedder.looked_stride,
+        "to_image": [[scales[0], 0.0, scales[0] - 1], [0.0, scales[1], scales[1] - 1]],
+        "source": collection.version(index),
     }
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -59,8 +60,8 @@ class Mosaic:
 
     @staticmethod
     def of(embedder: Embedder, size: tuple[int, int]) -> Mosaic:
-        """As an embedder looks at an image: its windows are as near to `EmbedderConfig.side` px as cells allow."""
-        window = embedder.config.side or WINDOW
+        """As an embedder looks at an image: its windows are as near to `Embedder.window` px as cells allow."""
+        window = embedder.window or WINDOW
         seen = embedder.looked_stride
         side = max(2, round((embedder.resolution or window) / seen))
         return Mosaic(size, max(1, round(window / side)), seen, side)
@@ -148,8 +149,10 @@ def blended_rows(
                 seen = _look(pixels, mosaic, left, rows, columns, embedder)
                 found = scores(embedder.embed_prepared([seen], look)[0])
                 found = found.float().cpu()
-                if found.shape[:2] != (rows, columns):
-                    raise AssertionError(f"{tuple(found.shape[:2])} cells of a window of {rows} x {columns}")
+                if found.shape[:2] != (rows, columns):  # of several looks, or where a window's side is odd
+                    wide = found.permute(2, 0, 1)[None]
+                    wide = F.interpolate(wide, (rows, columns), mode="bilinear", align_corners=False)
+                    found = wide[0].permute(1, 2, 0)
                 here = weight[:rows, None] * weight[None, :columns]
                 cut = max(0, done - top)  # rows of this window that are finished already
                 if total is None:

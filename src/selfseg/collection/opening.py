@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from selfseg.models.embedder_config import read_config
 Images = str | Path | Sequence[Path] | ImageCollection
 
 
-def load(run: Path | str, device: str = "auto", looks: Looks | None = None) -> Embedder:
+def load(run: Path | str, device: str = "auto", looks: Looks | None = None, window: int | None = None) -> Embedder:
     """The embedder that a run has learned so far, in evaluation mode.
 
     Args:
         run: the run's folder.
         device: where it shall live: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
         looks: how often `embed` looks at an image; once if None.
+        window: side in px of the windows that large images are looked at in; the run's own if None.
 
     Raises:
         RunError: if the folder is missing, is not a run, or holds no embedder yet.
@@ -35,6 +37,8 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None) -> E
     run = _trained(run)
     embedder = Embedder.load(run / "embedder").to(choose_device(device)).eval()
     embedder.looks = looks or Looks()
+    if window is not None:
+        embedder.window = replace(embedder.config, window=window).side  # checked
     return embedder
 
 
@@ -94,7 +98,7 @@ def collect(images: Images, embedder: Embedder | None = None, cut: bool = True) 
         raise EmptyCollection(f"no images in {images}; give a folder with images, or a .txt file that lists them")
     if embedder is None:
         return collection
-    return as_seen_by(embedder.config, collection, cut)
+    return as_seen_by(embedder.config, collection, cut, embedder.window)
 
 
 def collect_for(run: Path | str, images: Images, cut: bool = True) -> ImageCollection:
@@ -102,7 +106,9 @@ def collect_for(run: Path | str, images: Images, cut: bool = True) -> ImageColle
     return as_seen_by(config_of(run), collect(images), cut)
 
 
-def as_seen_by(config: EmbedderConfig, collection: ImageCollection, cut: bool = True) -> ImageCollection:
+def as_seen_by(
+    config: EmbedderConfig, collection: ImageCollection, cut: bool = True, window: int | None = None
+) -> ImageCollection:
     """A collection that is read as an embedder's run read its images, see `collect`.
 
     Raises:
@@ -110,7 +116,7 @@ def as_seen_by(config: EmbedderConfig, collection: ImageCollection, cut: bool = 
     """
     if collection.blocks and config.channels is not None:
         raise ConfigError("images in tar shards are read as photographs; this run learned from measured images")
-    return expand(collection.measured(config.channels), config.side, cut)
+    return expand(collection.measured(config.channels), window or config.side, cut)
 
 
 def whole_images(collection: ImageCollection, log: SkipLog, indices: Sequence[int] | None = None) -> list[int]:

@@ -15,7 +15,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,14 +117,15 @@ class BandStore:
     Args:
         target: the map that they become.
         key: plain values that decide what is in it; bands of anything else are removed.
-        size: (H, W) of the map.
+        mosaic: how the image is looked at.
     """
 
-    def __init__(self, target: Path, key: Mapping[str, Any], size: tuple[int, int]) -> None:
-        self.target, self.size = target, size
+    def __init__(self, target: Path, key: Mapping[str, Any], mosaic: Mosaic) -> None:
+        self.target, self.mosaic = target, mosaic
+        self.size = size = mosaic.size
         self.step = max(1, -(-max(size) // PREVIEW))
         self.folder = target.with_name(target.name + ".parts")
-        known = json.loads(json.dumps({**key, "size": size}))
+        known = json.loads(json.dumps({**key, **asdict(mosaic)}))
         plan = self.folder / "plan.json"
         with storage_errors(self.folder):
             if not plan.is_file() or read_json(plan) != known:
@@ -215,7 +216,7 @@ def map_large(
     Raises:
         BadImage: if a part of the image can't be read. What was made stays.
     """
-    mosaic = Mosaic.of(embedder, collection.size(index))
+    mosaic = store.mosaic
     total = len(mosaic.rows)
     if store.finished >= total:
         return
@@ -400,6 +401,12 @@ def _tags_of(file: Any) -> list[Any]:
             count = len(value) if not isinstance(value, str) else len(value) + 1
             found.append((code, _TYPES[code], count, value, True))
     return found
+
+
+def write_areas(maps: Path, out: Path, name: str, names: Mapping[int, Mapping[str, Any]]) -> None:
+    """`write_geojson` of the map of an image, MAPS/NAME.tif or .png, to OUT/NAME.geojson."""
+    raster = next(path for path in (maps / f"{name}.tif", maps / f"{name}.png") if path.is_file())
+    write_geojson(raster, out / f"{name}.geojson", names)
 
 
 def write_geojson(raster: Path, target: Path, names: Mapping[int, Mapping[str, Any]]) -> None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from selfseg.collection.assigning import cell_scores
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
-from selfseg.collection.mosaic import Scores
+from selfseg.collection.mosaic import Mosaic, Scores
 from selfseg.collection.opening import Images, collect, load, whole_images
-from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_map
+from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_areas, write_map
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
@@ -33,6 +33,8 @@ def segment(
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
+    window: int | None = None,
+    geojson: bool = False,
 ) -> Path:
     """Segment each image at its own size with a run's clusters.
 
@@ -52,6 +54,8 @@ def segment(
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
+        window: side in px of the windows that large images are looked at in; the run's own if None.
+        geojson: also write `out/geojson/NAME.geojson`, the segments as polygons; needs `rasterio`.
 
     Returns:
         `out`.
@@ -62,7 +66,7 @@ def segment(
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
-    embedder = load(run, device, looks)
+    embedder = load(run, device, looks, window)
     clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
     collection, out = collect(images, embedder, cut=False), Path(out)
     colours, painter = palette(clusters.k), painter_of(collection)
@@ -90,7 +94,7 @@ def segment(
     for i in (i for i in whole if collection.is_large(i)):
         target = out / "index" / f"{collection.names[i]}.tif"
         key = {"embedder": embedder_hash(run), "looks": embedder.looks.name, "k": clusters.k}
-        store = BandStore(target, {**key, "source": collection.version(i)}, collection.size(i))
+        store = BandStore(target, {**key, "source": collection.version(i)}, Mosaic.of(embedder, collection.size(i)))
         try:
             map_large(embedder, collection, i, store, *cluster_rows(clusters), void, "segment", progress)
         except BadImage as error:
@@ -100,11 +104,14 @@ def segment(
         shown = np.where(drawn.values == void, -1, drawn.values.astype(np.int32))
         write_image(out / "overlay" / f"{collection.names[i]}.jpg", overlay(painter(drawn.image), shown, colours))
         store.finish(colours, geo_tags(collection.paths[i]))
-    legend = [
+    legend: list[dict[str, Any]] = [
         {"cluster": c, "value": c, "name": f"cluster {c}", "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(colours, clusters.share, strict=True))
     ]
     nothing = {"void": {"value": void}} if collection.channels is not None else {}
+    if geojson:
+        for i in whole:
+            write_areas(out / "index", out / "geojson", collection.names[i], {one["value"]: one for one in legend})
     write_json(out / "legend.json", {"k": clusters.k, "embedder": embedder_hash(run), "clusters": legend, **nothing})
     return out
 

@@ -41,6 +41,7 @@ class Embedder(nn.Module):
         normalised: True: every pixel's vector has unit length.
         start: what the backbone's weights began from, "" if that isn't known.
         looks: how often `embed` looks at an image, see `Looks`; once unless somebody asks for more.
+        window: side in px of the windows that large images are looked at in, see `EmbedderConfig`.
         resolution: short side in px that `embed` resizes to, or None.
 
     Example:
@@ -59,6 +60,7 @@ class Embedder(nn.Module):
         self.normalised = True
         self.start = ""
         self.looks = Looks()
+        self.window = config.side
         self.backbone = self._make_backbone(config.inputs)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())

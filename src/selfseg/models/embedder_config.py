@@ -87,7 +87,7 @@ class EmbedderConfig:
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
     std: Annotated[Colour | None, arg(aliases=["--std"])] = None
     from_rgb: Literal["repeat", "mean"] = "repeat"
-    window: int | None = None
+    window: Annotated[int | None, arg(aliases=["--window"])] = None
     channels: Annotated[Channels | None, Suppress] = None
 
     # Files from before there was a choice are of ViTs without it.

@@ -6,6 +6,7 @@ A call can be repeated after an interruption: what the same segmenter made of th
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from selfseg.collection.false_colours import painter_of
+from selfseg.collection.mosaic import Mosaic
 from selfseg.collection.opening import Images, collect, whole_images
-from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_map
+from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_areas, write_map
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
@@ -37,6 +39,8 @@ def apply(
     device: str = "auto",
     progress: bool = True,
     max_bad: float = 0.05,
+    window: int | None = None,
+    geojson: bool = False,
 ) -> Path:
     """Write the mask of each image, in the classes of a named segmenter.
 
@@ -57,6 +61,8 @@ def apply(
         device: where a segmenter that is loaded shall live, see `load_segmenter`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
+        window: side in px of the windows that large images are looked at in; the run's own if None.
+        geojson: also write `out/geojson/NAME.geojson`, the areas as polygons; needs `rasterio`.
 
     Returns:
         `out`.
@@ -69,8 +75,12 @@ def apply(
     """
     if not isinstance(segmenter, Segmenter):
         segmenter = load_segmenter(segmenter, device)
+    if window is not None:
+        segmenter.embedder.window = replace(segmenter.embedder.config, window=window).side  # checked
     collection, out = collect(images, segmenter.embedder, cut=False), Path(out)
     legend, digest = segmenter.legend, segmenter.digest()
+    if window is not None:
+        digest += f"-{segmenter.embedder.window}"
     listed, shown_as = list_classes(legend)
     colours = np.array([one.colour for one in shown_as.classes], np.uint8)
     for kind in ("masks", "overlay") if overlays else ("masks",):
@@ -110,7 +120,9 @@ def apply(
 
     def make_large(i: int) -> dict[str, Any]:
         target, version = out / "masks" / f"{collection.names[i]}.tif", collection.version(i)
-        store = BandStore(target, {"segmenter": digest, "source": version}, collection.size(i))
+        store = BandStore(
+            target, {"segmenter": digest, "source": version}, Mosaic.of(segmenter.embedder, collection.size(i))
+        )
         map_large(
             segmenter.embedder, collection, i, store, *segmenter.rows(), legend.void, "apply", progress, segmenter.look
         )
@@ -140,6 +152,10 @@ def apply(
     entries = [done[name] for name in collection.names if name in done and name not in log.skipped]
     write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, entries)})
     write_text(out / "classes.txt", listed)
+    if geojson:
+        names = {one["value"]: {"value": one["value"], "name": one["name"]} for one in legend.to_json()}
+        for entry in entries:
+            write_areas(out / "masks", out / "geojson", entry["name"], names)
     return out
 
 
