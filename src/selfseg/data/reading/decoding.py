@@ -34,44 +34,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
+from selfseg.data.reading.sniffing import HEAD, MIN_SIDE, words_of
+from selfseg.data.reading.sniffing import MAX_PIXELS as MAX_PIXELS
+from selfseg.data.reading.sniffing import SUFFIXES as SUFFIXES
+from selfseg.data.reading.sniffing import Damage as Damage
+from selfseg.data.reading.sniffing import sniff as sniff
 from selfseg.errors import BadImage
 
-MIN_SIDE = 8
-"""Images with a shorter side below this many pixels are "too-small"."""
-
-MAX_PIXELS = 178_956_970
-"""Images with more pixels are "too-large", decided from the header (Pillow's own bound against decompression bombs)."""
-
-SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-    ".pgm": "PPM",
-    ".ppm": "PPM",
-    ".pbm": "PPM",
-    ".pnm": "PPM",
-}
-"""What is taken for an image, and the format that its content must have."""
-
-_MAGIC = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"BM", "BMP"),
-    *((b"P%d" % i, "PPM") for i in range(1, 7)),
-)
+_MEASURED = "a collection of such files is read as measured images (--channels, --pages)"
 _ORIENTATION = 0x0112
 # Padding that stands in for a JPEG's end marker: 1-bits, which are no Huffman code. Enough for the decoder's look-ahead
 # (8 bytes) at the end of a whole picture, too little for one more row of blocks.
@@ -82,15 +52,6 @@ _PNG_DRAWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # instead of 1.5 for a JPEG of 480x360. Its threshold rises to the largest block that was ever freed, so free one here.
 # The block is never touched: it takes no memory.
 np.empty(24 << 20, np.uint8)
-
-
-class Damage(Exception):
-    """Why bytes are no usable image: `reason` is one of the words of `selfseg.data.reading.images`."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
 
 
 _quiet_lock = threading.Lock()
@@ -124,34 +85,6 @@ def quiet() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _quiet_truncated
 
 
-def sniff(head: bytes, suffix: str) -> str:
-    """The format that a file's content has, which must be the one that its name promises.
-
-    Args:
-        head: the first 16 bytes or more.
-        suffix: the name's suffix with its dot, in any case; a suffix outside of `SUFFIXES` promises nothing.
-
-    Returns:
-        A value of `SUFFIXES`.
-
-    Raises:
-        Damage: "empty", "truncated" or "wrong-type".
-    """
-    if not head:
-        raise Damage("empty", "0 bytes")
-    found = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        found = "WEBP"
-    expected = SUFFIXES.get(suffix.lower())
-    if found is None:
-        if any(magic.startswith(head) for magic, _ in _MAGIC):
-            raise Damage("truncated", f"{len(head)} bytes")
-        raise Damage("wrong-type", f"no known image format: begins with {head[:8]!r}")
-    if expected is not None and found != expected:
-        raise Damage("wrong-type", f"named {suffix} but the content is {found}")
-    return found
-
-
 def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     """Read the header and refuse what must not be decoded; call it within `quiet()`.
 
@@ -166,22 +99,26 @@ def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     Raises:
         Damage: "too-small", "too-large", "animated" or "unreadable".
     """
+    if kind not in SUFFIXES.values():
+        raise Damage("wrong-type", f"{kind} is no photograph; {_MEASURED}")
     try:
         # Straight to the class: `Image.open` would take a phone's multi-picture JPEG for an animation.
         image = JpegImagePlugin.JpegImageFile(stream) if kind == "JPEG" else Image.open(stream, formats=[kind])
     except Image.DecompressionBombError as error:
         raise Damage("too-large", str(error)) from error
     except UnidentifiedImageError as error:
-        raise Damage("unreadable", f"a {kind} of a kind that is not supported, or broken") from error
+        hint = f"; if it has many channels, {_MEASURED}" if kind == "TIFF" else ""
+        raise Damage("unreadable", f"a {kind} of a kind that is not supported, or broken{hint}") from error
     except Exception as error:  # Pillow's parsers raise whatever broken bytes make them raise
-        raise Damage("unreadable", _words(error)) from error
+        raise Damage("unreadable", words_of(error)) from error
     width, height = image.size
     if width * height > max_pixels:
         raise Damage("too-large", f"{width}x{height} pixels; at most {max_pixels} pixels are decoded")
     if min(width, height) < MIN_SIDE:
         raise Damage("too-small", f"{width}x{height} pixels; the shorter side must have {MIN_SIDE}")
     if kind != "JPEG" and (pages := _pages(image, kind)) > 1:
-        raise Damage("animated", f"{pages} frames or pages")
+        hint = f"; {_MEASURED}" if kind == "TIFF" else ""
+        raise Damage("animated", f"{pages} frames or pages{hint}")
     return image
 
 
@@ -198,7 +135,7 @@ def _pages(image: Image.Image, kind: str) -> int:
         image.seek(0)
         return full
     except Exception as error:
-        raise Damage("truncated", _words(error)) from error
+        raise Damage("truncated", words_of(error)) from error
 
 
 def decode(data: bytes, suffix: str = "", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -215,7 +152,7 @@ def decode(data: bytes, suffix: str = "", max_pixels: int = MAX_PIXELS) -> NDArr
     Raises:
         Damage: with one of the reasons of `selfseg.data.reading.images`.
     """
-    kind = sniff(data[:16], suffix)
+    kind = sniff(data[:HEAD], suffix)
     with quiet():
         if kind == "JPEG":
             data = _whole_jpeg(data)
@@ -229,13 +166,9 @@ def decode(data: bytes, suffix: str = "", max_pixels: int = MAX_PIXELS) -> NDArr
         except MemoryError:
             raise
         except Exception as error:
-            words = _words(error)
+            words = words_of(error)
             reason = "truncated" if "truncated" in words or "Truncated" in words else "unreadable"
             raise Damage(reason, words) from error
-
-
-def _words(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0][:200]
 
 
 def _whole_jpeg(data: bytes) -> bytes:

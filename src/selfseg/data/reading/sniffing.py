@@ -32,7 +32,7 @@ SUFFIXES = {
 }
 """What is taken for a photograph, and the format that its content must have."""
 
-MEASURED = {".npy": "NPY", ".dcm": "DICOM", ".dicom": "DICOM", ".zarr": "ZARR"}
+MEASURED = {".npy": "NPY", ".dcm": "DICOM", ".dicom": "DICOM", ".img": "HFA", ".zarr": "ZARR"}
 """Suffixes of measured images, and their formats; a `.zarr` is a folder. TIFFs can be either."""
 
 HEAD = 264
@@ -52,6 +52,7 @@ _MAGIC = (
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),  # a bare codestream
     (b"\x93NUMPY", "NPY"),
+    (b"EHFA_HEADER_TAG", "HFA"),
 )
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevx", b"mif1", b"msf1")
 
@@ -90,8 +91,8 @@ def sniff(head: bytes, suffix: str) -> str:
             found = "AVIF"
         elif head[8:12] in _HEIF:
             raise Damage("wrong-type", "a HEIC photograph, which isn't read; save it as JPEG, PNG or AVIF")
-    elif head[128:132] == b"DICM" or (expected == "DICOM" and found is None and len(head) > 8):
-        found = "DICOM"  # older files have no mark: their parser is the judge
+    elif head[128:132] == b"DICM":  # the oldest files have no mark; anything could be taken for one of those
+        found = "DICOM"
     if found is None:
         if any(magic.startswith(head) for magic, _ in _MAGIC):
             raise Damage("truncated", f"{len(head)} bytes")
