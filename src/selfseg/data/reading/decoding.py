@@ -242,7 +242,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise Damage("truncated", "the PNG has no end chunk")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; a broken EXIF block counts as none."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -263,7 +263,7 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _pixels(image: Image.Image, data: bytes, kind: str) -> NDArray[np.uint8]:
     if _deep_colour(image, data, kind):
-        return np.ascontiguousarray(_upright(_decode_deep(data, kind), _orientation(image)))
+        return np.ascontiguousarray(_upright(_decode_deep(data, kind), orientation(image)))
     return from_pillow(image)
 
 
@@ -274,12 +274,12 @@ def from_pillow(image: Image.Image) -> NDArray[np.uint8]:
     """
     jpeg = image.format == "JPEG"
     image.load()  # turns a TIFF upright and forgets its orientation
-    orientation = _orientation(image) if "exif" in image.info or not jpeg else 1
+    turned = orientation(image) if "exif" in image.info or not jpeg else 1
     inverted = jpeg and image.mode == "CMYK" and "adobe" not in image.info
     pixels = _rgb(image)
     if inverted:  # Pillow assumes Adobe's inverted inks in every CMYK JPEG
         pixels = _rgb(Image.frombytes("CMYK", image.size, image.tobytes()).point(lambda value: 255 - value))
-    return np.ascontiguousarray(_upright(pixels, orientation))
+    return np.ascontiguousarray(_upright(pixels, turned))
 
 
 def _deep_colour(image: Image.Image, data: bytes, kind: str) -> bool:
@@ -293,6 +293,20 @@ def _deep_colour(image: Image.Image, data: bytes, kind: str) -> bool:
 
 
 def _decode_deep(data: bytes, kind: str) -> NDArray[np.uint8]:
+    pixels = _deep_values(data, kind)
+    alpha = pixels[:, :, 3:4] if pixels.shape[2] == 4 else None
+    colour = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
+    scaled = to_8_bit(colour)
+    if alpha is None:
+        return scaled
+    top = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
+    opacity = alpha.astype(np.float32) / top
+    composite: NDArray[np.uint8] = np.rint(scaled * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    return composite
+
+
+def _deep_values(data: bytes, kind: str) -> NDArray[Any]:
+    """(H, W, C) of several channels of more than 8 bits: red, green, blue and perhaps alpha."""
     if kind == "PNG":  # without the text and colour chunks, of which OpenCV's reader may complain on the terminal
         data = data[:8] + b"".join(chunk for _, chunk in _png_chunks(data))
     logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # before OpenCV 4.13
@@ -305,15 +319,49 @@ def _decode_deep(data: bytes, kind: str) -> NDArray[np.uint8]:
         raise Damage("truncated" if kind == "TIFF" else "unreadable", "the pixels can't be decoded")
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    alpha = pixels[:, :, 3:4] if pixels.shape[2] == 4 else None
-    colour = pixels[:, :, 2::-1] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
-    scaled = to_8_bit(colour)
-    if alpha is None:
-        return scaled
-    top = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
-    opacity = alpha.astype(np.float32) / top
-    composite: NDArray[np.uint8] = np.rint(scaled * opacity + 255 * (1 - opacity)).astype(np.uint8)
-    return composite
+    return pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]] if pixels.shape[2] >= 3 else pixels
+
+
+def stored_as(image: Image.Image) -> tuple[int, np.dtype[Any], bool]:
+    """Channels, dtype and whether there is alpha, of what `decode_as_stored` gives."""
+    mode = image.mode
+    alpha = "transparency" in image.info or mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    if mode in ("1", "L", "LA", "La"):
+        return 1, np.dtype(np.uint8), alpha
+    if mode.startswith("I;16"):
+        return 1, np.dtype(np.uint16), False
+    if mode in ("I", "F"):
+        return 1, np.dtype(np.int32 if mode == "I" else np.float32), False
+    return 3, np.dtype(np.uint8), alpha
+
+
+def decode_as_stored(data: bytes, kind: str) -> NDArray[Any]:
+    """Decode a whole file without reducing what it holds; call it within `quiet()`.
+
+    Returns:
+        (H, W, C) upright, of the channels that `stored_as` names and alpha behind them.
+
+    Raises:
+        Damage: as `decode` does.
+    """
+    if kind == "JPEG":
+        data = _whole_jpeg(data)
+    else:
+        _check_whole(data, kind)
+    image = open_image(io.BytesIO(data), kind, MAX_PIXELS)
+    if kind == "PNG" and data[24] == 16:
+        deep = _deep_values(data, kind)
+        if data[25] == 4:  # OpenCV makes colours of gray with alpha
+            deep = deep[:, :, [0, -1]]
+        return np.ascontiguousarray(_upright(deep, orientation(image)))
+    channels, dtype, alpha = stored_as(image)
+    if channels == 3 and not alpha:
+        return from_pillow(image)
+    image.load()
+    if alpha:
+        image = image.convert("RGBA" if channels == 3 else "LA")
+    pixels = np.asarray(image.convert("L") if image.mode == "1" else image).astype(dtype)
+    return np.ascontiguousarray(_upright(pixels if pixels.ndim == 3 else pixels[:, :, None], orientation(image)))
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

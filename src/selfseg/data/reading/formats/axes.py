@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.data.reading.formats.base import MOST_PAGES, Window
+from selfseg.data.reading.formats.base import MOST_CHANNELS, MOST_PAGES, Window
 from selfseg.data.reading.sniffing import Damage
 
 CHANNEL_AXES = "CS"
@@ -42,8 +42,12 @@ class Axes:
     def __post_init__(self) -> None:
         if len(self.letters) != len(self.shape) or self.letters.count("Y") != 1 or self.letters.count("X") != 1:
             raise Damage("unreadable", f"dimensions {self.letters or 'none'} of {self.shape}: not one height and width")
-        if prod(self._page_sizes) > MOST_PAGES or prod(self._channel_sizes) > MOST_PAGES:
+        if min(self.shape) < 1:
+            raise Damage("unreadable", f"dimensions {self.letters} of {self.shape}: nothing in one of them")
+        if prod(self._page_sizes) > MOST_PAGES:
             raise Damage("too-large", f"dimensions {self.letters} of {self.shape}: more than {MOST_PAGES} pages")
+        if prod(self._channel_sizes) > MOST_CHANNELS:
+            raise Damage("too-large", f"dimensions {self.letters} of {self.shape}: more than {MOST_CHANNELS} channels")
 
     @property
     def height(self) -> int:

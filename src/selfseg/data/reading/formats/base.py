@@ -20,7 +20,10 @@ MAX_BLOCK = 1 << 30
 """The largest tile, strip or chunk, in bytes once it is decoded."""
 
 MOST_PAGES = 1_000_000
-"""Files that claim more pages, or more channels, are refused."""
+"""Files that claim more pages are refused."""
+
+MOST_CHANNELS = 10_000
+"""Files that claim more channels are refused: hyperspectral cameras have hundreds."""
 
 
 class Window(NamedTuple):
@@ -37,7 +40,8 @@ class Place:
     """Where a raster lies on the earth.
 
     Attributes:
-        crs: the coordinate reference system, as WKT.
+        crs: the coordinate reference system, as WKT; without rasterio "EPSG:" and a number where the file has one, else
+            "".
         transform: a, b, c, d, e, f of x = a column + b row + c and y = d column + e row + f, where (0, 0) is the outer
             corner of the first pixel; GDAL's and rasterio's frame.
     """
@@ -57,6 +61,8 @@ class Layout:
         channels: a name for each of the C channels, "" where the file has none.
         dtype: of the values, in the machine's byte order: unsigned or signed integers, or floats.
         pages: a name for each page; ("",) for a file of one page. Names are safe parts of file names.
+        unnamed: whether the pages are the first dimension of an array whose writer didn't say what it counts: they could
+            as well be channels.
         nodata: the value that stands for "nothing was measured" in every channel; None if there is none. Of floats,
             not-a-number always stands for that, too.
         masked: whether `PixelFile.valid` has more to tell than `nodata`: a mask band or an alpha channel.
@@ -71,6 +77,7 @@ class Layout:
     channels: tuple[str, ...]
     dtype: np.dtype[Any]
     pages: tuple[str, ...] = ("",)
+    unnamed: bool = False
     nodata: float | None = None
     masked: bool = False
     colour: bool = False
@@ -172,6 +179,16 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     if known.kind not in "uifb" or known.hasobject or known.itemsize > 8:
         raise Damage("unreadable", f"values of type {known}; images hold integers or floats of up to 64 bits")
     return np.dtype(np.uint8) if known.kind == "b" else known.newbyteorder("=")
+
+
+def safe_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names from a file, without line ends and other control characters, and no longer than 80 characters.
+
+    Example:
+        >>> safe_names([" red\\n", "near  infrared"])
+        ('red', 'near infrared')
+    """
+    return tuple(" ".join("".join(c if c.isprintable() else " " for c in name).split())[:80] for name in names)
 
 
 def inside(layout: Layout, page: int, window: Window | None, channels: Sequence[int] | None) -> Window:
