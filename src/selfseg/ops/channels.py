@@ -55,7 +55,7 @@ class Channels:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     nodata: float | None = None
-    pages: str = "all"
+    pages: str = "auto"
     colour: bool = False
     window: int | None = None
 
@@ -177,7 +177,7 @@ def describe(
     of: int,
     samples: NDArray[Any],
     nodata: float | None = None,
-    pages: str = "all",
+    pages: str = "auto",
     colour: bool = False,
     percentiles: tuple[float, float] = (0.1, 99.9),
 ) -> Channels:

@@ -159,7 +159,8 @@ class Recipe(Generic[Config]):
         channels: of measured images, those that are taken, by index from 0 or by name; none given = all. "rgb" reads
             any image as an 8-bit photograph.
         pages: of files with several pages, which are images: "all", "first", a number from 0; or one image of all,
-            by "max" or "mean", or with the pages as its "channels".
+            by "max" or "mean", or with the pages as its "channels". "auto" takes 2 to 16 pages that nobody named for
+            channels, and others for images.
     """
 
     images: Annotated[Positional[Path], arg(metavar="IMAGES")]
@@ -183,7 +184,7 @@ class Recipe(Generic[Config]):
     max_bad: float = 0.05
     cache: bool = True
     channels: tuple[str, ...] = ()
-    pages: str = "all"
+    pages: str = "auto"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

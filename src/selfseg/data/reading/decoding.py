@@ -34,44 +34,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
+from selfseg.data.reading.sniffing import HEAD, MIN_SIDE, words_of
+from selfseg.data.reading.sniffing import MAX_PIXELS as MAX_PIXELS
+from selfseg.data.reading.sniffing import SUFFIXES as SUFFIXES
+from selfseg.data.reading.sniffing import Damage as Damage
+from selfseg.data.reading.sniffing import sniff as sniff
 from selfseg.errors import BadImage
 
-MIN_SIDE = 8
-"""Images with a shorter side below this many pixels are "too-small"."""
-
-MAX_PIXELS = 178_956_970
-"""Images with more pixels are "too-large", decided from the header (Pillow's own bound against decompression bombs)."""
-
-SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-    ".pgm": "PPM",
-    ".ppm": "PPM",
-    ".pbm": "PPM",
-    ".pnm": "PPM",
-}
-"""What is taken for an image, and the format that its content must have."""
-
-_MAGIC = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"BM", "BMP"),
-    *((b"P%d" % i, "PPM") for i in range(1, 7)),
-)
+_MEASURED = "a collection of such files is read as measured images (--channels, --pages)"
 _ORIENTATION = 0x0112
 # Padding that stands in for a JPEG's end marker: 1-bits, which are no Huffman code. Enough for the decoder's look-ahead
 # (8 bytes) at the end of a whole picture, too little for one more row of blocks.
@@ -82,15 +52,6 @@ _PNG_DRAWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # instead of 1.5 for a JPEG of 480x360. Its threshold rises to the largest block that was ever freed, so free one here.
 # The block is never touched: it takes no memory.
 np.empty(24 << 20, np.uint8)
-
-
-class Damage(Exception):
-    """Why bytes are no usable image: `reason` is one of the words of `selfseg.data.reading.images`."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
 
 
 _quiet_lock = threading.Lock()
@@ -124,34 +85,6 @@ def quiet() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _quiet_truncated
 
 
-def sniff(head: bytes, suffix: str) -> str:
-    """The format that a file's content has, which must be the one that its name promises.
-
-    Args:
-        head: the first 16 bytes or more.
-        suffix: the name's suffix with its dot, in any case; a suffix outside of `SUFFIXES` promises nothing.
-
-    Returns:
-        A value of `SUFFIXES`.
-
-    Raises:
-        Damage: "empty", "truncated" or "wrong-type".
-    """
-    if not head:
-        raise Damage("empty", "0 bytes")
-    found = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        found = "WEBP"
-    expected = SUFFIXES.get(suffix.lower())
-    if found is None:
-        if any(magic.startswith(head) for magic, _ in _MAGIC):
-            raise Damage("truncated", f"{len(head)} bytes")
-        raise Damage("wrong-type", f"no known image format: begins with {head[:8]!r}")
-    if expected is not None and found != expected:
-        raise Damage("wrong-type", f"named {suffix} but the content is {found}")
-    return found
-
-
 def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     """Read the header and refuse what must not be decoded; call it within `quiet()`.
 
@@ -166,22 +99,26 @@ def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     Raises:
         Damage: "too-small", "too-large", "animated" or "unreadable".
     """
+    if kind not in SUFFIXES.values():
+        raise Damage("wrong-type", f"{kind} is no photograph; {_MEASURED}")
     try:
         # Straight to the class: `Image.open` would take a phone's multi-picture JPEG for an animation.
         image = JpegImagePlugin.JpegImageFile(stream) if kind == "JPEG" else Image.open(stream, formats=[kind])
     except Image.DecompressionBombError as error:
         raise Damage("too-large", str(error)) from error
     except UnidentifiedImageError as error:
-        raise Damage("unreadable", f"a {kind} of a kind that is not supported, or broken") from error
+        hint = f"; if it has many channels, {_MEASURED}" if kind == "TIFF" else ""
+        raise Damage("unreadable", f"a {kind} of a kind that is not supported, or broken{hint}") from error
     except Exception as error:  # Pillow's parsers raise whatever broken bytes make them raise
-        raise Damage("unreadable", _words(error)) from error
+        raise Damage("unreadable", words_of(error)) from error
     width, height = image.size
     if width * height > max_pixels:
         raise Damage("too-large", f"{width}x{height} pixels; at most {max_pixels} pixels are decoded")
     if min(width, height) < MIN_SIDE:
         raise Damage("too-small", f"{width}x{height} pixels; the shorter side must have {MIN_SIDE}")
     if kind != "JPEG" and (pages := _pages(image, kind)) > 1:
-        raise Damage("animated", f"{pages} frames or pages")
+        hint = f"; {_MEASURED}" if kind == "TIFF" else ""
+        raise Damage("animated", f"{pages} frames or pages{hint}")
     return image
 
 
@@ -198,7 +135,7 @@ def _pages(image: Image.Image, kind: str) -> int:
         image.seek(0)
         return full
     except Exception as error:
-        raise Damage("truncated", _words(error)) from error
+        raise Damage("truncated", words_of(error)) from error
 
 
 def decode(data: bytes, suffix: str = "", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -215,7 +152,7 @@ def decode(data: bytes, suffix: str = "", max_pixels: int = MAX_PIXELS) -> NDArr
     Raises:
         Damage: with one of the reasons of `selfseg.data.reading.images`.
     """
-    kind = sniff(data[:16], suffix)
+    kind = sniff(data[:HEAD], suffix)
     with quiet():
         if kind == "JPEG":
             data = _whole_jpeg(data)
@@ -229,13 +166,9 @@ def decode(data: bytes, suffix: str = "", max_pixels: int = MAX_PIXELS) -> NDArr
         except MemoryError:
             raise
         except Exception as error:
-            words = _words(error)
+            words = words_of(error)
             reason = "truncated" if "truncated" in words or "Truncated" in words else "unreadable"
             raise Damage(reason, words) from error
-
-
-def _words(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0][:200]
 
 
 def _whole_jpeg(data: bytes) -> bytes:
@@ -309,7 +242,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise Damage("truncated", "the PNG has no end chunk")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; a broken EXIF block counts as none."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -330,7 +263,7 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _pixels(image: Image.Image, data: bytes, kind: str) -> NDArray[np.uint8]:
     if _deep_colour(image, data, kind):
-        return np.ascontiguousarray(_upright(_decode_deep(data, kind), _orientation(image)))
+        return np.ascontiguousarray(_upright(_decode_deep(data, kind), orientation(image)))
     return from_pillow(image)
 
 
@@ -341,12 +274,12 @@ def from_pillow(image: Image.Image) -> NDArray[np.uint8]:
     """
     jpeg = image.format == "JPEG"
     image.load()  # turns a TIFF upright and forgets its orientation
-    orientation = _orientation(image) if "exif" in image.info or not jpeg else 1
+    turned = orientation(image) if "exif" in image.info or not jpeg else 1
     inverted = jpeg and image.mode == "CMYK" and "adobe" not in image.info
     pixels = _rgb(image)
     if inverted:  # Pillow assumes Adobe's inverted inks in every CMYK JPEG
         pixels = _rgb(Image.frombytes("CMYK", image.size, image.tobytes()).point(lambda value: 255 - value))
-    return np.ascontiguousarray(_upright(pixels, orientation))
+    return np.ascontiguousarray(_upright(pixels, turned))
 
 
 def _deep_colour(image: Image.Image, data: bytes, kind: str) -> bool:
@@ -360,6 +293,20 @@ def _deep_colour(image: Image.Image, data: bytes, kind: str) -> bool:
 
 
 def _decode_deep(data: bytes, kind: str) -> NDArray[np.uint8]:
+    pixels = _deep_values(data, kind)
+    alpha = pixels[:, :, 3:4] if pixels.shape[2] == 4 else None
+    colour = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
+    scaled = to_8_bit(colour)
+    if alpha is None:
+        return scaled
+    top = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
+    opacity = alpha.astype(np.float32) / top
+    composite: NDArray[np.uint8] = np.rint(scaled * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    return composite
+
+
+def _deep_values(data: bytes, kind: str) -> NDArray[Any]:
+    """(H, W, C) of several channels of more than 8 bits: red, green, blue and perhaps alpha."""
     if kind == "PNG":  # without the text and colour chunks, of which OpenCV's reader may complain on the terminal
         data = data[:8] + b"".join(chunk for _, chunk in _png_chunks(data))
     logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # before OpenCV 4.13
@@ -372,15 +319,49 @@ def _decode_deep(data: bytes, kind: str) -> NDArray[np.uint8]:
         raise Damage("truncated" if kind == "TIFF" else "unreadable", "the pixels can't be decoded")
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    alpha = pixels[:, :, 3:4] if pixels.shape[2] == 4 else None
-    colour = pixels[:, :, 2::-1] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
-    scaled = to_8_bit(colour)
-    if alpha is None:
-        return scaled
-    top = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
-    opacity = alpha.astype(np.float32) / top
-    composite: NDArray[np.uint8] = np.rint(scaled * opacity + 255 * (1 - opacity)).astype(np.uint8)
-    return composite
+    return pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]] if pixels.shape[2] >= 3 else pixels
+
+
+def stored_as(image: Image.Image) -> tuple[int, np.dtype[Any], bool]:
+    """Channels, dtype and whether there is alpha, of what `decode_as_stored` gives."""
+    mode = image.mode
+    alpha = "transparency" in image.info or mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    if mode in ("1", "L", "LA", "La"):
+        return 1, np.dtype(np.uint8), alpha
+    if mode.startswith("I;16"):
+        return 1, np.dtype(np.uint16), False
+    if mode in ("I", "F"):
+        return 1, np.dtype(np.int32 if mode == "I" else np.float32), False
+    return 3, np.dtype(np.uint8), alpha
+
+
+def decode_as_stored(data: bytes, kind: str) -> NDArray[Any]:
+    """Decode a whole file without reducing what it holds; call it within `quiet()`.
+
+    Returns:
+        (H, W, C) upright, of the channels that `stored_as` names and alpha behind them.
+
+    Raises:
+        Damage: as `decode` does.
+    """
+    if kind == "JPEG":
+        data = _whole_jpeg(data)
+    else:
+        _check_whole(data, kind)
+    image = open_image(io.BytesIO(data), kind, MAX_PIXELS)
+    if kind == "PNG" and data[24] == 16:
+        deep = _deep_values(data, kind)
+        if data[25] == 4:  # OpenCV makes colours of gray with alpha
+            deep = deep[:, :, [0, -1]]
+        return np.ascontiguousarray(_upright(deep, orientation(image)))
+    channels, dtype, alpha = stored_as(image)
+    if channels == 3 and not alpha:
+        return from_pillow(image)
+    image.load()
+    if alpha:
+        image = image.convert("RGBA" if channels == 3 else "LA")
+    pixels = np.asarray(image.convert("L") if image.mode == "1" else image).astype(dtype)
+    return np.ascontiguousarray(_upright(pixels if pixels.ndim == 3 else pixels[:, :, None], orientation(image)))
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

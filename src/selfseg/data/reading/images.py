@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.opening import WINDOWED, open_pixels
+from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.measured import (
     ImagePlace,
     Part,
@@ -43,6 +43,7 @@ from selfseg.data.reading.measured import (
     read_levels,
     size_of,
 )
+from selfseg.data.reading.sniffing import HEAD, WINDOWED
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import among_measured, resize
@@ -125,7 +126,7 @@ def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -
         Damage: whatever can be known without decoding.
     """
     with quiet():
-        kind = sniff(stream.read(16), suffix)
+        kind = sniff(stream.read(HEAD), suffix)
         stream.seek(0)
         try:
             open_image(stream, kind, max_pixels)
@@ -285,6 +286,8 @@ class ImageCollection:
             status = self.paths[index].stat()
         except (OSError, ValueError):
             return None
+        if stat.S_ISDIR(status.st_mode) and self.paths[index].suffix.lower() == ".zarr":
+            return {"bytes": 0, "modified": status.st_mtime_ns}
         return {"bytes": status.st_size, "modified": status.st_mtime_ns} if stat.S_ISREG(status.st_mode) else None
 
     def size(self, index: int) -> tuple[int, int]:

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfseg.data.reading.decoding import SUFFIXES
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.sniffing import MEASURED, SUFFIXES
 from selfseg.errors import DataError, EmptyCollection
 from selfseg.storage.files import OUTPUT_MARKER
+
+READ = SUFFIXES | MEASURED
+"""The suffixes of all that is read, photographs and measured images."""
 
 
 def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
@@ -76,9 +79,11 @@ def _from_folder(root: Path) -> ImageCollection:
             if entry.name.startswith("."):
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir():
+            if suffix == ".zarr" and entry.is_dir():  # a folder that is one image
+                found.append((prefix + entry.name, Path(entry.path)))
+            elif entry.is_dir():
                 (linked if entry.is_symlink() else pending).append((Path(entry.path), f"{prefix}{entry.name}/"))
-            elif suffix in SUFFIXES:
+            elif suffix in READ:
                 found.append((prefix + entry.name, Path(entry.path)))
             else:
                 others[suffix or "no suffix"] += 1
@@ -86,7 +91,15 @@ def _from_folder(root: Path) -> ImageCollection:
         have = ", ".join(f"{count} with {suffix}" for suffix, count in others.most_common(5))
         raise EmptyCollection(
             f"{root} holds no image" + (f", only files {have}" if have else "; it is empty") + "; images are files "
-            f"named {' '.join(SUFFIXES)}"
+            f"named {' '.join(READ)}"
         )
+    found = _without_companions(found)
     found.sort(key=lambda item: item[0])
     return ImageCollection(root, tuple(path for _, path in found))
+
+
+def _without_companions(found: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Leave out `a.npy` beside `a.jpg`: features or labels of that image, and no image."""
+    stems = {os.path.splitext(name)[0] for name, path in found if path.suffix.lower() in SUFFIXES}
+    arrays = {name for name, path in found if path.suffix.lower() == ".npy" and os.path.splitext(name)[0] in stems}
+    return [(name, path) for name, path in found if name not in arrays]

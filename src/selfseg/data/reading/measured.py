@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.opening import open_pixels, read_page
+from selfseg.data.reading.formats.opening import open_pixels
+from selfseg.data.reading.formats.pages import channels_of, pick_pages, read_page
 from selfseg.errors import BadImage, ConfigError, EmptyCollection
 from selfseg.ops.channels import Channels, describe
 
@@ -109,10 +110,10 @@ def read_levels(
     try:
         file = open_pixels(path, None if part.window else max_pixels)
         try:
-            found = len(names_in(file.layout, channels.pages))
+            page = part.page or pick_pages(file.layout, channels.pages)[0]
+            found = len(channels_of(file.layout, page))
             if found != channels.of:
                 raise Damage("channels", f"{found} channels; the collection has {channels.of}")
-            page = part.page or default_page(channels.pages)
             values, valid = read_page(file, page, part.window, channels.take)
         finally:
             file.close()
@@ -154,7 +155,8 @@ def check_levels(
     """Judge a measured image by its header; raises BadImage as `read_levels` does."""
     try:
         file = open_pixels(path, None if part is not None and part.window else max_pixels)
-        found = len(names_in(file.layout, channels.pages)) if channels is not None else 3
+        pages = "first" if channels is None else channels.pages
+        found = len(channels_of(file.layout, pick_pages(file.layout, pages)[0]))
         file.close()
         if channels is not None and found != channels.of:
             raise Damage("channels", f"{found} channels; the collection has {channels.of}")
@@ -174,29 +176,6 @@ def size_of(path: Path, part: Part | None = None) -> tuple[int, int]:
         raise OSError(f"{path}: {damage.reason}") from damage
     file.close()
     return file.layout.height, file.layout.width
-
-
-def default_page(pages: str) -> str:
-    """The page of a file that has one image, by the word of `--pages`."""
-    return "0" if pages in ("all", "first") else pages
-
-
-def names_in(layout: Layout, pages: str) -> tuple[str, ...]:
-    """The channels that an image of such a file has, "" where the file doesn't name them.
-
-    Args:
-        layout: of the file.
-        pages: the word of `--pages`; with "channels" each page has all of the file's channels.
-
-    Example:
-        >>> names_in(Layout("TIFF", 8, 8, ("",), np.dtype("uint8"), pages=("405 nm", "488 nm")), "channels")
-        ('405 nm', '488 nm')
-    """
-    if pages != "channels" or len(layout.pages) == 1:
-        return layout.channels
-    if len(layout.channels) == 1:
-        return layout.pages
-    return tuple(f"{page} {name}".strip() for page in layout.pages for name in layout.channels)
 
 
 class ImagePaths(Protocol):
@@ -285,7 +264,7 @@ def may_be_measured(images: ImagePaths) -> bool:
 def survey(
     images: ImagePaths,
     words: Sequence[str] = (),
-    pages: str = "all",
+    pages: str = "auto",
     draw: bool | None = None,
     seed: int = 0,
 ) -> Survey:
@@ -323,7 +302,8 @@ def survey(
     if not found:
         raise EmptyCollection(f"none of the {len(chosen)} files that were looked at can be opened: {problems[:3]}")
     layouts = list(found.values())
-    counts = Counter(len(names_in(layout, pages)) for layout in layouts)
+    named = [channels_of(layout, pick_pages(layout, pages)[0]) for layout in layouts]
+    counts = Counter(len(names) for names in named)
     if words and len(counts) > 1:
         raise ConfigError(
             f"the files have different numbers of channels ({_counted(counts)}), so that --channels can't mean the "
@@ -338,7 +318,7 @@ def survey(
         counts=counts,
         pages=Counter(len(layout.pages) for layout in layouts),
         sizes=(by_size[0][1:], by_size[-1][1:]),
-        names=_names([names_in(layout, pages) for layout in layouts]),
+        names=_names(named),
         colour=all(layout.colour for layout in layouts),
         problems=tuple(problems),
         channels=None,
@@ -443,9 +423,8 @@ def _some_of(
     file = open_pixels(path, None)
     try:
         layout, side = file.layout, 1024
-        page = part.page or default_page(pages)
-        if not part.page and pages == "all":
-            page = str(rng.integers(len(layout.pages)))
+        words = [part.page] if part.page else pick_pages(layout, pages)
+        page = words[int(rng.integers(len(words)))] if len(words) > 1 else words[0]
         window = part.window
         if window is None and layout.height * layout.width > 4 * side * side:
             y, x = (int(rng.integers(0, max(1, length - side))) for length in (layout.height, layout.width))

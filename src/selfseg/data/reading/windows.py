@@ -14,9 +14,11 @@ from pathlib import Path
 
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.opening import WINDOWED, open_pixels, pick_pages
+from selfseg.data.reading.formats.opening import open_pixels
+from selfseg.data.reading.formats.pages import page_name, pick_pages
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.measured import Part
+from selfseg.data.reading.sniffing import WINDOWED
 
 WINDOW = 1024
 """Side of a window in px where nobody said another."""
@@ -84,9 +86,9 @@ def parts_of(
     if layout is None:
         yield "", Part()
         return
-    words = [""] if pages is None or (len(layout.pages) == 1 and pages != "channels") else pick_pages(layout, pages)
+    words = [""] if pages is None else pick_pages(layout, pages)
     for word in words:
-        named = f"/{layout.pages[int(word)] or word}" if word.isdigit() and len(words) > 1 else ""
+        named = f"/{page_name(layout, word)}" if len(words) > 1 else ""
         if not is_large(layout.height, layout.width, window):
             yield named, Part(word)
             continue
