@@ -43,7 +43,7 @@ from selfseg.data.reading.measured import (
     read_levels,
     size_of,
 )
-from selfseg.data.reading.sniffing import HEAD, WINDOWED
+from selfseg.data.reading.sniffing import HEAD, WINDOWED, stem_of
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import among_measured, resize
@@ -332,7 +332,7 @@ def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
     for path in paths:
         parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts
         relative.append("/".join(part for part in parts if part not in ("..", ".", path.anchor)))
-    names = [name[: -len(Path(name).suffix)] if Path(name).suffix else name for name in relative]
+    names = [stem_of(name) for name in relative]
     for full in (relative, [f"{name}-{i}" for i, name in enumerate(relative)]):
         while shared := {name for name, count in Counter(names).items() if count > 1}:
             longer = [full[i] if name in shared else name for i, name in enumerate(names)]

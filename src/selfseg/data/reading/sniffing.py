@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 MIN_SIDE = 8
 """Images with a shorter side below this many pixels are "too-small"."""
 
@@ -58,6 +60,19 @@ _MAGIC = (
     (b"EHFA_HEADER_TAG", "HFA"),
 )
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevx", b"mif1", b"msf1")
+
+
+def stem_of(name: str) -> str:
+    """A file's name without its suffix, and without the ".ome" of OME-TIFF and OME-Zarr before it.
+
+    Example:
+        >>> stem_of("day 1/cells.ome.tif"), stem_of("a.b.png")
+        ('day 1/cells', 'a.b')
+    """
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() in WINDOWED and stem.lower().endswith(".ome"):
+        return stem[: -len(".ome")]
+    return stem
 
 
 class Damage(Exception):
