@@ -39,6 +39,7 @@ from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, VERSIONS, EvaluationConfig, Protocol, Sheet, names_of
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import has_prototypes, load_prototypes
+from selfseg.ops.channels import Channels
 from selfseg.ops.pca import fit_pca
 from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
 from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
@@ -182,7 +183,8 @@ def _fill(
 ) -> tuple[Path, list[EvalResult]]:
     """Measure the rows that are not there yet, and write the page."""
     fit, measured = splits
-    shown = _choose(measured, count)
+    first = contestants[0].channels
+    shown = _choose(measured.measured(first), count)
     data = [_data_digest(fit), _data_digest(measured)]
     results: list[EvalResult] = []
     drawings: list[Drawing] = []
@@ -205,7 +207,11 @@ def _fill(
         if not _is_done(out, folder, settings):
             if contestant.embedder is not None:  # one at a time: together they may not fit on a GPU
                 contestant.embedder.to(device)
-            _measure(contestant, fit, measured, config, shown, folder, settings, progress)
+            # Runs may read the same files in different ways; the baselines see what the first run sees.
+            channels = first if contestant.embedder is None else contestant.channels
+            seen = shown if channels == first else _choose(measured.measured(channels), count)
+            splits = fit.measured(channels), measured.measured(channels)
+            _measure(contestant, *splits, config, seen, folder, settings, progress)
             if contestant.embedder is not None:
                 contestant.embedder.to("cpu")
         row = read_json(folder / "row.json")
@@ -235,6 +241,11 @@ class _Contestant:
     identity: Mapping[str, Any]
     recipe_hash: str = ""
 
+    @property
+    def channels(self) -> Channels | None:
+        """How its embedder reads measured images; None = photographs."""
+        return None if self.embedder is None else self.embedder.config.channels
+
 
 def _contestant(row: Row, config: EvaluationConfig, reading: Reading, beside: Beside) -> _Contestant:
     embedder = open_source(row.source, "cpu")
@@ -253,7 +264,7 @@ def _contestant(row: Row, config: EvaluationConfig, reading: Reading, beside: Be
         )
         for extractor in embedder_extractors(embedder, config, reading, beside, learned)
     ]
-    digests = [_digest(asdict(embedder.config), embedder.state_dict())]
+    digests = [_digest(embedder.config.told(), embedder.state_dict())]
     if learned is not None:
         digests.append(_digest({}, {"prototypes": learned}))
     identity = {"weights": digests, "beside": asdict(beside)}

@@ -106,6 +106,8 @@ def evaluate(
         extractors += trivial_extractors(reading.side)
 
     fit, measured = reading.open(data, bool(config.fitted or config.of_objects))
+    if isinstance(source, Embedder):
+        fit, measured = fit.measured(source.config.channels), measured.measured(source.config.channels)
     made_by = run_hash(folder) if folder else ""
     where = Path(out) if out is not None else None if folder is None else folder / "results"
     results: list[EvalResult] = []

@@ -18,6 +18,7 @@ from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder
 from selfseg.models.start import is_word, load_backbone
+from selfseg.ops.channels import Channels
 from selfseg.storage.files import is_unclaimed, mark_output, read_json, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
@@ -35,6 +36,7 @@ class Start:
         weights: hash of its weights.
         mean: of R, G and B in [0, 1] that it expects to be subtracted.
         std: that it expects to be divided by.
+        channels: how it reads measured images; None = photographs.
     """
 
     backbone: nn.Module
@@ -43,6 +45,7 @@ class Start:
     weights: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    channels: Channels | None = None
 
 
 def open_source(source: Path | str | Embedder, config: Config, output_stride: int) -> tuple[Start, Config]:
@@ -65,7 +68,8 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
     if isinstance(source, Embedder) or Path(source).is_dir():
         embedder = source if isinstance(source, Embedder) else load(source, "cpu")
         config = replace(config, backbone=embedder.config.backbone)
-        backbone = make_backbone(config.backbone, output_stride, embedder.config.final_norm is not False)
+        channels, inputs = embedder.config.channels, embedder.config.inputs
+        backbone = make_backbone(config.backbone, output_stride, embedder.config.final_norm is not False, inputs=inputs)
         try:
             backbone.load_state_dict(embedder.backbone.state_dict())
         except RuntimeError as error:
@@ -73,6 +77,7 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
         what, sentence = "embedder", f"a {config.backbone}, of a trained embedder"
         colours = embedder.colours
     else:
+        channels = None
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.backbone, output_stride, final_norm=True)
         if str(source) == "random":
@@ -86,7 +91,7 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
             what = Path(source).name
             initial = load_backbone(backbone, source, config.backbone)
             sentence, colours = initial.loaded, (initial.mean, initial.std)
-    return Start(backbone, what, sentence, weights_hash(backbone), *colours), config
+    return Start(backbone, what, sentence, weights_hash(backbone), *colours, channels), config
 
 
 def weights_hash(network: nn.Module) -> str:

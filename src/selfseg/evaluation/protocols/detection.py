@@ -243,6 +243,8 @@ def transfer_to_detection(
     if fit.category_ids != measured.category_ids:
         raise ConfigError(f"{fit.annotations} and {measured.annotations} have other categories")
     start, config = open_source(source, config, output_stride=32)
+    if start.channels is not None:
+        raise ConfigError("detectors are fine-tuned on photographs; this run learned from measured images")
     dataset = ExampleDataset(fit, config)
     claim_folder(out, describe("detection", source, start, data, config))
     torch.manual_seed(config.seed)

@@ -190,6 +190,8 @@ def finetune(
     pair = contenders(run, init)
     starts = [contender.make(config.seed) for contender in pair]
     config = replace(config, backbone=starts[0].config.backbone)
+    channels = starts[0].config.channels
+    fit, measured = fit.measured(channels), measured.measured(channels)
     record = {
         "kind": "finetune",
         "contenders": {c.what: weights_hash(start) for c, start in zip(pair, starts, strict=True)},

@@ -280,6 +280,7 @@ def _transfer_to_segmentation(
 ) -> EvalResult:
     fit, measured = open_splits(data, config)
     start, config = open_source(source, config, config.output_stride)
+    fit, measured = fit.measured(start.channels), measured.measured(start.channels)
     claim_folder(out, describe("segmentation", source, start, data, config))
     torch.manual_seed(config.seed)
     classes = len(fit.class_names)
