@@ -238,6 +238,10 @@ class TiffImage:
         self._map = None
         self._tif.close()
 
+    def __del__(self) -> None:
+        if (tif := getattr(self, "_tif", None)) is not None:
+            tif.close()
+
 
 class _as_damage:
     """Whatever tifffile and its codecs raise of broken bytes becomes `Damage`."""
