@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image
 from selfseg.data.reading.formats.base import Layout, PixelFile, Window
 from selfseg.data.reading.formats.opening import open_pixels
+from selfseg.data.reading.formats.pages import channels_of, read_page
 from selfseg.errors import BadImage, ConfigError, EmptyCollection
 from selfseg.ops.channels import Channels, describe
 
@@ -69,8 +70,8 @@ def read_levels(
     try:
         file = open_pixels(path, None if part.window else max_pixels)
         try:
-            if len(file.layout.channels) != channels.of:
-                raise Damage("channels", f"{len(file.layout.channels)} channels; the collection has {channels.of}")
+            if (found := len(channels_of(file.layout, part.page))) != channels.of:
+                raise Damage("channels", f"{found} channels; the collection has {channels.of}")
             values, valid = read_part(file, part, channels.take)
         finally:
             file.close()
@@ -85,7 +86,7 @@ def check_levels(path: Path, channels: Channels, part: Part | None = None, max_p
     """Judge a measured image by its header; raises BadImage as `read_levels` does."""
     try:
         file = open_pixels(path, None if part is not None and part.window else max_pixels)
-        found = len(file.layout.channels)
+        found = len(channels_of(file.layout, part.page if part is not None else ""))
         file.close()
         if found != channels.of:
             raise Damage("channels", f"{found} channels; the collection has {channels.of}")
@@ -111,8 +112,7 @@ def read_part(
     file: PixelFile, part: Part, take: Sequence[int] | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """The values (H, W, C) of a part of an open file, and where the file itself says that they were measured."""
-    page = int(part.page) if part.page.isdigit() else 0
-    return file.read(page, part.window, take), file.valid(page, part.window)
+    return read_page(file, part.page, part.window, take)
 
 
 class ImagePaths(Protocol):

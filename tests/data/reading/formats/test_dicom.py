@@ -65,8 +65,8 @@ def test_monochrome1_is_inverted(tmp_path: Path) -> None:
 
 def test_padding_is_no_data(tmp_path: Path) -> None:
     data = pydicom.dcmread(FILES / "CT_small.dcm")
-    data.PixelPaddingRangeLimit = 200
-    data.PixelPaddingValue = -2000
+    data.add_new("PixelPaddingRangeLimit", "SS", 200)
+    data.add_new("PixelPaddingValue", "SS", -2000)
     data.save_as(tmp_path / "a.dcm")
     file = open_pixels(tmp_path / "a.dcm", None)
     assert file.layout.masked
