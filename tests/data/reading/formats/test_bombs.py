@@ -165,13 +165,15 @@ BOMBS: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 SCRIPT = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 import tifffile, zarr, imagecodecs, rasterio, pydicom.pixels, numpy
 from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.formats.base import Window
 from selfseg.data.reading.sniffing import Damage
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # KiB; ru_maxrss would be that of the process that started this one
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+before = peak()
 for name in sys.argv[1:]:
     for most in (10_000_000, None):
         start = time.perf_counter()
@@ -183,11 +185,12 @@ for name in sys.argv[1:]:
             word = f"{damage.reason}"
         taken = time.perf_counter() - start
         print(Path(name).name, most, word, round(taken, 2))
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print("peak", peak() - before)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux tells it")
 def test_bombs_are_refused_in_little_memory(tmp_path: Path) -> None:
     paths = []
     for i, (write, suffix) in enumerate(BOMBS):
@@ -197,10 +200,9 @@ def test_bombs_are_refused_in_little_memory(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT, *map(str, paths)], capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
     refused = {(name, most) for name, most, word, _ in lines[:-1] if word != "read"}
-    allowed = {"00-huge.tif"}  # without a bound a window of a huge file is judged by what is there: nothing
     for path in paths:
         assert (path.name, "10000000") in refused, done.stdout
-        assert (path.name, "None") in refused or path.name in allowed, done.stdout
+        assert (path.name, "None") in refused, done.stdout
     assert all(float(taken) < 10 for *_, taken in lines[:-1]), done.stdout
     assert int(lines[-1][1]) < 100_000, done.stdout  # KiB
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -10,6 +11,7 @@ import tifffile
 from selfseg.data.reading.formats.base import Window
 from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.formats.rasters import RasterImage
+from selfseg.data.reading.sniffing import Damage
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -52,7 +54,9 @@ def test_place_names_and_values(tmp_path: Path, values: np.ndarray, how: dict[st
         assert layout.nodata == raster.nodata
     assert layout.channels == ("B2", "B3", "B4", "B5", "B6")
     np.testing.assert_array_equal(file.read(), values.transpose(1, 2, 0))
-    np.testing.assert_array_equal(file.read(0, Window(30, 31, 40, 50), [4, 1]), values[[4, 1], 30:70, 31:81].transpose(1, 2, 0))
+    np.testing.assert_array_equal(
+        file.read(0, Window(30, 31, 40, 50), [4, 1]), values[[4, 1], 30:70, 31:81].transpose(1, 2, 0)
+    )
 
 
 def test_pixel_is_point(tmp_path: Path, values: np.ndarray) -> None:
@@ -100,9 +104,20 @@ def test_imagine_files_by_rasterio(tmp_path: Path, values: np.ndarray) -> None:
     file.close()
 
 
+def test_windows_of_a_jpeg_2000_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = (np.arange(128 * 128).reshape(128, 128) % 4000).astype(np.uint16)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(values, level=0, reversible=True, codecformat="jp2"))
+    monkeypatch.setattr("selfseg.data.reading.formats.whole.MAX_PIXELS", 1000)
+    file = open_pixels(tmp_path / "a.jp2", None)
+    assert isinstance(file, RasterImage)
+    np.testing.assert_array_equal(file.read(0, Window(8, 16, 32, 64))[:, :, 0], values[8:40, 16:80])
+    with pytest.raises(Damage, match="too-large"):
+        open_pixels(tmp_path / "a.jp2", 1000)
+
+
 def test_both_readers_agree(tmp_path: Path, values: np.ndarray) -> None:
     write(tmp_path / "a.tif", values, nodata=5)
-    ours, theirs = open_pixels(tmp_path / "a.tif", None), RasterImage(tmp_path / "a.tif", None)
+    ours, theirs = open_pixels(tmp_path / "a.tif", None), RasterImage(tmp_path / "a.tif", "GTiff", None)
     np.testing.assert_array_equal(ours.read(), theirs.read())
     for name in ("height", "width", "channels", "dtype", "nodata", "place"):
         assert getattr(ours.layout, name) == getattr(theirs.layout, name)

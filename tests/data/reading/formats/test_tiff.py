@@ -170,7 +170,7 @@ def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
     for name in ("a.tif", "b.tif"):
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[:-20])
-        with pytest.raises(Damage, match="truncated|unreadable"):
+        with pytest.raises(Damage, match=r"truncated|unreadable"):
             open_pixels(tmp_path / name, None).read()
     for length in (0, 3, 7, 12, 60):
         (tmp_path / "a.tif").write_bytes(data[:length])

@@ -73,7 +73,9 @@ def test_avif(tmp_path: Path) -> None:
     values = np.full((40, 60, 3), 90, np.uint8)
     Image.fromarray(values).save(tmp_path / "a.avif", quality=100)
     assert abs(open_pixels(tmp_path / "a.avif", None).read().astype(int) - 90).max() < 3
-    (tmp_path / "b.avif").write_bytes(imagecodecs.avif_encode(values.astype(np.uint16) * 8, level=100, bitspersample=10))
+    (tmp_path / "b.avif").write_bytes(
+        imagecodecs.avif_encode(values.astype(np.uint16) * 8, level=100, bitspersample=10)
+    )
     file = open_pixels(tmp_path / "b.avif", None)
     assert file.layout.dtype == np.uint16
     assert abs(file.read().astype(int) - 720).max() < 8
@@ -86,7 +88,7 @@ def test_photographs_of_new_kinds(tmp_path: Path, suffix: str) -> None:
     check_image(tmp_path / f"a{suffix}")
     assert abs(read_image(tmp_path / f"a{suffix}").astype(int) - values).max() < 6
     (tmp_path / f"b{suffix}").write_bytes((tmp_path / f"a{suffix}").read_bytes()[:-40])
-    with pytest.raises(BadImage, match="truncated|unreadable"):
+    with pytest.raises(BadImage, match=r"truncated|unreadable"):
         read_image(tmp_path / f"b{suffix}")
 
 

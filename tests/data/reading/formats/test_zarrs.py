@@ -42,7 +42,9 @@ def test_ome_zarr(tmp_path: Path, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize(("shape", "chunks"), [((40, 60), (16, 16)), ((40, 60, 4), (16, 16, 2)), ((5, 40, 60), (2, 40, 60))])
+@pytest.mark.parametrize(
+    ("shape", "chunks"), [((40, 60), (16, 16)), ((40, 60, 4), (16, 16, 2)), ((5, 40, 60), (2, 40, 60))]
+)
 def test_plain_arrays(tmp_path: Path, version: int, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).random(shape).astype(np.float32)
     zarr.create_array(tmp_path / "a.zarr", data=values, chunks=chunks, zarr_format=version)  # type: ignore[arg-type]
@@ -64,7 +66,12 @@ def test_dimension_names_and_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", [2, 3])
 def test_missing_chunks_were_never_measured(tmp_path: Path, version: int) -> None:
     array = zarr.create_array(
-        tmp_path / "a.zarr", shape=(40, 60), chunks=(10, 10), dtype="int16", fill_value=-999, zarr_format=version  # type: ignore[arg-type]
+        tmp_path / "a.zarr",
+        shape=(40, 60),
+        chunks=(10, 10),
+        dtype="int16",
+        fill_value=-999,
+        zarr_format=version,  # type: ignore[arg-type]
     )
     array[10:20, 10:30] = 5
     file = open_pixels(tmp_path / "a.zarr", None)
@@ -78,7 +85,9 @@ def test_missing_chunks_were_never_measured(tmp_path: Path, version: int) -> Non
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_million_missing_chunks_cost_nothing(tmp_path: Path, version: int) -> None:
-    array = zarr.create_array(tmp_path / "a.zarr", shape=(8000, 8000), chunks=(8, 8), dtype="uint8", zarr_format=version)  # type: ignore[arg-type]
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(8000, 8000), chunks=(8, 8), dtype="uint8", zarr_format=version
+    )  # type: ignore[arg-type]
     array[4000:4008, 4000:4016] = 9
     start = time.perf_counter()
     file = open_pixels(tmp_path / "a.zarr", None)

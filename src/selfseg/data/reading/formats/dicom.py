@@ -27,8 +27,8 @@ from selfseg.data.reading.formats.base import Layout, Window, check_block, check
 from selfseg.data.reading.sniffing import Damage, words_of
 
 _TAGS = (
-    "SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored "
-    "HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept Modality "
+    "SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated "
+    "BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept Modality "
     "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor "
     "RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData PixelSpacing "
     "SharedFunctionalGroupsSequence SOPClassUID"
@@ -102,7 +102,9 @@ class DicomImage:
         if native and (size := self._path.stat().st_size) < needed:
             raise Damage("truncated", f"{size} of more than {needed} bytes")
         slope, intercept = self._rescaling(data)
-        self._scale = None if palette or (slope, intercept) == (1.0, 0.0) else (np.float32(slope), np.float32(intercept))
+        self._scale = (
+            None if palette or (slope, intercept) == (1.0, 0.0) else (np.float32(slope), np.float32(intercept))
+        )
         self._inverted = self._photometric == "MONOCHROME1" and self._scale is None
         stored = np.dtype(f"{'i' if data.get('PixelRepresentation') == 1 else 'u'}{max(1, bits // 8)}")
         self._stored = np.dtype(f"f{bits // 8}") if bits >= 32 and "PixelRepresentation" not in data else stored
@@ -111,7 +113,9 @@ class DicomImage:
             self._stored = np.dtype(np.uint8 if depth <= 8 else np.uint16)
         padding, limit = (_signed(data.get(f"PixelPadding{name}"), self._stored) for name in ("Value", "RangeLimit"))
         self._range = None if padding is None or limit is None else (min(padding, limit), max(padding, limit))
-        nodata = None if padding is None or limit is not None else float(self._convert(np.full((1, 1, 1), padding)).item())
+        nodata = (
+            None if padding is None or limit is not None else float(self._convert(np.full((1, 1, 1), padding)).item())
+        )
         digits = len(str(frames - 1))
         spacing = data.get("PixelSpacing")
         details = {"modality": str(data.get("Modality") or "")} | (
@@ -162,7 +166,9 @@ class DicomImage:
             raise
         except Exception as error:
             words = words_of(error)
-            short = any(word in words for word in ("less than", "fewer", "insufficient", "runcated", "end of", "reshape"))
+            short = any(
+                word in words for word in ("less than", "fewer", "insufficient", "runcated", "end of", "reshape")
+            )
             raise Damage("truncated" if short else "unreadable", words) from error
         found = found if found.ndim == 3 else found[:, :, None]
         expected = (self.layout.height, self.layout.width, len(self.layout.channels))
@@ -173,7 +179,8 @@ class DicomImage:
 
     def _decode_frame(self, page: int) -> NDArray[Any]:
         from pydicom import dcmread
-        from pydicom.pixels import apply_color_lut, pixel_array
+        from pydicom.pixels.processing import apply_color_lut
+        from pydicom.pixels.utils import pixel_array
 
         if self._syntax.startswith(_JPEG):
             import imagecodecs
@@ -191,9 +198,7 @@ class DicomImage:
         found = pixel_array(self._path, index=page)
         return np.asarray(apply_color_lut(found, self._data) if self._photometric == "PALETTE COLOR" else found)
 
-    def read(
-        self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None
-    ) -> NDArray[Any]:
+    def read(self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """(h, w, C) values; see `PixelFile.read`."""
         y, x, height, width = inside(self.layout, page, window, channels)
         with self._lock:

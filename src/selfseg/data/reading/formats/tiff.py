@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.data.reading.codestreams import check_codestream
 from selfseg.data.reading.formats.axes import Axes, guess_letters
 from selfseg.data.reading.formats.base import (
     Layout,
@@ -35,7 +36,6 @@ from selfseg.data.reading.formats.base import (
     check_header,
     inside,
 )
-from selfseg.data.reading.codestreams import check_codestream
 from selfseg.data.reading.formats.tiff_header import channel_names, check_directories, nodata_of, place_of
 from selfseg.data.reading.sniffing import Damage, words_of
 
@@ -98,7 +98,9 @@ class TiffImage:
         samples = shape[letters.index("S")] if "S" in letters else 1
         extra = tuple(int(kind) for kind in key.extrasamples)
         own = axes.channels == samples and len(extra) == 1 and extra[0] in (1, 2)
-        self._alpha = samples - 1 if own and samples in (2, 4) and samples - 1 == (3 if photometric == _RGB else 1) else None
+        self._alpha = (
+            samples - 1 if own and samples in (2, 4) and samples - 1 == (3 if photometric == _RGB else 1) else None
+        )
         channels = 3 if self._lookup is not None else axes.channels - (self._alpha is not None)
         check_header(axes.height, axes.width, axes.channels, max_pixels, itemsize=dtype.itemsize)
         self._source = self._find_source(series, letters, shape)
@@ -162,9 +164,7 @@ class TiffImage:
         self._block = block
         return "pages"
 
-    def read(
-        self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None
-    ) -> NDArray[Any]:
+    def read(self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """(h, w, C) values; see `PixelFile.read`."""
         window = inside(self.layout, page, window, channels)
         chosen = list(range(len(self.layout.channels)) if channels is None else channels)
@@ -228,7 +228,8 @@ class TiffImage:
     def _mapped(self) -> NDArray[Any]:
         dtype = self._series.dtype.newbyteorder(self._tif.byteorder)
         start = self._series.dataoffset
-        return self._bytes()[start : start + prod(self._axes.shape) * dtype.itemsize].view(dtype).reshape(self._axes.shape)
+        piece = self._bytes()[start : start + prod(self._axes.shape) * dtype.itemsize]
+        return np.asarray(piece.view(dtype).reshape(self._axes.shape))
 
     def _whole(self) -> NDArray[Any]:
         return np.asarray(self._series.asarray()).reshape(self._axes.shape)
@@ -308,7 +309,7 @@ def _from_page(
     """
     key = page.keyframe
     raw, compression = _raw(key), int(key.compression)
-    _, _, height, width, samples = key.shaped
+    _, _, height, _, samples = key.shaped
     dtype = key.dtype.newbyteorder(page.parent.byteorder)
     extra: dict[str, Any] = {"_fullsize": False}
     if compression in _JPEG:
@@ -340,9 +341,7 @@ def _from_page(
             _place(block, y, x, window, {i: s for i, (p, s) in wanted.items() if p == plane}, out)
 
 
-def _place(
-    block: NDArray[Any], y: int, x: int, window: Window, wanted: dict[int, int], out: NDArray[Any]
-) -> None:
+def _place(block: NDArray[Any], y: int, x: int, window: Window, wanted: dict[int, int], out: NDArray[Any]) -> None:
     """Copy what a strip or tile at (y, x) and a window share."""
     top, left = max(y, window.y), max(x, window.x)
     bottom = min(y + block.shape[0], window.y + window.height)

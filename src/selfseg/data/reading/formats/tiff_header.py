@@ -63,9 +63,7 @@ def check_directories(stream: IO[bytes]) -> int:
     return len(seen)
 
 
-def _directory(
-    stream: IO[bytes], order: str, big: bool, size: int, offset: int, look: bool, seen: set[int]
-) -> int:
+def _directory(stream: IO[bytes], order: str, big: bool, size: int, offset: int, look: bool, seen: set[int]) -> int:
     """Judge one directory; the offset of the next."""
     seen.add(offset)
     stream.seek(offset)

@@ -1,8 +1,8 @@
 """Zarr and OME-Zarr, by `zarr`: a folder of chunks, of which a window reads no more than it touches.
 
 Of OME-Zarr (0.4 and 0.5) the highest resolution is read, its axes say what is a channel and what a page, and channels
-are named as in `omero`. Of plain Zarr the array's dimension names do (`_ARRAY_DIMENSIONS` in version 2); where there are
-none, `axes.guess_letters`. A chunk that isn't there was never measured: its pixels have the fill value and are not
+are named as in `omero`. Of plain Zarr the array's dimension names do (`_ARRAY_DIMENSIONS` in version 2); where there
+are none, `axes.guess_letters`. A chunk that isn't there was never measured: its pixels have the fill value and are not
 `valid`, and it costs nothing.
 
 A chunk is only opened if its codecs are on a list: Python's pickle, which numcodecs would run, is not.
@@ -93,9 +93,7 @@ class ZarrImage:
             details={"dimensions": letters, "chunks": "x".join(map(str, self._chunk))},
         )
 
-    def read(
-        self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None
-    ) -> NDArray[Any]:
+    def read(self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """(h, w, C) values; see `PixelFile.read`."""
         window = inside(self.layout, page, window, channels)
         chosen = list(range(len(self.layout.channels)) if channels is None else channels)
@@ -124,7 +122,9 @@ class ZarrImage:
         groups: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
         for i, channel in enumerate(channels):
             index = self._axes.index(page, channel)
-            groups.setdefault(tuple(at // side for at, side in zip(index, self._chunk, strict=True)), []).append((i, index))
+            groups.setdefault(tuple(at // side for at, side in zip(index, self._chunk, strict=True)), []).append(
+                (i, index)
+            )
         yield from groups.values()
 
     def _boxes(
@@ -176,7 +176,9 @@ class ZarrImage:
         spans: list[slice] = []
         for i, letter in enumerate(letters):
             values = [index[i] for _, index in group]
-            span = (top, bottom) if letter == "Y" else (left, right) if letter == "X" else (min(values), max(values) + 1)
+            span = (
+                (top, bottom) if letter == "Y" else (left, right) if letter == "X" else (min(values), max(values) + 1)
+            )
             spans.append(slice(*span))
         try:
             block = np.asarray(self._array[tuple(spans)])
