@@ -149,7 +149,9 @@ def test_float_tiffs(tmp_path: Path, low: float, high: float) -> None:
 
 def test_an_unsupported_kind_says_so(tmp_path: Path, scene: np.ndarray) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), scene.astype(np.float32) / 255)  # colours as floats
-    with pytest.raises(BadImage, match=r"unreadable \(a TIFF of a kind that is not supported, or broken; .*measured images"):
+    with pytest.raises(
+        BadImage, match=r"unreadable \(a TIFF of a kind that is not supported, or broken; .*measured images"
+    ):
         read_image(tmp_path / "a.tif")
 
 

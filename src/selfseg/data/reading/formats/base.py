@@ -61,8 +61,8 @@ class Layout:
         channels: a name for each of the C channels, "" where the file has none.
         dtype: of the values, in the machine's byte order: unsigned or signed integers, or floats.
         pages: a name for each page; ("",) for a file of one page. Names are safe parts of file names.
-        unnamed: whether the pages are the first dimension of an array whose writer didn't say what it counts: they could
-            as well be channels.
+        unnamed: whether the pages are the first dimension of an array whose writer didn't say what it counts: they
+            could as well be channels.
         nodata: the value that stands for "nothing was measured" in every channel; None if there is none. Of floats,
             not-a-number always stands for that, too.
         masked: whether `PixelFile.valid` has more to tell than `nodata`: a mask band or an alpha channel.
@@ -185,7 +185,7 @@ def safe_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names from a file, without line ends and other control characters, and no longer than 80 characters.
 
     Example:
-        >>> safe_names([" red\\n", "near  infrared"])
+        >>> safe_names([" red", "near  infrared"])
         ('red', 'near infrared')
     """
     return tuple(" ".join("".join(c if c.isprintable() else " " for c in name).split())[:80] for name in names)

@@ -79,7 +79,7 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool, in
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     try:
-        version = npy_format.read_magic(stream)  # type: ignore[no-untyped-call]
+        version = npy_format.read_magic(stream)
         if version not in _HEADERS:  # 3.0 is for names of fields, which no image has
             raise Damage("unreadable", f"NPY of version {version[0]}.{version[1]}")
         shape, fortran, dtype = _HEADERS[version](stream, max_header_size=_LONGEST_HEADER)

@@ -13,8 +13,8 @@ def open_pixels(path: Path, max_pixels: int | None) -> PixelFile:
 
     Args:
         path: a file, or the folder of a Zarr.
-        max_pixels: a larger page (H * W) is refused before it is read; None = any, where only windows are read. What can
-            only be decoded in one piece has Pillow's own bound then.
+        max_pixels: a larger page (H * W) is refused before it is read; None = any, where only windows are read. What
+            can only be decoded in one piece has Pillow's own bound then.
 
     Returns:
         The open file; its pixels weren't read.
@@ -47,7 +47,7 @@ def open_pixels(path: Path, max_pixels: int | None) -> PixelFile:
     if kind == "HFA":
         from selfseg.data.reading.formats.rasters import RasterImage
 
-        return RasterImage(path, max_pixels)
+        return RasterImage(path, "HFA", max_pixels)
     from selfseg.data.reading.formats.whole import WholeImage
 
     try:
@@ -57,4 +57,4 @@ def open_pixels(path: Path, max_pixels: int | None) -> PixelFile:
             raise
     from selfseg.data.reading.formats.rasters import RasterImage  # reads windows of a JPEG 2000
 
-    return RasterImage(path, max_pixels)
+    return RasterImage(path, "JP2OpenJPEG", max_pixels)

@@ -35,13 +35,14 @@ class RasterImage:
 
     Args:
         path: the file.
+        driver: GDAL's name of the format; no other driver sees the file.
         max_pixels: the largest H * W; None = any.
 
     Raises:
         Damage: if it can't be read, or rasterio isn't installed.
     """
 
-    def __init__(self, path: Path, max_pixels: int | None) -> None:
+    def __init__(self, path: Path, driver: str, max_pixels: int | None) -> None:
         try:
             import rasterio
         except ImportError as error:
@@ -50,7 +51,7 @@ class RasterImage:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of rasters without a place
-                self._raster: Any = rasterio.open(path, driver=list(_KINDS))
+                self._raster: Any = rasterio.open(path, driver=driver)
         except Exception as error:
             raise Damage("unreadable", words_of(error)) from error
         try:
@@ -111,7 +112,7 @@ class RasterImage:
                 mask = self._raster.read_masks(self._bands[0], window=_window(window))
             except Exception as error:
                 raise Damage("unreadable", words_of(error)) from error
-        return np.asarray(mask) != 0
+        return np.asarray(mask != 0, np.bool_)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -228,9 +228,8 @@ class TiffImage:
     def _mapped(self) -> NDArray[Any]:
         dtype = self._series.dtype.newbyteorder(self._tif.byteorder)
         start = self._series.dataoffset
-        return (
-            self._bytes()[start : start + prod(self._axes.shape) * dtype.itemsize].view(dtype).reshape(self._axes.shape)
-        )
+        piece = self._bytes()[start : start + prod(self._axes.shape) * dtype.itemsize]
+        return np.asarray(piece.view(dtype).reshape(self._axes.shape))
 
     def _whole(self) -> NDArray[Any]:
         return np.asarray(self._series.asarray()).reshape(self._axes.shape)
@@ -239,6 +238,10 @@ class TiffImage:
         """Let go of the file."""
         self._map = None
         self._tif.close()
+
+    def __del__(self) -> None:
+        if (tif := getattr(self, "_tif", None)) is not None:
+            tif.close()
 
 
 class _as_damage:
@@ -306,7 +309,7 @@ def _from_page(
     """
     key = page.keyframe
     raw, compression = _raw(key), int(key.compression)
-    _, _, height, width, samples = key.shaped
+    _, _, height, _, samples = key.shaped
     dtype = key.dtype.newbyteorder(page.parent.byteorder)
     extra: dict[str, Any] = {"_fullsize": False}
     if compression in _JPEG:

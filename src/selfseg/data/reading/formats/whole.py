@@ -111,7 +111,7 @@ def _facts(stream: IO[bytes], kind: str, most: int) -> tuple[int, int, int, np.d
     if kind == "PNG" and head[24] == 16:
         channels = {0: 1, 2: 3, 4: 1, 6: 3}[head[25]]
         return height, width, channels, np.dtype(np.uint16), head[25] in (4, 6)
-    if kind == "AVIF" and (depth := _avif_depth(head)) > 8:
+    if kind == "AVIF" and _avif_depth(head) > 8:
         alpha = image.mode == "RGBA"
         return height, width, 3, np.dtype(np.uint16), alpha
     channels, dtype, alpha = stored_as(image)

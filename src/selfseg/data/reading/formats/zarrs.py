@@ -1,8 +1,8 @@
 """Zarr and OME-Zarr, by `zarr`: a folder of chunks, of which a window reads no more than it touches.
 
 Of OME-Zarr (0.4 and 0.5) the highest resolution is read, its axes say what is a channel and what a page, and channels
-are named as in `omero`. Of plain Zarr the array's dimension names do (`_ARRAY_DIMENSIONS` in version 2); where there are
-none, `axes.guess_letters`. A chunk that isn't there was never measured: its pixels have the fill value and are not
+are named as in `omero`. Of plain Zarr the array's dimension names do (`_ARRAY_DIMENSIONS` in version 2); where there
+are none, `axes.guess_letters`. A chunk that isn't there was never measured: its pixels have the fill value and are not
 `valid`, and it costs nothing.
 
 A chunk is only opened if its codecs are on a list: Python's pickle, which numcodecs would run, is not.
