@@ -8,6 +8,7 @@ cuboids and skeletons have no outline, so they are refused; so are tracks, which
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -16,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.coco_json import image_size
-from selfseg.data.labelled.coloured import ColouredCodes, StoredLabel
+from selfseg.data.labelled.coloured import ColouredCodes
 from selfseg.data.labelled.labels import VOID, ColourMap
 from selfseg.data.labelled.legend import Colour, Legend, parse_colour
 from selfseg.data.labelled.shapes import BadOutline, runs, shorten, spread
+from selfseg.data.labelled.values import FileValues
 from selfseg.errors import ConfigError, DataError, LabelError
 from selfseg.exchange.base import NamedMask
 from selfseg.exchange.reading.files import Tree
@@ -55,13 +57,13 @@ def _masks(tree: Tree, name: str, photographs: Photographs, faults: Faults) -> t
         return legend, masks_of(tree, legend, lambda stored: _many(stored, legend), photographs, faults)
     codes = ColouredCodes(legend.names, tuple(listed))
 
-    def meaning(stored: StoredLabel) -> NDArray[Any]:
-        return codes.apply(StoredLabel(stored.path, "RGB", _colours(stored), stored.palette))
+    def meaning(stored: FileValues) -> NDArray[Any]:
+        return codes.apply(replace(stored, mode="RGB", pixels=_colours(stored)))
 
     return legend, masks_of(tree, legend, meaning, photographs, faults)
 
 
-def _colours(stored: StoredLabel) -> NDArray[np.uint8]:
+def _colours(stored: FileValues) -> NDArray[np.uint8]:
     """(H, W, 3): indices mean nothing here, only colours do."""
     if stored.mode == "P":
         palette = np.zeros((256, 3), np.uint8)
@@ -72,7 +74,7 @@ def _colours(stored: StoredLabel) -> NDArray[np.uint8]:
     return np.ascontiguousarray(stored.pixels[..., :3])
 
 
-def _many(stored: StoredLabel, legend: Legend) -> NDArray[np.uint16]:
+def _many(stored: FileValues, legend: Legend) -> NDArray[np.uint16]:
     """Of more classes than a `ColourMap` holds, part by part."""
     pixels = _colours(stored)
     mask = np.full(pixels.shape[:2], legend.void, np.uint16)

@@ -24,12 +24,14 @@ class Files:
         images: their paths.
         labels: a path for each image, or none at all.
         codes: what the labels' values mean; None without labels.
+        notes: of a folder of one's own, phrases on how it was understood.
     """
 
     root: Path
     images: tuple[Path, ...]
     labels: tuple[Path, ...] = ()
     codes: Codes | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
