@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfseg.data.labelled.values import LOSSLESS
-from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.listing import list_folder, list_images
 from selfseg.errors import ConfigError, DataError, EmptyCollection, LabelError
 
 LABEL_FOLDERS = ("labels", "annotations", "masks", "gt", "label", "mask", "annotation")
@@ -139,7 +139,7 @@ class Layout:
         if name is None:
             raise DataError(self._no_split(split))
         part = self.parts[name]
-        images = list_images(part.images)
+        images = (list_folder if part.images == part.labels else list_images)(part.images)
         paths = images.paths
         if part.stems is not None:
             wanted = set(part.stems)
@@ -300,7 +300,7 @@ def _listed(file: Path) -> tuple[str, ...]:
 def _lie_together(folder: Path, options: FolderOptions) -> bool:
     """Whether every image of a folder is a label or has one."""
     try:
-        images = list_images(folder)
+        images = list_folder(folder)
     except EmptyCollection:
         return False
     stems = [_stem(path, folder) for path in images.paths]
