@@ -12,7 +12,7 @@ as labelled data (`open_labelled`) a path is a labelled folder, see
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from selfseg.data.labelled.datasets.folders import find_in_folder, splits_of
 from selfseg.data.labelled.labels import VOID as VOID
 from selfseg.data.labelled.labels import ColourMap, LabelMap, UnknownId, read_label_file
 from selfseg.data.labelled.labels import upright_size as upright_size
-from selfseg.data.labelled.layouts import FolderOptions
+from selfseg.data.labelled.layouts.finding import FolderOptions
 from selfseg.data.labelled.values import same_proportions
 from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.data.reading.images import ImageCollection, resize_short_side
@@ -37,6 +37,7 @@ from selfseg.data.reading.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
 from selfseg.ops.channels import Channels
 from selfseg.ops.geometry import sample_ids
+from selfseg.telling import tell
 
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
 _OPTIONS = re.compile(r"(.+)\?((?:(?:label-suffix|val)=[^&]*)(?:&(?:label-suffix|val)=[^&]*)*)", re.DOTALL)
@@ -256,7 +257,7 @@ class Source:
         return self.dataset is None or self.dataset is _FOLDER
 
 
-def with_options(data: Path | str, label_suffix: str | None = None, val: float | None = None) -> str:
+def with_options(data: Path | str, label_suffix: str | None = None, val: float | None = None) -> Path | str:
     """Labelled data with what is said of its layout, as one text: DATA?label-suffix=_mask&val=20.
 
     Args:
@@ -275,7 +276,7 @@ def with_options(data: Path | str, label_suffix: str | None = None, val: float |
         raise ConfigError(f"a label's suffix is the end of its name, such as _mask, not {label_suffix!r}")
     said = [] if label_suffix is None else [f"label-suffix={label_suffix}"]
     said += [] if val is None else [f"val={val:g}"]
-    return f"{data}?{'&'.join(said)}" if said else str(data)
+    return f"{data}?{'&'.join(said)}" if said else data
 
 
 def parse_source(text: Path | str) -> Source:
@@ -341,12 +342,13 @@ def find_files(source: Source, split: str) -> Files:
     return dataset.find(source.root, split)
 
 
-def open_labelled(data: Path | str, split: str) -> LabelledImages:
+def open_labelled(data: Path | str, split: str, find: Callable[[Source, str], Files] | None = None) -> LabelledImages:
     """Open one split of labelled data.
 
     Args:
         data: NAME:ROOT, or a labelled folder.
         split: e.g. "train" or "val".
+        find: what finds the files; `find_files` if None. `selfseg.exchange.any_labels` has one that knows more forms.
 
     Returns:
         The pairs. Sizes and values are checked when a label is read.
@@ -361,13 +363,15 @@ def open_labelled(data: Path | str, split: str) -> LabelledImages:
     source = parse_source(data)
     if source.split:
         raise ConfigError(f"{data} names a split; here it is an option of its own ({split!r} is asked for)")
-    files = find_files(source, split)
+    files = (find or find_files)(source, split)
     if files.codes is None:
         name = source.dataset.name if source.dataset else str(source.root)
         raise DataError(f"the split {split!r} of {name} has no labels; take another one, or use it as images")
     missing = missing_files(files.labels)
     if missing:
         raise LabelError(_missing_labels(missing, len(files.images)))
+    for guess in files.guesses:
+        tell(f"{source.root}, {split}: {guess}")
     return with_labels(source, split, files)
 
 

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from selfseg.data.reading.decoding import MAX_PIXELS, quiet
+from selfseg.data.reading.formats.opening import open_pixels
 
 LOSSLESS = (".png", ".npy", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pbm", ".pnm")
 """Suffixes of label files, in the order in which they are looked for."""
 
 _COLOURED = ("RGB", "RGBA", "LA", "PA")
 _SPREAD = {2: 85, 4: 17}  # Pillow spreads gray of so many bits over 0..255
-_BITS, _COMPRESSION = 258, 259  # tags of TIFF
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # tags of TIFF
 _JPEG_IN_TIFF = (6, 7, 34892)
 
 
@@ -140,10 +141,10 @@ def _picture(path: Path, stream: IO[bytes]) -> FileValues:
         try:
             image = Image.open(stream)
         except UnidentifiedImageError:
-            if head[:4] not in (b"II*\0", b"MM\0*"):
+            if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                 raise
             stream.seek(0)
-            return _array(path, _by_opencv(stream.read()), "TIFF")  # kinds that Pillow doesn't know
+            return _array(path, _other_tiff(path, stream), "TIFF")  # kinds that Pillow doesn't know
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise NoValues(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
@@ -152,11 +153,11 @@ def _picture(path: Path, stream: IO[bytes]) -> FileValues:
                 stream.seek(0)
                 return _array(path, _by_opencv(stream.read()), kind)
             lossy = kind == "JPEG" or (kind == "WEBP" and b"VP8 " in head)
-            bits = head[24] if kind == "PNG" else 8
+            bits, white = head[24] if kind == "PNG" else 8, False
             if kind == "TIFF":
                 tags: Any = image.tag_v2  # type: ignore[attr-defined]
                 lossy = tags.get(_COMPRESSION) in _JPEG_IN_TIFF
-                bits = int(tags.get(_BITS, (8,))[0])
+                bits, white = int(tags.get(_BITS, (8,))[0]), tags.get(_PHOTOMETRIC) == 0
             if mode in _COLOURED:
                 pixels = np.array(image.convert("RGB" if mode == "RGB" else "RGBA"))
                 return FileValues(path, kind, mode, pixels, none, lossy, pages)
@@ -168,7 +169,23 @@ def _picture(path: Path, stream: IO[bytes]) -> FileValues:
                 raise NoValues(f"colours of mode {mode}; save them as RGB")
             if mode == "L":
                 pixels = pixels // _SPREAD.get(bits, 1)
+            if white and mode in ("1", "L"):  # 0 is white to viewers, but a label is what is stored
+                pixels = ~pixels if mode == "1" else np.uint8((1 << bits) - 1) - pixels
             return FileValues(path, kind, mode, pixels, none, lossy, pages)
+
+
+def _other_tiff(path: Path, stream: IO[bytes]) -> NDArray[Any]:
+    """(H, W) or (H, W, C); of a file that lies in a zip, only what OpenCV reads."""
+    if not path.is_file():
+        return _by_opencv(stream.read())
+    file = open_pixels(path, MAX_PIXELS)
+    try:
+        if len(file.layout.pages) > 1:
+            raise NoValues(f"{len(file.layout.pages)} pages of a kind that is read one by one only")
+        pixels = file.read()
+    finally:
+        file.close()
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
 def _by_opencv(data: bytes) -> NDArray[Any]:

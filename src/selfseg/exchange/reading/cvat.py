@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from selfseg.data.labelled.coco_json import image_size
 from selfseg.data.labelled.coloured import ColouredCodes
 from selfseg.data.labelled.labels import VOID, ColourMap
+from selfseg.data.labelled.layouts.finding import split_in_words
 from selfseg.data.labelled.legend import Colour, Legend, parse_colour
 from selfseg.data.labelled.shapes import BadOutline, runs, shorten, spread
 from selfseg.data.labelled.values import FileValues
@@ -95,6 +96,11 @@ def _shapes(
     colours: dict[str, Colour] = {}
     for name in files:
         where, root = tree.place(name), tree.xml(name)
+        if root.tag == "annotation" and root.find("object") is not None:
+            raise LabelError(
+                f"{where} is VOC's XML, which holds boxes and no labels of pixels; those of VOC are the PNGs in "
+                "SegmentationClass"
+            )
         if root.tag != "annotations":
             raise DataError(f"{where} is no XML of CVAT: its root is <{root.tag}>, not <annotations>")
         if root.find("track") is not None:
@@ -140,7 +146,7 @@ def _picture(entry: Element, value_of: dict[str, int], where: Path, faults: Faul
             things.append(Thing(value_of[label], _draw(shape, size), what, _layer(shape)))
         except BadOutline as error:
             faults.add(where, f"{what} of image {called!r}: {error}")
-    return Picture(called, size, things, where)
+    return Picture(called, size, things, where, split=split_in_words([entry.get("subset", "")]) or "")
 
 
 def _labels(root: Element) -> tuple[list[str], dict[str, Colour]]:

@@ -6,8 +6,8 @@
     ROOT/SPLIT/labels/NAME.png   class indices (gray, palette, three equal channels; 255 is void), or
                                  the classes' colours
 
-Other layouts are understood too: `selfseg.data.labelled.layouts`. Pairs are found by NAME, subfolders included; labels
-without an image are passed over.
+Other layouts are understood too: `selfseg.data.labelled.layouts.finding`. Pairs are found by NAME, subfolders included;
+labels without an image are passed over.
 
 Without a list of classes their values say what there is: of all splits "class 0" to the largest value; where nothing
 but 0 and 255 occurs, "background" and "foreground"; and where values above 255 occur, a class for each value.
@@ -24,10 +24,9 @@ from selfseg.data.labelled.classes_file import ClassList, read_classes, read_lab
 from selfseg.data.labelled.coloured import ColouredCodes, ask_for_colours
 from selfseg.data.labelled.datasets.base import Codes, DataSet, Files
 from selfseg.data.labelled.labels import MOST_CLASSES, VOID, LabelMap, as_ids, read_exact
-from selfseg.data.labelled.layouts import FolderOptions, Layout, understand
+from selfseg.data.labelled.layouts.finding import FolderOptions, Layout, understand
 from selfseg.data.labelled.values import holds_colours
 from selfseg.errors import DataError, EmptyCollection, LabelError
-from selfseg.telling import tell
 
 _VOID_16 = 65_535
 BINARY = ("background", "foreground")
@@ -48,15 +47,13 @@ def find_in_folder(root: Path, split: str, options: FolderOptions | None = None)
             if not folder.is_dir():
                 raise DataError(_missing_folder(root, split, folder))
     if layout is None:
-        raise DataError(f"{root} is laid out in no way that is understood; see docs/labels.md")
+        raise DataError(f"{root} is laid out in no way that is understood; see docs/data.md")
     pairs = layout.pairs(split)
-    codes, meaning = _codes(layout, pairs.labels)
+    codes, meaning, guessed = _codes(layout, pairs.labels)
     where = pairs.sentence(layout.root)
-    if pairs.suffix or pairs.strip:
-        tell(f"{layout.root}: {where}")
-    if meaning:
-        tell(f"{layout.root}: {meaning}")
-    return Files(pairs.root, pairs.images, pairs.labels, codes, tuple(filter(None, (layout.kind, where, meaning))))
+    guesses = [where] if pairs.suffix or pairs.strip else []
+    guesses += [meaning] if guessed else []
+    return Files(pairs.root, pairs.images, pairs.labels, codes, (layout.kind, where, meaning), tuple(guesses))
 
 
 def splits_of(root: Path, options: FolderOptions | None = None) -> tuple[str, ...]:
@@ -66,7 +63,7 @@ def splits_of(root: Path, options: FolderOptions | None = None) -> tuple[str, ..
 
 
 def _missing_folder(root: Path, split: str, missing: Path) -> str:
-    layout = f"a labelled folder holds {root}/SPLIT/images and {root}/SPLIT/labels (other layouts: docs/labels.md)"
+    layout = f"a labelled folder holds {root}/SPLIT/images and {root}/SPLIT/labels (other layouts: docs/data.md)"
     if not root.exists():
         return f"{root} does not exist; {layout}"
     if not root.is_dir():
@@ -77,15 +74,17 @@ def _missing_folder(root: Path, split: str, missing: Path) -> str:
     return f"no {what} in {parent}; there is {', '.join(there) or 'no folder'}; {layout}"
 
 
-def _codes(layout: Layout, labels: tuple[Path, ...]) -> tuple[Codes, str]:
-    """What the values mean, and a sentence on it where nobody said so."""
+def _codes(layout: Layout, labels: tuple[Path, ...]) -> tuple[Codes, str, bool]:
+    """What the values mean, a sentence on it, and whether that is a guess which a person should see."""
     path, listed = _list_of(layout.root)
+    said = path.name if path.exists() else "labelmap.txt"
     if listed is not None and listed.colours:
-        return ColouredCodes(listed.names, listed.colours), ""
+        colours = f"{len(listed.names)} classes by the colours or indices that {said} lists"
+        return ColouredCodes(listed.names, listed.colours), colours, False
     first = next((label for label in labels if label.exists()), None)
     coloured = first is not None and holds_colours(first)
     if listed is not None and not coloured:
-        return LabelMap.indices(listed.names), ""
+        return LabelMap.indices(listed.names), f"the values are indices of {said}'s {len(listed.names)} classes", False
     # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
     every = _labels_of(layout)
     if first is not None and coloured:
@@ -110,7 +109,7 @@ def _labels_of(layout: Layout) -> list[Path]:
     return sorted(found)
 
 
-def _by_values(labels: Sequence[Path], classes: Path) -> tuple[LabelMap, str]:
+def _by_values(labels: Sequence[Path], classes: Path) -> tuple[LabelMap, str, bool]:
     seen: set[int] = set()
     for path in labels:
         stored = read_exact(path)
@@ -120,7 +119,8 @@ def _by_values(labels: Sequence[Path], classes: Path) -> tuple[LabelMap, str]:
         seen.update(np.flatnonzero(np.bincount(values.ravel())).tolist())
     if seen == {0, VOID}:
         codes = LabelMap.of(BINARY, {0: 0, VOID: 1})
-        return codes, "the values 0 and 255 were understood as background and foreground; a classes.txt says otherwise"
+        meaning = "the values 0 and 255 were understood as background and foreground; a classes.txt says otherwise"
+        return codes, meaning, True
     if max(seen - {_VOID_16}, default=0) > VOID:
         ids = sorted(seen - {_VOID_16})
         if len(ids) > MOST_CLASSES - 1:
@@ -129,9 +129,11 @@ def _by_values(labels: Sequence[Path], classes: Path) -> tuple[LabelMap, str]:
                 "classes; are these ids of objects?"
             )
         codes = LabelMap.of(tuple(f"value {i}" for i in ids), {v: i for i, v in enumerate(ids)}, void=(_VOID_16,))
-        return codes, f"each of the {len(ids)} values up to {ids[-1]} was understood as a class, and 65535 as void"
+        meaning = f"each of the {len(ids)} values up to {ids[-1]} was understood as a class, and 65535 as void"
+        return codes, meaning, True
     largest = max(seen - {VOID, _VOID_16}, default=0)
-    return LabelMap.indices(tuple(f"class {index}" for index in range(largest + 1))), ""
+    meaning = f"the values are indices of {largest + 1} classes, which no {classes.name} names"
+    return LabelMap.indices(tuple(f"class {index}" for index in range(largest + 1))), meaning, False
 
 
 FOLDER = DataSet("folder", "a labelled folder; SPLIT/{images,labels}, classes.txt", find_in_folder, {})

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ _ALIKE = {
     "trainval": ("trainval",),
 }
 _BEFORE_SUFFIX = "_-. "
+_TEXTS = (".json", ".txt", ".xml", ".yaml", ".yml", ".geojson", ".cache", ".md")
 _VOC = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 
 
@@ -88,7 +89,8 @@ class Pairs:
     def sentence(self, base: Path) -> str:
         """Where they lie and how they are named, below a folder."""
         there = sum(label.is_file() for label in self.labels)
-        text = f"{len(self.images)} images in {_below(self.root, base)}, {there} labels in {_below(self.folder, base)}"
+        images, labels = counted(len(self.images), "image"), counted(there, "label")
+        text = f"{images} in {_below(self.root, base)}, {labels} in {_below(self.folder, base)}"
         if self.strip:
             return f"{text}, where names end with {self.suffix} instead of {self.strip}"
         return f"{text}, whose names end with {self.suffix}" if self.suffix else text
@@ -121,11 +123,7 @@ class Layout:
 
     def split(self, wanted: str) -> str | None:
         """The name that a split has here: "val" may be called validation; None if there is none."""
-        if wanted in self.splits:
-            return wanted
-        alike = next((names for names in _ALIKE.values() if wanted in names), ())
-        found = [split for split in self.splits if split.lower() in alike]
-        return found[0] if len(found) == 1 else None
+        return match_split(wanted, self.splits)
 
     def pairs(self, split: str) -> Pairs:
         """The images and labels of a split.
@@ -137,7 +135,7 @@ class Layout:
         """
         name = self.split(split)
         if name is None:
-            raise DataError(self._no_split(split))
+            raise DataError(no_split(self.root, self.kind, self.splits, split))
         part = self.parts[name]
         images = (list_folder if part.images == part.labels else list_images)(part.images)
         paths = images.paths
@@ -163,14 +161,6 @@ class Layout:
             pairs.suffix,
             pairs.strip,
         )
-
-    def _no_split(self, split: str) -> str:
-        if self.splits == (ALL,):
-            return (
-                f"{self.root} is not divided into splits ({self.kind}), so there is no split {split!r}; --val 20 draws "
-                "20 % of the images as val, and the rest is train"
-            )
-        return f"no split {split!r} in {self.root}; there is {', '.join(self.splits)} ({self.kind})"
 
 
 def understand(root: Path, options: FolderOptions | None = None) -> Layout | None:
@@ -264,19 +254,58 @@ def key_of(name: str) -> float:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6).digest()) / (1 << 48)
 
 
-def split_in_path(parts: Sequence[str]) -> str | None:
-    """The split that a path's folders name, as train, val or test; None if none or several do."""
-    found = {usual for part in parts for usual, names in _ALIKE.items() if part.lower() in names}
+def match_split(wanted: str, splits: Sequence[str]) -> str | None:
+    """The one of some splits that is meant: "val" may be called validation; None if none or several are."""
+    if wanted in splits:
+        return wanted
+    found = [split for split in splits if _usual(split) is not None and _usual(split) == _usual(wanted)]
+    return found[0] if len(found) == 1 else None
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def no_split(root: Path, kind: str, splits: Sequence[str], wanted: str) -> str:
+    """What to say of a split that isn't there."""
+    if tuple(splits) == (ALL,):
+        return (
+            f"{root} is not divided into splits ({kind}), so there is no split {wanted!r}; --val 20 draws 20 % of the "
+            f"images as val, and the rest is train; {ALL!r} is the split of all images"
+        )
+    return f"no split {wanted!r} in {root}; there is {', '.join(splits)} ({kind})"
+
+
+def split_in_words(words: Sequence[str]) -> str | None:
+    """The split that a path's folders or a name's words tell, as train, val or test; None if none or several do.
+
+    Example:
+        >>> split_in_words(["photos", "val2017"]), split_in_words(["instances", "valid"]), split_in_words(["photos"])
+        ('val', 'val', None)
+    """
+    found = {usual for word in words if (usual := _usual(word)) is not None}
     return found.pop() if len(found) == 1 else None
 
 
+def sort_splits(names: Iterable[str]) -> tuple[str, ...]:
+    """Splits in the order in which they are told: train, val, test, then the others by name."""
+    order = list(_ALIKE)
+    return tuple(sorted(names, key=lambda name: (order.index(_usual(name) or order[-1]), name)))
+
+
+def _usual(name: str) -> str | None:
+    """What a split is usually called; a year behind the name means nothing."""
+    bare = name.lower().rstrip("0123456789")
+    return next((usual for usual, names in _ALIKE.items() if bare in names), None)
+
+
 def _is_split(name: str) -> bool:
-    return any(name.lower() in names for names in _ALIKE.values())
+    return _usual(name) is not None
 
 
 def _layout(root: Path, kind: str, parts: Mapping[str, _Part], options: FolderOptions) -> Layout:
-    usual = [name for names in (*list(_ALIKE.values())[:3],) for name in parts if name.lower() in names]
-    return Layout(root, kind, (*usual, *(name for name in sorted(parts) if name not in usual)), options, parts)
+    return Layout(root, kind, sort_splits(parts), options, parts)
 
 
 def _undivided(root: Path, kind: str, images: Path, labels: Path, options: FolderOptions) -> Layout:
@@ -286,7 +315,20 @@ def _undivided(root: Path, kind: str, images: Path, labels: Path, options: Folde
 
 
 def _labels_in(folder: Path) -> Path | None:
-    return next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), None)
+    """The folder of labels; None if there is none, or it holds only texts, which other tools' labels are."""
+    there = [folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()]
+    return next((labels for labels in there if not _only_texts(labels)), None)
+
+
+def _only_texts(folder: Path) -> bool:
+    """Whether every file in a folder, of which there is one at least, is a JSON, XML, YAML or other text."""
+    found = False
+    for _, _, files in os.walk(folder):
+        for name in files:
+            if os.path.splitext(name)[1].lower() not in _TEXTS and not name.startswith("."):
+                return False
+            found = True
+    return found
 
 
 def _listed(file: Path) -> tuple[str, ...]:
