@@ -11,7 +11,9 @@ import pytest
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.skipping import SkipLog, scan
+from selfseg.data.reading.zips import unpack
 from selfseg.errors import BadImage, DataError, EmptyCollection
+from selfseg.ops.channels import Channels
 
 
 def packed(photos: Path, path: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -108,3 +110,29 @@ def test_files_that_are_not_taken_are_counted(photos: Path, caplog: pytest.LogCa
         f"{where}: 2 files .xyz, 1 file .mp4 were not taken, as no images that are read"
         for where in (photos, f"{photos}/*")
     ]
+
+
+def test_images_in_a_zip_are_photographs(photos: Path, tmp_path: Path) -> None:
+    images = list_images(packed(photos, tmp_path / "a.zip"))
+    assert images.blocks == (len(images),)
+    assert images.subset([0, 1]).blocks == (2,)
+    assert images.measured(None) is images
+    with pytest.raises(DataError, match="from files of their own; unpack the zip"):
+        images.measured(Channels(("a",), (0,), 1, (0.0,), (1.0,), (0.5,), (0.1,)))
+
+
+def test_unpacking_keeps_names_times_and_bytes(photos: Path, tmp_path: Path) -> None:
+    path = packed(photos, tmp_path / "a.zip")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        unpack(path, tmp_path / name)
+    for file in photos.iterdir():
+        one, two = (tmp_path / name / "summer" / file.name for name in ("one", "two"))
+        assert one.read_bytes() == file.read_bytes()
+        assert one.stat().st_mtime_ns == two.stat().st_mtime_ns
+    data = bytearray(path.read_bytes())
+    data[200] ^= 255
+    path.write_bytes(data)
+    (tmp_path / "three").mkdir()
+    with pytest.raises(DataError, match="can't unpack"):
+        unpack(path, tmp_path / "three")

@@ -57,8 +57,8 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         return _from_paths([source], str(source))
     if suffix != ".txt":
         raise DataError(
-            f"{source} is a file of a kind that isn't read; give a folder, a zip, a .txt list with one path a line, or an "
-            f"image ({' '.join(READ)})"
+            f"{source} is a file of a kind that isn't read; give a folder, a zip, a .txt list with one path a line, or "
+            f"an image ({' '.join(READ)})"
         )
     try:
         lines = source.read_text(encoding="utf-8").splitlines()

@@ -7,7 +7,10 @@ image may have are refused, and of each member no more is unpacked than it said.
 
 from __future__ import annotations
 
+import calendar
 import io
+import os
+import shutil
 import stat
 import zipfile
 import zlib
@@ -15,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,7 @@ from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_i
 from selfseg.data.reading.images import ImageCollection, check_stream
 from selfseg.data.reading.slices import read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection
+from selfseg.ops.channels import Channels
 
 _LARGEST = 16  # bytes per pixel, as of files
 _HEAD = 30  # bytes of a member's own header, before its name
@@ -43,6 +48,17 @@ class ZippedImages(ImageCollection):
 
     archive: Path = Path()
     places: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 5), np.int64))
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """All images lie in one file, and are photographs: measured images need files of their own."""
+        return (len(self),)
+
+    def measured(self, channels: Channels | None) -> Self:
+        """The same images; raises DataError for channels."""
+        if channels is not None:
+            raise DataError(f"{self.archive}: measured images are read from files of their own; unpack the zip")
+        return self
 
     def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Image `index` as (H, W, 3) uint8 RGB; raises BadImage as `read_image` does."""
@@ -147,6 +163,32 @@ def open_zip(archive: Path) -> tuple[ZippedImages, Counter[str]]:
     places = [[i.header_offset, i.compress_size, i.file_size, i.compress_type, i.CRC] for _, i in found]
     paths = tuple(archive / name for name, _ in found)
     return ZippedImages(archive, paths, archive=archive, places=np.array(places, np.int64)), others
+
+
+def unpack(archive: Path, out: Path) -> None:
+    """Unpack a zip into an empty folder, with the members' times; as `open_zip`, it is not trusted.
+
+    Raises:
+        DataError: as `members_of`, if a member can't be read or is larger than an image may be, or if all together
+            leave less than a tenth of the disk's free bytes.
+    """
+    members = members_of(archive)
+    total, free = sum(info.file_size for info in members), shutil.disk_usage(out).free
+    if total > 0.9 * free:
+        raise DataError(f"{archive} unpacks to {total} bytes, but there are only {free} free at {out}")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for info in members:
+                if info.file_size > _LARGEST * MAX_PIXELS:
+                    raise DataError(f"{archive}: {info.filename} unpacks to {info.file_size} bytes")
+                place = out / PurePosixPath(info.filename.replace("\\", "/"))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(info) as member, open(place, "wb") as file:
+                    shutil.copyfileobj(member, file)
+                written = calendar.timegm((*info.date_time, 0, 0, 0))
+                os.utime(place, (written, written))
+    except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"can't unpack {archive}: {error}") from error
 
 
 def members_of(archive: Path) -> list[zipfile.ZipInfo]:
