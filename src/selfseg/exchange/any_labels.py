@@ -35,7 +35,7 @@ from selfseg.data.labelled.layouts.finding import (
 )
 from selfseg.data.labelled.legend import Legend
 from selfseg.data.reading.listing import list_folder
-from selfseg.data.reading.zips import unpack
+from selfseg.data.reading.packed.zips import unpack
 from selfseg.errors import DataError, LabelError
 from selfseg.exchange.base import FORMATS, READ_ONLY, read
 from selfseg.exchange.reading.files import Tree

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.packed.zips import open_zip
 from selfseg.data.reading.sniffing import MEASURED, SUFFIXES
-from selfseg.data.reading.zips import open_zip
 from selfseg.errors import DataError, EmptyCollection
 from selfseg.storage.files import OUTPUT_MARKER
 from selfseg.telling import tell

@@ -10,8 +10,8 @@ import pytest
 
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.packed.zips import unpack
 from selfseg.data.reading.skipping import SkipLog, scan
-from selfseg.data.reading.zips import unpack
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.ops.channels import Channels
 
