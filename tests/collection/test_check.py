@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from shutil import make_archive
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 import layouts
+from exchange.test_any_labels import coco
 from selfseg import check_data
 from selfseg.collection.check import DataCheck
 from selfseg.data.reading.images import read_image
@@ -111,6 +113,39 @@ def test_a_labelled_folder_and_its_classes(labelled: Path) -> None:
     (problem,) = check_data(labelled, progress=False).problems
     assert "value 9 but there are 4 classes" in problem
     assert "classes.txt" in problem
+
+
+def test_it_tells_how_a_folder_was_understood(labelled: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (labelled / split / "labels").rename(labelled / split / "masks")
+        (labelled / split / "notes.xyz").touch()
+    found = check_data(labelled, progress=False)
+    assert found.understood == (
+        "SPLIT/images and SPLIT/masks",
+        "train: 6 images in train/images/, 6 labels in train/masks/",
+        "val: 4 images in val/images/, 4 labels in val/masks/",
+        "the values are indices of classes.txt's 4 classes",
+    )
+    assert found.not_taken == ("2 files .xyz were not taken",)
+    text = printed(found)
+    assert "understood as: SPLIT/images and SPLIT/masks" in text
+    assert "not taken: 2 files .xyz were not taken" in text
+    archive = make_archive(str(tmp_path / "set"), "zip", labelled)
+    assert check_data(archive, progress=False).understood == found.understood
+
+
+def test_it_looks_at_other_tools_labels(labelled: Path, tmp_path: Path) -> None:
+    root = coco(labelled, tmp_path / "coco", by_split=True)
+    found = check_data(root, sheet=tmp_path / "sheet.png", progress=False)
+    assert found.healthy
+    assert found.understood[0] == "labels as COCO JSON"
+    assert found.understood[1] == "train: 6 labelled images in images/"
+    assert read_image(tmp_path / "sheet.png").shape[0] > 200
+    (file,) = root.glob("annotations/*val*")
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 7').replace('"iscrowd":0', '"iscrowd":7'))
+    found = check_data(root, progress=False)
+    assert not found.healthy
+    assert found.left_out
 
 
 def test_images_without_labels(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ that is not a number with 5.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from selfseg.cli.console import ERR, OUT, parse
 from selfseg.errors import ConfigError, SelfsegError
+from selfseg.telling import TOLD, Once
 from selfseg.version import __version__
 
 _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic segmenter
@@ -64,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         OUT.print(f"selfseg {__version__}", highlight=False)
         return 0
+    TOLD.setLevel(logging.INFO)
+    told = Once(lambda sentence: ERR.print(sentence, markup=False, highlight=False, soft_wrap=True))
+    TOLD.addHandler(told)
     try:
         return _call(words[0], words[1:])
     except SelfsegError as error:
@@ -75,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         ERR.print("interrupted")
         return 130
+    finally:
+        TOLD.removeHandler(told)
 
 
 def _share_the_cores() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -33,23 +34,43 @@ def _check(
     count: int = 12,
     decode: bool = False,
     partial: bool = False,
+    label_suffix: str | None = None,
+    val: float | None = None,
+    write: Path | None = None,
+    link: bool = False,
+    leave_out: bool = False,
 ) -> int:
-    """Check a data set on disk: counts, missing and damaged files, class shares, and a contact sheet.
+    """Tell how data was understood and check it: counts, missing and damaged files, class shares, a contact sheet.
 
     Args:
-        data: NAME:ROOT, NAME/SPLIT:ROOT, a labelled folder, or a folder of images.
+        data: NAME:ROOT, NAME/SPLIT:ROOT, a folder of images, or a folder, zip or file with images and labels.
         splits: which ones; if not given all, of which train and val must be there.
         sheet: picture of some images under their labels; NAME-check.png if not given.
         count: images on it.
         decode: decode every image too, instead of looking at its header and end.
         partial: other numbers of images than published are no error.
+        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
+        val: percent of the images that are drawn as val where the folder isn't divided.
+        write: a new folder, in which the same is written as SPLIT/images, SPLIT/labels and classes.txt.
+        link: what is written has links to the images instead of copies.
+        leave_out: what can't be used of another tool's labels is left out of what is written.
     """
     from selfseg.collection.check import check_data
-    from selfseg.data.labelled.catalog import parse_source
+    from selfseg.data.labelled.catalog import parse_source, with_options
 
-    source = parse_source(data)
-    name = source.dataset.name if source.dataset else source.root.resolve().name
-    found = check_data(data, splits, sheet or Path(f"{name}-check.png"), count, decode, partial)
+    if write is not None and write.exists():
+        raise ConfigError(f"{write} is there already; give a new folder to --write")
+    asked = with_options(data, label_suffix, val)
+    source = parse_source(asked)
+    name = source.dataset.name if source.dataset else re.sub(r"[^\w.-]+", "", source.root.resolve().name).strip(".-")
+    found = check_data(asked, splits, sheet or Path(f"{name}-check.png"), count, decode, partial)
     OUT.print(found.table())
     say(f"written: {found.sheet}")
+    if write is not None:
+        from selfseg.data.labelled.layouts.finding import counted
+        from selfseg.exchange.plain_layout import write_plain
+
+        made = write_plain(asked, write, splits, link, leave_out)
+        parts = (f"{counted(count, 'image')} in {split}" for split, count in made.items())
+        say(f"written: {write}, with {', '.join(parts)}")
     return 0 if found.healthy else DataError.exit_code

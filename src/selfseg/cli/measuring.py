@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from selfseg.cli.console import HELP, OUT, DataPath, Further, RunPath, parse_settings, passes, say
+from selfseg.data.labelled.catalog import with_options
 from selfseg.errors import ConfigError
 from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Reading, Retrieval
 from selfseg.evaluation.measure.features import Resolution
@@ -36,6 +37,8 @@ def evaluate(
     split: str = "val",
     fit_split: Further[str] = "train",
     fit_data: Further[Path | None] = None,
+    val: float | None = None,
+    label_suffix: Further[str | None] = None,
     matching: Matching | None = None,
     resolution: Further[Resolution] = None,
     crop: int | None = None,
@@ -59,7 +62,7 @@ def evaluate(
 
     Args:
         run: the trained run; or any timm backbone: timm:NAME (with timm's weights), timm:NAME:random, timm:NAME:FILE.
-        data: NAME:ROOT of the catalog (selfseg data), or a folder with {train,val}/{images,labels}, classes.txt.
+        data: NAME:ROOT of the catalog (selfseg data), or a folder, zip or file with images and labels.
         protocols: clusters, linear, prototypes (of a run whose method has some), objects and retrieval (of a run with a
             saliency head, or with --objects.masks).
         k: numbers of clusters; the number of classes and 64 if not given.
@@ -67,6 +70,8 @@ def evaluate(
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
+        val: percent of the images that are drawn as val where a folder isn't divided into splits.
+        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
         matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
             SlotCon do. Results have both figures.
         resolution: short side in px that images are resized to, or native: as they are, also for a run that has a size
@@ -104,7 +109,7 @@ def evaluate(
     with passes() as progress:
         results = measure(
             run,
-            data,
+            with_options(data, label_suffix, val),
             [asked[name] for name in protocols],
             reading=Reading(split, fit_split, fit_data, resolution, crop, Looks(scales, flip)),
             beside=Beside(baselines, untrained, backbone, features, position),
@@ -128,6 +133,8 @@ def compare(
     split: str = "val",
     fit_split: Further[str] = "train",
     fit_data: Further[Path | None] = None,
+    val: float | None = None,
+    label_suffix: Further[str | None] = None,
     matching: Matching | None = None,
     resolution: Resolution = None,
     crop: int | None = None,
@@ -158,6 +165,8 @@ def compare(
         split: the split that is measured.
         fit_split: the split that clusters and the linear layer are fitted on.
         fit_data: other labelled data of the same classes to fit on: the protocol domain.
+        val: percent of the images that are drawn as val where a folder isn't divided into splits.
+        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
         matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
             SlotCon do. Results have both figures.
         resolution: short side in px that all resize images to, or native: as they are. Each its own if not given, and
@@ -191,7 +200,7 @@ def compare(
     with passes() as progress:
         page, results = measure(
             runs[:-1],
-            runs[-1],
+            with_options(runs[-1], label_suffix, val),
             out,
             [asked[name] for name in protocols],
             reading=Reading(split, fit_split, fit_data, resolution, crop, Looks(scales, flip)),
@@ -229,11 +238,11 @@ def transfer(words: list[str]) -> int:
     default: Any = _TransferJob(tyro.MISSING, tyro.MISSING, tyro.MISSING, PRESETS[words[0]]())
     settings: Any = _TransferJob[type(default.config)]  # type: ignore[misc]
     about = PRESETS[words[0]].__doc__
-    shown = ("source", "data", "out", "device")
+    shown = ("source", "data", "out", "val", "device")
     job = parse_settings(settings, default, shown, words[1:], f"selfseg transfer {words[0]}", about)
     result = run_transfer(
         job.source,
-        job.data,
+        with_options(job.data, job.label_suffix, job.val),
         job.config,
         job.out,
         device=job.device,
@@ -255,6 +264,8 @@ class _TransferJob(Generic[Settings]):
         data: NAME:ROOT of the catalog (selfseg data), or a labelled folder; coco:ROOT for detection.
         out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
         config: the preset's settings.
+        val: percent of the images that are drawn as val where a folder isn't divided into splits.
+        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
         device: auto, cpu or cuda.
         workers: processes that read images.
         checkpoint_every: iterations between checkpoints.
@@ -264,6 +275,8 @@ class _TransferJob(Generic[Settings]):
     data: DataPath
     out: Path
     config: OmitArgPrefixes[Settings]
+    val: float | None = None
+    label_suffix: str | None = None
     device: str = "auto"
     workers: int = 4
     checkpoint_every: int = 1000
@@ -281,11 +294,11 @@ def finetune(words: list[str]) -> int:
         "from, and plot the curve. The same command goes on with a stopped one; further shares and splits are added."
     )
     settings: Any = _CurveJob[FewLabelsConfig]
-    shown = ("run", "data", "labels", "splits", "keep", "out", "device")
+    shown = ("run", "data", "labels", "splits", "keep", "out", "val", "device")
     job = parse_settings(settings, default, shown, words, "selfseg finetune", about)
     results = run_curve(
         job.run,
-        job.data,
+        with_options(job.data, job.label_suffix, job.val),
         labels=job.labels,
         splits=job.splits,
         config=job.config,
@@ -313,13 +326,15 @@ class _CurveJob(Generic[Settings]):
 
     Attributes:
         run: the trained run.
-        data: NAME:ROOT of the catalog (selfseg data), or a folder with {train,val}/{images,labels}, classes.txt.
+        data: NAME:ROOT of the catalog (selfseg data), or a folder, zip or file with images and labels.
         config: how the cells are trained.
         labels: shares of the labelled images in percent; at least one image is taken.
         splits: random subsets for each share, the same for both networks.
         out: folder for the work; RUN/finetune/DATA if not given.
         init: what the run began from (a file, imagenet:TAG, random); what its recipe says if not given.
         keep: keep the networks, for segment, apply and export, and show what they predict on a page.
+        val: percent of the images that are drawn as val where a folder isn't divided into splits.
+        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
         device: auto, cpu or cuda.
         workers: processes that read images.
         checkpoint_every: iterations between checkpoints.
@@ -333,6 +348,8 @@ class _CurveJob(Generic[Settings]):
     out: Path | None = None
     init: str | None = None
     keep: bool = False
+    val: float | None = None
+    label_suffix: str | None = None
     device: str = "auto"
     workers: int = 2
     checkpoint_every: int = 1000

@@ -16,15 +16,18 @@ from rich.progress import track
 from rich.table import Table
 
 from selfseg.collection.false_colours import painter_of
-from selfseg.data.labelled.catalog import Source, find_files, missing_files, parse_source, splits_in, with_labels
+from selfseg.data.labelled.catalog import Source, missing_files, parse_source, with_labels
 from selfseg.data.labelled.datasets import Files
 from selfseg.data.labelled.labels import VOID
+from selfseg.data.labelled.layouts.finding import understand
+from selfseg.data.labelled.layouts.left_over import left_over
 from selfseg.data.reading.decoding import quiet
 from selfseg.data.reading.images import check_image, spread_indices
 from selfseg.data.reading.listing import list_images
 from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, LabelError
+from selfseg.exchange.any_labels import drawn_labels, find_labels, splits_of_labels, unpacked
 
 _ALL_IMAGES = "images"  # the one "split" of a plain folder of images
 _Verdict = tuple[str, str, NDArray[np.int64] | None]  # what is wrong with the image, the label; the label's pixels
@@ -100,6 +103,9 @@ class DataCheck:
         class_names: C names; empty without labels.
         splits: one each.
         sheet: the contact sheet, if one was drawn.
+        understood: of data of one's own, how it was understood, in phrases.
+        not_taken: sentences on what lies there and is not part of it.
+        left_out: sentences on what can't be used of another tool's labels.
     """
 
     name: str
@@ -107,11 +113,14 @@ class DataCheck:
     class_names: tuple[str, ...]
     splits: tuple[SplitCheck, ...]
     sheet: Path | None = None
+    understood: tuple[str, ...] = ()
+    not_taken: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Sentences on everything that is wrong, of all splits."""
-        return tuple(sentence for split in self.splits for sentence in split.problems)
+        return (*(sentence for split in self.splits for sentence in split.problems), *self.left_out)
 
     @property
     def healthy(self) -> bool:
@@ -135,7 +144,10 @@ class DataCheck:
                 str(len(split.bad_images) + len(split.bad_labels)),
                 f"{split.void / total:.1%}" if total else "",
             )
-        parts: list[Table | str] = [counts]
+        parts: list[Table | str] = [f"understood as: {escape(phrase)}" for phrase in self.understood[:1]]
+        parts += [f"  {escape(phrase)}" for phrase in self.understood[1:]]
+        parts += [f"  [yellow]not taken:[/] {escape(sentence)}" for sentence in self.not_taken]
+        parts.append(counts)
         labelled = [split for split in there if split.labels_read]
         if labelled:
             shares = Table("", "class", title="share of the labelled pixels", title_justify="left")
@@ -192,9 +204,9 @@ def check_data(
     source = parse_source(data)
     if source.split and splits:
         raise ConfigError(f"{data} names a split, so do not name others ({', '.join(splits)})")
-    known = splits_in(source)
+    known = splits_of_labels(source)
     if source.dataset is None and not known:
-        return _check_images(source.root, sheet, count, decode, progress)
+        return _check_images(source, sheet, count, decode, progress)
     asked = tuple(splits) or ((source.split,) if source.split else ())
     published = source.dataset.splits if source.dataset else {}
     needed = asked or known
@@ -205,7 +217,7 @@ def check_data(
     first: DataError | None = None
     for split in asked or known:
         try:
-            files = find_files(source, split)
+            files = find_labels(source, split, leave_out=True)
         except DataError as error:
             first = first or error
             checks.append(SplitCheck(split, problem=str(error), wanted=split in needed))
@@ -218,20 +230,41 @@ def check_data(
     name = source.dataset.name if source.dataset else source.root.resolve().name
     about = source.dataset.about if source.dataset else "a labelled folder"
     classes = next((files.codes.classes for _, files in opened if files.codes is not None), ())
-    result = DataCheck(name, about, classes, tuple(checks), Path(sheet) if sheet else None)
+    understood, not_taken, left_out = _tell(source, opened)
+    result = DataCheck(
+        name, about, classes, tuple(checks), Path(sheet) if sheet else None, understood, not_taken, left_out
+    )
     if sheet is not None:
         shown = [pair for pair in opened if pair[0].labels_read] or opened
         _draw(Path(sheet), result, source, shown, count)
     return result
 
 
-def _check_images(root: Path, sheet: Path | str | None, count: int, decode: bool, progress: bool) -> DataCheck:
-    images = list_images(root)
+def _tell(
+    source: Source, opened: Sequence[tuple[SplitCheck, Files]]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """How a folder of one's own was understood, what was not taken, and what is wrong in another tool's labels."""
+    if not source.plain:
+        return (), (), ()
+    kinds = dict.fromkeys(files.notes[0] for _, files in opened if files.notes)
+    where = [f"{check.split}: {files.notes[1]}" for check, files in opened if len(files.notes) > 1]
+    meanings = dict.fromkeys(note for _, files in opened for note in files.notes[2:])
+    settled = unpacked(source)
+    drawn = drawn_labels(settled)
+    if drawn is not None:
+        return (*kinds, *where, *meanings), drawn.not_taken(), drawn.left_out
+    layout = understand(settled.root, settled.options)
+    return (*kinds, *where, *meanings), left_over(layout) if layout is not None else (), ()
+
+
+def _check_images(source: Source, sheet: Path | str | None, count: int, decode: bool, progress: bool) -> DataCheck:
+    name = source.root.resolve().name
+    images = list_images(unpacked(source).root)
     files = Files(images.root, images.paths)
-    check = _check_split(Source(None, root), _ALL_IMAGES, files, None, True, decode, progress)
-    result = DataCheck(root.resolve().name, "a folder of images", (), (check,), Path(sheet) if sheet else None)
+    check = _check_split(source, _ALL_IMAGES, files, None, True, decode, progress)
+    result = DataCheck(name, "a folder of images", (), (check,), Path(sheet) if sheet else None)
     if sheet is not None:
-        _draw(Path(sheet), result, Source(None, root), [(check, files)], count)
+        _draw(Path(sheet), result, source, [(check, files)], count)
     return result
 
 

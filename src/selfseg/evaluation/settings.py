@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Resolution
+from selfseg.exchange.any_labels import open_labels
 from selfseg.models.embedder import Looks
 
 
@@ -55,8 +56,8 @@ class Reading:
         Raises:
             DataError: if one is not there or can't be read.
         """
-        measured = open_labelled(data, self.split)
-        fit = open_labelled(self.fit_data or data, self.fit_split) if fitted else measured
+        measured = open_labels(data, self.split)
+        fit = open_labels(self.fit_data or data, self.fit_split) if fitted else measured
         if self.crop is not None:
             return fit.cropped(self.crop), measured.cropped(self.crop)
         return fit, measured

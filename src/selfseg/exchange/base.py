@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ class NamedMask:
         mask: (H, W) of any integer type, class values 0 to C - 1; the legend's `void` (255 up to 255 classes, else
             65535) where there is no class. The frame is the upright image's, as `read_image` gives it.
         image: the photograph's file, where there is one.
+        split: the one that the file of labels puts it in: train, val or test; "" if it doesn't say.
 
     Raises:
         LabelError: if the mask has another shape or no pixel, or isn't of whole numbers.
@@ -36,6 +37,7 @@ class NamedMask:
     name: str
     mask: NDArray[Any]
     image: Path | None = None
+    split: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -158,9 +160,22 @@ _ALL = (
         "Put the images in images/ (or write them with the masks) and give data.yaml to the trainer.",
         "Polygons have no holes: each is cut along a line of no width, which keeps every pixel; an object is a region.",
         "selfseg.exchange.writing.yolo:YoloWriter",
-        "selfseg.exchange.reading.yolo:read",
+        "selfseg.exchange.reading.polygons.yolo:read",
     ),
 )
+
+
+class ReadOnly(NamedTuple):
+    """A format that is read and not written; title and reader as of `Format`."""
+
+    title: str
+    reader: str
+
+
+READ_ONLY: Mapping[str, ReadOnly] = MappingProxyType(
+    {"labelme": ReadOnly("LabelMe JSON", "selfseg.exchange.reading.polygons.labelme:read")}
+)
+"""Formats that are only read, by name."""
 
 FORMATS: Mapping[str, Format] = MappingProxyType({one.name: one for one in _ALL})
 """Every format by name."""
@@ -173,7 +188,8 @@ def find_format(name: str) -> Format:
         ConfigError: if there is none.
     """
     if name not in FORMATS:
-        raise ConfigError(f"no format {name!r}; there are {', '.join(FORMATS)}")
+        only = " (which is only read)" if name in READ_ONLY else ""
+        raise ConfigError(f"no format {name!r}{only}; there are {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
@@ -189,7 +205,7 @@ def read(
     """Read masks that another tool wrote.
 
     Args:
-        format: a name in `FORMATS`, or "auto", which looks what is there.
+        format: a name in `FORMATS` or `READ_ONLY`, or "auto", which looks what is there.
         path: the file, folder or zip.
         images: the photographs, as of `selfseg.data.labelled.catalog.find_images`; their sizes are held against the
             labels', and each mask gets the name and file of its own. Without them those in JPEGImages or images beside
@@ -207,6 +223,8 @@ def read(
     """
     if format == "auto":
         reader = "selfseg.exchange.reading.recognise:read_any"
+    elif format in READ_ONLY:
+        reader = READ_ONLY[format].reader
     else:
         reader = find_format(format).reader
     legend, masks = load_part(reader)(Path(path), images=images, left_out=left_out)

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, choose_device, collect, whole_images
-from selfseg.data.labelled.catalog import LabelledImages, open_labelled
+from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images, usable_cores
 from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
+from selfseg.exchange.any_labels import open_labels
 from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
 from selfseg.masks.networks.features import one_thread_each
@@ -59,7 +60,7 @@ def mine_masks(
         method: "features" (`selfseg.masks.networks.features`), a prior (`selfseg.masks.priors.by_name` tells what
             there is), "hierarchy", or a network (`selfseg.masks.sources`), which is trained first.
         cleaning: how maps become masks; the defaults if None.
-        labels: labelled data to measure the maps with, as for `open_labelled`; class 0 is background,
+        labels: labelled data to measure the maps with, in any form (`selfseg.exchange`); class 0 is background,
             all others are objects. Its images are found among `images` by their names.
         split: of the labelled folder.
         progress: whether to show a progress bar on stderr.
@@ -92,7 +93,7 @@ def mine_masks(
     collection = collect(images)
     if collection.channels is not None:
         how["channels"] = asdict(collection.channels)
-    truth = None if labels is None else _labelled(open_labelled(labels, split), collection)
+    truth = None if labels is None else _labelled(open_labels(labels, split), collection)
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
         whole = set(whole_images(collection, log))

@@ -89,19 +89,35 @@ def test_a_value_outside_of_the_classes(labelled: Path) -> None:
         open_labelled(labelled, "val").read_label(1)
 
 
-def test_another_size(labelled: Path) -> None:
-    Image.fromarray(np.zeros((45, 60), np.uint8)).save(labelled / "val" / "labels" / "scene7.png")
-    with pytest.raises(LabelError, match=r"60x45.*120x90"):
+def test_a_label_of_another_size_is_resampled_by_place(labelled: Path) -> None:
+    path = labelled / "val" / "labels" / "scene7.png"
+    full = np.array(Image.open(path))
+    Image.fromarray(full[::2, ::2]).save(path)
+    expected = full[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(open_labelled(labelled, "val").read_label(1), expected)
+    Image.fromarray(full.repeat(3, axis=0).repeat(3, axis=1)).save(path)
+    np.testing.assert_array_equal(open_labelled(labelled, "val").read_label(1), full)
+    Image.fromarray(full[:, :119]).save(path)  # a pixel less is rounding
+    assert open_labelled(labelled, "val").read_label(1).shape == (90, 120)
+
+
+def test_a_label_of_other_proportions_is_refused(labelled: Path) -> None:
+    path = labelled / "val" / "labels" / "scene7.png"
+    Image.fromarray(np.zeros((45, 50), np.uint8)).save(path)
+    with pytest.raises(LabelError, match=r"50x45.*120x90; both must have the same proportions"):
+        open_labelled(labelled, "val").read_label(1)
+    Image.fromarray(np.zeros((120, 90), np.uint8)).save(path)
+    with pytest.raises(LabelError, match=r"90x120.*120x90 \(the image is turned by its EXIF orientation"):
         open_labelled(labelled, "val").read_label(1)
 
 
 def test_a_label_of_colours_or_of_another_format(labelled: Path) -> None:
     path = labelled / "val" / "labels" / "scene6.png"
-    Image.new("RGB", (120, 90)).save(path)
+    Image.new("RGB", (120, 90), (0, 1, 0)).save(path)
     with pytest.raises(LabelError, match="colours"):
         open_labelled(labelled, "val").read_label(0)
     Image.new("L", (120, 90)).save(path, format="JPEG")
-    with pytest.raises(LabelError, match="JPEG"):
+    with pytest.raises(LabelError, match="a lossy JPEG file"):
         open_labelled(labelled, "val").read_label(0)
     path.write_bytes(b"")
     with pytest.raises(LabelError, match="can't read"):

@@ -56,7 +56,7 @@ def test_what_can_not_be_used(tmp_path: Path) -> None:
     save(tmp_path / "labels" / "a.png", VALUES)
     save(tmp_path / "labels" / "b.png", VALUES + np.uint8(5))
     (tmp_path / "labels" / "c.png").write_bytes(b"no PNG")
-    Image.fromarray(VALUES).save(tmp_path / "labels" / "d.png", format="TIFF")
+    Image.fromarray(VALUES).save(tmp_path / "labels" / "d.png", format="JPEG")
     with pytest.raises(DataError, match=r"holds no legend\.json, labelmap\.txt or classes\.txt"):
         read("palette", tmp_path)
     (tmp_path / "classes.txt").write_text("a\nb\n")
@@ -65,7 +65,7 @@ def test_what_can_not_be_used(tmp_path: Path) -> None:
     assert "b.png: " in left_out[0]
     assert "the mask holds 5" in left_out[0] or "holds 6" in left_out[0]
     assert "can't read the label" in left_out[1]
-    assert "is a TIFF file" in left_out[2]
+    assert "is a lossy JPEG file" in left_out[2]
     (tmp_path / "legend.json").write_text('{"classes": 3}')
     with pytest.raises(LabelError, match=r"legend\.json"):
         read("palette", tmp_path)

@@ -12,8 +12,8 @@ as labelled data (`open_labelled`) a path is a labelled folder, see
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,23 @@ from numpy.typing import NDArray
 from selfseg.data.labelled.coloured import ColouredCodes, read_stored
 from selfseg.data.labelled.datasets import DATASETS, DataSet, Files
 from selfseg.data.labelled.datasets.base import Codes
-from selfseg.data.labelled.datasets.folders import splits_of
+from selfseg.data.labelled.datasets.folders import find_in_folder, splits_of
 from selfseg.data.labelled.labels import VOID as VOID
 from selfseg.data.labelled.labels import ColourMap, LabelMap, UnknownId, read_label_file
 from selfseg.data.labelled.labels import upright_size as upright_size
+from selfseg.data.labelled.layouts.finding import FolderOptions
+from selfseg.data.labelled.values import same_proportions
 from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.data.reading.images import ImageCollection, resize_short_side
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
 from selfseg.ops.channels import Channels
+from selfseg.ops.geometry import sample_ids
+from selfseg.telling import tell
 
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
+_OPTIONS = re.compile(r"(.+)\?((?:(?:label-suffix|val)=[^&]*)(?:&(?:label-suffix|val)=[^&]*)*)", re.DOTALL)
 _FOLDER = DATASETS["folder"]
 
 
@@ -143,11 +148,12 @@ class LabelledImages:
         """The label of image `index`.
 
         Returns:
-            (H, W) uint8 in the image's pixels, those of the crop if there is one: class indices below C, 255 = void.
+            (H, W) uint8 in the image's pixels, those of the crop if there is one: class indices below C, 255 = void. A
+            label file of the image's proportions but another size is resampled: each pixel has the value at its place.
 
         Raises:
-            LabelError: if the label can't be read, is of another kind than the data set's, has another size than its
-                image as stored, or holds a value outside of the classes.
+            LabelError: if the label can't be read, is of another kind than the data set's, has other proportions than
+                its image as stored, or holds a value outside of the classes.
         """
         path = self.labels[index]
         codes = self.codes or LabelMap.indices(self.class_names)
@@ -155,14 +161,17 @@ class LabelledImages:
             # A wrong size is a better reason than a wrong value.
             if isinstance(codes, ColouredCodes):
                 stored = read_stored(path)
-                self._check_size(index, stored.pixels.shape)
+                size = self._check_size(index, stored.pixels.shape)
                 label = codes.apply(stored)
             else:
                 values = read_label_file(path, colours=isinstance(codes, ColourMap))
-                self._check_size(index, values.shape)
+                size = self._check_size(index, values.shape)
                 label = codes.apply(values)
         except UnknownId as error:
             raise LabelError(self._unknown(path, error)) from error
+        if label.shape != size:
+            box = (0, 0, label.shape[1], label.shape[0])
+            label = sample_ids(label.astype(np.int32), box, size).astype(np.uint8)
         return label if self.crop is None else np.asarray(cropped_ids(label, self.crop), np.uint8)
 
     def stored_size(self, index: int) -> tuple[int, int]:
@@ -173,16 +182,22 @@ class LabelledImages:
         """The same split, its images read as levels of these channels."""
         return replace(self, images=self.images.measured(channels))
 
-    def _check_size(self, index: int, shape: tuple[int, ...]) -> None:
+    def _check_size(self, index: int, shape: tuple[int, ...]) -> tuple[int, int]:
+        """The image's (H, W), which the label becomes; the label's own where the image can't be read."""
+        own = shape[0], shape[1]
         try:
-            height, width = self.stored_size(index)
+            size = self.stored_size(index)
         except OSError:
-            return  # the image is bad: whoever reads it will say so
-        if shape[:2] != (height, width):
+            return own  # the image is bad: whoever reads it will say so
+        if own != size and not same_proportions(own, size):
+            turned = ""
+            if same_proportions(own, size[::-1]):
+                turned = " (the image is turned by its EXIF orientation, the label is not)"
             raise LabelError(
-                f"{self.labels[index]} has {shape[1]}x{shape[0]} pixels but its image {self.images.paths[index]} "
-                f"has {width}x{height}; both must have the same size"
+                f"{self.labels[index]} has {own[1]}x{own[0]} pixels but its image {self.images.paths[index]} "
+                f"has {size[1]}x{size[0]}{turned}; both must have the same proportions"
             )
+        return size
 
     def _unknown(self, path: Path, error: UnknownId) -> str:
         value, at = error.value, f"at x = {error.at[0]}, y = {error.at[1]}"
@@ -228,15 +243,44 @@ class Source:
         dataset: None for a plain path.
         root: ROOT, or the path.
         split: of NAME/SPLIT:ROOT; "" where it is not said.
+        options: what is said of a labelled folder's layout.
     """
 
     dataset: DataSet | None
     root: Path
     split: str = ""
+    options: FolderOptions = field(default_factory=FolderOptions)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a path or a labelled folder, not one of the published data sets."""
+        return self.dataset is None or self.dataset is _FOLDER
+
+
+def with_options(data: Path | str, label_suffix: str | None = None, val: float | None = None) -> Path | str:
+    """Labelled data with what is said of its layout, as one text: DATA?label-suffix=_mask&val=20.
+
+    Args:
+        data: a labelled folder, or a file of labels.
+        label_suffix: what labels' names have behind their images'; None = found out.
+        val: percent of the images that are drawn as val.
+
+    Raises:
+        ConfigError: if the suffix holds what can't stand there.
+
+    Example:
+        >>> with_options("photos", "_mask", 20)
+        'photos?label-suffix=_mask&val=20'
+    """
+    if label_suffix is not None and re.search("[&?=/]", label_suffix):
+        raise ConfigError(f"a label's suffix is the end of its name, such as _mask, not {label_suffix!r}")
+    said = [] if label_suffix is None else [f"label-suffix={label_suffix}"]
+    said += [] if val is None else [f"val={val:g}"]
+    return f"{data}?{'&'.join(said)}" if said else data
 
 
 def parse_source(text: Path | str) -> Source:
-    """Take NAME:ROOT, NAME/SPLIT:ROOT or a path apart.
+    """Take NAME:ROOT, NAME/SPLIT:ROOT or a path apart; of a labelled folder also what `with_options` put behind it.
 
     Raises:
         ConfigError: if there is no data set of that name (and no such path), or ROOT is missing.
@@ -248,6 +292,12 @@ def parse_source(text: Path | str) -> Source:
         >>> parse_source("photos/summer").dataset is None
         True
     """
+    said = None if Path(text).exists() else _OPTIONS.fullmatch(str(text))
+    if said is not None:
+        source = parse_source(said[1])
+        if not source.plain:
+            raise ConfigError(f"{said[2]} can be said of a folder of your own only, not of {said[1]}")
+        return replace(source, options=_options(said[2]))
     named = _NAMED.fullmatch(str(text))
     if named is None or Path(text).exists():
         return Source(None, Path(text).expanduser())
@@ -262,10 +312,18 @@ def parse_source(text: Path | str) -> Source:
     return Source(DATASETS[name], Path(root).expanduser(), split or "")
 
 
+def _options(text: str) -> FolderOptions:
+    values = dict(part.split("=", 1) for part in text.split("&"))
+    try:
+        return FolderOptions(values.get("label-suffix"), float(values.get("val", 0)))
+    except ValueError as error:
+        raise ConfigError(f"val is a percentage such as 20, not {values['val']!r}") from error
+
+
 def splits_in(source: Source) -> tuple[str, ...]:
     """The splits of a data set; of a plain folder, those that it has."""
     dataset = source.dataset or _FOLDER
-    return tuple(dataset.splits) or splits_of(source.root)
+    return tuple(dataset.splits) or splits_of(source.root, source.options)
 
 
 def find_files(source: Source, split: str) -> Files:
@@ -275,18 +333,22 @@ def find_files(source: Source, split: str) -> Files:
         DataError: if there is no such split, or the root is not laid out like the data set.
         EmptyCollection: if there is no image.
     """
-    dataset = source.dataset or _FOLDER
+    if source.plain:
+        return find_in_folder(source.root, split, source.options)
+    dataset = source.dataset
+    assert dataset is not None
     if dataset.splits and split not in dataset.splits:
         raise DataError(f"{dataset.name} has no split {split!r}; there is {', '.join(dataset.splits)}")
     return dataset.find(source.root, split)
 
 
-def open_labelled(data: Path | str, split: str) -> LabelledImages:
+def open_labelled(data: Path | str, split: str, find: Callable[[Source, str], Files] | None = None) -> LabelledImages:
     """Open one split of labelled data.
 
     Args:
         data: NAME:ROOT, or a labelled folder.
         split: e.g. "train" or "val".
+        find: what finds the files; `find_files` if None. `selfseg.exchange.any_labels` has one that knows more forms.
 
     Returns:
         The pairs. Sizes and values are checked when a label is read.
@@ -301,19 +363,21 @@ def open_labelled(data: Path | str, split: str) -> LabelledImages:
     source = parse_source(data)
     if source.split:
         raise ConfigError(f"{data} names a split; here it is an option of its own ({split!r} is asked for)")
-    files = find_files(source, split)
+    files = (find or find_files)(source, split)
     if files.codes is None:
         name = source.dataset.name if source.dataset else str(source.root)
         raise DataError(f"the split {split!r} of {name} has no labels; take another one, or use it as images")
     missing = missing_files(files.labels)
     if missing:
         raise LabelError(_missing_labels(missing, len(files.images)))
+    for guess in files.guesses:
+        tell(f"{source.root}, {split}: {guess}")
     return with_labels(source, split, files)
 
 
 def with_labels(source: Source, split: str, files: Files) -> LabelledImages:
     """The files of a split as labelled images, whether they exist or not."""
-    name = source.dataset.name if source.dataset is not None and source.dataset is not _FOLDER else ""
+    name = source.dataset.name if source.dataset is not None and not source.plain else ""
     classes = files.codes.classes if files.codes is not None else ()
     images = ImageCollection(files.root, files.images)
     return LabelledImages(source.root, split, images, files.labels, classes, files.codes, name)

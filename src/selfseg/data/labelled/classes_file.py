@@ -83,6 +83,21 @@ def read_classes(path: Path) -> ClassList:
         raise LabelError(f"can't read {path}: {error}") from error
 
 
+def read_labelmap(path: Path) -> ClassList:
+    """Read a labelmap.txt as VOC's tools and CVAT write it: NAME:R,G,B:PARTS:ACTIONS a line, or without a colour.
+
+    Raises:
+        LabelError: if it can't be read or understood.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"can't read {path}: {error}") from error
+    fields = [line.split(":") for line in lines if line.strip() and not line.startswith("#")]
+    coloured = any(len(parts) > 1 and parts[1].strip() for parts in fields)
+    return parse_classes("\n".join(" ".join(parts[: 1 + coloured]) for parts in fields), str(path))
+
+
 def parse_classes(text: str, where: str) -> ClassList:
     r"""What a classes.txt says; `where` is its name for messages.
 

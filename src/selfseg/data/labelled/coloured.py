@@ -13,44 +13,23 @@ image, the colours are; else the file is refused.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from selfseg.data.labelled.classes_file import format_classes
-from selfseg.data.labelled.labels import VOID, ColourMap, LabelMap, UnknownId, read_label_file
+from selfseg.data.labelled.labels import VOID, ColourMap, LabelMap, UnknownId, as_ids, read_exact
 from selfseg.data.labelled.legend import Colour, Legend, NamedClass
-from selfseg.data.reading.decoding import MAX_PIXELS, quiet
+from selfseg.data.labelled.values import FileValues
 from selfseg.errors import LabelError
 
-_COLOURED = ("RGB", "RGBA", "LA", "PA")
 _SURVEYED = 30  # files from which a list of classes is proposed
 _LISTED = 40  # colours in such a list; more are those of a photograph or of blended edges
 _NONE = -1
-
-
-@dataclass(frozen=True)
-class StoredLabel:
-    """A label file as stored.
-
-    Attributes:
-        path: the file.
-        mode: Pillow's.
-        pixels: (H, W) of indices, (H, W, 3) RGB, or (H, W, 4) RGBA.
-        palette: (N, 3) RGB of the indices; N is 0 without one.
-    """
-
-    path: Path
-    mode: str
-    pixels: NDArray[Any]
-    palette: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,7 @@ class ColouredCodes:
             listed[[red for red, *_ in self.colours]] = True
         return listed
 
-    def apply(self, stored: StoredLabel) -> NDArray[np.uint8]:
+    def apply(self, stored: FileValues) -> NDArray[np.uint8]:
         """The classes of what a label file holds.
 
         Returns:
@@ -160,41 +139,25 @@ class ColouredCodes:
         return "void" if c == VOID else repr(self.classes[c])
 
 
-def read_stored(path: Path, data: bytes | None = None) -> StoredLabel:
+def read_stored(path: Path, data: bytes | None = None) -> FileValues:
     """A label file as stored, whether it holds indices or colours.
 
     Args:
         path: the file.
         data: its bytes, if they aren't to be read from `path`.
 
+    Returns:
+        Its pixels as (H, W) uint8 or uint16 indices, (H, W, 3) RGB, or (H, W, 4) RGBA.
+
     Raises:
-        LabelError: if it can't be read, is no PNG, or has more pixels than images may have.
+        LabelError: if it can't be read, is lossy, or has more pixels than images may have.
     """
-    none = np.zeros((0, 3), np.uint8)
-    try:
-        with quiet(), Image.open(path if data is None else io.BytesIO(data)) as image:
-            mode = image.mode
-            if image.width * image.height > MAX_PIXELS:
-                raise LabelError(f"{path} has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            if image.format == "PNG" and mode in _COLOURED:
-                return StoredLabel(path, mode, np.array(image.convert("RGB" if mode == "RGB" else "RGBA")), none)
-            if image.format == "PNG" and mode == "P":
-                palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-                return StoredLabel(path, mode, np.array(image), palette)
-    except LabelError:
-        raise
-    except Exception as error:  # parsers raise whatever broken bytes make them raise
-        raise LabelError(f"can't read the label {path}: {error}") from error
-    return StoredLabel(path, mode, read_label_file(path, data=data), none)
-
-
-def holds_colours(path: Path) -> bool:
-    """Whether a label file is of colours and not of indices, from its header; False if that can't be read."""
-    try:
-        with quiet(), Image.open(path) as image:
-            return image.format == "PNG" and image.mode in _COLOURED
-    except Exception:  # whoever reads it will say so
-        return False
+    stored = read_exact(path, data)
+    if stored.pixels.ndim == 2:
+        return replace(stored, pixels=as_ids(stored))
+    if stored.pixels.dtype != np.uint8:
+        raise LabelError(f"{path} holds colours of 16 bits; the colours of classes have 8, so save it so")
+    return stored
 
 
 def ask_for_colours(first: Path, files: Sequence[Path], classes: Path, names: Sequence[str]) -> str:

@@ -1,12 +1,12 @@
 """Files of labels, and what their values mean.
 
-A label file holds the ids of its maker: indices (gray or palette PNG, 1 to 16 bits), colours (RGB PNG), or SBD's MAT
-files. `LabelMap` and `ColourMap` turn them into class indices from 0, `VOID` for pixels that count for nothing.
+A label file holds the ids of its maker: indices (gray, palette, or three equal channels), colours, or SBD's MAT files.
+`selfseg.data.labelled.values` reads them. `LabelMap` and `ColourMap` turn them into class indices from 0, `VOID` for
+pixels that count for nothing.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfseg.data.labelled.values import FileValues, NoValues, read_values
 from selfseg.data.reading.decoding import quiet
 from selfseg.errors import ConfigError, LabelError
 
@@ -196,9 +197,11 @@ def read_label_file(path: Path, colours: bool = False, data: bytes | None = None
     """The values of a label file, as stored.
 
     Args:
-        path: a PNG, or one of SBD's MAT files (the field GTcls.Segmentation).
-        colours: whether it holds colours; else it holds indices, and a palette's colours mean nothing.
-        data: the PNG's bytes, if they aren't to be read from `path`.
+        path: a file that `selfseg.data.labelled.values` reads without loss, or one of SBD's MAT files (the field
+            GTcls.Segmentation).
+        colours: whether it holds colours; else it holds indices, in one channel or in three equal ones, and a palette's
+            colours mean nothing.
+        data: the file's bytes, if they aren't to be read from `path`.
 
     Returns:
         (H, W) uint8 or uint16 ids, or (H, W, 3) uint8 RGB.
@@ -206,37 +209,74 @@ def read_label_file(path: Path, colours: bool = False, data: bytes | None = None
     Raises:
         LabelError: if it can't be read or holds something else.
     """
-    try:
-        if path.suffix.lower() == ".mat":
+    if path.suffix.lower() == ".mat":
+        try:
             return _read_mat(path)
-        with quiet(), open(path, "rb") if data is None else io.BytesIO(data) as stream:
-            head = stream.read(26)
-            stream.seek(0)
-            with Image.open(stream) as image:
-                if image.format != "PNG":
-                    raise LabelError(f"{path} is a {image.format} file; labels must be PNG, which keeps indices exact")
-                if colours:
-                    if image.mode not in ("RGB", "RGBA", "P"):
-                        raise LabelError(f"{path} holds no colours (mode {image.mode}), as the labels of this data do")
-                    return np.array(image.convert("RGB"))
-                if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-                    raise LabelError(
-                        f"{path} holds colours (mode {image.mode}), not class indices; convert each colour to its "
-                        "index and save a gray or palette PNG; in a labelled folder, classes.txt may give each class "
-                        "its colour instead"
-                    )
-                mode, values = image.mode, np.array(image)
-    except LabelError:
-        raise
-    except Exception as error:  # parsers raise whatever broken bytes make them raise
+        except LabelError:
+            raise
+        except Exception as error:  # parsers raise whatever broken bytes make them raise
+            raise LabelError(f"can't read the label {path}: {error}") from error
+    stored = read_exact(path, data)
+    if colours:
+        if stored.mode not in ("RGB", "RGBA", "P") or stored.pixels.dtype != np.uint8:
+            raise LabelError(f"{path} holds no colours (mode {stored.mode}), as the labels of this data do")
+        if stored.mode == "P":
+            table = np.zeros((256, 3), np.uint8)
+            table[: len(stored.palette)] = stored.palette
+            return np.asarray(table[stored.pixels])
+        return np.ascontiguousarray(stored.pixels[..., :3])
+    return as_ids(stored)
+
+
+def read_exact(path: Path, data: bytes | None = None) -> FileValues:
+    """The values of a label file whose format keeps them exact.
+
+    Raises:
+        LabelError: if it can't be read, its format changes values, or it has several pages.
+    """
+    try:
+        stored = read_values(path, data)
+    except NoValues as error:
         raise LabelError(f"can't read the label {path}: {error}") from error
-    if mode == "L":  # Pillow spreads gray of 2 and 4 bits over 0..255
-        values = values // {2: 85, 4: 17}.get(head[24], 1)
+    if stored.lossy:
+        raise LabelError(
+            f"{path} is a lossy {stored.format} file: near edges it holds values that nobody wrote; labels must be in "
+            "a format that keeps them exact, such as PNG"
+        )
+    if stored.pages > 1:
+        raise LabelError(f"{path} holds {stored.pages} pages; a label is one, so save each as a file of its own")
+    return stored
+
+
+def as_ids(stored: FileValues) -> NDArray[Any]:
+    """The ids that a label file holds.
+
+    Returns:
+        (H, W) uint8, or uint16 where a value is above 255.
+
+    Raises:
+        LabelError: for colours, transparent pixels, and values that are no whole numbers from 0 to 65535.
+    """
+    path, values = stored.path, stored.gray()
+    if values is None:
+        raise LabelError(
+            f"{path} holds colours (mode {stored.mode}), not class indices; convert each colour to its index and save "
+            "a gray or palette PNG; in a labelled folder, classes.txt may give each class its colour instead"
+        )
+    if stored.pixels.ndim == 3 and stored.pixels.shape[2] == 4:
+        alpha = stored.pixels[..., 3]
+        if (alpha != np.iinfo(alpha.dtype).max).any():
+            raise LabelError(f"{path} has transparent pixels, which are of no class; give them the value 255 instead")
     if values.dtype in (np.uint8, np.uint16):
-        return np.asarray(values)
-    if not 0 <= values.min(initial=0) <= values.max(initial=0) < 1 << 16:
-        raise LabelError(f"{path} holds the value {values.max()}; ids are 0 to 65535")
-    return values.astype(np.uint16 if values.max(initial=0) > VOID else np.uint8)
+        return values
+    low, high = values.min(initial=0), values.max(initial=0)
+    if not (low >= 0 and high < 1 << 16):  # not-a-number isn't either
+        raise LabelError(f"{path} holds the value {low if low < 0 else high}; ids are 0 to 65535")
+    if values.dtype.kind == "f" and not bool((values == np.floor(values)).all()):
+        raise LabelError(f"{path} holds fractions ({values.dtype}); ids are whole numbers from 0 to 65535")
+    if values.dtype.kind not in "biuf":
+        raise LabelError(f"{path} holds values of the type {values.dtype}; ids are whole numbers")
+    return values.astype(np.uint16 if high > VOID else np.uint8)
 
 
 def _read_mat(path: Path) -> NDArray[np.uint8]:

@@ -38,11 +38,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from selfseg.data.labelled.labels import VOID
+from selfseg.data.labelled.values import NoValues, read_values, same_proportions
 from selfseg.data.reading.decoding import SUFFIXES as IMAGE_SUFFIXES
-from selfseg.data.reading.decoding import quiet
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadMask, ConfigError, DataError, EmptyCollection
 from selfseg.ops.geometry import sample_ids
@@ -59,7 +58,6 @@ INDEX_FOLDER = "index"
 NOTE = "masks.json"
 
 _MOST_OBJECTS = 64  # in one gray file of 8 bits
-_ASPECT = 0.05  # how much the proportions of a mask may differ from the image's, for rounding
 
 Kind = Literal["auto", "soft", "index"]
 
@@ -136,7 +134,7 @@ class MaskFolder:
             raise BadMask(self.folder / f"{name}.png", "missing")
         ids = _to_ids(_read(path), self)
         if ids.shape != (height, width):
-            if not _same_proportions(ids.shape, (height, width)):
+            if not same_proportions((ids.shape[0], ids.shape[1]), (height, width)):
                 detail = f"{ids.shape[1]}x{ids.shape[0]} pixels, the image has {width}x{height}"
                 raise BadMask(path, "wrong-size", detail)
             ids = sample_ids(ids, (0, 0, ids.shape[1], ids.shape[0]), (height, width))
@@ -258,29 +256,13 @@ def survey(folder: MaskFolder, images: ImageCollection) -> MaskSurvey:
 def _read(path: Path) -> _Values:
     """The values of a file as they are stored."""
     try:
-        if path.suffix.lower() == ".npy":
-            array = np.load(path, allow_pickle=False)
-            if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
-                array = array[0] if array.shape[0] == 1 else array[..., 0]
-            return _Values(_checked(array, path), False, False)
-        with quiet(), open(path, "rb") as stream:
-            head = stream.read(26)
-            stream.seek(0)
-            with Image.open(stream) as image:
-                mode, kind = image.mode, image.format
-                array = np.array(image)
-    except BadMask:
-        raise
-    except Exception as error:  # parsers raise whatever broken bytes make them raise
-        raise BadMask(path, "unreadable", " ".join(str(error).split()) or type(error).__name__) from error
-    if array.ndim == 3:  # LA, RGB, RGBA: gray if the colours are equal
-        colour = array[..., : 1 if mode == "LA" else 3]
-        if not (colour == colour[..., :1]).all():
-            raise BadMask(path, "colours", f"mode {mode}; make each colour an index and save a gray or palette PNG")
-        array = colour[..., 0]
-    if mode == "L" and kind == "PNG":  # Pillow spreads gray of 2 and 4 bits over 0..255
-        array = array // {2: 85, 4: 17}.get(head[24], 1)
-    return _Values(_checked(array, path), mode == "P", kind == "JPEG")
+        stored = read_values(path)
+    except NoValues as error:
+        raise BadMask(path, "unreadable", str(error)) from error
+    array = stored.gray()
+    if array is None:
+        raise BadMask(path, "colours", f"mode {stored.mode}; make each colour an index and save a gray or palette PNG")
+    return _Values(_checked(array, path), stored.mode == "P", stored.lossy)
 
 
 def _checked(array: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -335,10 +317,3 @@ def _to_ids(values: _Values, how: MaskFolder) -> NDArray[np.int32]:
     else:
         ids[found >= how.threshold * VOID] = 0
     return np.asarray(ids[place], np.int32)
-
-
-def _same_proportions(mask: tuple[int, ...], image: tuple[int, int]) -> bool:
-    """Whether the mask's size may be the image's times some factor, rounded."""
-    low = max((m - 1) / i for m, i in zip(mask, image, strict=True))
-    high = min((m + 1) / i for m, i in zip(mask, image, strict=True))
-    return low < high and abs(mask[0] * image[1] / (mask[1] * image[0]) - 1) <= _ASPECT

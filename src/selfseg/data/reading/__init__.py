@@ -2,5 +2,5 @@
 
 `images` reads one image and holds a collection, `listing` finds files, `skipping` counts the bad ones, `ahead` reads
 many in threads. `decoding` knows every kind of photograph and what can be wrong with it, `formats` the files of
-measured values (TIFF, Zarr, NPY, DICOM); `shards` and `slices` read images out of tar files.
+measured values (TIFF, Zarr, NPY, DICOM); `shards`, `zips` and `slices` read images out of archives.
 """

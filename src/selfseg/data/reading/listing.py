@@ -1,52 +1,103 @@
-"""Which files are images: of a folder, of a list, of paths. Nothing is opened here."""
+"""Which files are images: of a folder, a list, a zip, a pattern, of paths. No image is opened here."""
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.packed.zips import open_zip
 from selfseg.data.reading.sniffing import MEASURED, SUFFIXES
 from selfseg.errors import DataError, EmptyCollection
 from selfseg.storage.files import OUTPUT_MARKER
+from selfseg.telling import tell
 
 READ = SUFFIXES | MEASURED
 """The suffixes of all that is read, photographs and measured images."""
 
 
 def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
-    """Find the images of a folder, a list file or a sequence of paths.
+    """Find the images of a folder, a zip, a list file, a pattern or a sequence of paths.
 
     Args:
         source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
-            wrote passed over; sorted by code point, the same in every locale), a `.txt` file with a path per line
-            (relative ones from the list's folder; empty lines and lines that begin with # are passed over; the order
-            is kept), or paths. Files of a folder without an image's suffix are passed over.
+            wrote passed over; sorted by code point, the same in every locale), a zip, an image, a pattern such as
+            "photos/*.jpg" or "photos/**/*.png", a `.txt` file with a path per line (relative ones from the list's
+            folder; empty lines and lines that begin with # are passed over; the order is kept), or paths. Files
+            without an image's suffix are passed over, and counted (`selfseg.telling`).
 
     Returns:
-        The collection. Nothing was opened: `scan` tells which of them are images.
+        The collection. No image was opened: `scan` tells which of them are images.
 
     Raises:
         EmptyCollection: if there is no image, with what there is instead.
-        DataError: if the source is not there or is neither a folder nor a list.
+        DataError: if the source is not there or is nothing of these.
     """
     if not isinstance(source, str | Path):
         return _from_paths([Path(path) for path in source], "the given sequence")
     source = Path(source).expanduser()
+    if source.suffix.lower() == ".zarr" and source.is_dir():  # a folder that is one image
+        return _from_paths([source], str(source))
     if source.is_dir():
-        return _from_folder(source)
+        return _told(source, *_from_folder(source))
     if not source.exists():
-        raise DataError(f"{source} does not exist; give a folder of images or a .txt list of their paths")
-    if source.suffix.lower() != ".txt":
-        raise DataError(f"{source} is a file; give its folder, or a .txt list with one path a line")
+        if glob.has_magic(str(source)):
+            return _from_pattern(source)
+        raise DataError(
+            f"{source} does not exist; give a folder of images, an image, a zip, a pattern such as 'photos/*.jpg' or a "
+            ".txt list of paths"
+        )
+    suffix = source.suffix.lower()
+    if suffix == ".zip":
+        return _told(source, *open_zip(source))
+    if suffix in READ:
+        return _from_paths([source], str(source))
+    if suffix != ".txt":
+        raise DataError(
+            f"{source} is a file of a kind that isn't read; give a folder, a zip, a .txt list with one path a line, or "
+            f"an image ({' '.join(READ)})"
+        )
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"can't read the list {source}: {error}") from error
     listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     return _from_paths([source.parent / Path(line).expanduser() for line in listed], f"the list {source}")
+
+
+def list_folder(root: Path) -> ImageCollection:
+    """As `list_images` of a folder, but nothing is said of its other files: they are labels, say."""
+    return _from_folder(root)[0]
+
+
+def _told(source: Path, images: ImageCollection, others: Mapping[str, int]) -> ImageCollection:
+    if others:
+        kinds = [f"{count} files {suffix}" if count > 1 else f"1 file {suffix}" for suffix, count in others.items()]
+        shown = ", ".join(kinds[:5]) + (f" and {sum(others.values())} in all" if len(kinds) > 5 else "")
+        tell(
+            f"{source}: {shown} {'was' if sum(others.values()) == 1 else 'were'} not taken, as no images that are read"
+        )
+    return images
+
+
+def _from_pattern(pattern: Path) -> ImageCollection:
+    others: Counter[str] = Counter()
+    paths = []
+    for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))):
+        if path.suffix.lower() in READ and path.is_dir() == (path.suffix.lower() == ".zarr"):
+            paths.append(path)
+        elif path.is_file():
+            others[path.suffix.lower() or "no suffix"] += 1
+    if not paths:
+        have = ", ".join(f"{count} with {suffix}" for suffix, count in others.most_common(5))
+        raise EmptyCollection(f"no image is named like {pattern}" + (f", only files {have}" if have else ""))
+    parts = Path(os.path.abspath(pattern)).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    unique = tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
+    return _told(pattern, ImageCollection(Path(*parts[:fixed]), unique), others)
 
 
 def _from_paths(paths: list[Path], what: str) -> ImageCollection:
@@ -57,7 +108,7 @@ def _from_paths(paths: list[Path], what: str) -> ImageCollection:
     return ImageCollection(Path(os.path.commonpath([path.parent for path in unique])), unique)
 
 
-def _from_folder(root: Path) -> ImageCollection:
+def _from_folder(root: Path) -> tuple[ImageCollection, Counter[str]]:
     found: list[tuple[str, Path]] = []
     others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
@@ -93,13 +144,15 @@ def _from_folder(root: Path) -> ImageCollection:
             f"{root} holds no image" + (f", only files {have}" if have else "; it is empty") + "; images are files "
             f"named {' '.join(READ)}"
         )
-    found = _without_companions(found)
+    found = _without_companions(found, others)
+    others = +others  # without those that are none
     found.sort(key=lambda item: item[0])
-    return ImageCollection(root, tuple(path for _, path in found))
+    return ImageCollection(root, tuple(path for _, path in found)), others
 
 
-def _without_companions(found: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+def _without_companions(found: list[tuple[str, Path]], others: Counter[str]) -> list[tuple[str, Path]]:
     """Leave out `a.npy` beside `a.jpg`: features or labels of that image, and no image."""
     stems = {os.path.splitext(name)[0] for name, path in found if path.suffix.lower() in SUFFIXES}
     arrays = {name for name, path in found if path.suffix.lower() == ".npy" and os.path.splitext(name)[0] in stems}
+    others[".npy"] += len(arrays)
     return [(name, path) for name, path in found if name not in arrays]

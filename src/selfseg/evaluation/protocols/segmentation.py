@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from selfseg.data.labelled.catalog import VOID, LabelledImages, check_same_classes, open_labelled
+from selfseg.data.labelled.catalog import VOID, LabelledImages, check_same_classes
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.data.reading.images import resize_short_side
 from selfseg.data.views.augment import photometric_distortion
@@ -28,6 +28,7 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.passes import AffineHead, count
 from selfseg.evaluation.measure.reading import Progress, Tally
+from selfseg.exchange.any_labels import open_labels
 from selfseg.fitting.supervised import FineTuningConfig, fine_tune
 from selfseg.types import IMAGENET_MEAN
 
@@ -184,10 +185,10 @@ def open_splits(data: Path | str, config: FineTuningConfig) -> tuple[LabelledIma
     """The split that is trained on and the one that is measured.
 
     Raises:
-        DataError: as `open_labelled`.
+        DataError: as `selfseg.exchange.any_labels.open_labels`.
         ConfigError: if they have other classes.
     """
-    fit, measured = open_labelled(data, config.fit_split), open_labelled(data, config.split)
+    fit, measured = open_labels(data, config.fit_split), open_labels(data, config.split)
     check_same_classes(fit, measured)
     return fit, measured
 

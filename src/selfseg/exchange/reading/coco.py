@@ -14,7 +14,7 @@ from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.shapes import area_of
 from selfseg.errors import DataError
 from selfseg.exchange.base import NamedMask
-from selfseg.exchange.reading.files import Tree
+from selfseg.exchange.reading.files import Tree, split_of_file
 from selfseg.exchange.reading.painting import Faults, Picture, Thing, coded, filled, legend_of, paint
 from selfseg.exchange.reading.palette import originals, own_name
 from selfseg.exchange.reading.photographs import Images, photographs_for
@@ -42,10 +42,10 @@ def read(
     def masks() -> Iterator[NamedMask]:
         for file in files:
             called_here = [own_name(image.name, original) for image in file.images]
-            told = photographs.told(called_here)
+            told, split = photographs.told(called_here), split_of_file(file.path)
             for called, image, objects in zip(called_here, file.images, file.by_image(), strict=True):
                 things = [_thing(item, names.index(file.categories[item.category].name), image) for item in objects]
-                mask = paint(Picture(called, image.size, things, file.path), legend, told, faults)
+                mask = paint(Picture(called, image.size, things, file.path, split=split), legend, told, faults)
                 if mask is not None:
                     yield mask
 

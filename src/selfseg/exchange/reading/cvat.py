@@ -8,6 +8,7 @@ cuboids and skeletons have no outline, so they are refused; so are tracks, which
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -16,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.coco_json import image_size
-from selfseg.data.labelled.coloured import ColouredCodes, StoredLabel
+from selfseg.data.labelled.coloured import ColouredCodes
 from selfseg.data.labelled.labels import VOID, ColourMap
+from selfseg.data.labelled.layouts.finding import split_in_words
 from selfseg.data.labelled.legend import Colour, Legend, parse_colour
 from selfseg.data.labelled.shapes import BadOutline, runs, shorten, spread
+from selfseg.data.labelled.values import FileValues
 from selfseg.errors import ConfigError, DataError, LabelError
 from selfseg.exchange.base import NamedMask
 from selfseg.exchange.reading.files import Tree
@@ -55,13 +58,13 @@ def _masks(tree: Tree, name: str, photographs: Photographs, faults: Faults) -> t
         return legend, masks_of(tree, legend, lambda stored: _many(stored, legend), photographs, faults)
     codes = ColouredCodes(legend.names, tuple(listed))
 
-    def meaning(stored: StoredLabel) -> NDArray[Any]:
-        return codes.apply(StoredLabel(stored.path, "RGB", _colours(stored), stored.palette))
+    def meaning(stored: FileValues) -> NDArray[Any]:
+        return codes.apply(replace(stored, mode="RGB", pixels=_colours(stored)))
 
     return legend, masks_of(tree, legend, meaning, photographs, faults)
 
 
-def _colours(stored: StoredLabel) -> NDArray[np.uint8]:
+def _colours(stored: FileValues) -> NDArray[np.uint8]:
     """(H, W, 3): indices mean nothing here, only colours do."""
     if stored.mode == "P":
         palette = np.zeros((256, 3), np.uint8)
@@ -72,7 +75,7 @@ def _colours(stored: StoredLabel) -> NDArray[np.uint8]:
     return np.ascontiguousarray(stored.pixels[..., :3])
 
 
-def _many(stored: StoredLabel, legend: Legend) -> NDArray[np.uint16]:
+def _many(stored: FileValues, legend: Legend) -> NDArray[np.uint16]:
     """Of more classes than a `ColourMap` holds, part by part."""
     pixels = _colours(stored)
     mask = np.full(pixels.shape[:2], legend.void, np.uint16)
@@ -93,6 +96,11 @@ def _shapes(
     colours: dict[str, Colour] = {}
     for name in files:
         where, root = tree.place(name), tree.xml(name)
+        if root.tag == "annotation" and root.find("object") is not None:
+            raise LabelError(
+                f"{where} is VOC's XML, which holds boxes and no labels of pixels; those of VOC are the PNGs in "
+                "SegmentationClass"
+            )
         if root.tag != "annotations":
             raise DataError(f"{where} is no XML of CVAT: its root is <{root.tag}>, not <annotations>")
         if root.find("track") is not None:
@@ -138,7 +146,7 @@ def _picture(entry: Element, value_of: dict[str, int], where: Path, faults: Faul
             things.append(Thing(value_of[label], _draw(shape, size), what, _layer(shape)))
         except BadOutline as error:
             faults.add(where, f"{what} of image {called!r}: {error}")
-    return Picture(called, size, things, where)
+    return Picture(called, size, things, where, split=split_in_words([entry.get("subset", "")]) or "")
 
 
 def _labels(root: Element) -> tuple[list[str], dict[str, Colour]]:

@@ -7,6 +7,7 @@ and captions are passed over. Everything else has no outline, so it is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from selfseg.data.labelled.legend import Colour, Legend
 from selfseg.data.labelled.shapes import BadOutline, shorten
 from selfseg.errors import DataError, LabelError
 from selfseg.exchange.base import NamedMask
-from selfseg.exchange.reading.files import Tree
+from selfseg.exchange.reading.files import Tree, split_of_file
 from selfseg.exchange.reading.painting import Faults, Picture, Size, Thing, Window, coded, filled, legend_of, paint
 from selfseg.exchange.reading.palette import originals
 from selfseg.exchange.reading.photographs import Images, Photographs, photographs_for
@@ -46,11 +47,12 @@ def read(
     def masks() -> Iterator[NamedMask]:
         for name, value in files:
             told = photographs.told(name for name, _ in map(called, value["items"]))
+            split = split_of_file(tree.place(name))
             for place, item in enumerate(value["items"]):
                 picture = _picture(item, place, legend, tree.place(name), called, faults)
                 mask = paint(picture, legend, told, faults) if picture else None
                 if mask is not None:
-                    yield mask
+                    yield replace(mask, split=split)
 
     return legend, masks()
 

@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,17 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from selfseg.data.labelled.coco_json import inner_path
+from selfseg.data.labelled.layouts.finding import split_in_words
 from selfseg.errors import DataError, LabelError
 
 _LARGEST = 1 << 31  # bytes of a text; COCO's own largest has 470 MB
 _EXPLAIN = ("legend.json", "labels.xml", "renamed.json")  # what writers lay beside the files they write
 _DEEPEST = 100  # elements within each other
+
+
+def split_of_file(path: Path) -> str:
+    """The split that the name of a file of labels tells: "val" of instances_val2017.json; "" if it tells none."""
+    return split_in_words(re.split(r"[^A-Za-z0-9]+", path.stem)) or ""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Picture:
         things: in the file's order.
         where: the file, for messages.
         bare: whether the name has no suffix.
+        split: of `NamedMask`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Picture:
     things: Sequence[Thing]
     where: Path
     bare: bool = False
+    split: str = ""
 
 
 @dataclass
@@ -157,7 +159,7 @@ def paint(picture: Picture, legend: Legend, photographs: Photographs, faults: Fa
             faults.add(picture.where, f"{thing.called} of image {picture.name!r}: {error}")
         else:
             mask[window][inside] = thing.value
-    return NamedMask(name, mask, path)
+    return NamedMask(name, mask, path, picture.split)
 
 
 def settle(name: str, size: Size | None, photographs: Photographs, bare: bool = False) -> tuple[str, Size, Path | None]:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.classes_file import ClassList, parse_classes
 from selfseg.data.labelled.coco_json import inner_path
-from selfseg.data.labelled.coloured import ColouredCodes, StoredLabel, read_stored
+from selfseg.data.labelled.coloured import ColouredCodes, read_stored
 from selfseg.data.labelled.labels import UnknownId
 from selfseg.data.labelled.legend import Colour, Legend
+from selfseg.data.labelled.values import FileValues
 from selfseg.errors import BadImage, ConfigError, DataError, LabelError
 from selfseg.exchange.base import NamedMask
 from selfseg.exchange.reading.files import Tree
@@ -30,7 +31,7 @@ from selfseg.exchange.writing.cvat import voc_colours
 
 LABELS = "SegmentationClass"
 _PASSED_OVER = {"SegmentationObject", "JPEGImages", "images"}
-Meaning = Callable[[StoredLabel], NDArray[Any]]
+Meaning = Callable[[FileValues], NDArray[Any]]
 
 
 def read(
@@ -159,7 +160,7 @@ def _list_of(tree: Tree) -> tuple[Legend, Meaning]:
 
 
 def _by_index(legend: Legend, listed: ClassList) -> Meaning:
-    def meaning(stored: StoredLabel) -> NDArray[Any]:
+    def meaning(stored: FileValues) -> NDArray[Any]:
         if stored.pixels.ndim == 2:
             return stored.pixels if legend.void == 255 else stored.pixels.astype(np.uint16)
         if not listed.colours or len(legend.classes) > 253:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfseg.data.labelled.legend import Legend
 from selfseg.errors import DataError
-from selfseg.exchange.base import FORMATS, NamedMask, load_part
+from selfseg.exchange.base import FORMATS, READ_ONLY, NamedMask, read
 from selfseg.exchange.reading.coco import is_coco
 from selfseg.exchange.reading.datumaro import is_datumaro
 from selfseg.exchange.reading.files import Tree
@@ -15,18 +15,24 @@ from selfseg.exchange.reading.geojson import is_geojson
 from selfseg.exchange.reading.label_studio import is_label_studio
 from selfseg.exchange.reading.palette import label_files
 from selfseg.exchange.reading.photographs import Images
+from selfseg.exchange.reading.polygons.labelme import is_labelme
 
 _LISTS = ("legend.json", "classes.txt")
 _OURS = ("legend.json", "renamed.json")
-_KINDS = {"coco": is_coco, "datumaro": is_datumaro, "label-studio": is_label_studio, "geojson": is_geojson}
+_KINDS = {
+    "coco": is_coco,
+    "datumaro": is_datumaro,
+    "label-studio": is_label_studio,
+    "geojson": is_geojson,
+    "labelme": is_labelme,
+}
 
 
 def read_any(
     path: Path, images: Images | None = None, left_out: list[str] | None = None
 ) -> tuple[Legend, Iterator[NamedMask]]:
     """Read labels of whatever format is recognised; see `selfseg.exchange.base.read`."""
-    legend, masks = load_part(FORMATS[recognise(path)].reader)(path, images=images, left_out=left_out)
-    return legend, masks
+    return read(recognise(path), path, images, left_out)
 
 
 def recognise(path: Path) -> str:
@@ -41,16 +47,24 @@ def recognise(path: Path) -> str:
     tree = Tree.open(path)
     if tree.ending(".geojson"):
         return "geojson"
-    if label_files(tree):
+    pictures = label_files(tree)
+    found = set[str]()
+    for name in tree.ending(".json"):
+        if name.rpartition("/")[2] not in _OURS:
+            try:
+                found.update(_kinds(tree, name))
+            except DataError:
+                if not pictures:
+                    raise
+    if found == {"labelme"}:  # the PNGs beside are its photographs
+        return "labelme"
+    if pictures:
         if any(tree.find(name) for name in _LISTS):
             return "palette"
         if tree.find("labelmap.txt"):
             return "cvat"
     if tree.ending(".xml") and not tree.find("labels.xml"):
         return "cvat"
-    found = {
-        kind for name in tree.ending(".json") if name.rpartition("/")[2] not in _OURS for kind in _kinds(tree, name)
-    }
     if len(found) == 1:
         return found.pop()
     if found:
@@ -59,7 +73,8 @@ def recognise(path: Path) -> str:
         return "yolo"
     some = ", ".join(tree.names[:5]) + (f" and {len(tree.names) - 5} more" if len(tree.names) > 5 else "")
     raise DataError(
-        f"{path} holds labels in no format that can be read ({some or 'nothing'}); there are {', '.join(FORMATS)}"
+        f"{path} holds labels in no format that can be read ({some or 'nothing'}); there are "
+        f"{', '.join([*FORMATS, *READ_ONLY])}"
     )
 
 

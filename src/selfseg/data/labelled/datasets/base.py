@@ -24,12 +24,17 @@ class Files:
         images: their paths.
         labels: a path for each image, or none at all.
         codes: what the labels' values mean; None without labels.
+        notes: of a folder of one's own, phrases on how it was understood: its layout, where images and labels are,
+            what the values mean.
+        guesses: those of the notes that nobody said and a person should see.
     """
 
     root: Path
     images: tuple[Path, ...]
     labels: tuple[Path, ...] = ()
     codes: Codes | None = None
+    notes: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

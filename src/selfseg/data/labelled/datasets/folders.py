@@ -1,52 +1,69 @@
-"""Labelled folders: the layout for one's own data.
+"""Labelled folders: images and labels of one's own.
 
     ROOT/classes.txt             a class per line, as "INDEX NAME" or just the name; 255 is void. A colour may follow,
-                                 see `selfseg.data.labelled.classes_file`
+                                 see `selfseg.data.labelled.classes_file`. Or VOC's and CVAT's labelmap.txt
     ROOT/SPLIT/images/NAME.jpg   any image that `selfseg.data.reading.images` reads
-    ROOT/SPLIT/labels/NAME.png   a PNG of class indices (gray or palette), or of the classes' colours, of the image's
-                                 size; 255 is void
+    ROOT/SPLIT/labels/NAME.png   class indices (gray, palette, three equal channels; 255 is void), or
+                                 the classes' colours
 
-Pairs are found by NAME, subfolders included; labels without an image are passed over.
+Other layouts are understood too: `selfseg.data.labelled.layouts.finding`. Pairs are found by NAME, subfolders included;
+labels without an image are passed over.
+
+Without a list of classes their values say what there is: of all splits "class 0" to the largest value; where nothing
+but 0 and 255 occurs, "background" and "foreground"; and where values above 255 occur, a class for each value.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from selfseg.data.labelled.classes_file import read_classes
-from selfseg.data.labelled.coloured import ColouredCodes, ask_for_colours, holds_colours
+from selfseg.data.labelled.classes_file import ClassList, read_classes, read_labelmap
+from selfseg.data.labelled.coloured import ColouredCodes, ask_for_colours
 from selfseg.data.labelled.datasets.base import Codes, DataSet, Files
-from selfseg.data.labelled.labels import VOID, LabelMap, read_label_file
-from selfseg.data.reading.listing import list_images
-from selfseg.errors import DataError, LabelError
+from selfseg.data.labelled.labels import MOST_CLASSES, VOID, LabelMap, as_ids, read_exact
+from selfseg.data.labelled.layouts.finding import FolderOptions, Layout, understand
+from selfseg.data.labelled.values import holds_colours
+from selfseg.errors import DataError, EmptyCollection, LabelError
+
+_VOID_16 = 65_535
+BINARY = ("background", "foreground")
+"""The classes of labels that hold nothing but 0 and 255."""
 
 
-def _find(root: Path, split: str) -> Files:
-    for folder in (root, root / split, root / split / "images", root / split / "labels"):
-        if not folder.is_dir():
-            raise DataError(_missing_folder(root, split, folder))
-    images = list_images(root / split / "images")
-    labels = root / split / "labels"
-    stems = [os.path.splitext(path.relative_to(images.root).as_posix())[0] for path in images.paths]
-    found = {os.path.splitext(path.relative_to(labels).as_posix())[0]: path for path in sorted(labels.rglob("*.png"))}
-    paths = tuple(found.get(stem, labels / f"{stem}.png") for stem in stems)
-    return Files(images.root, images.paths, paths, _codes(root, paths))
+def find_in_folder(root: Path, split: str, options: FolderOptions | None = None) -> Files:
+    """The files of a split of a labelled folder, whatever its layout.
+
+    Raises:
+        DataError: if there is no such split, or the folder is not laid out like one.
+        EmptyCollection: if the split has no image.
+        LabelError: if classes.txt or the labels can't be understood.
+    """
+    layout = understand(root, options)
+    if layout is None or (layout.split(split) is None and (root / split).is_dir()):
+        for folder in (root, root / split, root / split / "images", root / split / "labels"):
+            if not folder.is_dir():
+                raise DataError(_missing_folder(root, split, folder))
+    if layout is None:
+        raise DataError(f"{root} is laid out in no way that is understood; see docs/data.md")
+    pairs = layout.pairs(split)
+    codes, meaning, guessed = _codes(layout, pairs.labels)
+    where = pairs.sentence(layout.root)
+    guesses = [where] if pairs.suffix or pairs.strip else []
+    guesses += [meaning] if guessed else []
+    return Files(pairs.root, pairs.images, pairs.labels, codes, (layout.kind, where, meaning), tuple(guesses))
 
 
-def splits_of(root: Path) -> tuple[str, ...]:
+def splits_of(root: Path, options: FolderOptions | None = None) -> tuple[str, ...]:
     """The splits that a labelled folder has: first train, val and test, then the others by name."""
-    names = sorted(entry.parent.name for entry in root.glob("*/labels") if (entry.parent / "images").is_dir())
-    usual = [name for name in ("train", "val", "test") if name in names]
-    return (*usual, *(name for name in names if name not in usual))
+    layout = understand(root, options)
+    return layout.splits if layout is not None else ()
 
 
 def _missing_folder(root: Path, split: str, missing: Path) -> str:
-    layout = f"a labelled folder holds {root}/SPLIT/images and {root}/SPLIT/labels"
+    layout = f"a labelled folder holds {root}/SPLIT/images and {root}/SPLIT/labels (other layouts: docs/data.md)"
     if not root.exists():
         return f"{root} does not exist; {layout}"
     if not root.is_dir():
@@ -57,29 +74,66 @@ def _missing_folder(root: Path, split: str, missing: Path) -> str:
     return f"no {what} in {parent}; there is {', '.join(there) or 'no folder'}; {layout}"
 
 
-def _codes(root: Path, labels: tuple[Path, ...]) -> Codes:
-    path = root / "classes.txt"
-    listed = read_classes(path) if path.exists() else None
+def _codes(layout: Layout, labels: tuple[Path, ...]) -> tuple[Codes, str, bool]:
+    """What the values mean, a sentence on it, and whether that is a guess which a person should see."""
+    path, listed = _list_of(layout.root)
+    said = path.name if path.exists() else "labelmap.txt"
     if listed is not None and listed.colours:
-        return ColouredCodes(listed.names, listed.colours)
+        colours = f"{len(listed.names)} classes by the colours or indices that {said} lists"
+        return ColouredCodes(listed.names, listed.colours), colours, False
     first = next((label for label in labels if label.exists()), None)
     coloured = first is not None and holds_colours(first)
     if listed is not None and not coloured:
-        return LabelMap.indices(listed.names)
+        return LabelMap.indices(listed.names), f"the values are indices of {said}'s {len(listed.names)} classes", False
     # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
-    every = sorted(root.glob("*/labels/**/*.png"))
+    every = _labels_of(layout)
     if first is not None and coloured:
         raise LabelError(ask_for_colours(first, every, path, listed.names if listed else ()))
-    largest = max((_largest(label, read_label_file(label)) for label in every), default=-1)
-    return LabelMap.indices(tuple(f"class {index}" for index in range(max(largest, 0) + 1)))
+    return _by_values(every, path)
 
 
-def _largest(path: Path, label: NDArray[Any]) -> int:
-    """The largest value but void; -1 where all is void."""
-    if label.max(initial=0) > VOID:
-        raise LabelError(f"{path} holds the value {label.max()}; classes are 0 to 254 and 255 is void")
-    counts = np.flatnonzero(np.bincount(label.ravel(), minlength=VOID + 1)[:VOID])
-    return int(counts[-1]) if counts.size else -1
+def _list_of(root: Path) -> tuple[Path, ClassList | None]:
+    path, other = root / "classes.txt", root / "labelmap.txt"
+    if path.exists():
+        return path, read_classes(path)
+    return path, read_labelmap(other) if other.exists() else None
 
 
-FOLDER = DataSet("folder", "a labelled folder; SPLIT/{images,labels}, classes.txt", _find, {})
+def _labels_of(layout: Layout) -> list[Path]:
+    found: set[Path] = set()
+    for split in layout.splits:
+        try:
+            found.update(path for path in layout.pairs(split).labels if path.is_file())
+        except EmptyCollection:
+            continue
+    return sorted(found)
+
+
+def _by_values(labels: Sequence[Path], classes: Path) -> tuple[LabelMap, str, bool]:
+    seen: set[int] = set()
+    for path in labels:
+        stored = read_exact(path)
+        if stored.gray() is None:
+            raise LabelError(ask_for_colours(path, labels, classes, ()))
+        values = as_ids(stored)
+        seen.update(np.flatnonzero(np.bincount(values.ravel())).tolist())
+    if seen == {0, VOID}:
+        codes = LabelMap.of(BINARY, {0: 0, VOID: 1})
+        meaning = "the values 0 and 255 were understood as background and foreground; a classes.txt says otherwise"
+        return codes, meaning, True
+    if max(seen - {_VOID_16}, default=0) > VOID:
+        ids = sorted(seen - {_VOID_16})
+        if len(ids) > MOST_CLASSES - 1:
+            raise LabelError(
+                f"the labels hold {len(ids)} different values up to {ids[-1]}, of which {MOST_CLASSES - 1} can be "
+                "classes; are these ids of objects?"
+            )
+        codes = LabelMap.of(tuple(f"value {i}" for i in ids), {v: i for i, v in enumerate(ids)}, void=(_VOID_16,))
+        meaning = f"each of the {len(ids)} values up to {ids[-1]} was understood as a class, and 65535 as void"
+        return codes, meaning, True
+    largest = max(seen - {VOID, _VOID_16}, default=0)
+    meaning = f"the values are indices of {largest + 1} classes, which no {classes.name} names"
+    return LabelMap.indices(tuple(f"class {index}" for index in range(largest + 1))), meaning, False
+
+
+FOLDER = DataSet("folder", "a labelled folder; SPLIT/{images,labels}, classes.txt", find_in_folder, {})

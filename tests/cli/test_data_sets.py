@@ -1,0 +1,45 @@
+"""`selfseg data`: it tells, checks, draws and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exchange.test_any_labels import coco
+from selfseg.cli import main
+from selfseg.data.labelled.catalog import open_labelled
+
+
+def test_data_of_ones_own_is_understood_and_written(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    coco(labelled, tmp_path / "coco")
+    assert main(["data", "coco", "--val", "30", "--write", "plain"]) == 0
+    out = capsys.readouterr().out
+    assert "understood as: labels as COCO JSON" in out
+    assert "written: coco-check.png" in out
+    assert "written: plain, with" in out
+    assert len(open_labelled("plain", "train")) + len(open_labelled("plain", "val")) == 10
+    assert main(["data", "plain", "--sheet", "sheet.png"]) == 0
+    assert main(["data", "coco", "--write", "plain"]) == 2
+    assert "plain is there already; give a new folder to --write" in capsys.readouterr().err
+    assert not (tmp_path / "all-check.png").exists()
+
+
+def test_a_suffix_is_asked_for_where_several_fit(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        for label in list((labelled / split / "labels").iterdir()):
+            for ending in ("_a", "_b"):
+                label.with_stem(label.stem + ending).write_bytes(label.read_bytes())
+            label.unlink()
+    assert main(["data", str(labelled)]) == 3
+    assert "--label-suffix _a" in capsys.readouterr().err
+    assert main(["data", str(labelled), "--label-suffix", "_b"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "4 images in val/images/, 4 labels in val/labels/, whose names end with _b" in out
+    assert "not taken: 10 labels have no image" in out
