@@ -98,7 +98,9 @@ def compare(source: Path, out: Path, recipe: str, seed: int, extra: list[str]) -
     results = {}
     for name, (folder, words) in sets.items():
         target = out / "runs" / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
-        run("train", recipe, str(folder / "train" / "images"), "--out", str(target), "--seed", str(seed), *words, *extra)
+        run(
+            "train", recipe, str(folder / "train" / "images"), "--out", str(target), "--seed", str(seed), *words, *extra
+        )
         run("evaluate", str(target), str(folder), "--out", str(target / "result.json"))
         results[name] = json.loads((target / "result.json").read_text())
     return results

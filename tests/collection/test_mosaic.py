@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import draw_scene
 
+from conftest import draw_scene
 from selfseg.collection.mosaic import Mosaic, blended_rows
 from selfseg.collection.opening import collect
 from selfseg.collection.rasters import Band, BandStore, label_bands, map_large, tiles
