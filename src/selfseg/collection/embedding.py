@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
-from selfseg.collection.mosaic import Mosaic, blended_rows
+from selfseg.collection.large.mosaic import Mosaic, blended_rows
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.images import ImageCollection

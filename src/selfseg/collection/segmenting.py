@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from selfseg.collection.assigning import cell_scores
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
-from selfseg.collection.mosaic import Mosaic, Scores
+from selfseg.collection.large.mosaic import Mosaic, Scores
+from selfseg.collection.large.rasters import BandStore, geo_tags, map_large, write_areas, write_map
 from selfseg.collection.opening import Images, collect, load, whole_images
-from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_areas, write_map
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
@@ -42,7 +42,7 @@ def segment(
     above k = 256 gray of 16 bits), `out/overlay/NAME.jpg` (the photograph with coloured segments), `out/legend.json`
     (the clusters' values, names and colours) and `out/skipped.jsonl`. Of an image that is too large to be looked at
     whole, and of one that knows where it lies, `out/index/NAME.tif` instead: tiled, with overviews, at the same place
-    (`selfseg.collection.rasters`). A large one that was interrupted goes on where it stopped. Pixels of measured images
+    (`selfseg.collection.large.rasters`). A large one that was interrupted goes on where it stopped. Pixels of measured images
     where nothing was measured are 255 (65535 above k = 255).
 
     Args:

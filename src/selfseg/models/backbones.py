@@ -24,7 +24,7 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from selfseg.errors import ConfigError
-from selfseg.models.widening import inputs_of
+from selfseg.models.inputs.widening import inputs_of
 
 # timm's modules of transformers that take images of any size: ViTs with DINOv2's, DeiTs, EVAs with DINOv3's, hybrids.
 VITS = ("vision_transformer", "deit", "eva", "vision_transformer_hybrid")

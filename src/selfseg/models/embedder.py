@@ -21,9 +21,9 @@ from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import FORMAT, read_config
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
-from selfseg.models.preparing import prepare_image
+from selfseg.models.inputs.preparing import prepare_image
+from selfseg.models.inputs.widening import expected_levels, widen
 from selfseg.models.start import Colours, load_backbone
-from selfseg.models.widening import expected_levels, widen
 from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch

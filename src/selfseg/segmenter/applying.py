@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from selfseg.collection.false_colours import painter_of
-from selfseg.collection.mosaic import Mosaic
+from selfseg.collection.large.mosaic import Mosaic
+from selfseg.collection.large.rasters import BandStore, geo_tags, map_large, write_areas, write_map
 from selfseg.collection.opening import Images, collect, whole_images
-from selfseg.collection.rasters import BandStore, geo_tags, map_large, write_areas, write_map
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
@@ -48,7 +48,7 @@ def apply(
     classes), `out/overlay/NAME.jpg` (the photograph under the classes' colours), `out/legend.json` (value, name,
     colour and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`. Of an image that is too
     large to be looked at whole, and of one that knows where it lies, the mask is `out/masks/NAME.tif`, tiled, with
-    overviews, at the same place (`selfseg.collection.rasters`).
+    overviews, at the same place (`selfseg.collection.large.rasters`).
 
     An interrupted call goes on where it stopped: a mask is kept if the same segmenter made it from the same file. What
     another segmenter made here before is removed first, so that `legend.json` never says what is not so.

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from selfseg.collection.assigning import assign_later, cell_scores
 from selfseg.collection.clusters import add_position
-from selfseg.collection.mosaic import Scores
+from selfseg.collection.large.mosaic import Scores
 from selfseg.collection.opening import choose_device
 from selfseg.collection.streaming import Fetched
 from selfseg.data.labelled.legend import Legend
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.models.preparing import pixels_of
+from selfseg.models.inputs.preparing import pixels_of
 from selfseg.ops.levels import measured
 from selfseg.segmenter.cards import folder_card
 from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text

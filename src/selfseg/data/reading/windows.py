@@ -2,7 +2,7 @@
 
 A raster of 40,000 x 30,000 pixels is no image that a network could look at. What it learns from are windows of it, side
 by side, which are images of the collection as any others: with a name, a number and keyed views. Verbs that give back
-masks look at overlapping windows and put them together (`selfseg.collection.mosaic`).
+masks look at overlapping windows and put them together (`selfseg.collection.large.mosaic`).
 """
 
 from __future__ import annotations

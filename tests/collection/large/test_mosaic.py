@@ -11,9 +11,9 @@ import tifffile
 import torch
 
 from conftest import draw_scene
-from selfseg.collection.mosaic import Mosaic, blended_rows
+from selfseg.collection.large.mosaic import Mosaic, blended_rows
+from selfseg.collection.large.rasters import Band, BandStore, label_bands, map_large, tiles
 from selfseg.collection.opening import collect
-from selfseg.collection.rasters import Band, BandStore, label_bands, map_large, tiles
 from selfseg.data.reading.images import ImageCollection
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.channels import Channels

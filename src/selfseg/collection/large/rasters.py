@@ -28,7 +28,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from selfseg.collection.assigning import assign_rows
-from selfseg.collection.mosaic import Mosaic, Rows, Scores, blended_rows
+from selfseg.collection.large.mosaic import Mosaic, Rows, Scores, blended_rows
 from selfseg.data.reading.images import ImageCollection
 from selfseg.drawing.palette_png import VOID_COLOUR, write_index_png
 from selfseg.errors import ConfigError
