@@ -42,8 +42,8 @@ def segment(
     above k = 256 gray of 16 bits), `out/overlay/NAME.jpg` (the photograph with coloured segments), `out/legend.json`
     (the clusters' values, names and colours) and `out/skipped.jsonl`. Of an image that is too large to be looked at
     whole, and of one that knows where it lies, `out/index/NAME.tif` instead: tiled, with overviews, at the same place
-    (`selfseg.collection.large.rasters`). A large one that was interrupted goes on where it stopped. Pixels of measured images
-    where nothing was measured are 255 (65535 above k = 255).
+    (`selfseg.collection.large.rasters`). A large one that was interrupted goes on where it stopped. Pixels of measured
+    images where nothing was measured are 255 (65535 above k = 255).
 
     Args:
         run: the run's folder.
