@@ -91,6 +91,15 @@ def run(*words: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def figures(folder: Path) -> dict[str, Any]:
+    """Of each result file what was measured, its protocol, mIoU and pixel accuracy."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        found[f"{result['what']}, {result['protocol']}"] = result["metrics"]
+    return found
+
+
 def compare(source: Path, out: Path, recipe: str, seed: int, extra: list[str]) -> dict[str, Any]:
     """Train and evaluate each; mIoU and accuracy by name."""
     sets = {"photographs": (source, []), **{kind: (out / kind, []) for kind in KINDS}}
@@ -101,8 +110,14 @@ def compare(source: Path, out: Path, recipe: str, seed: int, extra: list[str]) -
         run(
             "train", recipe, str(folder / "train" / "images"), "--out", str(target), "--seed", str(seed), *words, *extra
         )
-        run("evaluate", str(target), str(folder), "--out", str(target / "result.json"))
-        results[name] = json.loads((target / "result.json").read_text())
+        classes = sum(1 for line in (folder / "classes.txt").read_text().splitlines() if not line.startswith("255"))
+        words = ["--protocols", "clusters", "linear", "-k", str(classes), "--seeds", "3"]
+        if name == "narrow, 8 bits":
+            words.append("--no-baselines")
+        run("evaluate", str(target), str(folder), *words)
+        results[name] = figures(target / "results")
+        sys.stdout.write(f"{name}: {json.dumps(results[name])}\n")
+        sys.stdout.flush()
     return results
 
 
