@@ -23,6 +23,7 @@ from pathlib import Path
 
 from selfseg.data.labelled.values import LOSSLESS
 from selfseg.data.reading.listing import list_folder, list_images
+from selfseg.data.reading.sniffing import stem_of
 from selfseg.errors import ConfigError, DataError, EmptyCollection, LabelError
 
 LABEL_FOLDERS = ("labels", "annotations", "masks", "gt", "label", "mask", "annotation")
@@ -424,7 +425,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
 
 
 def _stem(path: Path, root: Path) -> str:
-    return os.path.splitext(path.relative_to(root).as_posix())[0]
+    return stem_of(path.relative_to(root).as_posix())
 
 
 def _below(folder: Path, base: Path) -> str:
