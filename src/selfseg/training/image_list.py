@@ -9,8 +9,8 @@ from typing import Any, cast
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import Kind
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.measured import may_be_measured, survey
 from selfseg.data.reading.skipping import SkipLog, scan
+from selfseg.data.reading.surveying import may_be_measured, survey
 from selfseg.data.reading.windows import LARGE, WINDOW, expand
 from selfseg.data.regions import ObjectMasks
 from selfseg.errors import CheckpointError, ConfigError

@@ -12,7 +12,7 @@ from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import SUFFIXES
-from selfseg.data.reading.shards import is_shards
+from selfseg.data.reading.packed.shards import is_shards
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, LabelError
 from selfseg.exchange.reading.files import Tree
 
