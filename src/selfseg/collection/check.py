@@ -386,8 +386,9 @@ def _draw(
                 continue  # the table names it
     counted = pixels / max(int(pixels.sum()), 1)
     title = f"{result.name}: " + ", ".join(f"{check.split} {check.images}" for check, _ in shown)
-    title += "".join(dict.fromkeys(f"; {legend}" for legend in legends if legend))
-    write_image(sheet, contact_sheet(pictures, result.class_names, counted.tolist() if counted.any() else (), title))
+    note = "; ".join(dict.fromkeys(legend for legend in legends if legend))
+    shares = counted.tolist() if counted.any() else ()
+    write_image(sheet, contact_sheet(pictures, result.class_names, shares, title, note=note))
 
 
 def survey_parts(found: Survey) -> list[Table | str]:
@@ -401,16 +402,14 @@ def survey_parts(found: Survey) -> list[Table | str]:
     pages = [f"{files} with {count}" for count, files in found.pages.most_common() if count > 1]
     if pages:
         parts.append(f"files with several pages: {', '.join(pages)} (--pages says which are images)")
+    note = [f"[yellow]note:[/] {escape(found.warning())}"] if found.warning() else []
     if found.channels is None:
         parts.append("they are photographs to selfseg: each is read as 8-bit red, green and blue")
-        if found.warning():
-            parts.append(f"[yellow]note:[/] {escape(found.warning())}")
-        return parts
+        return [*parts, *note]
     parts.append("they are measured images to selfseg: all channels and bits are kept (--channels chooses some)")
-    table = Table(
-        "", "channel", title="values, of drawn pixels; low and high become levels 1 and 255", title_justify="left"
-    )
-    for head in ("least", "low (.1 %)", "median", "high (99.9 %)", "most", "not measured"):
+    title = "values of drawn pixels; low and high (.1 % and 99.9 %) become levels 1 and 255"
+    table = Table("", "channel", title=title, title_justify="left")
+    for head in ("least", "low", "median", "high", "most", "void"):
         table.add_column(head, justify="right")
     for number, spread in zip(found.channels.take, found.spread, strict=True):
         values = (spread.least, spread.low, spread.middle, spread.high, spread.most)
@@ -419,4 +418,4 @@ def survey_parts(found: Survey) -> list[Table | str]:
     parts.append(table)
     if found.channels.nodata is not None:
         parts.append(f"{found.channels.nodata:g} stands for pixels where nothing was measured")
-    return parts
+    return [*parts, *note]

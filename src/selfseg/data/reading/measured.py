@@ -102,8 +102,7 @@ def read_levels(
         try:
             page = part.page or pick_pages(file.layout, channels.pages)[0]
             found = len(channels_of(file.layout, page))
-            if found != channels.of:
-                raise Damage("channels", f"{found} channels; the collection has {channels.of}")
+            _check_kind(found, file.layout.dtype.name, channels)
             values, valid = read_page(file, page, part.window, channels.take)
         finally:
             file.close()
@@ -148,12 +147,18 @@ def check_levels(
         pages = "first" if channels is None else channels.pages
         found = len(channels_of(file.layout, pick_pages(file.layout, pages)[0]))
         file.close()
-        if channels is not None and found != channels.of:
-            raise Damage("channels", f"{found} channels; the collection has {channels.of}")
+        if channels is not None:
+            _check_kind(found, file.layout.dtype.name, channels)
     except Damage as damage:
         raise as_bad_image(path, damage) from damage.__cause__
     except OSError as error:
         raise file_error(path, error) from error
+
+
+def _check_kind(count: int, dtype: str, channels: Channels) -> None:
+    """Refuse a file of another kind than the collection's; raises Damage."""
+    if count != channels.of or (channels.dtype and dtype != channels.dtype):
+        raise Damage("channels", f"{count} channels of {dtype}; the collection has {channels.of} of {channels.dtype}")
 
 
 def size_of(path: Path, part: Part | None = None) -> tuple[int, int]:

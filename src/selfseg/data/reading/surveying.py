@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +15,7 @@ from selfseg.data.reading.formats.base import Layout, Window
 from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.formats.pages import channels_of, pick_pages, read_page
 from selfseg.data.reading.measured import Part
-from selfseg.data.reading.sniffing import MAX_PIXELS, Damage
+from selfseg.data.reading.sniffing import MAX_PIXELS, MEASURED, Damage
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.ops.channels import Channels, describe
 
@@ -25,6 +25,7 @@ LOOKED_AT = 200
 DRAWN = 400_000
 """Pixels that are drawn in all."""
 
+_NEVER = frozenset(MEASURED.values())
 _EIGHT_BIT = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif"))
 
 
@@ -73,10 +74,12 @@ class Survey:
         counts: and of how many channels.
         pages: and of how many pages.
         sizes: smallest and largest (H, W).
-        names: of the channels, where all files agree on how many there are.
-        colour: whether the channels are red, green and blue in all files.
+        names: of the channels of that kind.
+        colour: whether they are red, green and blue.
         problems: (file, reason) of files that can't be used.
-        channels: how they would be read as measured images; None if they don't agree.
+        taken: how many of those that were looked at are of the kind that most are.
+        measured: whether that kind are measured images and no photographs.
+        channels: how they are read as measured images, where they are or channels were asked for.
         spread: of each channel, where pixels were drawn.
     """
 
@@ -90,20 +93,10 @@ class Survey:
     names: tuple[str, ...]
     colour: bool
     problems: tuple[tuple[str, str], ...]
-    channels: Channels | None
+    taken: int = 0
+    measured: bool = False
+    channels: Channels | None = None
     spread: tuple[Spread, ...] = ()
-
-    @property
-    def measured(self) -> bool:
-        """Whether these are measured images and no photographs.
-
-        They are if all have as many channels, and more than 8 bits, several pages, channels that are neither gray nor
-        colours, or more pixels than can be decoded at once.
-        """
-        deep = not {"uint8", "bool"} & self.dtypes.keys()
-        stacks = 1 not in self.pages
-        large = self.sizes[1][0] * self.sizes[1][1] > MAX_PIXELS
-        return len(self.counts) == 1 and (deep or stacks or large or not (self.colour or 1 in self.counts))
 
     def sentence(self) -> str:
         """What a run tells of the channels that it takes."""
@@ -119,14 +112,23 @@ class Survey:
         )
 
     def warning(self) -> str:
-        """What a person should know where files of different kinds are all read as photographs; else ""."""
-        deep = sum(count for dtype, count in self.dtypes.items() if dtype not in ("uint8", "bool"))
-        if not deep and not self.counts.keys() - {1, 3, 4}:
+        """What a person should know where not all files are of one kind; else ""."""
+        others = self.looked_at - len(self.problems) - self.taken
+        if not others:
             return ""
+        kinds = (
+            f"values {_counted_words(self.dtypes)}; channels: "
+            f"{', '.join(f'{files} files of {count}' for count, files in self.counts.most_common())}"
+        )
+        if self.channels is None:
+            return (
+                f"the files are of different kinds ({kinds}), so that all are read as 8-bit RGB photographs; to keep "
+                "all channels and bits, put files of one kind into a folder"
+            )
         return (
-            f"these files are of different kinds ({_counted_words(self.dtypes)}; channels: "
-            f"{', '.join(f'{images} files of {count}' for count, images in self.counts.most_common())}), so that all "
-            "are read as 8-bit RGB photographs; to keep all channels and bits, put files of one kind into a folder"
+            f"the files are of different kinds ({kinds}); {self.taken} files of {self.channels.of} "
+            f"{'channel' if self.channels.of == 1 else 'channels'} of {self.channels.dtype} of those that were looked "
+            f"into are taken, and the other {others} are skipped; put files of another kind into a folder of their own"
         )
 
 
@@ -139,7 +141,7 @@ def survey(
     images: ImagePaths,
     words: Sequence[str] = (),
     pages: str = "auto",
-    draw: bool | None = None,
+    draw: bool = False,
     seed: int = 0,
 ) -> Survey:
     """Look at a collection's files, and find how its channels are to be read.
@@ -148,8 +150,7 @@ def survey(
         images: paths, and parts where files hold several images.
         words: the channels that are wanted, by index from 0 or by name; none given = all.
         pages: as of `--pages`, for the record.
-        draw: whether to draw pixels and find the channels' range; None = if these are measured images or channels were
-            asked for.
+        draw: whether pixels are drawn and the channels' range is found even of photographs.
         seed: of the drawn images and pixels; a pure function of it, of the files and of their order.
 
     Returns:
@@ -176,37 +177,84 @@ def survey(
     if not found:
         raise EmptyCollection(f"none of the {len(chosen)} files that were looked at can be opened: {problems[:3]}")
     layouts = list(found.values())
-    named = [channels_of(layout, pick_pages(layout, pages)[0]) for layout in layouts]
-    counts = Counter(len(names) for names in named)
-    if words and len(counts) > 1:
-        raise ConfigError(
-            f"the files have different numbers of channels ({_counted(counts)}), so that --channels can't mean the "
-            "same in all of them; put images of one kind into a folder of their own"
-        )
+    named = {index: channels_of(layout, pick_pages(layout, pages)[0]) for index, layout in found.items()}
+    kind, taken = _kind(found, named, words)
     by_size = sorted((layout.height * layout.width, layout.height, layout.width) for layout in layouts)
+    names = _names([named[index] for index in taken])
     result = Survey(
         images=len(images.paths),
         looked_at=len(chosen),
         kinds=Counter(layout.kind for layout in layouts),
         dtypes=Counter(layout.dtype.name for layout in layouts),
-        counts=counts,
+        counts=Counter(len(each) for each in named.values()),
         pages=Counter(len(layout.pages) for layout in layouts),
         sizes=(by_size[0][1:], by_size[-1][1:]),
-        names=_names(named),
-        colour=all(layout.colour for layout in layouts),
+        names=names,
+        colour=all(found[index].colour for index in taken),
         problems=tuple(problems),
-        channels=None,
+        taken=len(taken),
+        measured=kind is not None,
     )
-    if len(counts) > 1 or not (draw or (draw is None and (words or result.measured))):
+    if kind is None and not draw:
         return result
-    names = result.names
+    same = [found[index] for index in taken]
     take = pick(words, names)
-    nodata = next((layout.nodata for layout in layouts if layout.nodata is not None), None)
-    samples = _draw(images, list(found), take, nodata, pages, rng)
-    whole = nodata is None and not any(layout.masked for layout in layouts)  # void pixels would be black to RGB's code
+    nodata = next((layout.nodata for layout in same if layout.nodata is not None), None)
+    samples = _draw(images, taken, take, nodata, pages, rng)
+    whole = nodata is None and not any(layout.masked for layout in same)  # void pixels would be black to RGB's code
     colour = result.colour and take == [0, 1, 2] and len(names) == 3 and whole
-    record = describe([names[c] for c in take], take, len(names), samples, nodata, pages, colour)
-    return replace(result, channels=record, spread=_spread_of([names[c] for c in take], samples))
+    wanted = [names[c] for c in take]
+    record = describe(wanted, take, len(names), samples, nodata, pages, colour, dtype=same[0].dtype.name)
+    return replace(result, channels=record, spread=_spread_of(wanted, samples))
+
+
+_Kind = tuple[int, str]
+"""How many channels, and of which data type."""
+
+
+def _kind(
+    found: Mapping[int, Layout], named: Mapping[int, tuple[str, ...]], words: Sequence[str]
+) -> tuple[_Kind | None, list[int]]:
+    """The kind of measured images that most files are, or None: photographs; and the files of that kind.
+
+    Where files of several kinds could all be read as photographs, they are.
+    """
+    kinds: dict[int, _Kind | None] = {}
+    for index, layout in found.items():
+        kinds[index] = None if not words and _is_photograph(layout) else (len(named[index]), layout.dtype.name)
+    most = Counter(kinds.values())
+    if words:
+        fit = [
+            kind for kind, _ in most.most_common() if _has(words, next(n for i, n in named.items() if kinds[i] == kind))
+        ]
+        if not fit:
+            pick(words, next(iter(named.values())))  # says what there is
+        kind = fit[0]
+    elif len(most) > 1 and all(_is_readable(layout) for layout in found.values()):
+        kind = None
+    else:
+        kind = most.most_common(1)[0][0]
+    return kind, [index for index, own in kinds.items() if own == kind]
+
+
+def _has(words: Sequence[str], names: tuple[str, ...]) -> bool:
+    try:
+        pick(words, _names([names]))
+    except ConfigError:
+        return False
+    return True
+
+
+def _is_readable(layout: Layout) -> bool:
+    """Whether a file can be read as a photograph, with fewer bits if it has more than 8."""
+    colours = layout.colour or len(layout.channels) == 1
+    here = layout.kind.split(" ")[0] not in _NEVER and layout.dtype.name in ("uint8", "uint16")
+    return here and colours and len(layout.pages) == 1 and layout.height * layout.width <= MAX_PIXELS
+
+
+def _is_photograph(layout: Layout) -> bool:
+    """Whether a file is one: 8 bits of gray or of colours, and not too large to be decoded."""
+    return _is_readable(layout) and layout.dtype == np.uint8
 
 
 def _spread_of(names: Sequence[str], samples: NDArray[np.float64]) -> tuple[Spread, ...]:
@@ -225,10 +273,6 @@ def _counted_words(counts: Counter[str]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} {word}" for word, count in counts.most_common())
-
-
-def _counted(counts: Counter[int]) -> str:
-    return ", ".join(f"{images} of {count}" for count, images in counts.most_common())
 
 
 def _names(found: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
