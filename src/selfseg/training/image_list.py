@@ -204,6 +204,9 @@ def record_images(images: ImageCollection, run: Path) -> None:
 
 def _recorded(record: Path, found: ImageCollection) -> ImageCollection:
     try:
-        return found.restore(dict(read_json(record)))
+        listed = read_json(record)
+        if not isinstance(listed, dict):
+            raise ValueError(f"it holds a {type(listed).__name__} and no names of images")
+        return found.restore(listed)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{record}, the list of the run's images, is damaged: {error}") from error
