@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from selfseg.collection.false_colours import painter_of
-from selfseg.data.labelled.catalog import Source, missing_files, parse_source, with_labels
+from selfseg.data.labelled.catalog import LabelledImages, Source, missing_files, parse_source, with_labels
 from selfseg.data.labelled.datasets import Files
 from selfseg.data.labelled.labels import VOID
 from selfseg.data.labelled.layouts.finding import understand
@@ -25,6 +25,7 @@ from selfseg.data.reading.decoding import quiet
 from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.surveying import Survey, may_be_measured, survey
+from selfseg.data.reading.windows import expand
 from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, LabelError
@@ -236,7 +237,8 @@ def check_data(
         expected = None if partial else published.get(split)
         if looked is None and not opened:
             looked = _look(with_labels(source, split, files).images, channels, pages)
-        checks.append(_check_split(source, split, files, expected, split in needed, decode, progress, looked))
+        images = with_labels(source, split, files).images.measured(None if looked is None else looked.channels)
+        checks.append(_check_split(source, split, files, expected, split in needed, decode, progress, images))
         opened.append((checks[-1], files))
     if not opened:
         raise first or DataError(f"{data} holds no split")
@@ -248,8 +250,11 @@ def check_data(
         name, about, classes, tuple(checks), Path(sheet) if sheet else None, understood, not_taken, left_out, looked
     )
     if sheet is not None:
-        shown = [pair for pair in opened if pair[0].labels_read] or opened
-        _draw(Path(sheet), result, source, shown, count)
+        chosen = [pair for pair in opened if pair[0].labels_read] or opened
+        data_of = [(check, with_labels(source, check.split, files)) for check, files in chosen]
+        channels_of = None if looked is None else looked.channels
+        shown = [(check, data.images.measured(channels_of), data) for check, data in data_of]
+        _draw(Path(sheet), result, shown, count)
     return result
 
 
@@ -281,12 +286,14 @@ def _check_images(
 ) -> DataCheck:
     name = source.root.resolve().name
     images = list_images(unpacked(source).root)
-    files = Files(images.root, images.paths)
     looked = _look(images, channels, pages)
-    check = _check_split(source, _ALL_IMAGES, files, None, True, decode, progress, looked)
+    # Pages are images of their own; what is too large to be looked at whole is no less an image.
+    images = expand(images.measured(None if looked is None else looked.channels), cut=False)
+    files = Files(images.root, images.paths)
+    check = _check_split(source, _ALL_IMAGES, files, None, True, decode, progress, images)
     result = DataCheck(name, "a folder of images", (), (check,), Path(sheet) if sheet else None, survey=looked)
     if sheet is not None:
-        _draw(Path(sheet), result, source, [(check, files)], count)
+        _draw(Path(sheet), result, [(check, images, with_labels(source, _ALL_IMAGES, files))], count)
     return result
 
 
@@ -309,20 +316,18 @@ def _check_split(
     wanted: bool,
     decode: bool,
     progress: bool,
-    looked: Survey | None = None,
+    images: ImageCollection | None = None,
 ) -> SplitCheck:
     gone, unlabelled = set(missing_files(files.images)), set(missing_files(files.labels))
     data = with_labels(source, split, files)
-    images, classes = data.images, data.class_names
-    if looked is not None and looked.channels is not None:
-        images = images.measured(looked.channels)
+    images, classes = images or data.images, data.class_names
 
     def judge(i: int) -> _Verdict:
         bad_image = bad_label = ""
         present = None
         if files.images[i] not in gone:
             try:
-                images.read(i) if decode else images.check(i)
+                images.glimpse(i) if decode else images.check(i)
             except BadImage as error:
                 bad_image = str(error)
         if files.labels and files.labels[i] not in unlabelled:
@@ -366,26 +371,27 @@ def _in_threads(judge: Callable[[int], _Verdict], count: int, what: str, progres
 
 
 def _draw(
-    sheet: Path, result: DataCheck, source: Source, shown: Sequence[tuple[SplitCheck, Files]], count: int
+    sheet: Path,
+    result: DataCheck,
+    shown: Sequence[tuple[SplitCheck, ImageCollection, LabelledImages]],
+    count: int,
 ) -> None:
-    """Images that can be read, evenly over each split."""
+    """Images that can be read, evenly over each split, and their labels."""
     pictures, legends = [], []
     pixels = np.zeros(len(result.class_names), np.int64)
     each = -(-count // len(shown))
-    for check, files in shown:
-        data = with_labels(source, check.split, files)
-        images = data.images.measured(None if result.survey is None else result.survey.channels)
+    for check, images, data in shown:
         painter = painter_of(images)
         legends.append(painter.caption(""))
         pixels += np.asarray(check.pixels or np.zeros_like(pixels), np.int64)
         for i in spread_indices(len(images), each):
             try:
-                label = data.read_label(i) if files.labels else None
-                pictures.append((f"{check.split}: {images.names[i]}", painter(images.read(int(i))), label))
+                label = data.read_label(i) if check.labelled else None
+                pictures.append((f"{check.split}: {images.names[i]}", painter(images.glimpse(int(i))), label))
             except (BadImage, LabelError):
                 continue  # the table names it
     counted = pixels / max(int(pixels.sum()), 1)
-    title = f"{result.name}: " + ", ".join(f"{check.split} {check.images}" for check, _ in shown)
+    title = f"{result.name}: " + ", ".join(f"{check.split} {check.images}" for check, *_ in shown)
     note = "; ".join(dict.fromkeys(legend for legend in legends if legend))
     shares = counted.tolist() if counted.any() else ()
     write_image(sheet, contact_sheet(pictures, result.class_names, shares, title, note=note))
@@ -407,7 +413,7 @@ def survey_parts(found: Survey) -> list[Table | str]:
         parts.append("they are photographs to selfseg: each is read as 8-bit red, green and blue")
         return [*parts, *note]
     parts.append("they are measured images to selfseg: all channels and bits are kept (--channels chooses some)")
-    title = "values of drawn pixels; low and high (.1 % and 99.9 %) become levels 1 and 255"
+    title = "values of drawn pixels (low: .1 %, high: 99.9 %)"
     table = Table("", "channel", title=title, title_justify="left")
     for head in ("least", "low", "median", "high", "most", "void"):
         table.add_column(head, justify="right")

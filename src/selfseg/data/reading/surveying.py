@@ -180,7 +180,8 @@ def survey(
     named = {index: channels_of(layout, pick_pages(layout, pages)[0]) for index, layout in found.items()}
     kind, taken = _kind(found, named, words)
     by_size = sorted((layout.height * layout.width, layout.height, layout.width) for layout in layouts)
-    names = _names([named[index] for index in taken])
+    colour = all(found[index].colour for index in taken) and all(len(named[index]) == 3 for index in taken)
+    names = ("red", "green", "blue") if colour else _names([named[index] for index in taken])
     result = Survey(
         images=len(images.paths),
         looked_at=len(chosen),
@@ -190,7 +191,7 @@ def survey(
         pages=Counter(len(layout.pages) for layout in layouts),
         sizes=(by_size[0][1:], by_size[-1][1:]),
         names=names,
-        colour=all(found[index].colour for index in taken),
+        colour=colour,
         problems=tuple(problems),
         taken=len(taken),
         measured=kind is not None,
@@ -202,7 +203,7 @@ def survey(
     nodata = next((layout.nodata for layout in same if layout.nodata is not None), None)
     samples = _draw(images, taken, take, nodata, pages, rng)
     whole = nodata is None and not any(layout.masked for layout in same)  # void pixels would be black to RGB's code
-    colour = result.colour and take == [0, 1, 2] and len(names) == 3 and whole
+    colour = result.colour and take == [0, 1, 2] and whole
     wanted = [names[c] for c in take]
     record = describe(wanted, take, len(names), samples, nodata, pages, colour, dtype=same[0].dtype.name)
     return replace(result, channels=record, spread=_spread_of(wanted, samples))
