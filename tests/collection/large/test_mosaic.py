@@ -11,8 +11,9 @@ import tifffile
 import torch
 
 from conftest import draw_scene
+from selfseg.collection.large.files import tiles
 from selfseg.collection.large.mosaic import Mosaic, blended_rows
-from selfseg.collection.large.rasters import Band, BandStore, label_bands, map_large, tiles
+from selfseg.collection.large.rasters import Band, BandStore, Look, label_bands, map_large
 from selfseg.collection.opening import collect
 from selfseg.data.reading.images import ImageCollection
 from selfseg.models.embedder import Embedder, EmbedderConfig
@@ -110,7 +111,7 @@ def test_a_map_that_was_stopped_goes_on_to_the_same_file(tmp_path: Path) -> None
     whole = make(tmp_path / "whole.tif")
     count = whole.finished
     assert count == len(mosaic.rows)
-    whole.finish(colours)
+    whole.finish(Look(colours, {}), images, 0)
     for stopped in range(count + 1):
         target = tmp_path / f"stopped{stopped}.tif"
         store = make(target)
@@ -119,7 +120,7 @@ def test_a_map_that_was_stopped_goes_on_to_the_same_file(tmp_path: Path) -> None
         again = make(target)
         drawn = again.picture()
         assert drawn.values.shape == drawn.image.shape[:2]
-        again.finish(colours)
+        again.finish(Look(colours, {}), images, 0)
         assert target.read_bytes() == (tmp_path / "whole.tif").read_bytes()
         assert not store.folder.exists()
     found = tifffile.imread(tmp_path / "whole.tif", key=0)
@@ -159,7 +160,7 @@ def test_void_of_measured_images_is_void_in_the_map(tmp_path: Path) -> None:
     store = BandStore(tmp_path / "map.tif", {}, Mosaic.of(embedder, images.size(0)))
     ids = np.arange(8, dtype=np.uint8)
     map_large(embedder, images, 0, store, lambda found: found.permute(1, 2, 0), ids, 255, "map", False)
-    store.finish(None)
+    store.finish(Look(np.zeros((8, 3), np.uint8), {}, 255), images, 0)
     found = tifffile.imread(tmp_path / "map.tif", key=0)
     np.testing.assert_array_equal(found == 255, values[..., 0] == 0)
 
