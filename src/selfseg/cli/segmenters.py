@@ -63,7 +63,7 @@ def apply(
     window: Further[int | None] = None,
     geojson: bool = False,
     min_area: Further[int] = 0,
-    large_as: Further[Literal[tiff, zarr]] = "tiff",
+    large_as: Further[Literal["tiff", "zarr"]] = "tiff",
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
