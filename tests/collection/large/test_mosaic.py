@@ -40,12 +40,16 @@ def large(path: Path, embedder: Embedder) -> ImageCollection:
 
 def test_the_grid_covers_the_image_and_windows_cover_the_grid() -> None:
     for size in ((1000, 450), (64, 64), (40, 999), (333, 335)):
-        mosaic = Mosaic(size, 20, 8.0, 16)
-        covered = np.zeros(mosaic.grid, int)
-        for top in mosaic.rows:
-            for left in mosaic.columns:
-                covered[top : top + 16, left : left + 16] += 1
-        assert covered.min() >= 1
+        for phase in (1, 3, 4):
+            mosaic = Mosaic(size, 20, 8.0, 16, phase)
+            (height, width), covered = mosaic.grid, np.zeros(mosaic.grid, int)
+            for top in mosaic.rows:
+                for left in mosaic.columns:
+                    covered[top : mosaic.end(top, height), left : mosaic.end(left, width)] += 1
+            assert covered.min() >= 1
+            assert len(set(mosaic.rows)) == len(mosaic.rows)
+            assert all(start % phase == 0 for start in mosaic.rows + mosaic.columns)
+            assert all(mosaic.end(top, height) - top < 16 + phase for top in mosaic.rows)
         assert mosaic.grid[0] * 20 >= size[0] > (mosaic.grid[0] - 1) * 20
 
 
@@ -64,17 +68,19 @@ def test_scores_are_the_weighted_mean_of_all_windows(tmp_path: Path) -> None:
     image = raster(tmp_path / "a.tif")
     images, mosaic = large(tmp_path / "a.tif", embedder), Mosaic.of(embedder, image.shape[:2])
     height, width = mosaic.grid
-    cell, side = mosaic.cell, mosaic.side
+    cell = mosaic.cell
     padded = np.pad(image, ((0, height * cell - len(image)), (0, width * cell - image.shape[1]), (0, 0)), mode="edge")
     total, weights = np.zeros((height, width, 8)), np.zeros((height, width, 1))
-    ramp = np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5)
     for top in mosaic.rows:
         for left in mosaic.columns:
-            window = padded[top * cell : (top + side) * cell, left * cell : (left + side) * cell]
-            vectors = embedder.embed(np.ascontiguousarray(window)).permute(1, 2, 0).numpy()
-            here = (ramp[:, None] * ramp[None])[..., None]
-            total[top : top + side, left : left + side] += vectors * here
-            weights[top : top + side, left : left + side] += here
+            bottom, right = mosaic.end(top, height), mosaic.end(left, width)
+            window = padded[top * cell : bottom * cell, left * cell : right * cell]
+            vectors = embedder.embed_prepared([np.ascontiguousarray(window)])[0].permute(1, 2, 0).numpy()
+            tall, wide = (np.arange(count) + 0.5 for count in (bottom - top, right - left))
+            ramps = (np.minimum(each, len(each) - each) / len(each) for each in (tall, wide))
+            here = (next(ramps)[:, None] * next(ramps)[None])[..., None] ** 3
+            total[top:bottom, left:right] += vectors * here
+            weights[top:bottom, left:right] += here
     pieces = list(blended_rows(embedder, images, 0, mosaic, lambda found: found.permute(1, 2, 0)))
     assert len(pieces) > 3
     np.testing.assert_allclose(torch.cat([piece.scores for piece in pieces]).numpy(), total / weights, atol=1e-5)
