@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,20 +166,23 @@ def write_geojson(
     check_rasterio()
     import rasterio
     from rasterio.features import shapes, sieve
+    from rasterio.transform import Affine
 
-    with rasterio.open(raster) as map_:
-        # A pixel's area in map units. Polygons are counted in pixels by it.
-        a, b, _, d, e, _ = tuple(map_.transform)[:6]
-        pixel = abs(a * e - b * d)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of maps that lie nowhere
+        opened = rasterio.open(raster)
+    with opened as map_:
+        a, b, c, d, e, f = tuple(map_.transform)[:6]
+        pixel = abs(a * e - b * d)  # in map units
 
         def features() -> Iterator[dict[str, Any]]:
             for first, last in _strips(map_):
-                window = rasterio.windows.Window(0, first, map_.width, last - first)
-                values = map_.read(1, window=window)
+                values = map_.read(1, window=((first, last), (0, map_.width)))
                 if min_area > 1:
                     inside = np.ones(values.shape, np.bool_) if void is None else values != void
                     values = sieve(values, min_area, mask=inside)
-                for shape, value in shapes(values, transform=rasterio.windows.transform(window, map_.transform)):
+                corner = Affine(a, b, c + first * b, d, e, f + first * e)
+                for shape, value in shapes(values, transform=corner):
                     properties = names.get(int(value))
                     if properties is None or int(value) == void:
                         continue

@@ -201,7 +201,10 @@ def place_of(page: Any, path: Path) -> Place | None:
         return None
     if int(geo.get("GTRasterTypeGeoKey", 1)) == 2:
         c, f = c - (a + b) / 2, f - (d + e) / 2
-    return Place(_crs(geo, path), (a, b, c, d, e, f))
+    crs = _crs(geo, path)
+    if not crs and (a, b, c, d, abs(e), f) == (1, 0, 0, 0, 1, 0):
+        return None  # counted in pixels
+    return Place(crs, (a, b, c, d, e, f))
 
 
 def _without_keys(page: Any) -> dict[str, Any]:
