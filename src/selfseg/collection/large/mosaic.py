@@ -7,8 +7,10 @@ one scale: that at which the run saw its own windows. Two neighbouring windows s
 whole number of the network's coarsest steps from each other, since a network says something else of an image that is
 moved by a part of a step. A cell's scores are the mean of what its windows (four of them, away from the edges) say,
 weighted by the third power of how far it lies from each window's edge, where a network sees least around it. So the
-scores change smoothly from window to window, and there is no seam. docs/design.md has what was measured. Rows of cells are given out as soon as no further window reaches them: of the image only a strip of a window's
-height is held, and of the scores as much.
+scores change smoothly from window to window, and there is no seam. docs/design.md has what was measured.
+
+Rows of cells are given out as soon as no further window reaches them: of the image only a strip of a window's height is
+held, and of the scores as much.
 """
 
 from __future__ import annotations
