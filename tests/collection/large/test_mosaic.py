@@ -53,6 +53,14 @@ def test_the_grid_covers_the_image_and_windows_cover_the_grid() -> None:
         assert mosaic.grid[0] * 20 >= size[0] > (mosaic.grid[0] - 1) * 20
 
 
+def test_windows_of_a_smoothed_embedder_share_steps_and_superpixels() -> None:
+    embedder = embedder_of(backbone="test_resnet", output_stride=32, smooth=5.0, resolution=512, window=1024)
+    mosaic = Mosaic.of(embedder, (5000, 3333))
+    assert (mosaic.seen, mosaic.side, mosaic.cell, mosaic.phase, mosaic.spacing) == (4, 128, 8, 8, 16)
+    assert all(start * mosaic.seen % 32 == 0 for start in mosaic.rows + mosaic.columns)
+    assert embedder.superpixels is None
+
+
 def test_one_window_gives_what_the_embedder_gives(tmp_path: Path) -> None:
     embedder = embedder_of()
     image = raster(tmp_path / "a.tif", 64, 64)

@@ -3,11 +3,14 @@
 Letters in shapes: H W pixels of an image, h w cells of its grid, K scores of a cell, C channels.
 
 The grid has cells of a whole number of pixels, so that every window begins with a cell and all windows see the image at
-one scale: that at which the run saw its own windows. Two neighbouring windows share half of their cells, and begin a
-whole number of the network's coarsest steps from each other, since a network says something else of an image that is
-moved by a part of a step. A cell's scores are the mean of what its windows (four of them, away from the edges) say,
-weighted by the third power of how far it lies from each window's edge, where a network sees least around it. So the
-scores change smoothly from window to window, and there is no seam. docs/design.md has what was measured.
+one scale: that at which the run saw its own windows. Two neighbouring windows share half of their cells. A cell's
+scores are the mean of what its windows (four of them, away from the edges) say, weighted by the third power of how far
+it lies from each window's edge, where a network sees least around it. So the scores change smoothly from window to
+window, and there is no seam.
+
+Windows begin a whole number of the network's coarsest steps from each other, since a network says something else of an
+image that is moved by a part of a step. The superpixels by which a run may smooth lie on one lattice in all windows.
+docs/rasters.md has what that is worth.
 
 Rows of cells are given out as soon as no further window reaches them: of the image only a strip of a window's height is
 held, and of the scores as much.
@@ -33,6 +36,7 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.windows import WINDOW
 from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import among_measured, resize
+from selfseg.ops.regions.smoothing import natural_spacing
 
 Scores = Callable[[Tensor], Tensor]
 """What a cell is given: an embedding (D, h, w) to (h, w, K) float."""
@@ -50,6 +54,8 @@ class Mosaic:
         seen: px of a cell as the embedder looks at it.
         side: cells of a window.
         phase: windows begin at a multiple of so many cells.
+        spacing: px, as the embedder looks at them, between the superpixels by which it smooths; 0 = it doesn't. The
+            network's coarsest step is a multiple of it: so overlapping windows have the same superpixels.
 
     Example:
         >>> mosaic = Mosaic((1000, 450), cell=20, seen=8, side=20)
@@ -62,6 +68,7 @@ class Mosaic:
     seen: float
     side: int
     phase: int = 1
+    spacing: int = 0
 
     @staticmethod
     def of(embedder: Embedder, size: tuple[int, int]) -> Mosaic:
@@ -69,8 +76,13 @@ class Mosaic:
         window = embedder.window or WINDOW
         seen = embedder.looked_stride
         side = max(2, round((embedder.resolution or window) / seen))
-        phase = max(1, min(side // 2, round(embedder.config.output_stride / seen)))
-        return Mosaic(size, max(1, round(window / side)), seen, side, phase)
+        stride = embedder.config.output_stride
+        phase = max(1, min(side // 2, round(stride / seen)))
+        spacing = 0
+        if embedder.config.smooth:
+            natural = natural_spacing(round(side * seen), round(side * seen))
+            spacing = min((stride // parts for parts in (1, 2, 4, 8)), key=lambda size: abs(math.log(size / natural)))
+        return Mosaic(size, max(1, round(window / side)), seen, side, phase, spacing)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -158,7 +170,11 @@ def blended_rows(
             for left in mosaic.columns:
                 columns = mosaic.end(left, width) - left
                 seen = _look(pixels, mosaic, left, rows, columns, embedder)
-                found = scores(embedder.embed_prepared([seen], look)[0])
+                embedder.superpixels = mosaic.spacing or None
+                try:
+                    found = scores(embedder.embed_prepared([seen], look)[0])
+                finally:
+                    embedder.superpixels = None
                 found = found.float().cpu()
                 if found.shape[:2] != (rows, columns):  # of several looks, or where a window's side is odd
                     wide = found.permute(2, 0, 1)[None]
