@@ -23,9 +23,11 @@ from large_images import georeferenced
 from named_runs import add_clusters, make_run
 from selfseg.collection.embedding import embed
 from selfseg.collection.large import rasters
-from selfseg.collection.opening import load
+from selfseg.collection.opening import as_seen_by, collect, load
 from selfseg.collection.segmenting import segment
 from selfseg.errors import ConfigError, StorageError
+from selfseg.masks.cleaning import Cleaning
+from selfseg.masks.mining import mine_masks
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.channels import Channels
 from selfseg.segmenter.applying import apply
@@ -207,3 +209,22 @@ def test_a_zarr_as_image_and_that_it_changed(run: Path, tmp_path: Path) -> None:
     times = chunk.stat().st_mtime_ns + 10**9
     os.utime(chunk, ns=(times, times))
     assert images.version(0) != before
+
+
+def test_masks_of_a_raster_are_those_of_its_windows(tmp_path: Path) -> None:
+    """Under the names that a training with the same window looks for."""
+    image = raster(tmp_path / "a.tif", 100, 150)
+    mine_masks(
+        [tmp_path / "a.tif"],
+        tmp_path / "out",
+        method="contrast",
+        cleaning=Cleaning(min_area=0.0001, max_area=1.0),
+        window=64,
+        progress=False,
+    )
+    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out" / "a").glob("*.png"))
+    embedder = replace(load(make_run(tmp_path / "run"), "cpu").config, window=64)
+    expected = as_seen_by(embedder, collect([tmp_path / "a.tif"]))
+    assert set(found) <= {f"{name}.png" for name in expected.names}
+    assert found
+    assert image.shape == (100, 150, 3)

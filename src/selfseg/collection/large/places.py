@@ -23,10 +23,10 @@ from selfseg.storage.files import write_atomically
 _TYPES = {33550: 12, 33922: 12, 34264: 12, 34735: 3, 34736: 12, 34737: 2}
 """The tags of GeoTIFF (OGC 19-008r4, 7.1), and the type that each has."""
 
-CORNERS = 8_000_000
+CORNERS = 4_000_000
 """Corners of areas that are held in memory at once."""
 
-_BYTES = 1 << 28  # of a map's values
+_BYTES = 1 << 27  # of a map's values
 
 
 def geo_tags(collection: ImageCollection, index: int) -> list[Any]:
