@@ -222,7 +222,9 @@ def test_masks_of_a_raster_are_those_of_its_windows(tmp_path: Path) -> None:
         window=64,
         progress=False,
     )
-    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out" / "a").glob("*.png"))
+    found = sorted(
+        path.relative_to(tmp_path / "out" / "index").as_posix() for path in (tmp_path / "out" / "index").rglob("*.png")
+    )
     embedder = replace(load(make_run(tmp_path / "run"), "cpu").config, window=64)
     expected = as_seen_by(embedder, collect([tmp_path / "a.tif"]))
     assert set(found) <= {f"{name}.png" for name in expected.names}
