@@ -26,7 +26,7 @@ _TYPES = {33550: 12, 33922: 12, 34264: 12, 34735: 3, 34736: 12, 34737: 2}
 CORNERS = 4_000_000
 """Corners of areas that are held in memory at once."""
 
-_BYTES = 1 << 27  # of a map's values
+_BYTES = 1 << 26  # of a map's values
 
 
 def geo_tags(collection: ImageCollection, index: int) -> list[Any]:
@@ -147,9 +147,9 @@ def write_geojson(
 ) -> None:
     """The areas of a map as polygons in map coordinates (of a map that lies nowhere, in px), as GeoJSON.
 
-    An area is pixels of one value that touch at their sides. Its outline follows the edges of the pixels. Memory holds
-    the outlines of at most `CORNERS` corners: a map that has more is gone through in strips, and an area that reaches
-    from one strip into the next becomes two, which meet in a straight line.
+    An area is pixels of one value that touch at their sides. Its outline follows the edges of the pixels. A map of more
+    than 64 MiB or `CORNERS` corners is gone through in strips, as GDAL holds all outlines that it finds at once: an
+    area that reaches from one strip into the next becomes two, which meet in a straight line.
 
     Args:
         raster: the map, which rasterio reads.
