@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
+from conftest import draw_scene
 from large_images import georeferenced
 from named_runs import make_run
 from selfseg.collection.large.files import write_zarr
@@ -72,3 +74,22 @@ def test_segments_of_a_raster_as_ome_zarr_are_those_of_the_tiff(tmp_path: Path) 
     names = sorted(path.name for path in (out / "index").iterdir())
     assert names == [".selfseg-output", "a.zarr"]
     np.testing.assert_array_equal(zarr.open_group(out / "index" / "a.zarr", mode="r")["0"][:], expected)
+
+
+def test_an_ome_zarr_is_segmented_as_the_same_tiff_is(tmp_path: Path) -> None:
+    run, image = make_run(tmp_path / "run"), draw_scene(0, 200, 150)[0]
+    (tmp_path / "t").mkdir()
+    tifffile.imwrite(tmp_path / "t" / "a.tif", image, photometric="rgb")
+    axes = [{"name": name, "type": "channel" if name == "c" else "space"} for name in "cyx"]
+    scales = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
+    colours = [{"color": colour} for colour in ("FF0000", "00FF00", "0000FF")]
+    attributes = {"multiscales": scales, "omero": {"channels": colours}}
+    group = zarr.open_group(tmp_path / "z" / "a.ome.zarr", mode="w", zarr_format=2, attributes=attributes)
+    array = group.create_array("0", shape=(3, 150, 200), dtype="uint8", chunks=(1, 64, 64))
+    array[:] = image.transpose(2, 0, 1)
+    maps = []
+    for folder in "tz":
+        out = tmp_path / f"out_{folder}"
+        segment(run, tmp_path / folder, out, window=64, progress=False, device="cpu")
+        maps.append(tifffile.imread(out / "index" / "a.tif", key=0))
+    np.testing.assert_array_equal(*maps)
