@@ -57,8 +57,9 @@ def test_strips_and_odd_sizes(height: int, width: int, run: Path, tmp_path: Path
 
 def test_a_window_larger_than_the_image_is_the_image(run: Path, tmp_path: Path) -> None:
     raster(tmp_path / "a.tif", 100, 90)
-    segment(run, [tmp_path / "a.tif"], tmp_path / "out", window=4096, progress=False, device="cpu")
-    assert (tmp_path / "out" / "index" / "a.png").is_file()
+    for window, suffix in ((64, "tif"), (4096, "png")):
+        segment(run, [tmp_path / "a.tif"], tmp_path / "out", window=window, progress=False, device="cpu")
+        assert [path.name for path in (tmp_path / "out" / "index").glob("a.*")] == [f"a.{suffix}"]
 
 
 def test_floats_of_one_channel_with_no_data(tmp_path: Path) -> None:

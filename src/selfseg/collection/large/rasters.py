@@ -200,9 +200,7 @@ class BandStore:
             write_zarr(self.target, self.size, self.bands, how.colours, how.names, how.void)
         else:
             write_tiled(self.target, self.size, self.bands, how.colours, geo_tags(collection, index), how.void)
-        for other in (self.target.with_suffix(suffix) for suffix in SUFFIXES):
-            if other != self.target:
-                remove(other)
+        _remove_others(self.target)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -284,6 +282,7 @@ def write_map(folder: Path, collection: ImageCollection, index: int, values: NDA
     else:
         size = values.shape[0], values.shape[1]
         write_tiled(target, size, lambda: iter([values]), how.colours, geo_tags(collection, index), how.void)
+    _remove_others(target)
     return target
 
 
@@ -313,6 +312,14 @@ def map_file(folder: Path, collection: ImageCollection, index: int, form: Form =
 def forms(folder: Path, name: str) -> list[Path]:
     """Every place where the map of an image of that name may be."""
     return [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+
+
+def _remove_others(target: Path) -> None:
+    """What earlier calls made of the same image in other forms, whole or not."""
+    for other in (target.with_suffix(suffix) for suffix in SUFFIXES):
+        if other != target:
+            remove(other)
+            shutil.rmtree(other.with_name(other.name + ".parts"), ignore_errors=True)
 
 
 def remove(map_: Path) -> None:
