@@ -26,6 +26,7 @@ def masks(
     labels: Path | None = None,
     split: Further[str] = "train",
     max_bad: Further[float] = 0.05,
+    window: Further[int | None] = None,
     train_images: Further[Path | None] = None,
     train_masks: Path | None = None,
     features: Further[FeaturesConfig] = _FEATURES,
@@ -49,6 +50,8 @@ def masks(
         labels: a labelled folder, or NAME:ROOT, to measure the maps with; class 0 is background.
         split: of the labelled data.
         max_bad: share of unreadable images that is an error.
+        window: cut images with more than twice this side's pixels into windows of this many px, as a training with
+            the same --window does; 1024 of images that can't be looked at whole if not given.
         train_images: folder of images that features or a network learns from, e.g. simpler ones; IMAGES if not given.
         train_masks: folder of masks that the supervised network learns from.
         features: how features are looked at and learned from.
@@ -57,6 +60,8 @@ def masks(
     """
     cleaning = Cleaning(threshold, min_piece, min_area, max_area)
     training = Training(network, train_images, train_masks, device, features)
-    page = mine_masks(images, out, method, cleaning, labels=labels, split=split, max_bad=max_bad, training=training)
+    page = mine_masks(
+        images, out, method, cleaning, labels=labels, split=split, max_bad=max_bad, training=training, window=window
+    )
     say(f"written: {page}")
     return 0

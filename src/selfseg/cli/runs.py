@@ -78,6 +78,8 @@ def segment(
     flip: Further[bool] = False,
     window: Further[int | None] = None,
     geojson: bool = False,
+    min_area: Further[int] = 0,
+    large_as: Further[Literal["tiff", "zarr"]] = "tiff",
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -94,6 +96,8 @@ def segment(
         window: look at images with more than twice this side's pixels in windows of this many px; the
             run's own if not given, or 1024 for images that can't be looked at whole.
         geojson: also write the areas as polygons, in map coordinates where an image has some.
+        min_area: of the polygons, in px: smaller ones become part of the largest one beside them.
+        large_as: what the maps of images that are looked at in windows are written as: tiled TIFF or OME-Zarr.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
@@ -106,7 +110,17 @@ def segment(
             raise ConfigError(
                 f"{run} is a segmenter, which knows its classes and looks: leave out -k, --scales, --flip"
             )
-        made = apply(run, images, out, device=device, max_bad=max_bad, window=window, geojson=geojson)
+        made = apply(
+            run,
+            images,
+            out,
+            device=device,
+            max_bad=max_bad,
+            window=window,
+            geojson=geojson,
+            min_area=min_area,
+            large_as=large_as,
+        )
         say(f"written: {made}")
         return 0
     made = run_segment(
@@ -119,6 +133,8 @@ def segment(
         max_bad=max_bad,
         window=window,
         geojson=geojson,
+        min_area=min_area,
+        large_as=large_as,
     )
     say(f"written: {made}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import arg
@@ -62,6 +62,8 @@ def apply(
     overlays: bool = True,
     window: Further[int | None] = None,
     geojson: bool = False,
+    min_area: Further[int] = 0,
+    large_as: Further[Literal["tiff", "zarr"]] = "tiff",
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
@@ -75,13 +77,24 @@ def apply(
         window: look at images with more than twice this side's pixels in windows of this many px; the
             run's own if not given, or 1024 for images that can't be looked at whole.
         geojson: also write the areas as polygons, in map coordinates where an image has some.
+        min_area: of the polygons, in px: smaller ones become part of the largest one beside them.
+        large_as: what the maps of images that are looked at in windows are written as: tiled TIFF or OME-Zarr.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
     """
     from selfseg.segmenter.applying import apply as run_apply
 
     made = run_apply(
-        segmenter, images, out, overlays=overlays, device=device, max_bad=max_bad, window=window, geojson=geojson
+        segmenter,
+        images,
+        out,
+        overlays=overlays,
+        device=device,
+        max_bad=max_bad,
+        window=window,
+        geojson=geojson,
+        min_area=min_area,
+        large_as=large_as,
     )
     say(f"written: {made}")
     return 0

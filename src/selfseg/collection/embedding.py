@@ -149,13 +149,19 @@ def _write_large(embedder: Embedder, collection: ImageCollection, index: int, ou
 
     def write(temporary: Path) -> None:
         shape = (embedder.dim, height, width)
-        file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        for first, vectors, _ in blended_rows(
-            embedder, collection, index, mosaic, lambda found: found.permute(1, 2, 0)
-        ):
-            rows = F.normalize(vectors, dim=2).permute(2, 0, 1).half().numpy()
-            file[:, first : first + rows.shape[1]] = rows
-        file.flush()
+        with temporary.open("wb") as file:  # not mapped into memory, where it would count, and a full disk would kill
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            begin = file.tell()
+            for first, vectors, _ in blended_rows(
+                embedder, collection, index, mosaic, lambda found: found.permute(1, 2, 0)
+            ):
+                rows = (
+                    F.normalize(vectors, dim=2).permute(2, 0, 1).half().contiguous().numpy().astype("<f2", copy=False)
+                )
+                for number, plane in enumerate(rows):
+                    file.seek(begin + (number * height + first) * width * 2)
+                    file.write(plane.tobytes())
 
     write_atomically(target, write)
     scales = (width * mosaic.cell / size[1], height * mosaic.cell / size[0])  # the last cells reach beyond the image

@@ -12,7 +12,8 @@ from selfseg.collection.assigning import cell_scores
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.large.mosaic import Mosaic, Scores
-from selfseg.collection.large.rasters import BandStore, geo_tags, map_large, write_areas, write_map
+from selfseg.collection.large.places import check_geojson_of, write_areas
+from selfseg.collection.large.rasters import BandStore, Form, Look, map_file, map_large, write_map
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.skipping import SkipLog
@@ -35,6 +36,8 @@ def segment(
     max_bad: float = 0.05,
     window: int | None = None,
     geojson: bool = False,
+    min_area: int = 0,
+    large_as: Form = "tiff",
 ) -> Path:
     """Segment each image at its own size with a run's clusters.
 
@@ -42,7 +45,7 @@ def segment(
     above k = 256 gray of 16 bits), `out/overlay/NAME.jpg` (the photograph with coloured segments), `out/legend.json`
     (the clusters' values, names and colours) and `out/skipped.jsonl`. Of an image that is too large to be looked at
     whole, and of one that knows where it lies, `out/index/NAME.tif` instead: tiled, with overviews, at the same place
-    (`selfseg.collection.large.rasters`). A large one that was interrupted goes on where it stopped. Pixels of measured
+    (`selfseg.collection.large.files`). A large one that was interrupted goes on where it stopped. Pixels of measured
     images where nothing was measured are 255 (65535 above k = 255).
 
     Args:
@@ -56,6 +59,8 @@ def segment(
         max_bad: share of unreadable images that is an error, in [0, 1].
         window: side in px of the windows that large images are looked at in; the run's own if None.
         geojson: also write `out/geojson/NAME.geojson`, the segments as polygons; needs `rasterio`.
+        min_area: px; smaller polygons become part of the largest one beside them.
+        large_as: "zarr" writes the maps of large images as OME-Zarr, `out/index/NAME.zarr`.
 
     Returns:
         `out`.
@@ -65,12 +70,16 @@ def segment(
         EmptyCollection: if there are no images, or none can be read.
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
+        ConfigError: if options don't fit each other; if there are large images and the clusters look at places.
     """
+    check_geojson_of(geojson, min_area, large_as)
     embedder = load(run, device, looks, window)
     clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
     collection, out = collect(images, embedder, cut=False), Path(out)
     colours, painter = palette(clusters.k), painter_of(collection)
     void = 255 if clusters.k <= 255 else 65535
+    names = {c: f"cluster {c}" for c in range(clusters.k)}
+    how = Look(colours, names, void if collection.channels is not None else None)
     for kind in ("index", "overlay"):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
@@ -80,38 +89,43 @@ def segment(
         where = measured(image) if collection.channels is not None else None
         if where is not None:
             ids = np.where(where, ids, void).astype(np.uint8 if void == 255 else np.uint16)
-        write_map(out / "index", collection, i, ids, colours)
+        write_map(out / "index", collection, i, ids, how)
         shown = ids if where is None else np.where(where, ids.astype(np.int32), -1)
         write_image(out / "overlay" / f"{name}.jpg", overlay(painter(image), shown, colours))
 
     whole = whole_images(collection, log)
     writer: WriteBehind[None] = WriteBehind()
     small = [i for i in whole if not collection.is_large(i)]
+    large = [i for i in whole if collection.is_large(i)]
+    scored = cluster_rows(clusters) if large else None  # an error comes before any work
     with writer:
         for i, image, _, embedding in embed_images(embedder, collection, small, log, "segment", progress):
             found = clusters.assign_later(embedding, (image.shape[0], image.shape[1]))
             writer.call(write, i, image, found)
-    for i in (i for i in whole if collection.is_large(i)):
-        target = out / "index" / f"{collection.names[i]}.tif"
+    for i in large:
+        target = map_file(out / "index", collection, i, large_as)
         key = {"embedder": embedder_hash(run), "looks": embedder.looks.name, "k": clusters.k}
         store = BandStore(target, {**key, "source": collection.version(i)}, Mosaic.of(embedder, collection.size(i)))
+        assert scored is not None
         try:
-            map_large(embedder, collection, i, store, *cluster_rows(clusters), void, "segment", progress)
+            map_large(embedder, collection, i, store, *scored, void, "segment", progress)
         except BadImage as error:
             log.add(collection.names[i], error.reason, error.detail)
             continue
         drawn = store.picture()
         shown = np.where(drawn.values == void, -1, drawn.values.astype(np.int32))
         write_image(out / "overlay" / f"{collection.names[i]}.jpg", overlay(painter(drawn.image), shown, colours))
-        store.finish(colours, geo_tags(collection.paths[i]))
+        store.finish(how, collection, i)
     legend: list[dict[str, Any]] = [
-        {"cluster": c, "value": c, "name": f"cluster {c}", "colour": hex_colour(colour), "share": share}
+        {"cluster": c, "value": c, "name": names[c], "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(colours, clusters.share, strict=True))
     ]
     nothing = {"void": {"value": void}} if collection.channels is not None else {}
     if geojson:
-        for i in whole:
-            write_areas(out / "index", out / "geojson", collection.names[i], {one["value"]: one for one in legend})
+        for i in (i for i in whole if collection.names[i] not in log.skipped):
+            write_areas(
+                map_file(out / "index", collection, i), out / "geojson", collection.names[i], legend, how.void, min_area
+            )
     write_json(out / "legend.json", {"k": clusters.k, "embedder": embedder_hash(run), "clusters": legend, **nothing})
     return out
 

@@ -18,6 +18,7 @@ from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images, usable_cores
 from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
 from selfseg.data.reading.skipping import SkipLog
+from selfseg.data.reading.windows import expand
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.exchange.any_labels import open_labels
 from selfseg.masks import proposals as hierarchy
@@ -47,6 +48,7 @@ def mine_masks(
     progress: bool = True,
     max_bad: float = 0.05,
     training: Training | None = None,
+    window: int | None = None,
 ) -> Path:
     """Mine a mask of what stands out in each image, without labels.
 
@@ -66,6 +68,8 @@ def mine_masks(
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
         training: of networks; the defaults if None.
+        window: side in px of the windows that large images are cut into, each an image of its own as in a training
+            with that window; None = 1024, of images that can't be looked at whole.
 
     Returns:
         The path of masks.html.
@@ -90,7 +94,7 @@ def mine_masks(
     else:
         version = hierarchy.VERSION if method == "hierarchy" else VERSION
         how |= {"version": version, "superpixels": ALGORITHM_VERSION}
-    collection = collect(images)
+    collection = expand(collect(images), window)
     if collection.channels is not None:
         how["channels"] = asdict(collection.channels)
     truth = None if labels is None else _labelled(open_labels(labels, split), collection)

@@ -62,6 +62,7 @@ class Embedder(nn.Module):
         self.start = ""
         self.looks = Looks()
         self.window = config.side
+        self.superpixels: int | None = None  # px between those that smooth, where windows shall have the same ones
         self.backbone = self._make_backbone(config.inputs, config.groups)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
@@ -376,7 +377,7 @@ class Embedder(nn.Module):
         stages = self._stages(image)
         found = self.looks.average(self, image) if self.looks != Looks() else self._unit(stages)
         # The stages before the last are finer than what is smoothed: 8 and 16 px of the pyramid's.
-        return smooth_batch(found, image, self.config.smooth, stages[-3:-1], self.config.rgb)
+        return smooth_batch(found, image, self.config.smooth, stages[-3:-1], self.config.rgb, self.superpixels)
 
     @property
     def looked_stride(self) -> float:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.large.mosaic import Mosaic
-from selfseg.collection.large.rasters import BandStore, geo_tags, map_large, write_areas, write_map
+from selfseg.collection.large.places import check_geojson_of, write_areas
+from selfseg.collection.large.rasters import BandStore, Form, Look, forms, map_file, map_large, remove, write_map
 from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.labelled.coco_json import inner_path
@@ -41,6 +42,8 @@ def apply(
     max_bad: float = 0.05,
     window: int | None = None,
     geojson: bool = False,
+    min_area: int = 0,
+    large_as: Form = "tiff",
 ) -> Path:
     """Write the mask of each image, in the classes of a named segmenter.
 
@@ -48,7 +51,7 @@ def apply(
     classes), `out/overlay/NAME.jpg` (the photograph under the classes' colours), `out/legend.json` (value, name,
     colour and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`. Of an image that is too
     large to be looked at whole, and of one that knows where it lies, the mask is `out/masks/NAME.tif`, tiled, with
-    overviews, at the same place (`selfseg.collection.large.rasters`).
+    overviews, at the same place (`selfseg.collection.large.files`).
 
     An interrupted call goes on where it stopped: a mask is kept if the same segmenter made it from the same file. What
     another segmenter made here before is removed first, so that `legend.json` never says what is not so.
@@ -63,6 +66,8 @@ def apply(
         max_bad: share of unreadable images that is an error, in [0, 1].
         window: side in px of the windows that large images are looked at in; the run's own if None.
         geojson: also write `out/geojson/NAME.geojson`, the areas as polygons; needs `rasterio`.
+        min_area: px; smaller polygons become part of the largest one beside them.
+        large_as: "zarr" writes the masks of large images as OME-Zarr, `out/masks/NAME.zarr`.
 
     Returns:
         `out`.
@@ -72,7 +77,9 @@ def apply(
         EmptyCollection: if there are no images, or none can be read.
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
+        ConfigError: if options don't fit each other.
     """
+    check_geojson_of(geojson, min_area, large_as)
     if not isinstance(segmenter, Segmenter):
         segmenter = load_segmenter(segmenter, device)
     if window is not None:
@@ -83,6 +90,7 @@ def apply(
         digest += f"-{segmenter.embedder.window}"
     listed, shown_as = list_classes(legend)
     colours = np.array([one.colour for one in shown_as.classes], np.uint8)
+    how = Look(colours, {one["value"]: one["name"] for one in legend.to_json()}, legend.void)
     for kind in ("masks", "overlay") if overlays else ("masks",):
         mark_output(out / kind)
     painter = painter_of(collection)
@@ -91,13 +99,18 @@ def apply(
     known = _read_journal(journal)
     done = {name: entry for name, entry in known.items() if entry["segmenter"] == digest}
     for name in known.keys() - done.keys():
-        for file in _files(out, name):
-            file.unlink(missing_ok=True)
+        for file in (*forms(out / "masks", name), out / "overlay" / f"{name}.jpg"):
+            remove(file)
     if _told_by(out / "legend.json") != digest:  # before the first mask, as this may be stopped at any time
         write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, None)})
         write_text(out / "classes.txt", listed)
     whole = whole_images(collection, log)
-    todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection, i, out, overlays)]
+
+    def is_done(i: int) -> bool:
+        entry = done.get(collection.names[i])
+        return _is_of(entry, collection, i, out, overlays) and map_file(out / "masks", collection, i, large_as).exists()
+
+    todo = [i for i in whole if not is_done(i)]
 
     def entry_of(i: int, counts: NDArray[np.int64], version: Any) -> dict[str, Any]:
         there = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
@@ -114,12 +127,12 @@ def apply(
 
     def write(i: int, image: NDArray[np.uint8], found: Fetched, version: Any) -> dict[str, Any]:
         mask = segmenter.without_void(found.numpy(), image)
-        write_map(out / "masks", collection, i, mask, colours)
+        write_map(out / "masks", collection, i, mask, how)
         draw(collection.names[i], image, mask)
         return entry_of(i, np.bincount(mask.ravel(), minlength=legend.void + 1), version)
 
     def make_large(i: int) -> dict[str, Any]:
-        target, version = out / "masks" / f"{collection.names[i]}.tif", collection.version(i)
+        target, version = map_file(out / "masks", collection, i, large_as), collection.version(i)
         store = BandStore(
             target, {"segmenter": digest, "source": version}, Mosaic.of(segmenter.embedder, collection.size(i))
         )
@@ -128,7 +141,7 @@ def apply(
         )
         drawn, counts = store.picture(), store.counts(legend.void)
         draw(collection.names[i], drawn.image, drawn.values)
-        store.finish(colours, geo_tags(collection.paths[i]))
+        store.finish(how, collection, i)
         return entry_of(i, counts, version)
 
     with storage_errors(journal), journal.open("a", encoding="utf-8") as lines:
@@ -153,15 +166,10 @@ def apply(
     write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, entries)})
     write_text(out / "classes.txt", listed)
     if geojson:
-        names = {one["value"]: {"value": one["value"], "name": one["name"]} for one in legend.to_json()}
-        for entry in entries:
-            write_areas(out / "masks", out / "geojson", entry["name"], names)
+        for i in (i for i in whole if collection.names[i] not in log.skipped):
+            raster, name = map_file(out / "masks", collection, i), collection.names[i]
+            write_areas(raster, out / "geojson", name, legend.to_json(), legend.void, min_area)
     return out
-
-
-def _files(out: Path, name: str) -> tuple[Path, Path, Path]:
-    """The mask of an image, as it is or as it would be of a large one, and the overlay."""
-    return out / "masks" / f"{name}.png", out / "masks" / f"{name}.tif", out / "overlay" / f"{name}.jpg"
 
 
 def _told_by(legend: Path) -> str:
@@ -202,14 +210,12 @@ def _read_journal(journal: Path) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _is_done(entry: dict[str, Any] | None, collection: ImageCollection, i: int, out: Path, overlays: bool) -> bool:
-    """Whether an entry was made from the image as it is now, and its files are there."""
-    version, name = collection.version(i), collection.names[i]
-    mask, tiled, shown = _files(out, name)
+def _is_of(entry: dict[str, Any] | None, collection: ImageCollection, i: int, out: Path, overlays: bool) -> bool:
+    """Whether an entry was made from the image as it is now, and the overlay is there if it is wanted."""
+    version = collection.version(i)
     return (
         entry is not None
         and version is not None
         and entry["source"] == version
-        and (mask.is_file() or tiled.is_file())
-        and (not overlays or (entry["overlay"] and shown.is_file()))
+        and (not overlays or (entry["overlay"] and (out / "overlay" / f"{collection.names[i]}.jpg").is_file()))
     )

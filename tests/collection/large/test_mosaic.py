@@ -11,8 +11,9 @@ import tifffile
 import torch
 
 from conftest import draw_scene
+from selfseg.collection.large.files import tiles
 from selfseg.collection.large.mosaic import Mosaic, blended_rows
-from selfseg.collection.large.rasters import Band, BandStore, label_bands, map_large, tiles
+from selfseg.collection.large.rasters import Band, BandStore, Look, label_bands, map_large
 from selfseg.collection.opening import collect
 from selfseg.data.reading.images import ImageCollection
 from selfseg.models.embedder import Embedder, EmbedderConfig
@@ -39,13 +40,25 @@ def large(path: Path, embedder: Embedder) -> ImageCollection:
 
 def test_the_grid_covers_the_image_and_windows_cover_the_grid() -> None:
     for size in ((1000, 450), (64, 64), (40, 999), (333, 335)):
-        mosaic = Mosaic(size, 20, 8.0, 16)
-        covered = np.zeros(mosaic.grid, int)
-        for top in mosaic.rows:
-            for left in mosaic.columns:
-                covered[top : top + 16, left : left + 16] += 1
-        assert covered.min() >= 1
+        for phase in (1, 3, 4):
+            mosaic = Mosaic(size, 20, 8.0, 16, phase)
+            (height, width), covered = mosaic.grid, np.zeros(mosaic.grid, int)
+            for top in mosaic.rows:
+                for left in mosaic.columns:
+                    covered[top : mosaic.end(top, height), left : mosaic.end(left, width)] += 1
+            assert covered.min() >= 1
+            assert len(set(mosaic.rows)) == len(mosaic.rows)
+            assert all(start % phase == 0 for start in mosaic.rows + mosaic.columns)
+            assert all(mosaic.end(top, height) - top < 16 + phase for top in mosaic.rows)
         assert mosaic.grid[0] * 20 >= size[0] > (mosaic.grid[0] - 1) * 20
+
+
+def test_windows_of_a_smoothed_embedder_share_steps_and_superpixels() -> None:
+    embedder = embedder_of(backbone="test_resnet", output_stride=32, smooth=5.0, resolution=512, window=1024)
+    mosaic = Mosaic.of(embedder, (5000, 3333))
+    assert (mosaic.seen, mosaic.side, mosaic.cell, mosaic.phase, mosaic.spacing) == (4, 128, 8, 8, 16)
+    assert all(start * mosaic.seen % 32 == 0 for start in mosaic.rows + mosaic.columns)
+    assert embedder.superpixels is None
 
 
 def test_one_window_gives_what_the_embedder_gives(tmp_path: Path) -> None:
@@ -63,17 +76,19 @@ def test_scores_are_the_weighted_mean_of_all_windows(tmp_path: Path) -> None:
     image = raster(tmp_path / "a.tif")
     images, mosaic = large(tmp_path / "a.tif", embedder), Mosaic.of(embedder, image.shape[:2])
     height, width = mosaic.grid
-    cell, side = mosaic.cell, mosaic.side
+    cell = mosaic.cell
     padded = np.pad(image, ((0, height * cell - len(image)), (0, width * cell - image.shape[1]), (0, 0)), mode="edge")
     total, weights = np.zeros((height, width, 8)), np.zeros((height, width, 1))
-    ramp = np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5)
     for top in mosaic.rows:
         for left in mosaic.columns:
-            window = padded[top * cell : (top + side) * cell, left * cell : (left + side) * cell]
-            vectors = embedder.embed(np.ascontiguousarray(window)).permute(1, 2, 0).numpy()
-            here = (ramp[:, None] * ramp[None])[..., None]
-            total[top : top + side, left : left + side] += vectors * here
-            weights[top : top + side, left : left + side] += here
+            bottom, right = mosaic.end(top, height), mosaic.end(left, width)
+            window = padded[top * cell : bottom * cell, left * cell : right * cell]
+            vectors = embedder.embed_prepared([np.ascontiguousarray(window)])[0].permute(1, 2, 0).numpy()
+            tall, wide = (np.arange(count) + 0.5 for count in (bottom - top, right - left))
+            ramps = (np.minimum(each, len(each) - each) / len(each) for each in (tall, wide))
+            here = (next(ramps)[:, None] * next(ramps)[None])[..., None] ** 3
+            total[top:bottom, left:right] += vectors * here
+            weights[top:bottom, left:right] += here
     pieces = list(blended_rows(embedder, images, 0, mosaic, lambda found: found.permute(1, 2, 0)))
     assert len(pieces) > 3
     np.testing.assert_allclose(torch.cat([piece.scores for piece in pieces]).numpy(), total / weights, atol=1e-5)
@@ -110,7 +125,7 @@ def test_a_map_that_was_stopped_goes_on_to_the_same_file(tmp_path: Path) -> None
     whole = make(tmp_path / "whole.tif")
     count = whole.finished
     assert count == len(mosaic.rows)
-    whole.finish(colours)
+    whole.finish(Look(colours, {}), images, 0)
     for stopped in range(count + 1):
         target = tmp_path / f"stopped{stopped}.tif"
         store = make(target)
@@ -119,7 +134,7 @@ def test_a_map_that_was_stopped_goes_on_to_the_same_file(tmp_path: Path) -> None
         again = make(target)
         drawn = again.picture()
         assert drawn.values.shape == drawn.image.shape[:2]
-        again.finish(colours)
+        again.finish(Look(colours, {}), images, 0)
         assert target.read_bytes() == (tmp_path / "whole.tif").read_bytes()
         assert not store.folder.exists()
     found = tifffile.imread(tmp_path / "whole.tif", key=0)
@@ -159,7 +174,7 @@ def test_void_of_measured_images_is_void_in_the_map(tmp_path: Path) -> None:
     store = BandStore(tmp_path / "map.tif", {}, Mosaic.of(embedder, images.size(0)))
     ids = np.arange(8, dtype=np.uint8)
     map_large(embedder, images, 0, store, lambda found: found.permute(1, 2, 0), ids, 255, "map", False)
-    store.finish(None)
+    store.finish(Look(np.zeros((8, 3), np.uint8), {}, 255), images, 0)
     found = tifffile.imread(tmp_path / "map.tif", key=0)
     np.testing.assert_array_equal(found == 255, values[..., 0] == 0)
 

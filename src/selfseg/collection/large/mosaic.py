@@ -4,10 +4,16 @@ Letters in shapes: H W pixels of an image, h w cells of its grid, K scores of a 
 
 The grid has cells of a whole number of pixels, so that every window begins with a cell and all windows see the image at
 one scale: that at which the run saw its own windows. Two neighbouring windows share half of their cells. A cell's
-scores are the mean of what its windows (four of them, away from the edges) say, weighted by how far it lies from each
-window's edge, where a network sees least around it. So the scores change smoothly from window to window, and there is
-no seam. Rows of cells are given out as soon as no further window reaches them: of the image only a strip of a window's
-height is held, and of the scores as much.
+scores are the mean of what its windows (four of them, away from the edges) say, weighted by the third power of how far
+it lies from each window's edge, where a network sees least around it. So the scores change smoothly from window to
+window, and there is no seam.
+
+Windows begin a whole number of the network's coarsest steps from each other, since a network says something else of an
+image that is moved by a part of a step. The superpixels by which a run may smooth lie on one lattice in all windows.
+docs/rasters.md has what that is worth.
+
+Rows of cells are given out as soon as no further window reaches them: of the image only a strip of a window's height is
+held, and of the scores as much.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.windows import WINDOW
 from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import among_measured, resize
+from selfseg.ops.regions.smoothing import natural_spacing
 
 Scores = Callable[[Tensor], Tensor]
 """What a cell is given: an embedding (D, h, w) to (h, w, K) float."""
@@ -46,6 +53,9 @@ class Mosaic:
         cell: px of a cell, in both directions.
         seen: px of a cell as the embedder looks at it.
         side: cells of a window.
+        phase: windows begin at a multiple of so many cells.
+        spacing: px, as the embedder looks at them, between the superpixels by which it smooths; 0 = it doesn't. The
+            network's coarsest step is a multiple of it: so overlapping windows have the same superpixels.
 
     Example:
         >>> mosaic = Mosaic((1000, 450), cell=20, seen=8, side=20)
@@ -57,6 +67,8 @@ class Mosaic:
     cell: int
     seen: float
     side: int
+    phase: int = 1
+    spacing: int = 0
 
     @staticmethod
     def of(embedder: Embedder, size: tuple[int, int]) -> Mosaic:
@@ -64,7 +76,13 @@ class Mosaic:
         window = embedder.window or WINDOW
         seen = embedder.looked_stride
         side = max(2, round((embedder.resolution or window) / seen))
-        return Mosaic(size, max(1, round(window / side)), seen, side)
+        stride = embedder.config.output_stride
+        phase = max(1, min(side // 2, round(stride / seen)))
+        spacing = 0
+        if embedder.config.smooth:
+            natural = natural_spacing(round(side * seen), round(side * seen))
+            spacing = min((stride // parts for parts in (1, 2, 4, 8)), key=lambda size: abs(math.log(size / natural)))
+        return Mosaic(size, max(1, round(window / side)), seen, side, phase, spacing)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -74,20 +92,26 @@ class Mosaic:
     @property
     def rows(self) -> list[int]:
         """The first rows of the windows, in cells."""
-        return _starts(self.grid[0], self.side)
+        return self._starts(self.grid[0])
 
     @property
     def columns(self) -> list[int]:
         """Their first columns."""
-        return _starts(self.grid[1], self.side)
+        return self._starts(self.grid[1])
 
+    @property
+    def step(self) -> int:
+        """Cells from a window to the next: half a window."""
+        return max(1, self.side // 2 // self.phase) * self.phase
 
-def _starts(cells: int, side: int) -> list[int]:
-    """Where windows begin: half a window from each other, the last one flush with the end."""
-    if cells <= side:
-        return [0]
-    step = max(1, side // 2)
-    return [*range(0, cells - side, step), cells - side]
+    def _starts(self, cells: int) -> list[int]:
+        """Where windows begin; the last one reaches to the end, and is longer than the others by less than a phase."""
+        last = max(0, cells - self.side) // self.phase * self.phase
+        return [*range(0, last, self.step), last]
+
+    def end(self, start: int, cells: int) -> int:
+        """Where the window that begins at `start` ends, of a grid of so many cells."""
+        return cells if start == self._starts(cells)[-1] else start + self.side
 
 
 class Rows(NamedTuple):
@@ -134,26 +158,29 @@ def blended_rows(
     """
     height, width = mosaic.grid
     starts = mosaic.rows
-    weight = _weights(mosaic.side)
     total: Tensor | None = None  # of the rows from `done` on, weighted sums
     weights = torch.zeros(0, width)
     done = first
     with _Strip(collection, index, mosaic) as strip:
         for number, top in enumerate(starts):
-            rows = min(mosaic.side, height)
+            rows = mosaic.end(top, height) - top
             if top + rows <= first:  # an earlier call gave all that this one reaches
                 continue
             pixels = strip.rows(top, rows)
             for left in mosaic.columns:
-                columns = min(mosaic.side, width)
+                columns = mosaic.end(left, width) - left
                 seen = _look(pixels, mosaic, left, rows, columns, embedder)
-                found = scores(embedder.embed_prepared([seen], look)[0])
+                embedder.superpixels = mosaic.spacing or None
+                try:
+                    found = scores(embedder.embed_prepared([seen], look)[0])
+                finally:
+                    embedder.superpixels = None
                 found = found.float().cpu()
                 if found.shape[:2] != (rows, columns):  # of several looks, or where a window's side is odd
                     wide = found.permute(2, 0, 1)[None]
                     wide = F.interpolate(wide, (rows, columns), mode="bilinear", align_corners=False)
                     found = wide[0].permute(1, 2, 0)
-                here = weight[:rows, None] * weight[None, :columns]
+                here = _weights(rows)[:, None] * _weights(columns)
                 cut = max(0, done - top)  # rows of this window that are finished already
                 if total is None:
                     total = torch.zeros(0, width, found.shape[2])
@@ -172,10 +199,10 @@ def blended_rows(
                 total, weights, done = total[ready:].clone(), weights[ready:].clone(), end
 
 
-def _weights(side: int) -> Tensor:
-    """How much each cell of a window counts: a triangle, which falls to next to nothing at the edges."""
-    place = torch.arange(side) + 0.5
-    return torch.minimum(place, side - place) / side * 2
+def _weights(cells: int) -> Tensor:
+    """How much each cell of a window counts: the third power of a triangle, next to nothing at the edges."""
+    place = torch.arange(cells) + 0.5
+    return (torch.minimum(place, cells - place) / cells * 2) ** 3
 
 
 def _look(
@@ -235,7 +262,7 @@ class _Strip:
             if end >= last:
                 kept = held[first - self._top : last - self._top]
         self._held, self._top = kept, first
-        following = min(last + (rows - rows // 2) * cell, height)
+        following = min(last + self._mosaic.step * cell, height)
         if last < height and self._next is None:
             self._next = (last, following, self._pool.submit(self._from_file, last, following))
         below, right = rows * cell - len(kept), self._mosaic.grid[1] * cell - width

@@ -1,11 +1,11 @@
-"""Maps of large images: made band by band, kept as they come, put together as one tiled TIFF.
+"""Maps of large images: made band by band, kept as they come, put together as one tiled TIFF or OME-Zarr.
 
 Letters in shapes: H W pixels of the image, h w cells of its mosaic, K scores, R rows of pixels.
 
 A band that was made is a file in TARGET.parts/, so that a call that was stopped goes on with the next one, and gives
 the same file as one that wasn't. When all are there, they become TARGET: a TIFF of 256 px tiles with a colour table,
-overviews for viewers, and where the image lies on the earth, if it says so. BigTIFF where it has to be. Then the parts
-are removed. Memory holds a strip of the image, whatever its size.
+overviews for viewers, and where the image lies on the earth, if it says so; or OME-Zarr
+(`selfseg.collection.large.files`). Then the parts are removed. Memory holds a strip of the image, whatever its size.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import io
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -28,15 +28,22 @@ from rich.progress import Progress
 from torch import Tensor
 
 from selfseg.collection.assigning import assign_rows
+from selfseg.collection.large.files import write_tiled, write_zarr
 from selfseg.collection.large.mosaic import Mosaic, Rows, Scores, blended_rows
+from selfseg.collection.large.places import geo_tags
 from selfseg.data.reading.images import ImageCollection
-from selfseg.drawing.palette_png import VOID_COLOUR, write_index_png
+from selfseg.drawing.palette_png import write_index_png
 from selfseg.errors import ConfigError
 from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import measured
 from selfseg.storage.files import read_json, storage_errors, write_atomically, write_json
 
-TILE = 256
+Form = Literal["tiff", "zarr"]
+"""What the map of a large image is written as."""
+
+SUFFIXES = (".png", ".tif", ".zarr")
+"""Of maps."""
+
 PREVIEW = 2048
 """The longest side of the picture that is made of a large image, in px."""
 
@@ -181,10 +188,35 @@ class BandStore:
             found += np.bincount(values.ravel(), minlength=most + 1)
         return found
 
-    def finish(self, colours: NDArray[np.uint8] | None, geo: Sequence[Any] = ()) -> None:
-        """Put the bands together, and remove them."""
-        write_tiled(self.target, self.size, self.bands, colours, geo)
+    def finish(self, how: Look, collection: ImageCollection, index: int) -> None:
+        """Put the bands together, and remove them, and what earlier calls made of this image in another form.
+
+        Args:
+            how: the map looks.
+            collection: the images.
+            index: of the image, which may know where it lies.
+        """
+        if self.target.suffix == ".zarr":
+            write_zarr(self.target, self.size, self.bands, how.colours, how.names, how.void)
+        else:
+            write_tiled(self.target, self.size, self.bands, how.colours, geo_tags(collection, index), how.void)
+        _remove_others(self.target)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the values of a map are to a viewer.
+
+    Attributes:
+        colours: (K, 3) uint8 of the values from 0.
+        names: of the values.
+        void: the value of pixels that are nothing; None = there are none.
+    """
+
+    colours: NDArray[np.uint8]
+    names: Mapping[int, str]
+    void: int | None = None
 
 
 def map_large(
@@ -231,9 +263,7 @@ def map_large(
             bar.update(task, completed=store.finished)
 
 
-def write_map(
-    folder: Path, collection: ImageCollection, index: int, values: NDArray[Any], colours: NDArray[np.uint8]
-) -> Path:
+def write_map(folder: Path, collection: ImageCollection, index: int, values: NDArray[Any], how: Look) -> Path:
     """Write the map of an image that was looked at whole: FOLDER/NAME.png, or .tif where the image knows its place.
 
     Args:
@@ -241,27 +271,63 @@ def write_map(
         collection: the images.
         index: of the image.
         values: (H, W) uint8 or uint16.
-        colours: (K, 3) uint8 of the values from 0.
+        how: they look.
 
     Returns:
         The file.
     """
-    name = collection.names[index]
-    if not has_map_file(collection, index):
-        write_index_png(folder / f"{name}.png", values, colours)
-        return folder / f"{name}.png"
-    target = folder / f"{name}.tif"
-    size = values.shape[0], values.shape[1]
-    write_tiled(target, size, lambda: iter([values]), colours, geo_tags(collection.paths[index]))
+    target = map_file(folder, collection, index)
+    if target.suffix == ".png":
+        write_index_png(target, values, how.colours)
+    else:
+        size = values.shape[0], values.shape[1]
+        write_tiled(target, size, lambda: iter([values]), how.colours, geo_tags(collection, index), how.void)
+    _remove_others(target)
     return target
 
 
-def has_map_file(collection: ImageCollection, index: int) -> bool:
-    """Whether an image's map is a TIFF and no PNG: of large images, and of those that know where they lie."""
+def map_file(folder: Path, collection: ImageCollection, index: int, form: Form = "tiff") -> Path:
+    """Where the map of an image lies.
+
+    FOLDER/NAME.png; of large images FOLDER/NAME.tif or .zarr, of small ones that know where they lie .tif.
+
+    Args:
+        folder: where maps lie.
+        collection: the images.
+        index: of the image.
+        form: of large images' maps.
+
+    Raises:
+        ConfigError: if there is no such form.
+    """
+    if form not in get_args(Form):
+        raise ConfigError(f"maps of large images are written as {' or '.join(get_args(Form))}, not as {form!r}")
+    name = collection.names[index]
     if collection.is_large(index):
-        return True
+        return folder / (f"{name}.zarr" if form == "zarr" else f"{name}.tif")
     layout = collection.layout(index)
-    return layout is not None and layout.place is not None
+    return folder / (f"{name}.tif" if layout is not None and layout.place is not None else f"{name}.png")
+
+
+def forms(folder: Path, name: str) -> list[Path]:
+    """Every place where the map of an image of that name may be."""
+    return [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+
+
+def _remove_others(target: Path) -> None:
+    """What earlier calls made of the same image in other forms, whole or not."""
+    for other in (target.with_suffix(suffix) for suffix in SUFFIXES):
+        if other != target:
+            remove(other)
+            shutil.rmtree(other.with_name(other.name + ".parts"), ignore_errors=True)
+
+
+def remove(map_: Path) -> None:
+    """Remove a map, whatever its form; none there is no error."""
+    if map_.is_dir():
+        shutil.rmtree(map_, ignore_errors=True)
+    else:
+        map_.unlink(missing_ok=True)
 
 
 def _shrunk(image: NDArray[np.uint8], step: int, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -273,176 +339,3 @@ def _shrunk(image: NDArray[np.uint8], step: int, size: tuple[int, int]) -> NDArr
         for c in range(image.shape[2])
     ]
     return np.stack(parts, axis=2)
-
-
-def write_tiled(
-    target: Path,
-    size: tuple[int, int],
-    bands: Callable[[], Iterator[NDArray[Any]]],
-    colours: NDArray[np.uint8] | None = None,
-    geo: Sequence[Any] = (),
-) -> None:
-    """Write a map as a tiled, compressed TIFF with overviews, atomically.
-
-    Args:
-        target: the file.
-        size: (H, W).
-        bands: gives the map from the top, (R, W) uint8 or uint16 each; called once for each level.
-        colours: (K, 3) uint8 of the values from 0, of a map of 8 bits; others are black.
-        geo: tags that say where it lies (`geo_tags`).
-    """
-    import tifffile
-
-    first = next(bands())
-    dtype = first.dtype
-    look: dict[str, Any] = {"photometric": "minisblack"}
-    if colours is not None and dtype == np.uint8:
-        table = np.tile(np.array(VOID_COLOUR, np.uint16), (256, 1))
-        table[: min(len(colours), 256)] = colours[:256]
-        look = {"photometric": "palette", "colormap": (table.T * 257).astype(np.uint16)}
-    big = size[0] * size[1] * dtype.itemsize > 3 << 30
-
-    def write(temporary: Path) -> None:
-        with tifffile.TiffWriter(temporary, bigtiff=big) as file:
-            step = 1
-            while True:
-                shape = -(-size[0] // step), -(-size[1] // step)
-                file.write(
-                    tiles(bands(), step, shape, dtype),
-                    shape=shape,
-                    dtype=dtype,
-                    tile=(TILE, TILE),
-                    compression="zlib",
-                    predictor=False,
-                    metadata=None,
-                    software="selfseg",
-                    subfiletype=0 if step == 1 else 1,
-                    extratags=list(geo) if step == 1 else (),
-                    **look,
-                )
-                if max(shape) <= 2 * TILE:
-                    return
-                step *= 2
-
-    write_atomically(target, write)
-
-
-def tiles(
-    bands: Iterator[NDArray[Any]], step: int, shape: tuple[int, int], dtype: np.dtype[Any]
-) -> Iterator[NDArray[Any]]:
-    """Every `step`th pixel of a map in tiles of 256 px, row by row; what is beyond its edges is 0.
-
-    Args:
-        bands: (R, W), from the top.
-        step: 1 = all pixels.
-        shape: (H, W) of the result.
-        dtype: of the values.
-
-    Example:
-        >>> bands = iter([np.ones((5, 300), np.uint8), np.ones((3, 300), np.uint8)])
-        >>> [int(tile.sum()) for tile in tiles(bands, 2, (4, 150), np.dtype(np.uint8))]
-        [600]
-    """
-    height, width = shape
-    row, waiting = 0, np.zeros((0, width), dtype)
-    done = 0
-    for band in bands:
-        first = -row % step
-        row += len(band)
-        waiting = np.concatenate([waiting, band[first::step, ::step]])
-        while len(waiting) >= TILE or (done + len(waiting) == height and len(waiting)):
-            now = waiting[:TILE]
-            waiting, done = waiting[TILE:], done + len(now)
-            padded = np.zeros((TILE, -(-width // TILE) * TILE), dtype)
-            padded[: len(now), :width] = now
-            for x in range(0, padded.shape[1], TILE):
-                yield np.ascontiguousarray(padded[:, x : x + TILE])
-
-
-_GEO = (33550, 33922, 34264, 34735, 34736, 34737)
-_TYPES = {33550: 12, 33922: 12, 34264: 12, 34735: 3, 34736: 12, 34737: 2}
-
-
-def geo_tags(path: Path) -> list[Any]:
-    """The tags of a GeoTIFF that say where it lies, as tifffile writes them; none if the file has none.
-
-    They are taken over as they are: the map has the image's pixels, so it lies where the image does.
-
-    Args:
-        path: a TIFF; or any other raster, which `rasterio` reads.
-    """
-    import tifffile
-
-    if path.suffix.lower() in (".tif", ".tiff", ".btf", ".tf8"):
-        with tifffile.TiffFile(path) as file:
-            return _tags_of(file)
-    try:
-        import rasterio
-        from rasterio.io import MemoryFile
-    except ImportError:
-        return []
-    with rasterio.open(path) as raster:
-        if raster.crs is None:
-            return []
-        profile = {"driver": "GTiff", "height": 8, "width": 8, "count": 1, "dtype": "uint8"}
-        with MemoryFile() as memory:
-            with memory.open(**profile, crs=raster.crs, transform=raster.transform) as small:
-                small.write(np.zeros((1, 8, 8), np.uint8))
-            with tifffile.TiffFile(io.BytesIO(memory.read())) as file:
-                return _tags_of(file)
-
-
-def _tags_of(file: Any) -> list[Any]:
-    found = []
-    for code in _GEO:
-        tag = file.pages[0].tags.get(code)
-        if tag is not None:
-            value = tag.value
-            count = len(value) if not isinstance(value, str) else len(value) + 1
-            found.append((code, _TYPES[code], count, value, True))
-    return found
-
-
-def write_areas(maps: Path, out: Path, name: str, names: Mapping[int, Mapping[str, Any]]) -> None:
-    """`write_geojson` of the map of an image, MAPS/NAME.tif or .png, to OUT/NAME.geojson."""
-    raster = next(path for path in (maps / f"{name}.tif", maps / f"{name}.png") if path.is_file())
-    write_geojson(raster, out / f"{name}.geojson", names)
-
-
-def write_geojson(raster: Path, target: Path, names: Mapping[int, Mapping[str, Any]]) -> None:
-    """The areas of a map as polygons in map coordinates (of a map that lies nowhere, in px), as GeoJSON.
-
-    Args:
-        raster: the map, a TIFF.
-        target: the file. It names the coordinate reference system in `crs`, as GDAL does.
-        names: the properties of each value's areas; values without any are left out.
-
-    Raises:
-        ConfigError: without `rasterio`.
-    """
-    try:
-        import rasterio
-        from rasterio.features import shapes
-    except ImportError as error:
-        raise ConfigError('GeoJSON needs rasterio: python -m pip install "selfseg[geo]"') from error
-    with rasterio.open(raster) as map_:
-
-        def write(temporary: Path) -> None:
-            with temporary.open("w", encoding="utf-8") as file:
-                head: dict[str, Any] = {"type": "FeatureCollection", "name": target.stem}
-                if map_.crs is not None:
-                    code = map_.crs.to_authority()
-                    name = f"urn:ogc:def:crs:{code[0]}::{code[1]}" if code else map_.crs.to_wkt()
-                    head["crs"] = {"type": "name", "properties": {"name": name}}
-                file.write(json.dumps(head)[:-1] + ', "features": [\n')
-                separator = ""
-                for shape, value in shapes(rasterio.band(map_, 1), transform=map_.transform):
-                    properties = names.get(int(value))
-                    if properties is None:
-                        continue
-                    feature = {"type": "Feature", "properties": properties, "geometry": shape}
-                    file.write(separator + json.dumps(feature))
-                    separator = ",\n"
-                file.write("\n]}\n")
-
-        write_atomically(target, write)

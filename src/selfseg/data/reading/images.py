@@ -287,7 +287,7 @@ class ImageCollection:
         except (OSError, ValueError):
             return None
         if stat.S_ISDIR(status.st_mode) and self.paths[index].suffix.lower() == ".zarr":
-            return {"bytes": 0, "modified": status.st_mtime_ns}
+            return _version_of_folder(self.paths[index])
         return {"bytes": status.st_size, "modified": status.st_mtime_ns} if stat.S_ISREG(status.st_mode) else None
 
     def size(self, index: int) -> tuple[int, int]:
@@ -325,6 +325,22 @@ class ImageCollection:
         parts = tuple(self.parts[i] for i in chosen) if self.parts else ()
         paths, names = tuple(self.paths[i] for i in chosen), tuple(self.names[i] for i in chosen)
         return ImageCollection(self.root, paths, names, channels=self.channels, parts=parts)
+
+
+def _version_of_folder(folder: Path) -> dict[str, int | str]:
+    """Of a Zarr: how long all of its files are, and when the newest of its files and folders changed."""
+    length, newest = 0, folder.stat().st_mtime_ns
+    pending = [str(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                status = entry.stat()
+                newest = max(newest, status.st_mtime_ns)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    length += status.st_size
+    return {"bytes": length, "modified": newest}
 
 
 def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:

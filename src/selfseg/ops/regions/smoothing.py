@@ -33,7 +33,12 @@ _SIGMA_SQUARED = 0.07
 
 
 def smooth_map(
-    values: Array, image: NDArray[np.uint8], strength: float, guides: Sequence[Array] = (), rgb: bool = True
+    values: Array,
+    image: NDArray[np.uint8],
+    strength: float,
+    guides: Sequence[Array] = (),
+    rgb: bool = True,
+    spacing: int | None = None,
 ) -> Array:
     """A map whose like neighbours agree: least squares of the change, by area, and of the differences along the graph.
 
@@ -45,6 +50,7 @@ def smooth_map(
         strength: of the graph against what was there; 0 leaves each superpixel its mean.
         guides: (C_i, h_i, w_i) float32 each, say a network's stages; the values themselves if there are none.
         rgb: whether the image is a photograph; of levels the channels take the place of CIELAB's.
+        spacing: px between superpixels; None = as many an image as `REGIONS` says.
 
     Returns:
         (D, ceil(H / 4), ceil(W / 4)) float32, of unit length over D.
@@ -59,7 +65,7 @@ def smooth_map(
     """
     height, width = image.shape[:2]
     image = image if rgb else fill_void(image)
-    regions = slic(image, size=max(2, round(math.sqrt(height * width / REGIONS))), rgb=rgb)
+    regions = slic(image, size=spacing or natural_spacing(height, width), rgb=rgb)
     areas = np.bincount(regions.ravel())
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab) if rgb else colour_like(image)
     colours = np.stack([np.bincount(regions.ravel(), lab[..., c].ravel()) / areas for c in range(lab.shape[2])], 1)
@@ -77,13 +83,23 @@ def smooth_map(
     return np.ascontiguousarray(smoothed[cells].transpose(2, 0, 1))
 
 
+def natural_spacing(height: int, width: int) -> int:
+    """Of the superpixels of an image of so many px."""
+    return max(2, round(math.sqrt(height * width / REGIONS)))
+
+
 def cell_places(side: int) -> NDArray[np.int64]:
     """The rows, or columns, of a picture that the cells of a smoothed map are taken from, (ceil(side / 4),)."""
     return np.minimum(np.arange(math.ceil(side / STRIDE)) * STRIDE + STRIDE // 2, side - 1)
 
 
 def smooth_batch(
-    values: Tensor, image: Tensor, strength: float, guides: Sequence[Tensor] = (), rgb: bool = True
+    values: Tensor,
+    image: Tensor,
+    strength: float,
+    guides: Sequence[Tensor] = (),
+    rgb: bool = True,
+    spacing: int | None = None,
 ) -> Tensor:
     """`smooth_map` of each image of a batch, on the CPU.
 
@@ -93,6 +109,7 @@ def smooth_batch(
         strength: as of `smooth_map`.
         guides: (B, C_i, h_i, w_i) float each.
         rgb: as of `smooth_map`.
+        spacing: as of `smooth_map`.
 
     Returns:
         (B, D, ceil(H / 4), ceil(W / 4)) float32, of unit length over D, on the image's device.
@@ -100,7 +117,7 @@ def smooth_batch(
     maps = [each.float().cpu().numpy() for each in (values, *guides)]
     pixels = np.ascontiguousarray((image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
     smoothed = [
-        torch.from_numpy(smooth_map(vectors, seen, strength, beside, rgb))
+        torch.from_numpy(smooth_map(vectors, seen, strength, beside, rgb, spacing))
         for seen, vectors, *beside in zip(pixels, *maps, strict=True)
     ]
     return torch.stack(smoothed).to(image.device)

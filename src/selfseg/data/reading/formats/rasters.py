@@ -74,11 +74,6 @@ class RasterImage:
         flags = {flag.name for band in raster.mask_flag_enums for flag in band}
         self._masked = bool(flags & {"alpha", "per_dataset"})
         nodata = raster.nodatavals[self._bands[0] - 1]
-        matrix = raster.transform
-        place = None
-        if raster.crs or not matrix.is_identity:
-            crs = str(raster.crs.to_wkt()) if raster.crs else ""
-            place = Place(crs, (matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f))
         return Layout(
             kind=_KINDS.get(raster.driver, raster.driver),
             height=raster.height,
@@ -88,7 +83,7 @@ class RasterImage:
             nodata=None if nodata is None else float(nodata),
             masked=self._masked,
             colour=[roles[band - 1] for band in self._bands] == ["red", "green", "blue"],
-            place=place,
+            place=_place(raster),
         )
 
     def read(self, page: int = 0, window: Window | None = None, channels: Sequence[int] | None = None) -> NDArray[Any]:
@@ -117,6 +112,37 @@ class RasterImage:
     def close(self) -> None:
         """Let go of the file."""
         self._raster.close()
+
+
+def place_by_gdal(name: Path | str, driver: str) -> Place | None:
+    """Where a raster lies, as GDAL understands it: also by files beside it (a.tfw, a.wld, a.tif.aux.xml).
+
+    Args:
+        name: the file, or GDAL's name of a part of it.
+        driver: GDAL's name of the format; no other driver sees the file.
+
+    Returns:
+        The place; None if it lies nowhere, can't be opened, or rasterio isn't installed.
+    """
+    try:
+        import rasterio
+    except ImportError:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of rasters without a place
+            with rasterio.open(name, driver=driver) as raster:
+                return _place(raster)
+    except Exception:
+        return None
+
+
+def _place(raster: Any) -> Place | None:
+    matrix = raster.transform
+    if not raster.crs and matrix.is_identity:
+        return None
+    crs = str(raster.crs.to_wkt()) if raster.crs else ""
+    return Place(crs, (matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f))
 
 
 def _window(window: Window) -> Any:

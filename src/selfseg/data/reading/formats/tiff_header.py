@@ -181,14 +181,14 @@ def nodata_of(page: Any) -> float | None:
 
 
 def place_of(page: Any, path: Path) -> Place | None:
-    """Where a GeoTIFF lies, by its tags; None for other files.
+    """Where a GeoTIFF lies, by its tags; other TIFFs, by files beside them that say it. None if nothing does.
 
     The transformation is that of the GeoTIFF standard (OGC 19-008r4, annex B.6): of a matrix, or of one tie point and
     a scale. With pixel-is-point the tie point is a pixel's centre, and the frame of `Place` begins half a pixel before.
     """
-    geo = page.geotiff_tags if page.is_geotiff else None
+    geo = page.geotiff_tags if page.is_geotiff else _without_keys(page)
     if not geo:
-        return None
+        return _by_files_beside(path)
     scale, ties, matrix = (geo.get(key) for key in ("ModelPixelScale", "ModelTiepoint", "ModelTransformation"))
     if matrix is not None:
         rows: Sequence[Any] = matrix if len(matrix) == 4 else [matrix[i : i + 4] for i in range(0, 16, 4)]
@@ -201,7 +201,26 @@ def place_of(page: Any, path: Path) -> Place | None:
         return None
     if int(geo.get("GTRasterTypeGeoKey", 1)) == 2:
         c, f = c - (a + b) / 2, f - (d + e) / 2
-    return Place(_crs(geo, path), (a, b, c, d, e, f))
+    crs = _crs(geo, path)
+    if not crs and (a, b, c, d, abs(e), f) == (1, 0, 0, 0, 1, 0):
+        return None  # counted in pixels
+    return Place(crs, (a, b, c, d, e, f))
+
+
+def _without_keys(page: Any) -> dict[str, Any]:
+    """The tags of a TIFF that lies on a plane without a name."""
+    names = {33550: "ModelPixelScale", 33922: "ModelTiepoint", 34264: "ModelTransformation"}
+    return {name: page.tags[code].value for code, name in names.items() if code in page.tags}
+
+
+def _by_files_beside(path: Path) -> Place | None:
+    """By a world file or GDAL's own XML."""
+    beside = [path.with_suffix(suffix) for suffix in (".tfw", ".tifw", ".TFW", ".wld")]
+    if not any(file.is_file() for file in (*beside, path.with_name(path.name + ".aux.xml"))):
+        return None
+    from selfseg.data.reading.formats.rasters import place_by_gdal
+
+    return place_by_gdal(path, "GTiff")
 
 
 def _crs(geo: dict[str, Any], path: Path) -> str:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from selfseg.data.reading.codestreams import check_whole_jpeg2000, jpeg2000_size
 from selfseg.data.reading.decoding import decode_as_stored, open_image, orientation, quiet, stored_as
-from selfseg.data.reading.formats.base import Layout, Window, check_header, inside
+from selfseg.data.reading.formats.base import Layout, Place, Window, check_header, inside
 from selfseg.data.reading.sniffing import MAX_PIXELS, Damage, words_of
 
 _NAMES = {"JPEG2000": "JPEG 2000", "PPM": "PNM", "WEBP": "WebP"}
+_GEO_JP2 = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 _PNM = re.compile(rb"(P[2356])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 
 
@@ -57,6 +58,7 @@ class WholeImage:
             dtype=dtype,
             masked=alpha,
             colour=channels == 3,
+            place=_place(path) if kind == "JPEG2000" else None,
         )
 
     def _decode(self) -> NDArray[Any]:
@@ -94,6 +96,19 @@ class WholeImage:
     def close(self) -> None:
         """Let go of the pixels."""
         self._pixels = self._valid = None
+
+
+def _place(path: Path) -> Place | None:
+    """Of a JPEG 2000 with GeoJP2 (a UUID box) or GMLJP2 (a box of XML), or with a file beside it that says it."""
+    with open(path, "rb") as stream:
+        head = stream.read(1 << 16)
+    beside = [path.with_suffix(suffix) for suffix in (".j2w", ".wld")]
+    told = _GEO_JP2 in head or b"gml.data" in head
+    if not told and not any(file.is_file() for file in (*beside, path.with_name(path.name + ".aux.xml"))):
+        return None
+    from selfseg.data.reading.formats.rasters import place_by_gdal
+
+    return place_by_gdal(path, "JP2OpenJPEG")
 
 
 def _facts(stream: IO[bytes], kind: str, most: int) -> tuple[int, int, int, np.dtype[Any], bool]:

@@ -32,6 +32,7 @@ from selfseg.data.reading.formats.base import (
     inside,
     safe_names,
 )
+from selfseg.data.reading.formats.rasters import place_by_gdal
 from selfseg.data.reading.sniffing import Damage, words_of
 
 _CODECS = set(
@@ -90,6 +91,7 @@ class ZarrImage:
             nodata=fill or None,  # 0 is the fill value of everybody who gave it no thought
             masked=True,
             colour=axes.channels == 3 and (letters[-1] == "S" or _is_colour(attributes)),
+            place=place_by_gdal(f'ZARR:"{path}"', "Zarr") if kind == "Zarr" and folder != path else None,
             details={"dimensions": letters, "chunks": "x".join(map(str, self._chunk))},
         )
 
@@ -243,6 +245,11 @@ def _is_array(folder: Path) -> bool:
     return (folder / ".zarray").is_file() or _load(folder / "zarr.json").get("node_type") == "array"
 
 
+def _dimensions(folder: Path) -> int:
+    shape = (_load(folder / ".zarray") or _load(folder / "zarr.json")).get("shape")
+    return len(shape) if isinstance(shape, list) else 0
+
+
 def _find_array(path: Path, depth: int = 0) -> tuple[str, Path, dict[str, Any], dict[str, Any]]:
     """(kind, folder of the array, attributes of its group, OME's description of the image)."""
     attributes = _attributes(path)
@@ -264,6 +271,8 @@ def _find_array(path: Path, depth: int = 0) -> tuple[str, Path, dict[str, Any], 
         raise Damage("unreadable", "a plate of OME-Zarr images; give the folders of its fields, e.g. A/1/0")
     inner = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
     arrays = [name for name in inner[:1000] if _is_array(path / name)]
+    if len(arrays) > 1:  # beside an image GDAL and xarray write its coordinates
+        arrays = [name for name in arrays if _dimensions(path / name) > 1] or arrays
     if len(arrays) == 1:
         return "Zarr", path / arrays[0], attributes | _attributes(path / arrays[0]), {}
     groups = [name for name in inner[:1000] if name.isdigit() and is_zarr(path / name)]
