@@ -19,6 +19,7 @@ import torchvision
 from torch import Tensor, nn
 
 from selfseg.errors import ConfigError
+from selfseg.exporting.measured import refuse_measured
 from selfseg.models.backbones import make_backbone, nested_name
 from selfseg.models.embedder import EmbedderConfig
 
@@ -31,7 +32,7 @@ class Target:
 
     Attributes:
         weights: the tensors by that project's names; on the CPU.
-        last_stage: (tensors as read from the file, (B, 3, H, W) normalised image) to (B, C, h, w), computed by the
+        last_stage: (tensors as read from the file, (B, inputs, H, W) normalised image) to (B, C, h, w), computed by the
             network that the names belong to.
         expected: the same of our backbone.
         image_size: (H, W) that both networks take.
@@ -111,6 +112,7 @@ def torchvision_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if torchvision has no such ResNet.
     """
+    refuse_measured(config, "torchvision")
     name, arch = resnet_of(config, "torchvision")
     stride = config.output_stride
     options: dict[str, Any] = {}
@@ -178,6 +180,7 @@ def detectron2_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if detectron2's ResNets don't cover this backbone.
     """
+    refuse_measured(config, "detectron2")
     name, arch = resnet_of(config, "detectron2")
     stride = config.output_stride
     plain = torchvision_target(backbone, config)
@@ -209,6 +212,7 @@ def mmseg_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if mmsegmentation's ResNets don't cover this backbone.
     """
+    refuse_measured(config, "mmseg")
     name, arch = resnet_of(config, "mmseg")
     plain = torchvision_target(backbone, config)
     prefix = "backbone."
@@ -241,7 +245,9 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     """
     name, stride = config.backbone, config.output_stride
     ours = tensors_of(cast(nn.Module, getattr(backbone, "windowed", backbone)))
+    inputs = {"in_chans": config.inputs} if config.inputs != 3 else {}
     options = {"output_stride": stride} if stride < 32 else {}
+    options |= inputs
     try:
         full, options = _timm_network(name, options)
     except (RuntimeError, ValueError, AssertionError, NotImplementedError, TypeError) as error:
@@ -281,7 +287,7 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     )
     return Target(
         weights=ours,
-        last_stage=lambda read, image: _last(_loaded(make_backbone(name, stride), read), image),
+        last_stage=lambda read, image: _last(_loaded(make_backbone(name, stride, inputs=config.inputs), read), image),
         expected=lambda image: _last(backbone, image),
         image_size=size,
         call=f"timm.create_model({name!r}, features_only=True{given})",
@@ -294,7 +300,8 @@ def _timm_network(name: str, options: dict[str, Any]) -> tuple[nn.Module, dict[s
     try:
         return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=0, **options)), options
     except TypeError:  # transformers have no output stride: theirs is the patch
-        return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=0)), {}
+        options = {key: value for key, value in options.items() if key != "output_stride"}
+        return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=0, **options)), options
 
 
 def _name_in(wanted: Mapping[str, Tensor], key: str) -> str:
