@@ -186,7 +186,7 @@ def test_what_is_drawn_depends_on_the_image_and_the_progress_alone() -> None:
     one, other = batch(3, 6), batch(6, 3)
     other = Batch((replace(other.views[0], image=one.views[0].image.flip(0)),), other.index)
     points, _, picks, _ = method._look(one, 0.25)
-    swapped, _, swapped_picks = method._look(other, 0.25)
+    swapped, _, swapped_picks, _ = method._look(other, 0.25)
     torch.testing.assert_close(points, swapped.flip(0))
     assert torch.equal(picks, swapped_picks.flip(0))
     later = method._look(one, 0.25 + 1e-6)

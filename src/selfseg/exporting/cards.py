@@ -176,7 +176,8 @@ def _whole(name: str, config: EmbedderConfig) -> str:
         "network is made of."
     )
     if config.channels is not None:
-        text += f" Files are read as the run read its own, arrays may be values or levels.\n\n{levels_card(config.channels)}"
+        text += " Files are read as the run read its own, arrays may be values or levels.\n\n"
+        text += levels_card(config.channels)
     return _code("python", lines) + f"\n{text}"
 
 

@@ -351,7 +351,11 @@ def _choice(slots: int, void: int, measured: bool) -> str:
     kind = {"KIND": "uint8", "NUMBER": "2"} if void == 255 else {"KIND": "int32", "NUMBER": "6"}
     left = {"THERE": "", "MASK": "mask", "LEFT": ""}
     if measured:
-        left = {"THERE": ", bool[H, W] where", "MASK": "everywhere", "LEFT": "mask = Where (where, everywhere, nothing)"}
+        left = {
+            "THERE": ", bool[H, W] where",
+            "MASK": "everywhere",
+            "LEFT": "mask = Where (where, everywhere, nothing)",
+        }
     return _filled(_PICKED, PLACES=places, **left, SLOTS=str(slots), VOID=str(void), **kind)
 
 

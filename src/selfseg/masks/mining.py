@@ -18,6 +18,7 @@ from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images, usable_cores
 from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
 from selfseg.data.reading.skipping import SkipLog
+from selfseg.data.reading.windows import as_measured
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.exchange.any_labels import open_labels
 from selfseg.masks import proposals as hierarchy
@@ -30,6 +31,7 @@ from selfseg.masks.writing import SOFT_FOLDER, MaskWriter
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
 from selfseg.storage.files import read_json
+from selfseg.telling import tell
 
 Method = Literal[Prior, "hierarchy", Source]
 """A saliency prior, several objects by `selfseg.masks.proposals`, or one of `selfseg.masks.sources`."""
@@ -47,6 +49,8 @@ def mine_masks(
     progress: bool = True,
     max_bad: float = 0.05,
     training: Training | None = None,
+    channels: Sequence[str] = (),
+    pages: str = "auto",
 ) -> Path:
     """Mine a mask of what stands out in each image, without labels.
 
@@ -66,6 +70,9 @@ def mine_masks(
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
         training: of networks; the defaults if None.
+        channels: of measured images, those that are taken, by index from 0 or by name; none given = all, "rgb" reads
+            them as photographs.
+        pages: how files of several pages become images, see `selfseg.training.recipe.Recipe`.
 
     Returns:
         The path of masks.html.
@@ -90,7 +97,9 @@ def mine_masks(
     else:
         version = hierarchy.VERSION if method == "hierarchy" else VERSION
         how |= {"version": version, "superpixels": ALGORITHM_VERSION}
-    collection = collect(images)
+    collection, found = as_measured(collect(images), channels, pages)
+    if found:
+        tell(found)
     if collection.channels is not None:
         how["channels"] = asdict(collection.channels)
     truth = None if labels is None else _labelled(open_labels(labels, split), collection)

@@ -186,8 +186,11 @@ class STEGO(Method):
 
     @torch.no_grad()
     def _look(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Features of drawn places (B, P, C), mean features (B, C), what chooses partners (B, 2) in [0, 1), and which
-        images show anything that was measured, (B,) bool, or None: all. Places and means are of what was measured.
+        """Features of drawn places and of whole images, both of what was measured.
+
+        Returns:
+            (B, P, C); means (B, C); what chooses partners, (B, 2) in [0, 1); and which images show anything that was
+            measured, (B,) bool, or None: all.
         """
         image = batch.views[0].image
         features = self.embedder.features(image).to(self.wholes.vectors.dtype)

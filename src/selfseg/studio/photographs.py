@@ -1,5 +1,4 @@
-"""The pictures that the studio shows: photographs, or measured images in false colours, and what a concept is in them.
-"""
+"""The pictures that the studio shows: photographs or false colours, and what a concept is in them."""
 
 from __future__ import annotations
 

@@ -136,7 +136,9 @@ class Session:
             raise ConfigError("labels are taken over for images in folders, not for images in shards")
         collection = self._collection
         if any(part.page for part in collection.parts):
-            raise ConfigError("labels are taken over for files of one page; which page of a stack they are of is unknown")
+            raise ConfigError(
+                "labels are taken over for files of one page; which page of a stack they are of is unknown"
+            )
         paths: dict[Path, list[tuple[str, Window | None]]] = {}
         for i, (path, name) in enumerate(zip(collection.paths, collection.names, strict=True)):
             part = collection.part(i)

@@ -7,7 +7,7 @@ masks look at overlapping windows and put them together (`selfseg.collection.lar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from selfseg.data.reading.formats.base import Layout, Window
 from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.formats.pages import page_name, pick_pages
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.measured import Part
+from selfseg.data.reading.measured import Part, may_be_measured, survey
 from selfseg.data.reading.sniffing import WINDOWED
+from selfseg.errors import ConfigError
 
 WINDOW = 1024
 """Side of a window in px where nobody said another."""
@@ -64,6 +65,39 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
     if not any(part != Part() for part in parts):
         return images
     return replace(images, paths=tuple(paths), names=tuple(names), parts=tuple(parts))
+
+
+def as_measured(
+    images: ImageCollection, words: Sequence[str] = (), pages: str = "auto", seed: int = 0
+) -> tuple[ImageCollection, str]:
+    """A collection as a run would read it that begins with it: photographs, or measured images of what is found.
+
+    Args:
+        images: whole files.
+        words: the channels that are wanted, by index from 0 or by name; none given = all, "rgb" = as photographs.
+        pages: as of `--pages`.
+        seed: as of `selfseg.data.reading.measured.survey`.
+
+    Returns:
+        The collection with its channels, pages and windows; and a sentence on them, "" of photographs.
+
+    Raises:
+        ConfigError: if a wanted channel isn't there, or the images lie in shards.
+        EmptyCollection: if no file could be opened.
+    """
+    if images.channels is not None:
+        return images, ""
+    if images.blocks and words:
+        raise ConfigError(f"--channels {' '.join(words)}: images in tar shards are read as photographs; unpack them")
+    if images.blocks or [word.lower() for word in words] == ["rgb"] or not (words or may_be_measured(images)):
+        return images, ""
+    looked = survey(images, words, pages, seed=seed)
+    if looked.channels is None:
+        return images, looked.warning()
+    height, width = looked.sizes[1]
+    window = WINDOW if height * width > LARGE else None
+    channels = replace(looked.channels, window=window)
+    return expand(images.measured(channels), window), looked.sentence()
 
 
 def parts_of(

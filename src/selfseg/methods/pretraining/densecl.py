@@ -110,7 +110,10 @@ class _Network(nn.Module):
         dense = self.dense_head(cells.flatten(0, 1)).view(*cells.shape[:2], -1)
         seen = seen_cells(self.embedder, image, (self.grid, self.grid))
         return Projections(
-            self.image_head(whole).float(), dense.float(), cells.detach().float(), None if seen is None else seen.flatten(1)
+            self.image_head(whole).float(),
+            dense.float(),
+            cells.detach().float(),
+            None if seen is None else seen.flatten(1),
         )
 
 

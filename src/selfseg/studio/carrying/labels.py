@@ -155,9 +155,7 @@ class _Taking:
             else:
                 self._own.add(image, click)
 
-    def take(
-        self, paths: Mapping[Path, Sequence[tuple[str, Window | None]]], masks: Iterable[NamedMask]
-    ) -> None:
+    def take(self, paths: Mapping[Path, Sequence[tuple[str, Window | None]]], masks: Iterable[NamedMask]) -> None:
         parts = {path.resolve(): found for path, found in paths.items()}
         for mask in masks:
             here = parts.get(mask.image.resolve(), ()) if mask.image is not None else ()
