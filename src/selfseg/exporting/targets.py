@@ -246,8 +246,7 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     name, stride = config.backbone, config.output_stride
     ours = tensors_of(cast(nn.Module, getattr(backbone, "windowed", backbone)))
     inputs = {"in_chans": config.inputs} if config.inputs != 3 else {}
-    options = {"output_stride": stride} if stride < 32 else {}
-    options |= inputs
+    options: dict[str, Any] = {**({"output_stride": stride} if stride < 32 else {}), **inputs}
     try:
         full, options = _timm_network(name, options)
     except (RuntimeError, ValueError, AssertionError, NotImplementedError, TypeError) as error:

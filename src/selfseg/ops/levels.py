@@ -179,7 +179,8 @@ def nearest_measured(where: NDArray[np.bool_]) -> NDArray[np.int64]:
     place = np.zeros(int(nearest.max()) + 1, np.int64)
     there = np.flatnonzero(where)
     place[nearest.ravel()[there]] = there
-    return place[nearest.ravel()]
+    found: NDArray[np.int64] = place[nearest.ravel()]
+    return found
 
 
 def colour_like(image: Levels) -> NDArray[np.float32]:

@@ -166,15 +166,16 @@ class DenseCL(MomentumMethod):
         if queries.seen is None or keys.seen is None:
             # Every process has as many images and cells, so the mean of their means is the mean of all.
             loss_image, loss_dense = each_image.mean(), each_cell.mean()
-            kept, pooled = slice(None), keys.cells.mean(1)
+            pooled = keys.cells.mean(1)
         else:  # void is compared with nothing, and images of nothing else are no negatives
             both = queries.seen.any(1) & keys.seen.any(1)
             loss_image = mean_of_counted(each_image, both)
             loss_dense = mean_of_counted(each_cell, (queries.seen & both[:, None]).flatten())
-            kept, pooled = keys.seen.any(1), _mean_of_seen(keys.cells.mT, keys.seen)
+            kept = keys.seen.any(1)
+            key, pooled = key[kept], _mean_of_seen(keys.cells.mT, keys.seen)[kept]
         if self.training:
-            self.image_queue.push(gather_rows(key[kept])[0])
-            self.dense_queue.push(gather_rows(F.normalize(pooled, dim=1)[kept])[0])
+            self.image_queue.push(gather_rows(key)[0])
+            self.dense_queue.push(gather_rows(F.normalize(pooled, dim=1))[0])
         with torch.no_grad():
             taken = torch.zeros_like(match, dtype=torch.bool).scatter_(1, match, True)
             logs = {
