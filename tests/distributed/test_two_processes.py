@@ -13,7 +13,7 @@ from PIL import Image
 
 import layouts
 from conftest import draw_scene
-from selfseg.data.reading.shards import WINDOW
+from selfseg.data.reading.packed.shards import WINDOW
 from selfseg.models.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
 from selfseg.storage.checkpoint import load_newest
 from selfseg.training.log import read_log
@@ -263,7 +263,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fsspec.implementations.local import LocalFileSystem
 from selfseg import train
-from selfseg.data.reading import shards
+from selfseg.data.reading.packed import shards
 from tiny import vice
 
 devices = int(sys.argv[4])

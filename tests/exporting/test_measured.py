@@ -1,6 +1,7 @@
 """Exports of networks that take measured channels."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,10 @@ def channels_of(count: int) -> Channels:
     return Channels(names, tuple(range(count)), count + 1, low, high, (0.4,) * count, (0.2,) * count, nodata=0)
 
 
-def make_run(folder: Path, channels: Channels, resolution: int | None = 64) -> Path:
+def make_run(folder: Path, channels: Channels, resolution: int | None = 64, frozen: bool = False) -> Path:
     torch.manual_seed(0)
     config = EmbedderConfig(backbone="resnet18", output_stride=32, dim=8, resolution=resolution, channels=channels)
-    embedder = Embedder(config)
+    embedder = Embedder(replace(config, frozen=frozen))
     with torch.no_grad():
         embedder.train()(torch.rand(2, len(channels), 64, 64))
     embedder.save(folder / "embedder")
@@ -94,3 +95,14 @@ def test_libraries_of_photographs_refuse_and_timm_keeps_the_channels(tmp_path: P
     assert "band `0` \\| x" in card
     network = timm.create_model("resnet18", num_classes=0, in_chans=5)
     network.load_state_dict(load_file(path), strict=True)
+
+
+@pytest.mark.slow
+def test_a_frozen_network_that_sees_groups_of_channels(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    run = make_run(tmp_path / "run", channels_of(5), frozen=True)
+    assert export(run, "onnx").is_file()  # compared with the network when it is written
+    network = timm.create_model("resnet18", num_classes=0)
+    path = export(run, "timm")
+    network.load_state_dict(load_file(path), strict=True)
+    assert "three channels at a time, [0, 1, 2], [3, 4, 3]" in card_of(path).read_text("utf-8")

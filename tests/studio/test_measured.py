@@ -12,8 +12,8 @@ from PIL import Image
 
 import selfseg
 from selfseg.collection.opening import collect_for
-from selfseg.data.reading.windows import as_measured
 from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.windows import as_measured
 from selfseg.errors import ConfigError
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.studio.regions import VOID, RegionStore, regions_of
@@ -115,7 +115,9 @@ def test_regions_of_levels_touch_across_void() -> None:
     seen = np.full((40, 60, 5), 90, np.uint8)
     seen[:, 30:] = 200
     seen[:, 25:35] = 0
-    regions, vectors, facts, tree = regions_of(seen, np.random.default_rng(0).random((4, 10, 15), np.float32), rgb=False)
+    regions, vectors, facts, tree = regions_of(
+        seen, np.random.default_rng(0).random((4, 10, 15), np.float32), rgb=False
+    )
     inside = regions[regions != VOID]
     assert np.array_equal(regions == VOID, ~seen.any(2))
     assert np.array_equal(np.unique(inside), np.arange(len(facts)))

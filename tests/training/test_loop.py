@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 import layouts
 from conftest import draw_scene
-from selfseg.data.reading.shards import WINDOW
+from selfseg.data.reading.packed.shards import WINDOW
 from selfseg.data.regions import ObjectMasks
 from selfseg.errors import (
     CheckpointError,

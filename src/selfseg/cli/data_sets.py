@@ -39,6 +39,8 @@ def _check(
     write: Path | None = None,
     link: bool = False,
     leave_out: bool = False,
+    channels: tuple[str, ...] = (),
+    pages: str = "auto",
 ) -> int:
     """Tell how data was understood and check it: counts, missing and damaged files, class shares, a contact sheet.
 
@@ -54,6 +56,9 @@ def _check(
         write: a new folder, in which the same is written as SPLIT/images, SPLIT/labels and classes.txt.
         link: what is written has links to the images instead of copies.
         leave_out: what can't be used of another tool's labels is left out of what is written.
+        channels: of images with many channels or bits, those that are looked at, by number from 0 or by name;
+            rgb reads all files as photographs.
+        pages: of files with several pages, which are images: all, first, max, mean, channels, or a number from 0.
     """
     from selfseg.collection.check import check_data
     from selfseg.data.labelled.catalog import parse_source, with_options
@@ -63,7 +68,8 @@ def _check(
     asked = with_options(data, label_suffix, val)
     source = parse_source(asked)
     name = source.dataset.name if source.dataset else re.sub(r"[^\w.-]+", "", source.root.resolve().name).strip(".-")
-    found = check_data(asked, splits, sheet or Path(f"{name}-check.png"), count, decode, partial)
+    drawn = sheet or Path(f"{name}-check.png")
+    found = check_data(asked, splits, drawn, count, decode, partial, channels=channels, pages=pages)
     OUT.print(found.table())
     say(f"written: {found.sheet}")
     if write is not None:

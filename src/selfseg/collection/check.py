@@ -16,17 +16,19 @@ from rich.progress import track
 from rich.table import Table
 
 from selfseg.collection.false_colours import painter_of
-from selfseg.data.labelled.catalog import Source, missing_files, parse_source, with_labels
+from selfseg.data.labelled.catalog import LabelledImages, Source, missing_files, parse_source, with_labels
 from selfseg.data.labelled.datasets import Files
 from selfseg.data.labelled.labels import VOID
 from selfseg.data.labelled.layouts.finding import understand
 from selfseg.data.labelled.layouts.left_over import left_over
 from selfseg.data.reading.decoding import quiet
-from selfseg.data.reading.images import check_image, spread_indices
+from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.surveying import Survey, may_be_measured, survey
+from selfseg.data.reading.windows import expand
 from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
-from selfseg.errors import BadImage, ConfigError, DataError, LabelError
+from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, LabelError
 from selfseg.exchange.any_labels import drawn_labels, find_labels, splits_of_labels, unpacked
 
 _ALL_IMAGES = "images"  # the one "split" of a plain folder of images
@@ -106,6 +108,7 @@ class DataCheck:
         understood: of data of one's own, how it was understood, in phrases.
         not_taken: sentences on what lies there and is not part of it.
         left_out: sentences on what can't be used of another tool's labels.
+        survey: what the files of the images are, unless all are of formats that hold photographs only.
     """
 
     name: str
@@ -116,6 +119,7 @@ class DataCheck:
     understood: tuple[str, ...] = ()
     not_taken: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    survey: Survey | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -148,6 +152,8 @@ class DataCheck:
         parts += [f"  {escape(phrase)}" for phrase in self.understood[1:]]
         parts += [f"  [yellow]not taken:[/] {escape(sentence)}" for sentence in self.not_taken]
         parts.append(counts)
+        if self.survey is not None:
+            parts += survey_parts(self.survey)
         labelled = [split for split in there if split.labels_read]
         if labelled:
             shares = Table("", "class", title="share of the labelled pixels", title_justify="left")
@@ -173,6 +179,8 @@ def check_data(
     decode: bool = False,
     partial: bool = False,
     progress: bool = True,
+    channels: Sequence[str] = (),
+    pages: str = "auto",
 ) -> DataCheck:
     """Check a data set on disk.
 
@@ -188,6 +196,9 @@ def check_data(
         decode: also decode every image.
         partial: other numbers of images than published are no error.
         progress: whether to show a progress bar on stderr.
+        channels: of measured images, those that are looked at, by index from 0 or by name; "rgb" reads all files as
+            photographs.
+        pages: of files with several pages, which are images, as `Recipe.pages`.
 
     Returns:
         What was found. Files that are missing or damaged are no exceptions; they stand in it.
@@ -206,7 +217,7 @@ def check_data(
         raise ConfigError(f"{data} names a split, so do not name others ({', '.join(splits)})")
     known = splits_of_labels(source)
     if source.dataset is None and not known:
-        return _check_images(source, sheet, count, decode, progress)
+        return _check_images(source, sheet, count, decode, progress, channels, pages)
     asked = tuple(splits) or ((source.split,) if source.split else ())
     published = source.dataset.splits if source.dataset else {}
     needed = asked or known
@@ -215,6 +226,7 @@ def check_data(
     checks: list[SplitCheck] = []
     opened: list[tuple[SplitCheck, Files]] = []
     first: DataError | None = None
+    looked: Survey | None = None
     for split in asked or known:
         try:
             files = find_labels(source, split, leave_out=True)
@@ -223,7 +235,10 @@ def check_data(
             checks.append(SplitCheck(split, problem=str(error), wanted=split in needed))
             continue
         expected = None if partial else published.get(split)
-        checks.append(_check_split(source, split, files, expected, split in needed, decode, progress))
+        if looked is None and not opened:
+            looked = _look(with_labels(source, split, files).images, channels, pages)
+        images = with_labels(source, split, files).images.measured(None if looked is None else looked.channels)
+        checks.append(_check_split(source, split, files, expected, split in needed, decode, progress, images))
         opened.append((checks[-1], files))
     if not opened:
         raise first or DataError(f"{data} holds no split")
@@ -232,11 +247,14 @@ def check_data(
     classes = next((files.codes.classes for _, files in opened if files.codes is not None), ())
     understood, not_taken, left_out = _tell(source, opened)
     result = DataCheck(
-        name, about, classes, tuple(checks), Path(sheet) if sheet else None, understood, not_taken, left_out
+        name, about, classes, tuple(checks), Path(sheet) if sheet else None, understood, not_taken, left_out, looked
     )
     if sheet is not None:
-        shown = [pair for pair in opened if pair[0].labels_read] or opened
-        _draw(Path(sheet), result, source, shown, count)
+        chosen = [pair for pair in opened if pair[0].labels_read] or opened
+        data_of = [(check, with_labels(source, check.split, files)) for check, files in chosen]
+        channels_of = None if looked is None else looked.channels
+        shown = [(check, data.images.measured(channels_of), data) for check, data in data_of]
+        _draw(Path(sheet), result, shown, count)
     return result
 
 
@@ -257,30 +275,59 @@ def _tell(
     return (*kinds, *where, *meanings), left_over(layout) if layout is not None else (), ()
 
 
-def _check_images(source: Source, sheet: Path | str | None, count: int, decode: bool, progress: bool) -> DataCheck:
+def _check_images(
+    source: Source,
+    sheet: Path | str | None,
+    count: int,
+    decode: bool,
+    progress: bool,
+    channels: Sequence[str],
+    pages: str,
+) -> DataCheck:
     name = source.root.resolve().name
     images = list_images(unpacked(source).root)
+    looked = _look(images, channels, pages)
+    # Pages are images of their own; what is too large to be looked at whole is no less an image.
+    images = expand(images.measured(None if looked is None else looked.channels), cut=False)
     files = Files(images.root, images.paths)
-    check = _check_split(source, _ALL_IMAGES, files, None, True, decode, progress)
-    result = DataCheck(name, "a folder of images", (), (check,), Path(sheet) if sheet else None)
+    check = _check_split(source, _ALL_IMAGES, files, None, True, decode, progress, images)
+    result = DataCheck(name, "a folder of images", (), (check,), Path(sheet) if sheet else None, survey=looked)
     if sheet is not None:
-        _draw(Path(sheet), result, source, [(check, files)], count)
+        _draw(Path(sheet), result, [(check, images, with_labels(source, _ALL_IMAGES, files))], count)
     return result
 
 
+def _look(images: ImageCollection, channels: Sequence[str], pages: str) -> Survey | None:
+    """What the files of images are; None where nothing but photographs can be in them, or all shall be read so."""
+    asked_for_rgb = [word.lower() for word in channels] == ["rgb"]
+    if images.blocks or asked_for_rgb or not (channels or may_be_measured(images)):
+        return None
+    try:
+        return survey(images, channels, pages)
+    except EmptyCollection:  # no file can be opened: each is told by itself
+        return None
+
+
 def _check_split(
-    source: Source, split: str, files: Files, published: int | None, wanted: bool, decode: bool, progress: bool
+    source: Source,
+    split: str,
+    files: Files,
+    published: int | None,
+    wanted: bool,
+    decode: bool,
+    progress: bool,
+    images: ImageCollection | None = None,
 ) -> SplitCheck:
     gone, unlabelled = set(missing_files(files.images)), set(missing_files(files.labels))
     data = with_labels(source, split, files)
-    images, classes = data.images, data.class_names
+    images, classes = images or data.images, data.class_names
 
     def judge(i: int) -> _Verdict:
         bad_image = bad_label = ""
         present = None
         if files.images[i] not in gone:
             try:
-                images.read(i) if decode else check_image(files.images[i])
+                images.glimpse(i) if decode else images.check(i)
             except BadImage as error:
                 bad_image = str(error)
         if files.labels and files.labels[i] not in unlabelled:
@@ -324,23 +371,57 @@ def _in_threads(judge: Callable[[int], _Verdict], count: int, what: str, progres
 
 
 def _draw(
-    sheet: Path, result: DataCheck, source: Source, shown: Sequence[tuple[SplitCheck, Files]], count: int
+    sheet: Path,
+    result: DataCheck,
+    shown: Sequence[tuple[SplitCheck, ImageCollection, LabelledImages]],
+    count: int,
 ) -> None:
-    """Images that can be read, evenly over each split."""
-    pictures = []
+    """Images that can be read, evenly over each split, and their labels."""
+    pictures, legends = [], []
     pixels = np.zeros(len(result.class_names), np.int64)
     each = -(-count // len(shown))
-    for check, files in shown:
-        painter = painter_of(with_labels(source, check.split, files).images)
+    for check, images, data in shown:
+        painter = painter_of(images)
+        legends.append(painter.caption(""))
         pixels += np.asarray(check.pixels or np.zeros_like(pixels), np.int64)
-        data = with_labels(source, check.split, files)
-        images = data.images
         for i in spread_indices(len(images), each):
             try:
-                label = data.read_label(i) if files.labels else None
-                pictures.append((f"{check.split}: {images.names[i]}", painter(images.read(int(i))), label))
+                label = data.read_label(i) if check.labelled else None
+                pictures.append((f"{check.split}: {images.names[i]}", painter(images.glimpse(int(i))), label))
             except (BadImage, LabelError):
                 continue  # the table names it
     counted = pixels / max(int(pixels.sum()), 1)
-    title = f"{result.name}: " + ", ".join(f"{check.split} {check.images}" for check, _ in shown)
-    write_image(sheet, contact_sheet(pictures, result.class_names, counted.tolist() if counted.any() else (), title))
+    title = f"{result.name}: " + ", ".join(f"{check.split} {check.images}" for check, *_ in shown)
+    note = "; ".join(dict.fromkeys(legend for legend in legends if legend))
+    shares = counted.tolist() if counted.any() else ()
+    write_image(sheet, contact_sheet(pictures, result.class_names, shares, title, note=note))
+
+
+def survey_parts(found: Survey) -> list[Table | str]:
+    """What a survey found, for a terminal: sentences, and a table of the channels."""
+    kinds = ", ".join(f"{count} {escape(kind)}" for kind, count in found.kinds.most_common())
+    dtypes = ", ".join(f"{count} of {dtype}" for dtype, count in found.dtypes.most_common())
+    small, large = (f"{width}x{height}" for height, width in found.sizes)
+    sizes = small if small == large else f"{small} to {large}"
+    looked = f"{found.looked_at} of {found.images} files" if found.looked_at < found.images else "the files"
+    parts: list[Table | str] = [f"{looked} were looked into: {kinds}; values {dtypes}; {sizes} px"]
+    pages = [f"{files} with {count}" for count, files in found.pages.most_common() if count > 1]
+    if pages:
+        parts.append(f"files with several pages: {', '.join(pages)} (--pages says which are images)")
+    note = [f"[yellow]note:[/] {escape(found.warning())}"] if found.warning() else []
+    if found.channels is None:
+        parts.append("they are photographs to selfseg: each is read as 8-bit red, green and blue")
+        return [*parts, *note]
+    parts.append("they are measured images to selfseg: all channels and bits are kept (--channels chooses some)")
+    title = "values of drawn pixels (low: .1 %, high: 99.9 %)"
+    table = Table("", "channel", title=title, title_justify="left")
+    for head in ("least", "low", "median", "high", "most", "void"):
+        table.add_column(head, justify="right")
+    for number, spread in zip(found.channels.take, found.spread, strict=True):
+        values = (spread.least, spread.low, spread.middle, spread.high, spread.most)
+        void = f"{spread.void:.1%}" if spread.void else ""
+        table.add_row(str(number), escape(spread.name), *(f"{value:.5g}" for value in values), void)
+    parts.append(table)
+    if found.channels.nodata is not None:
+        parts.append(f"{found.channels.nodata:g} stands for pixels where nothing was measured")
+    return [*parts, *note]

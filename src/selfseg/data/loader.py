@@ -3,7 +3,7 @@
 Order: training is one stream of positions. Batch `step` holds the positions step * batch_size and on; position p is
 image permutation(seed, epoch)[p % n] of epoch p // n. So every batch size works with every folder, no image is
 dropped at an epoch's end, and to go on at `step` only `step` is needed. Images in shards
-(`selfseg.data.reading.shards`) are permuted within windows of a few shards, so that remote ones are
+(`selfseg.data.reading.packed.shards`) are permuted within windows of a few shards, so that remote ones are
 fetched about once an epoch.
 
 Views: every sample is a pure function of (seed, epoch, image index), whatever the number of workers or processes.
@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from selfseg.data.labelled import mask_files
 from selfseg.data.reading import images as image_files
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.shards import WINDOW
+from selfseg.data.reading.packed.shards import WINDOW
 from selfseg.data.regions import RegionCache
 from selfseg.data.views.base import Crop, ViewPlan, make_views, prepare_image
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages

@@ -27,6 +27,7 @@ def contact_sheet(
     shares: Sequence[float] = (),
     title: str = "",
     columns: int = 3,
+    note: str = "",
 ) -> Picture:
     """Images side by side with their labels.
 
@@ -37,6 +38,7 @@ def contact_sheet(
         shares: of the labelled pixels, in [0, 1], C of them; shown in the legend.
         title: above all.
         columns: pairs of image and label side by side, at most.
+        note: below the title, smaller.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -47,6 +49,8 @@ def contact_sheet(
     width = max([640, *(part.shape[1] for part in parts)])
     if title:
         parts.insert(0, _text_line(title, width, size=17, height=30))
+    if note:
+        parts.insert(1 if title else 0, _text_line(note, width, _TEXT, _LINE))
     if classes:
         parts.append(_legend(classes, shares, colours, _in_sight(pictures, len(classes)), width))
     margin = 12

@@ -68,8 +68,10 @@ def open_source(source: Path | str | Embedder, config: Config, output_stride: in
     if isinstance(source, Embedder) or Path(source).is_dir():
         embedder = source if isinstance(source, Embedder) else load(source, "cpu")
         config = replace(config, backbone=embedder.config.backbone)
-        channels, inputs = embedder.config.channels, embedder.config.inputs
-        backbone = make_backbone(config.backbone, output_stride, embedder.config.final_norm is not False, inputs=inputs)
+        channels, groups = embedder.config.channels, embedder.config.groups
+        inputs = 3 if groups else embedder.config.inputs
+        normed = embedder.config.final_norm is not False
+        backbone = make_backbone(config.backbone, output_stride, normed, inputs=inputs, groups=groups)
         try:
             backbone.load_state_dict(embedder.backbone.state_dict())
         except RuntimeError as error:

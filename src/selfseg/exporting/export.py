@@ -175,7 +175,9 @@ def _write_backbone(
     target = target_of(embedder.backbone, embedder.config)
     extra = {"untrained": " ".join(target.untrained), "notes": " ".join(target.notes), "network": target.call}
     header = {**about, **{key: value for key, value in extra.items() if value}}
-    image = (_draw(target.image_size, inputs=embedder.config.inputs) - 0.5) * 4  # about the range of a normalised image
+    image = (
+        _draw(target.image_size, inputs=3 if embedder.config.groups else embedder.config.inputs) - 0.5
+    ) * 4  # about the range of a normalised image
 
     def write(temporary: Path) -> None:
         if path.suffix == ".safetensors":

@@ -22,6 +22,7 @@ from selfseg.errors import ConfigError
 from selfseg.exporting.measured import refuse_measured
 from selfseg.models.backbones import make_backbone, nested_name
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.models.inputs.groups import ChannelGroups
 
 LastStage = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
@@ -243,9 +244,14 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if timm can't build the network for these weights.
     """
-    name, stride = config.backbone, config.output_stride
+    name, stride, count = config.backbone, config.output_stride, config.inputs
+    grouped: tuple[str, ...] = ()
+    if isinstance(backbone, ChannelGroups):
+        told = ", ".join(str(list(group)) for group in backbone.groups)
+        backbone, count = backbone.grouped, 3
+        grouped = (f"The run shows this network three channels at a time, {told}; all features lie side by side.",)
     ours = tensors_of(cast(nn.Module, getattr(backbone, "windowed", backbone)))
-    inputs = {"in_chans": config.inputs} if config.inputs != 3 else {}
+    inputs = {"in_chans": count} if count != 3 else {}
     options: dict[str, Any] = {**({"output_stride": stride} if stride < 32 else {}), **inputs}
     try:
         full, options = _timm_network(name, options)
@@ -263,7 +269,7 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
         size = tuple(settings["input_size"][1:])
     given = "".join(f", {key}={value}" for key, value in options.items())
     dilated = f"The run dilated the network to output stride {stride}: keep `output_stride`."
-    notes: tuple[str, ...] = (dilated,) if "output_stride" in options else ()
+    notes: tuple[str, ...] = (*grouped, *((dilated,) if "output_stride" in options else ()))
     fits = len(weights) == len(ours) and all(weights[key].shape == fresh[key].shape for key in weights)
     if fits and all(_is_norm(full, key) for key in untrained):
         if untrained:
@@ -286,7 +292,7 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     )
     return Target(
         weights=ours,
-        last_stage=lambda read, image: _last(_loaded(make_backbone(name, stride, inputs=config.inputs), read), image),
+        last_stage=lambda read, image: _last(_loaded(make_backbone(name, stride, inputs=count), read), image),
         expected=lambda image: _last(backbone, image),
         image_size=size,
         call=f"timm.create_model({name!r}, features_only=True{given})",

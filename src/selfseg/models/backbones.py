@@ -14,6 +14,7 @@ Filling up never adds a cell: stages have ceil(size / stride) of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from selfseg.errors import ConfigError
+from selfseg.models.inputs.groups import ChannelGroups, Group
 from selfseg.models.inputs.widening import inputs_of
 
 # timm's modules of transformers that take images of any size: ViTs with DINOv2's, DeiTs, EVAs with DINOv3's, hybrids.
@@ -36,7 +38,12 @@ _FREE = ("crossvit", "efficientvit_msra", "mvitv2", "sequencer", "swiftformer", 
 
 
 def make_backbone(
-    name: str, output_stride: int, final_norm: bool = False, all_blocks: bool = False, inputs: int = 3
+    name: str,
+    output_stride: int,
+    final_norm: bool = False,
+    all_blocks: bool = False,
+    inputs: int = 3,
+    groups: Sequence[Group] = (),
 ) -> nn.Module:
     """A timm network that returns its stages' feature maps, finest first; it takes images of any size.
 
@@ -49,7 +56,8 @@ def make_backbone(
             DINOv2's `get_intermediate_layers`. Without it blocks give their residual stream as it is. Other networks'
             stages are never normed.
         all_blocks: of ViTs: each block is a stage, the first one first; else the last three are.
-        inputs: channels C of an image.
+        inputs: channels C of an image; 3 with groups.
+        groups: of channels that the network is shown one after the other (`ChannelGroups`); none = all at once.
 
     Returns:
         Module: (B, C, H, W), normalised, to a list of (B, C_i, ceil(H / s_i), ceil(W / s_i)); `feature_info` tells
@@ -93,8 +101,8 @@ def make_backbone(
     settings = timm.models.get_pretrained_cfg(name)
     free = module in (*VITS, *SWINS, *_FREE)
     if settings is not None and settings.fixed_input_size and not free:
-        return Windows(network, cast(tuple[int, int], tuple(settings.input_size[1:])))
-    return network
+        network = Windows(network, cast(tuple[int, int], tuple(settings.input_size[1:])))
+    return ChannelGroups(network, groups) if groups else network
 
 
 def class_token(backbone: nn.Module, image: Tensor) -> Tensor | None:
@@ -284,6 +292,8 @@ def cell_centres(backbone: nn.Module) -> dict[int, float]:
         >>> cell_centres(make_backbone("resnet18", 32))
         {2: 0.5, 4: 0.5, 8: 0.5, 16: 0.5, 32: 0.5}
     """
+    if isinstance(backbone, ChannelGroups):
+        backbone = backbone.grouped
     centres: dict[int, float] = {}
     seen: list[tuple[nn.Module, int]] = []
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)

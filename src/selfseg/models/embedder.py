@@ -21,6 +21,7 @@ from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
 from selfseg.models.embedder_config import FORMAT, read_config
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
+from selfseg.models.inputs.groups import ChannelGroups, Group
 from selfseg.models.inputs.preparing import prepare_image
 from selfseg.models.inputs.widening import expected_levels, widen
 from selfseg.models.start import Colours, load_backbone
@@ -61,7 +62,7 @@ class Embedder(nn.Module):
         self.start = ""
         self.looks = Looks()
         self.window = config.side
-        self.backbone = self._make_backbone(config.inputs)
+        self.backbone = self._make_backbone(config.inputs, config.groups)
         info = cast(Any, self.backbone.feature_info)
         channels, strides = list(info.channels()), list(info.reduction())
         if config.decoder == "deeplabv3plus" and strides[-4:][0] != 4:
@@ -99,9 +100,11 @@ class Embedder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean or IMAGENET_MEAN).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std or IMAGENET_STD).view(1, -1, 1, 1))
 
-    def _make_backbone(self, inputs: int) -> nn.Module:
+    def _make_backbone(self, inputs: int, groups: Sequence[Group] = ()) -> nn.Module:
         config, all_blocks = self.config, self.config.decoder == "pyramid"
-        return make_backbone(config.backbone, config.output_stride, config.final_norm is not False, all_blocks, inputs)
+        normed = config.final_norm is not False
+        inputs = 3 if groups else inputs
+        return make_backbone(config.backbone, config.output_stride, normed, all_blocks, inputs, groups)
 
     def train(self, mode: bool = True) -> Embedder:
         """As of any module; a frozen backbone and frozen stages stay in eval mode."""
@@ -132,13 +135,16 @@ class Embedder(nn.Module):
         Raises:
             CheckpointError: if the weights can't be had, or are another network's. Nothing is changed then.
         """
-        channels = self.config.channels
-        if channels is None or word in (None, "random"):
-            initial = load_backbone(self.backbone, word, self.config.backbone)
+        channels, backbone = self.config.channels, self.backbone
+        if isinstance(backbone, ChannelGroups):
+            backbone = backbone.grouped
+        if self.config.inputs == 3 or backbone is not self.backbone or word in (None, "random"):
+            initial = load_backbone(backbone, word, self.config.backbone)
         else:
             rgb = self._make_backbone(3)
             initial = load_backbone(rgb, word, self.config.backbone)
-            self.backbone.load_state_dict(widen(rgb.state_dict(), self.backbone.state_dict(), self.config.from_rgb))
+            state, wanted = rgb.state_dict(), backbone.state_dict()
+            backbone.load_state_dict(widen(state, wanted, "mean" if self.config.from_rgb == "mean" else "repeat"))
         if channels is None:
             self.expect_colours(self.config.mean or initial.mean, self.config.std or initial.std)
         else:

@@ -15,6 +15,7 @@ from tyro.conf import Suppress, arg
 
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import is_vit
+from selfseg.models.inputs.groups import Group, groups_of
 from selfseg.models.start import Colour
 from selfseg.ops.channels import Channels
 from selfseg.storage.files import read_json
@@ -59,9 +60,11 @@ class EmbedderConfig:
         saliency: a second linear head beside the decoder's last one, which tells foreground from background.
         mean: of R, G and B in [0, 1], that the backbone expects to be subtracted; None = what belongs to its weights.
         std: that it expects to be divided by; None = what belongs to its weights.
-        from_rgb: how a first convolution of RGB weights takes other channels: "repeat" (timm's rule: the filters of R,
-            G, B, R, ... in turn) or "mean" (each channel has the mean of the three, so that none is special); both
-            times 3 / C, so that the sum stays as large.
+        from_rgb: how RGB weights are used for more than three channels. "groups": the network is shown three channels
+            at a time, and the features of all groups lie side by side (`selfseg.models.inputs.groups`). Or the first
+            convolution's filters are "repeat"ed (timm's rule: those of R, G, B, R, ... in turn) or their "mean" is
+            taken for each channel; both times 3 / C, so that the sum stays as large. "auto": groups of a frozen
+            backbone, which can't get used to other filters; else repeat.
         window: side in px of the windows that large images are looked at in, each as if it were an image
             (`selfseg.data.reading.windows`). None = `WINDOW` px, of images that can't be looked at as a whole.
         channels: of measured images, how they are read; a run fills it in when it begins. None = photographs, RGB.
@@ -86,7 +89,7 @@ class EmbedderConfig:
     saliency: bool = False
     mean: Annotated[Colour | None, arg(aliases=["--mean"])] = None
     std: Annotated[Colour | None, arg(aliases=["--std"])] = None
-    from_rgb: Literal["repeat", "mean"] = "repeat"
+    from_rgb: Literal["auto", "groups", "repeat", "mean"] = "auto"
     window: Annotated[int | None, arg(aliases=["--window"])] = None
     channels: Annotated[Channels | None, Suppress] = None
 
@@ -121,7 +124,7 @@ class EmbedderConfig:
     def told(self) -> dict[str, Any]:
         """As plain values; what came with measured images is left out where it says nothing, so that hashes stay."""
         values = asdict(self)
-        for name, plain in (("from_rgb", "repeat"), ("window", None), ("channels", None)):
+        for name, plain in (("from_rgb", "auto"), ("window", None), ("channels", None)):
             if values[name] == plain:
                 del values[name]
         return values
@@ -130,6 +133,14 @@ class EmbedderConfig:
     def side(self) -> int | None:
         """Of the windows that large images are looked at in, px: as was wished for, else as the run found."""
         return self.window or (self.channels.window if self.channels is not None else None)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of channels that the backbone is shown one after the other; none = all channels at once."""
+        wanted = self.from_rgb == "groups" or (self.from_rgb == "auto" and self.frozen)
+        if self.channels is None or len(self.channels) <= 3 or not wanted:
+            return ()
+        return groups_of(self.channels.names)
 
     @property
     def inputs(self) -> int:

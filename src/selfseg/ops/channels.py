@@ -41,6 +41,7 @@ class Channels:
         nodata: the value that stands for "nothing was measured"; None = there is none but not-a-number.
         pages: how the pages of a file become images, see `--pages`.
         colour: whether the channels are red, green and blue; they have one range then, so that colours stay.
+        dtype: of the files' values, e.g. "uint16"; "" = any.
         window: side in px of the windows that the run's large images were cut into; None = there were none.
 
     Raises:
@@ -57,6 +58,7 @@ class Channels:
     nodata: float | None = None
     pages: str = "auto"
     colour: bool = False
+    dtype: str = ""
     window: int | None = None
 
     def __post_init__(self) -> None:
@@ -180,6 +182,7 @@ def describe(
     pages: str = "auto",
     colour: bool = False,
     percentiles: tuple[float, float] = (0.1, 99.9),
+    dtype: str = "",
 ) -> Channels:
     """The record of a collection, from drawn pixels.
 
@@ -192,6 +195,7 @@ def describe(
         pages: how pages become images.
         colour: whether the channels are red, green and blue.
         percentiles: that become the ends of the range. They leave out what a dead or a hot pixel has.
+        dtype: of the files.
 
     Returns:
         The record. A channel of one value has that value in the middle of a range of 1.
@@ -218,7 +222,7 @@ def describe(
         mean.append(float(levels.mean()))
         std.append(max(float(levels.std()), 1 / 255))
     return Channels(
-        tuple(names), tuple(take), of, tuple(low), tuple(high), tuple(mean), tuple(std), nodata, pages, colour
+        tuple(names), tuple(take), of, tuple(low), tuple(high), tuple(mean), tuple(std), nodata, pages, colour, dtype
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import Kind
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.measured import may_be_measured, survey
 from selfseg.data.reading.skipping import SkipLog, scan
+from selfseg.data.reading.surveying import may_be_measured, survey
 from selfseg.data.reading.windows import LARGE, WINDOW, expand
 from selfseg.data.regions import ObjectMasks
 from selfseg.errors import CheckpointError, ConfigError
@@ -204,6 +204,9 @@ def record_images(images: ImageCollection, run: Path) -> None:
 
 def _recorded(record: Path, found: ImageCollection) -> ImageCollection:
     try:
-        return found.restore(dict(read_json(record)))
+        listed = read_json(record)
+        if not isinstance(listed, dict):
+            raise ValueError(f"it holds a {type(listed).__name__} and no names of images")
+        return found.restore(listed)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{record}, the list of the run's images, is damaged: {error}") from error

@@ -33,7 +33,7 @@ from selfseg.data.labelled.values import same_proportions
 from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.data.reading.images import ImageCollection, resize_short_side
 from selfseg.data.reading.listing import list_images
-from selfseg.data.reading.shards import is_shards, open_shards
+from selfseg.data.reading.packed.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
 from selfseg.ops.channels import Channels
 from selfseg.ops.geometry import sample_ids
@@ -388,7 +388,7 @@ def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = 
 
     Args:
         source: NAME:ROOT or NAME/SPLIT:ROOT for a data set's images (of its first split, which is the one for
-            training); `shards:...` for images in tar files (`selfseg.data.reading.shards`); anything else as for
+            training); `shards:...` for images in tar files (`selfseg.data.reading.packed.shards`); anything else as for
             `selfseg.data.reading.listing.list_images`.
         cache: folder for what is kept of shards.
 

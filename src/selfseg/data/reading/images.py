@@ -269,7 +269,7 @@ class ImageCollection:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """How many images lie together, where an order of reading matters (`reading.shards`); else empty."""
+        """How many images lie together, where an order of reading matters (`reading.packed.shards`); else empty."""
         return ()
 
     def check(self, index: int, max_pixels: int = MAX_PIXELS) -> None:

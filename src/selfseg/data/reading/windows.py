@@ -12,13 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
+from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage
 from selfseg.data.reading.formats.base import Layout, Window
 from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.formats.pages import page_name, pick_pages
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.measured import Part, may_be_measured, survey
+from selfseg.data.reading.measured import Part
 from selfseg.data.reading.sniffing import WINDOWED
+from selfseg.data.reading.surveying import may_be_measured, survey
 from selfseg.errors import ConfigError
 
 WINDOW = 1024
@@ -48,6 +52,11 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
         if path.suffix.lower() not in WINDOWED:
             return None
         try:
+            if pages is None and not is_large(*upright_size(path), window):  # five times as fast
+                return None
+        except (OSError, ValueError, Image.DecompressionBombError):
+            pass
+        try:
             file = open_pixels(path, None)
         except (Damage, OSError):
             return None
@@ -76,7 +85,7 @@ def as_measured(
         images: whole files.
         words: the channels that are wanted, by index from 0 or by name; none given = all, "rgb" = as photographs.
         pages: as of `--pages`.
-        seed: as of `selfseg.data.reading.measured.survey`.
+        seed: as of `selfseg.data.reading.surveying.survey`.
 
     Returns:
         The collection with its channels, pages and windows; and a sentence on them, "" of photographs.

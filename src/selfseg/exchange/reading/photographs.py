@@ -13,7 +13,7 @@ from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import SUFFIXES
 from selfseg.data.reading.measured import size_of
-from selfseg.data.reading.shards import is_shards
+from selfseg.data.reading.packed.shards import is_shards
 from selfseg.data.reading.sniffing import WINDOWED, stem_of
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, LabelError
 from selfseg.exchange.reading.files import Tree

@@ -20,8 +20,8 @@ def widen(
     Args:
         rgb: the state of the network for RGB.
         wanted: the state of the same network for C channels.
-        rule: "repeat": filters of R, G, B, R, ... in turn (timm's rule); "mean": each channel has the mean of the
-            three. Both times 3 / C, so that an image of equal channels gives what it gave.
+        rule: "repeat": filters of R, G, B, R, ... in turn (timm's rule; of one channel their sum); "mean": each channel
+            has the mean of the three. Both times 3 / C, so that an image of equal channels gives what it gave.
 
     Returns:
         By the names of `wanted`; everything but filters of images is as it was.
@@ -46,7 +46,7 @@ def widen(
             channels = like.shape[1]
             if value.ndim != 4 or value.shape[1] != 3 or value.shape[:1] != like.shape[:1]:
                 raise CheckpointError(f"{name} is {tuple(value.shape)} for RGB and {tuple(like.shape)} here")
-            if rule == "mean":
+            if rule == "mean" or channels == 1:
                 value = value.mean(1, keepdim=True).expand(-1, channels, -1, -1)
             else:
                 value = value[:, [c % 3 for c in range(channels)]]

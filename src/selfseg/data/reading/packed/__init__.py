@@ -1,1 +1,1 @@
-"""Images that lie packed in one file, read where they are: `zips`; tar files are in `selfseg.data.reading.shards`."""
+"""Images that lie packed in one file, read where they are: in `zips` and in tar `shards`."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode
 from selfseg.data.reading.images import ImageCollection, check_stream
-from selfseg.data.reading.slices import read_part
+from selfseg.data.reading.packed.slices import read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.ops.channels import Channels
 

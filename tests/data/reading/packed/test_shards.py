@@ -15,10 +15,10 @@ from PIL import Image
 import layouts
 from selfseg.data.labelled.catalog import find_images, open_labelled
 from selfseg.data.loader import StepSampler
-from selfseg.data.reading import shards as shards_module
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.listing import list_images
-from selfseg.data.reading.shards import KEPT, WINDOW, ShardCollection, open_shards
+from selfseg.data.reading.packed import shards as shards_module
+from selfseg.data.reading.packed.shards import KEPT, WINDOW, ShardCollection, open_shards
 from selfseg.data.reading.skipping import SkipLog, scan
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 
