@@ -1,5 +1,6 @@
 """What stands out in measured images: any number of channels, and nothing where void is."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -7,13 +8,14 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.measured import Part
 from selfseg.errors import ConfigError
 from selfseg.masks.cleaning import Cleaning
 from selfseg.masks.edges import sharpen, to_image
-from selfseg.masks.mining import find_objects
+from selfseg.masks.mining import find_objects, mine_masks
 from selfseg.masks.networks.features import FeatureForeground, FeaturesConfig
 from selfseg.masks.priors.by_name import Prior, all_priors
 from selfseg.masks.priors.contrast import quantise
@@ -121,3 +123,16 @@ def test_networks_of_colours_say_that_they_are(tmp_path: Path) -> None:
     images = replace(Drawn(Path("."), (Path("a.npy"),)), channels=channels_of(5))
     with pytest.raises(ConfigError, match="--method features"):
         open_source("network", Training(), images, tmp_path, False, 0.1)
+
+
+@pytest.mark.slow
+def test_files_of_measured_values_are_surveyed_and_their_masks_mined(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for seed in range(2):
+        image, _ = thing(5, 60, 80)
+        values = np.where(image > 0, image.astype(np.uint16) * 7 + seed, 0).transpose(2, 0, 1)
+        tifffile.imwrite(tmp_path / "images" / f"{seed}.ome.tif", values, metadata={"axes": "CYX"})
+    page = mine_masks(tmp_path / "images", tmp_path / "masks", method="mean", channels=("3", "4"), progress=False)
+    note = json.loads((tmp_path / "masks" / "masks.json").read_text("utf-8"))
+    assert note["kept"] == 2
+    assert "false colours (orange: channel 3, blue: channel 4)" in page.read_text("utf-8")

@@ -14,7 +14,7 @@ from selfseg.data.regions import ObjectMasks, RegionCache
 from selfseg.data.views.base import make_views, prepare_image
 from selfseg.methods import Method, methods
 from selfseg.methods.base import seen_cells
-from selfseg.models.embedder import EmbedderConfig
+from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.channels import Channels
 from selfseg.types import Batch
 from tiny import RECIPES, losses_of
@@ -56,6 +56,7 @@ def method_and_batch(name: str, count: int, tmp_path: Path, images: int = 4) -> 
     return method, replace(batch, views=views)
 
 
+COMPARING = ["stego", "pixpro", "densecl"]
 NAMES = [name for name in methods() if name != "pyramid"]
 
 
@@ -68,7 +69,7 @@ def test_a_method_takes_steps_on_any_number_of_channels(name: str, count: int, t
     assert np.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("name", ["vice", "maskcontrast", "slotcon", "iic", "deepcluster", "picie"])
+@pytest.mark.parametrize("name", ["vice", "maskcontrast", "slotcon", "iic", "deepcluster", "picie", *COMPARING])
 def test_images_of_nothing_but_void_have_no_gradient_from_pixels(name: str, tmp_path: Path) -> None:
     method, batch = method_and_batch(name, 2, tmp_path)
     views = tuple(
@@ -126,8 +127,6 @@ def test_void_cells_are_in_no_slot(tmp_path: Path) -> None:
 
 
 def test_photographs_have_no_void() -> None:
-    from selfseg.models.embedder import Embedder
-
     embedder = Embedder(EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8))
     assert seen_cells(embedder, torch.zeros(1, 3, 32, 32), (4, 4)) is None
 
@@ -160,4 +159,30 @@ def test_information_is_of_places_that_both_views_show(tmp_path: Path) -> None:
     for each in other:
         each[:, :, :, :3] = torch.randn(2, method.embedder.dim, 6, 3)
     losses = [method.compare(*pair, same, (there, there)).loss for pair in ((first, second), other)]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("name", COMPARING)
+def test_what_void_would_look_like_changes_no_loss(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell of void is compared with nothing, whatever a network makes of it."""
+    losses = []
+    for noise in (0.0, 5.0):
+        method: Any
+        method, batch = method_and_batch(name, 2, tmp_path)
+        method.eval()  # batch statistics would see the void
+
+        def disturbed(self: Embedder, image: torch.Tensor, own: Any, noise: float = noise) -> torch.Tensor:
+            found = own(self, image)
+            void = ~seen_cells(self, image, found.shape[2:])[:, None]  # type: ignore[index]
+            drawn = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+            return torch.where(void, found + noise * drawn, found)
+
+        with monkeypatch.context() as patched:
+            for each in ("raw", "features"):
+                own = getattr(Embedder, each)
+                patched.setattr(Embedder, each, lambda self, image, own=own: disturbed(self, image, own))
+            if name == "densecl":  # cells of its own grid are mixed of those of the network
+                size = method.embedder.raw(batch.views[0].image).shape[2]
+                method.twin.student.grid = method.twin.teacher.grid = size
+            losses.append(method(batch, 0.5).loss)
     torch.testing.assert_close(losses[0], losses[1])

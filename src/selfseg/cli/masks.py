@@ -32,6 +32,8 @@ def masks(
     features: Further[FeaturesConfig] = _FEATURES,
     network: Further[NetworkConfig] = _NETWORK,
     device: str = "auto",
+    channels: tuple[str, ...] = (),
+    pages: Further[str] = "auto",
 ) -> int:
     """Mine a mask of what stands out in each image, without labels; OUT/masks.html shows them.
 
@@ -57,11 +59,23 @@ def masks(
         features: how features are looked at and learned from.
         network: how networks are trained; attention and tokencut need backbone and init.
         device: auto, cpu or cuda; of networks.
+        channels: of measured images, those that are taken, by index from 0 or by name; none given = all.
+        pages: of files with several pages, which are images, as of train.
     """
     cleaning = Cleaning(threshold, min_piece, min_area, max_area)
     training = Training(network, train_images, train_masks, device, features)
     page = mine_masks(
-        images, out, method, cleaning, labels=labels, split=split, max_bad=max_bad, training=training, window=window
+        images,
+        out,
+        method,
+        cleaning,
+        labels=labels,
+        split=split,
+        max_bad=max_bad,
+        training=training,
+        channels=channels,
+        pages=pages,
+        window=window,
     )
     say(f"written: {page}")
     return 0

@@ -143,7 +143,8 @@ def concepts(
     mark_output(pictures)
     for old in pictures.glob("*.webp"):
         old.unlink()
-    drawn = _draw(search, embeddings, pictures, painter_of(collection))
+    painter = painter_of(collection)
+    drawn = _draw(search, embeddings, pictures, painter)
     values = {
         "source": "prototypes" if k is None else "clusters",
         "k": search.k,
@@ -156,6 +157,7 @@ def concepts(
         "min_share": min_share,
         "whole": whole,
         "embedder": embedder_hash(run),
+        **({"false_colours": painter.legend} if painter.legend else {}),
         **search.summary(),
         "concepts": [
             {

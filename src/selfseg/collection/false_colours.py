@@ -38,6 +38,20 @@ class Painter:
         """Whether images are photographs."""
         return self.paint is None
 
+    @property
+    def note(self) -> tuple[str, ...]:
+        """A sentence with the legend, for pages whose captions are short; none of photographs."""
+        return (f"Measured channels are shown in false colours ({self.legend}).",) if self.legend else ()
+
+    def word(self, word: str) -> str:
+        """What a picture is called where the legend stands elsewhere.
+
+        Example:
+            >>> Painter().word("photograph"), Painter(legend="gray: depth").word("photograph")
+            ('photograph', 'false colours')
+        """
+        return "false colours" if self.legend else word
+
     def caption(self, word: str) -> str:
         """What stands below a picture: the word, and the legend of false colours.
 

@@ -256,7 +256,8 @@ def draw_views(
         batch: V views of B images; images uint8 or float in [0, 1].
         image_index: the image's position in the batch, in [0, B).
         height: of one view in the picture, in pixels.
-        paint: makes a picture of (H, W, C) levels; None = views are of photographs, or their first channels are drawn.
+        paint: makes a picture of (H, W, C) levels; None = views are of photographs, or what differs in the batch's
+            first views decides how other than three channels are drawn.
 
     Returns:
         (2 height + gap, W, 3) uint8.
@@ -265,7 +266,11 @@ def draw_views(
         raise ConfigError(f"image_index is {image_index}; the batch has {len(batch.index)} images")
     images = [_to_picture(view.image[image_index]) for view in batch.views]
     if paint is None and images[0].shape[2] != 3:
-        paint = choose([f"channel {c}" for c in range(images[0].shape[2])])
+        pixels = np.concatenate(
+            [_to_picture(image)[::4, ::4].reshape(-1, images[0].shape[2]) for image in batch.views[0].image]
+        )
+        seen = pixels[pixels.any(1)]
+        paint = choose([f"channel {c}" for c in range(images[0].shape[2])], sample=seen)
     images = images if paint is None else [paint(image) for image in images]
     sizes = [(height, max(1, round(height * image.shape[1] / image.shape[0]))) for image in images]
     uppers = [resize(image, size, smooth=True) for image, size in zip(images, sizes, strict=True)]

@@ -298,7 +298,8 @@ def _choose(measured: LabelledImages, count: int) -> list[Shown]:
             except BadImage:
                 continue
             drawn = None if painter.rgb else painter(image)
-            chosen[index] = Shown(measured.images.names[index], index, image, measured.read_label(index), drawn)
+            name, label = measured.images.names[index], measured.read_label(index)
+            chosen[index] = Shown(name, index, image, label, drawn, painter.legend)
             break
     return [chosen[index] for index in sorted(chosen)]
 

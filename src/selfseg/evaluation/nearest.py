@@ -170,6 +170,7 @@ def nearest(
             f"Any two objects here have a cosine of {anything:.2f} on the average: only what is far above it is near. "
             "Whether neighbours show the same kind of thing, look; how often they do on labelled images, "
             "selfseg evaluate --protocols retrieval measures.",
+            *painter_of(collection).note,
         ),
         parts=(Part("Queries and what is nearest to them", "", tuple(rows), 1 + top),),
         source=f"the images in {collection.root}",

@@ -96,7 +96,7 @@ def write_predictions_page(
                 pairs[index][1],
                 {k.what: predicted[k.folder][index] for k in group},
                 colours,
-                painter.caption("photograph"),
+                painter.word("photograph"),
             )
             for index in pairs
         )
@@ -134,6 +134,7 @@ def write_predictions_page(
             "the images lie evenly over what is measured and were not chosen by how well they come out.",
             "A few pictures show the kind of mistakes. Whether one start is better, the mIoU and its spread over "
             "splits say (the curve in the run's report), not these.",
+            *painter.note,
         ),
         parts=tuple(parts),
         source=f"{measured.root}",

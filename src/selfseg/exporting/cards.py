@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from selfseg.exporting.measured import levels_card, measured_facts
 from selfseg.exporting.targets import Target, resnet_of
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.start import Colours
@@ -22,7 +23,7 @@ def facts(format: str, whole: bool, embedder: Embedder, recipe: str, weights: st
         embedder: what is exported.
         recipe: hash of the run's recipe, "" if it has none.
         weights: hash of the run's weights.
-        given: what it takes; "" = RGB in [0, 1], for a backbone alone normalised.
+        given: what it takes; "" = RGB or levels in [0, 1], for a backbone alone normalised.
 
     Returns:
         Words to words, because a safetensors header holds nothing else.
@@ -34,10 +35,15 @@ def facts(format: str, whole: bool, embedder: Embedder, recipe: str, weights: st
         "architecture": embedder.config.backbone,
         "output_stride": str(stride),
     }
+    channels = embedder.config.channels
+    what = "RGB in [0, 1]" if channels is None else f"levels in [0, 1] of {len(channels)} channels"
+    if channels is not None:
+        given = given.replace("RGB (H, W, 3)", f"levels (H, W, {len(channels)})")
+        made |= measured_facts(channels)
     if whole:  # mean and std are inside: whoever reads them here would normalise twice
-        made["input"] = given or "RGB in [0, 1]"
+        made["input"] = given or what
     else:
-        made["input"] = "RGB in [0, 1], minus mean, divided by std"
+        made["input"] = f"{what}, minus mean, divided by std"
         mean, std = embedder.colours
         made |= {"mean": _numbers(mean), "std": _numbers(std)}
     return {**made, "began_from": embedder.start, "recipe": recipe, "embedder": weights}
@@ -52,7 +58,8 @@ def card(name: str, facts: Mapping[str, str], load: str, notes: Sequence[str] = 
         load: see `loading`.
         notes: sentences.
     """
-    lines = [f"# {name}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items() if value)]
+    told = {key: value.replace("|", "\\|") for key, value in facts.items() if value}
+    lines = [f"# {name}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in told.items())]
     lines += ["", *(f"- {note}" for note in notes), *([""] if notes else []), "## Load it", "", load]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -73,7 +80,11 @@ def loading(format: str, name: str, config: EmbedderConfig, colours: Colours, ta
         first = "import torch\nimport torchvision" if format == "torchvision" else "import timm"
         lines = [first, "from safetensors.torch import load_file", "", f"network = {target.call}", drop]
         lines += [f"network.load_state_dict(load_file({name!r}), strict=True)"]
-        return _code("python", [line for at, line in enumerate(lines) if line or at == 2]) + f"\n{_INPUT}"
+        text = _code("python", [line for at, line in enumerate(lines) if line or at == 2])
+        if config.channels is None:
+            return f"{text}\n{_INPUT}"
+        wants = "The network wants levels / 255, minus `mean`, divided by `std`, as (B, C, H, W)."
+        return f"{text}\n{wants}\n\n{levels_card(config.channels)}"
     if format in ("detectron2", "mmseg"):
         return (_detectron2 if format == "detectron2" else _mmseg)(name, config, colours)
     return (_onnx if format == "onnx" else _whole)(name, config)
@@ -133,8 +144,11 @@ def _mmseg(name: str, config: EmbedderConfig, colours: Colours) -> str:
 def _onnx(name: str, config: EmbedderConfig) -> str:
     lines = ["import onnxruntime", "", f"session = onnxruntime.InferenceSession({name!r})"]
     lines += ["(embedding,) = session.run(None, {'image': image})"]
+    what = "(B, 3, H, W) float32 RGB in [0, 1]"
+    if config.channels is not None:
+        what = f"(B, {config.inputs}, H, W) float32 levels / 255, see below"
     text = (
-        "`image` is (B, 3, H, W) float32 RGB in [0, 1], of any size; the graph normalises it. `embedding` is "
+        f"`image` is {what}, of any size; the graph normalises it. `embedding` is "
         f"(B, {config.dim}, h, w) float32, unit length over the second axis."
     )
     if config.decoder == "deeplabv3plus":
@@ -146,17 +160,24 @@ def _onnx(name: str, config: EmbedderConfig) -> str:
             " selfseg smooths the embedding over the image's superpixels afterwards, which is not in the graph: the "
             "run's clusters fit, and their edges are coarser."
         )
+    if config.channels is not None:
+        given = ["image = (levels(values).astype(np.float32) / 255).transpose(2, 0, 1)[None]  # (1, C, H, W)"]
+        text += f"\n\n{levels_card(config.channels, given)}"
     return _code("python", lines) + f"\n{text}"
 
 
 def _whole(name: str, config: EmbedderConfig) -> str:
     lines = ["from selfseg import Embedder", "", f"embedder = Embedder.load({name!r})"]
-    lines += ["vectors = embedder.embed('photo.jpg')  # (D, h, w), unit length over D"]
+    photo = "photo.jpg" if config.channels is None else "image.tif"
+    lines += [f"vectors = embedder.embed({photo!r})  # (D, h, w), unit length over D"]
     text = (
         f"The whole embedder, backbone {config.backbone} and decoder {config.decoder}, without its run: image to "
         f"{config.dim} numbers per pixel. `weights.safetensors` holds every tensor by name, `embedder.json` what the "
         "network is made of."
     )
+    if config.channels is not None:
+        text += " Files are read as the run read its own, arrays may be values or levels.\n\n"
+        text += levels_card(config.channels)
     return _code("python", lines) + f"\n{text}"
 
 

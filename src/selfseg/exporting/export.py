@@ -152,9 +152,9 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
     return out
 
 
-def _draw(size: tuple[int, int], images: int = 1) -> Tensor:
-    """(images, 3, H, W) in [0, 1], always the same."""
-    return torch.rand(images, 3, *size, generator=torch.Generator().manual_seed(0))
+def _draw(size: tuple[int, int], images: int = 1, inputs: int = 3) -> Tensor:
+    """(images, inputs, H, W) in [0, 1], always the same."""
+    return torch.rand(images, inputs, *size, generator=torch.Generator().manual_seed(0))
 
 
 def _compare(path: Path, found: Tensor, expected: Tensor) -> None:
@@ -175,7 +175,9 @@ def _write_backbone(
     target = target_of(embedder.backbone, embedder.config)
     extra = {"untrained": " ".join(target.untrained), "notes": " ".join(target.notes), "network": target.call}
     header = {**about, **{key: value for key, value in extra.items() if value}}
-    image = (_draw(target.image_size) - 0.5) * 4  # about the range of a normalised image
+    image = (
+        _draw(target.image_size, inputs=3 if embedder.config.groups else embedder.config.inputs) - 0.5
+    ) * 4  # about the range of a normalised image
 
     def write(temporary: Path) -> None:
         if path.suffix == ".safetensors":
@@ -203,9 +205,11 @@ def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str], run: 
     """The whole embedder as a graph."""
     other = (96, 64) if embedder.config.decoder == "deeplabv3plus" else (75, 53)  # that decoder wants even division
 
+    inputs = embedder.config.inputs
+
     def write(temporary: Path) -> None:
-        trace(embedder, _draw((64, 96)), about, temporary)
-        for image in (_draw((64, 96)), _draw(other, images=2)):
+        trace(embedder, _draw((64, 96), inputs=inputs), about, temporary)
+        for image in (_draw((64, 96), inputs=inputs), _draw(other, 2, inputs)):
             _compare(path, evaluate_graph(embedder, temporary, image), embedder(image))
 
     write_atomically(path, write)
@@ -225,7 +229,7 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run:
             save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
             notes.append(f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row.")
         write_text(temporary / "README.md", card(path.name, about, lines, notes))
-        image = _draw((64, 96))
+        image = _draw((64, 96), inputs=embedder.config.inputs)
         _compare(path, Embedder.load(temporary)(image), embedder(image))
 
     write_folder_atomically(path, write)

@@ -35,9 +35,10 @@ candidates give the class of all 200 at 99.5 to 99.8 % of the pixels, 6 at 98.9 
 _HEAD = f'<ir_version: 8, opset_import: ["" : {OPSET}]>'
 
 _WHOLE = """
-prepare (uint8[H, W, 3] image) => (float[1, 3, P, Q] prepared, int64[2] size)
+prepare (uint8[H, W, INPUTS] image) => (float[1, INPUTS, P, Q] prepared, int64[2] sizeTHERE)
 {
     size = Shape <start = 0, end = 2> (image)
+    WHERE
     resized = Cast <to = 1> (image)
     SCALED
 }
@@ -45,9 +46,10 @@ prepare (uint8[H, W, 3] image) => (float[1, 3, P, Q] prepared, int64[2] size)
 
 # The size is worked out in double, as Python does: one pixel more or less would shift everything.
 _RESIZED = """
-prepare (uint8[H, W, 3] image) => (float[1, 3, P, Q] prepared, int64[2] size)
+prepare (uint8[H, W, INPUTS] image) => (float[1, INPUTS, P, Q] prepared, int64[2] sizeTHERE)
 {
     size = Shape <start = 0, end = 2> (image)
+    WHERE
     sides = Cast <to = 11> (size)
     short = ReduceMin <keepdims = 0> (sides)
     wanted = Constant <value = double {RESOLUTION.0}> ()
@@ -56,21 +58,21 @@ prepare (uint8[H, W, 3] image) => (float[1, 3, P, Q] prepared, int64[2] size)
     scaled = Mul (sides, scale)
     rounded = Round (scaled)
     kept = Max (rounded, one)
-    pixels = Cast <to = 1> (image)
+    PIXELS
     shrinks = Less (scale, one)
     resized = If (shrinks) <
-        then_branch = area () => (float[P, Q, 3] smaller)
+        then_branch = area () => (float[P, Q, PLANES] smaller)
         {
             ROWS
             COLUMNS
         },
-        else_branch = linear () => (float[P, Q, 3] larger)
+        else_branch = linear () => (float[P, Q, PLANES] larger)
         {
             there = Constant <value_ints = [0]> ()
             planes = Transpose <perm = [2, 0, 1]> (pixels)
             batch = Unsqueeze (planes, there)
             target = Cast <to = 7> (kept)
-            front = Constant <value_ints = [1, 3]> ()
+            front = Constant <value_ints = [1, PLANES]> ()
             sizes = Concat <axis = 0> (front, target)
             wide = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (batch, , , sizes)
             one_of = Squeeze (wide, there)
@@ -81,8 +83,44 @@ prepare (uint8[H, W, 3] image) => (float[1, 3, P, Q] prepared, int64[2] size)
 }
 """
 
+_ROUNDED = "whole = Round (resized)"
+
+# Levels: where nothing was measured all are 0. The last plane is the share of each pixel that was measured; the others'
+# sums are divided by it (`selfseg.ops.levels.among_measured`).
+_WHERE = """
+    highest = ReduceMax <axes = [2], keepdims = 1> (bytes)
+    nought = Constant <value = float {0.0}> ()
+    not_void = Greater (highest, nought)
+    third = Constant <value_ints = [2]> ()
+    measured = Squeeze (not_void, third)
+"""
+
+_SHARES = """
+    share_of = Cast <to = 1> (not_void)
+    pixels = Concat <axis = 2> (bytes, share_of)
+"""
+
+_AMONG_MEASURED = """
+    from_first = Constant <value_ints = [0]> ()
+    from_last = Constant <value_ints = [INPUTS]> ()
+    to_end = Constant <value_ints = [PLANES]> ()
+    sums = Slice (resized, from_first, from_last, third)
+    share = Slice (resized, from_last, to_end, third)
+    tiny = Constant <value = float {0.000001}> ()
+    divided = Max (share, tiny)
+    mean_level = Div (sums, divided)
+    level = Round (mean_level)
+    least = Constant <value = float {1.0}> ()
+    largest = Constant <value = float {255.0}> ()
+    above = Max (level, least)
+    between = Min (above, largest)
+    half = Constant <value = float {0.49999}> ()
+    enough = GreaterOrEqual (share, half)
+    whole = Where (enough, between, nought)
+"""
+
 _SCALED = """
-    whole = Round (resized)
+    ROUNDED
     most = Constant <value_float = 255.0> ()
     unit = Div (whole, most)
     channels = Transpose <perm = [2, 0, 1]> (unit)
@@ -133,14 +171,14 @@ _AREA = """
 # Between four cells: the candidates of each such square, one after the other. A slot holds the candidate's scores at
 # the square's corners (left and right above, left and right below) and its value.
 _PICKED = """
-pick (float[5, K, h, w] squares, int64[2] extent) => (KIND[H, W] mask)
+pick (float[5, K, h, w] squares, int64[2] extentTHERE) => (KIND[H, W] mask)
 {
     PLACES
     slots = Constant <value_int = SLOTS> ()
     going = Constant <value = bool {1}> ()
     worst = ConstantOfShape <value = float[1] {-3.4e38}> (extent)
     nothing = ConstantOfShape <value = KIND[1] {VOID}> (extent)
-    best, mask = Loop (slots, going, worst, nothing) <
+    best, MASK = Loop (slots, going, worst, nothing) <
         body = compare (int64 number, bool on, float[H, W] most, KIND[H, W] chosen)
             => (bool still, float[H, W] more, KIND[H, W] choice)
         {
@@ -173,6 +211,7 @@ pick (float[5, K, h, w] squares, int64[2] extent) => (KIND[H, W] mask)
             choice = Where (better, value, chosen)
         }
     >
+    LEFT
 }
 """
 
@@ -254,6 +293,8 @@ class _Squares(nn.Module):
 def write_segmenter_graph(segmenter: Segmenter, facts: Mapping[str, str], path: Path) -> None:
     """Write the graph of a segmenter, with weights: `image` (H, W, 3) uint8 to `mask` (H, W) uint8, or int32.
 
+    Of measured images it takes levels, (H, W, C) uint8; pixels of level 0 in all channels are void.
+
     Args:
         segmenter: in evaluation mode, on the CPU. Of its embedder the network alone is in the graph: one look, and no
             smoothing over superpixels.
@@ -268,34 +309,54 @@ def write_segmenter_graph(segmenter: Segmenter, facts: Mapping[str, str], path: 
     network = _Squares(segmenter).eval()
     resolution = segmenter.embedder.resolution
     side = resolution or max(64, 2 * segmenter.embedder.config.border)
-    image = torch.rand(1, 3, side, round(side * 1.5), generator=torch.Generator())
+    measured = segmenter.embedder.config.channels is not None
+    inputs = segmenter.embedder.config.inputs
+    image = torch.rand(1, inputs, side, round(side * 1.5), generator=torch.Generator())
     axes = {"prepared": {2: "P", 3: "Q"}, "squares": {2: "h", 3: "w"}}
     trace_network(network, image, path, axes, segmenter.embedder)
     middle = onnx.load(str(path))
     merge = onnx.compose.merge_models
-    model = merge(_parsed(_preparation(resolution)), middle, [("prepared", "prepared")], outputs=["squares", "size"])
-    choice = _parsed(_choice(network.count, segmenter.legend.void))
-    model = merge(model, choice, [("squares", "squares"), ("size", "extent")])
+    kept = ["squares", "size", *(["measured"] if measured else [])]
+    before = _parsed(_preparation(resolution, inputs, measured))
+    model = merge(before, middle, [("prepared", "prepared")], outputs=kept)
+    choice = _parsed(_choice(network.count, segmenter.legend.void, measured))
+    joined = [("squares", "squares"), ("size", "extent"), *([("measured", "where")] if measured else [])]
+    model = merge(model, choice, joined)
     onnx.helper.set_model_props(model, dict(facts))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 
 
-def _preparation(resolution: int | None) -> str:
+def _preparation(resolution: int | None, inputs: int, measured: bool) -> str:
+    words = {"INPUTS": str(inputs), "PLANES": str(inputs)}
+    there = {"THERE": ", bool[H, W] measured" if measured else "", "WHERE": ""}
+    parts = {"PIXELS": "pixels = Cast <to = 1> (image)", "ROUNDED": _ROUNDED}
+    if measured:
+        there["WHERE"] = "bytes = Cast <to = 1> (image)" + _WHERE
+        if resolution is not None:
+            words["PLANES"] = str(inputs + 1)
+            parts = {"PIXELS": _SHARES, "ROUNDED": _AMONG_MEASURED}
     if resolution is None:
-        return _filled(_WHOLE, SCALED=_SCALED)
+        return _filled(_WHOLE, **there, SCALED=_SCALED, **parts, **words)
     rows = {"@": "down_", "AXIS": "0", "SHAPE": "-1, 1, 1", "FROM": "pixels", "TO": "lower"}
     columns = {"@": "along_", "AXIS": "1", "SHAPE": "1, -1, 1", "FROM": "lower", "TO": "smaller"}
     area = {"ROWS": _filled(_AREA, **rows), "COLUMNS": _filled(_AREA, **columns)}
-    return _filled(_RESIZED, **area, SCALED=_SCALED, RESOLUTION=str(resolution))
+    return _filled(_RESIZED, **area, **there, SCALED=_SCALED, **parts, **words, RESOLUTION=str(resolution))
 
 
-def _choice(slots: int, void: int) -> str:
+def _choice(slots: int, void: int, measured: bool) -> str:
     rows = {"@": "y_", "AXIS": "0", "SIDE": "2", "BEYOND": "3", "SHAPE": "-1, 1"}
     columns = {"@": "x_", "AXIS": "1", "SIDE": "3", "BEYOND": "4", "SHAPE": "-1"}
     places = _filled(_PLACES, **rows) + _filled(_PLACES, **columns)
     kind = {"KIND": "uint8", "NUMBER": "2"} if void == 255 else {"KIND": "int32", "NUMBER": "6"}
-    return _filled(_PICKED, PLACES=places, SLOTS=str(slots), VOID=str(void), **kind)
+    left = {"THERE": "", "MASK": "mask", "LEFT": ""}
+    if measured:
+        left = {
+            "THERE": ", bool[H, W] where",
+            "MASK": "everywhere",
+            "LEFT": "mask = Where (where, everywhere, nothing)",
+        }
+    return _filled(_PICKED, PLACES=places, **left, SLOTS=str(slots), VOID=str(void), **kind)
 
 
 def _filled(text: str, **words: str) -> str:
@@ -314,7 +375,7 @@ def run_graph(graph: Path | bytes, image: NDArray[np.uint8]) -> NDArray[Any]:
 
     Args:
         graph: the file, or its content.
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
 
     Returns:
         The first output; of a segmenter's graph (H, W).
@@ -339,9 +400,10 @@ def run_graph(graph: Path | bytes, image: NDArray[np.uint8]) -> NDArray[Any]:
     return found
 
 
-def prepared_by_graph(resolution: int | None, image: NDArray[np.uint8]) -> Tensor:
-    """What the network in the graph is given: (1, 3, P, Q) float32 in [0, 1] from (H, W, 3) uint8."""
-    return torch.from_numpy(run_graph(_parsed(_preparation(resolution)).SerializeToString(), image))
+def prepared_by_graph(resolution: int | None, image: NDArray[np.uint8], measured: bool = False) -> Tensor:
+    """What the network in the graph is given: (1, C, P, Q) float32 in [0, 1] from (H, W, C) uint8, levels or RGB."""
+    graph = _parsed(_preparation(resolution, image.shape[2], measured))
+    return torch.from_numpy(run_graph(graph.SerializeToString(), image))
 
 
 def mask_of_network(segmenter: Segmenter, image: NDArray[np.uint8], prepared: Tensor | None = None) -> NDArray[Any]:
@@ -349,8 +411,8 @@ def mask_of_network(segmenter: Segmenter, image: NDArray[np.uint8], prepared: Te
 
     Args:
         segmenter: on the CPU.
-        image: (H, W, 3) uint8.
-        prepared: (1, 3, P, Q) in [0, 1], what the network looks at; None = as the embedder prepares the image.
+        image: (H, W, 3) uint8, or (H, W, C) levels.
+        prepared: (1, C, P, Q) in [0, 1], what the network looks at; None = as the embedder prepares the image.
 
     Returns:
         (H, W), see `Segmenter`.
@@ -361,4 +423,5 @@ def mask_of_network(segmenter: Segmenter, image: NDArray[np.uint8], prepared: Te
     else:
         with torch.no_grad():
             embedding = segmenter.network(prepared)[0]
-    return segmenter.assign_later(embedding, (image.shape[0], image.shape[1])).numpy()
+    mask = segmenter.assign_later(embedding, (image.shape[0], image.shape[1])).numpy()
+    return segmenter.without_void(mask, image)

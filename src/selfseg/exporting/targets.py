@@ -19,8 +19,10 @@ import torchvision
 from torch import Tensor, nn
 
 from selfseg.errors import ConfigError
+from selfseg.exporting.measured import refuse_measured
 from selfseg.models.backbones import make_backbone, nested_name
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.models.inputs.groups import ChannelGroups
 
 LastStage = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
@@ -31,7 +33,7 @@ class Target:
 
     Attributes:
         weights: the tensors by that project's names; on the CPU.
-        last_stage: (tensors as read from the file, (B, 3, H, W) normalised image) to (B, C, h, w), computed by the
+        last_stage: (tensors as read from the file, (B, inputs, H, W) normalised image) to (B, C, h, w), computed by the
             network that the names belong to.
         expected: the same of our backbone.
         image_size: (H, W) that both networks take.
@@ -111,6 +113,7 @@ def torchvision_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if torchvision has no such ResNet.
     """
+    refuse_measured(config, "torchvision")
     name, arch = resnet_of(config, "torchvision")
     stride = config.output_stride
     options: dict[str, Any] = {}
@@ -178,6 +181,7 @@ def detectron2_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if detectron2's ResNets don't cover this backbone.
     """
+    refuse_measured(config, "detectron2")
     name, arch = resnet_of(config, "detectron2")
     stride = config.output_stride
     plain = torchvision_target(backbone, config)
@@ -209,6 +213,7 @@ def mmseg_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if mmsegmentation's ResNets don't cover this backbone.
     """
+    refuse_measured(config, "mmseg")
     name, arch = resnet_of(config, "mmseg")
     plain = torchvision_target(backbone, config)
     prefix = "backbone."
@@ -239,9 +244,15 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     Raises:
         ConfigError: if timm can't build the network for these weights.
     """
-    name, stride = config.backbone, config.output_stride
+    name, stride, count = config.backbone, config.output_stride, config.inputs
+    grouped: tuple[str, ...] = ()
+    if isinstance(backbone, ChannelGroups):
+        told = ", ".join(str(list(group)) for group in backbone.groups)
+        backbone, count = backbone.grouped, 3
+        grouped = (f"The run shows this network three channels at a time, {told}; all features lie side by side.",)
     ours = tensors_of(cast(nn.Module, getattr(backbone, "windowed", backbone)))
-    options = {"output_stride": stride} if stride < 32 else {}
+    inputs = {"in_chans": count} if count != 3 else {}
+    options: dict[str, Any] = {**({"output_stride": stride} if stride < 32 else {}), **inputs}
     try:
         full, options = _timm_network(name, options)
     except (RuntimeError, ValueError, AssertionError, NotImplementedError, TypeError) as error:
@@ -258,7 +269,7 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
         size = tuple(settings["input_size"][1:])
     given = "".join(f", {key}={value}" for key, value in options.items())
     dilated = f"The run dilated the network to output stride {stride}: keep `output_stride`."
-    notes: tuple[str, ...] = (dilated,) if "output_stride" in options else ()
+    notes: tuple[str, ...] = (*grouped, *((dilated,) if "output_stride" in options else ()))
     fits = len(weights) == len(ours) and all(weights[key].shape == fresh[key].shape for key in weights)
     if fits and all(_is_norm(full, key) for key in untrained):
         if untrained:
@@ -281,7 +292,7 @@ def timm_target(backbone: nn.Module, config: EmbedderConfig) -> Target:
     )
     return Target(
         weights=ours,
-        last_stage=lambda read, image: _last(_loaded(make_backbone(name, stride), read), image),
+        last_stage=lambda read, image: _last(_loaded(make_backbone(name, stride, inputs=count), read), image),
         expected=lambda image: _last(backbone, image),
         image_size=size,
         call=f"timm.create_model({name!r}, features_only=True{given})",
@@ -294,7 +305,8 @@ def _timm_network(name: str, options: dict[str, Any]) -> tuple[nn.Module, dict[s
     try:
         return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=0, **options)), options
     except TypeError:  # transformers have no output stride: theirs is the patch
-        return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=0)), {}
+        options = {key: value for key, value in options.items() if key != "output_stride"}
+        return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=0, **options)), options
 
 
 def _name_in(wanted: Mapping[str, Tensor], key: str) -> str:

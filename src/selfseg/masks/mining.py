@@ -18,7 +18,7 @@ from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images, usable_cores
 from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
 from selfseg.data.reading.skipping import SkipLog
-from selfseg.data.reading.windows import expand
+from selfseg.data.reading.windows import as_measured
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.exchange.any_labels import open_labels
 from selfseg.masks import proposals as hierarchy
@@ -31,6 +31,7 @@ from selfseg.masks.writing import SOFT_FOLDER, MaskWriter
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
 from selfseg.storage.files import read_json
+from selfseg.telling import tell
 
 Method = Literal[Prior, "hierarchy", Source]
 """A saliency prior, several objects by `selfseg.masks.proposals`, or one of `selfseg.masks.sources`."""
@@ -49,6 +50,8 @@ def mine_masks(
     max_bad: float = 0.05,
     training: Training | None = None,
     window: int | None = None,
+    channels: Sequence[str] = (),
+    pages: str = "auto",
 ) -> Path:
     """Mine a mask of what stands out in each image, without labels.
 
@@ -70,6 +73,9 @@ def mine_masks(
         training: of networks; the defaults if None.
         window: side in px of the windows that large images are cut into, each an image of its own as in a training
             with that window; None = 1024, of images that can't be looked at whole.
+        channels: of measured images, those that are taken, by index from 0 or by name; none given = all, "rgb" reads
+            them as photographs.
+        pages: how files of several pages become images, see `selfseg.training.recipe.Recipe`.
 
     Returns:
         The path of masks.html.
@@ -94,7 +100,9 @@ def mine_masks(
     else:
         version = hierarchy.VERSION if method == "hierarchy" else VERSION
         how |= {"version": version, "superpixels": ALGORITHM_VERSION}
-    collection = expand(collect(images), window)
+    collection, found = as_measured(collect(images), channels, pages, window)
+    if found:
+        tell(found)
     if collection.channels is not None:
         how["channels"] = asdict(collection.channels)
     truth = None if labels is None else _labelled(open_labels(labels, split), collection)

@@ -145,7 +145,7 @@ def open_source(
     settings = describe(method, training)
     key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
     work = out / "networks" / key
-    candidates = images if training.images is None else find_images(training.images)
+    candidates = images if training.images is None else find_images(training.images).measured(images.channels)
     if method == "features":
         return _features(training.features, device, candidates, work, settings, progress, max_bad)
     if method == "attention" or method == "tokencut":

@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import Method
-from selfseg.models.distributed import gather_rows, sum_over_processes, world_size
+from selfseg.methods.base import Method, seen_cells
+from selfseg.models.distributed import gather_rows, mean_of_counted, sum_over_processes, world_size
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.queue import FeatureQueue
 from selfseg.ops.objectives.losses import effective_rank, usage_entropy
@@ -164,9 +164,11 @@ class STEGO(Method):
 
     def forward(self, batch: Batch, progress: float) -> StepOutput:
         """Look at each image once, find its two partners, give codes to all three, compare."""
-        points, wholes, picks = self._look(batch, progress)
+        points, wholes, picks, seen = self._look(batch, progress)
         everybodys, start = gather_rows(points)  # (G, P, C)
-        owners = gather_rows(batch.index[:, None])[0]
+        # An image of nothing but void belongs to nobody, and is nobody's partner.
+        index = batch.index if seen is None else batch.index.where(seen, -1)
+        owners = gather_rows(index[:, None])[0]
         all_wholes = gather_rows(wholes)[0]
         # For all images in every process: so the arithmetic doesn't depend on how many processes there are.
         chosen, nearness = self.choose(all_wholes, owners[:, 0], gather_rows(picks)[0])
@@ -180,21 +182,35 @@ class STEGO(Method):
         codes = self._codes(features.flatten(0, 1)).view(*features.shape[:3], -1)
         # In float32 under every precision, as all comparisons.
         with torch.autocast(codes.device.type, enabled=False):
-            return self.compare(features, codes.to(features.dtype), chosen[:, 0] >= 0, nearness=nearness)
+            return self.compare(features, codes.to(features.dtype), chosen[:, 0] >= 0, seen, nearness=nearness)
 
     @torch.no_grad()
-    def _look(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of drawn places (B, P, C), mean features (B, C), and what chooses partners (B, 2) in [0, 1)."""
-        features = self.embedder.features(batch.views[0].image).to(self.wholes.vectors.dtype)
+    def _look(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Features of drawn places and of whole images, both of what was measured.
+
+        Returns:
+            (B, P, C); means (B, C); what chooses partners, (B, 2) in [0, 1); and which images show anything that was
+            measured, (B,) bool, or None: all.
+        """
+        image = batch.views[0].image
+        features = self.embedder.features(image).to(self.wholes.vectors.dtype)
         cells = features.flatten(2)  # (B, C, h w)
+        there = seen_cells(self.embedder, image, features.shape[2:])
+        seen = None if there is None else there.flatten(1)  # (B, h w)
+        usable = None if seen is None else [np.flatnonzero(each) for each in seen.cpu().numpy()]
         places, picks = [], []
-        for index in batch.index.tolist():
+        for row, index in enumerate(batch.index.tolist()):
             rng = np.random.default_rng((index, int(progress * 2**48)))
-            places.append(rng.integers(cells.shape[2], size=self.config.grid**2))
+            if usable is None or not len(usable[row]):
+                places.append(rng.integers(cells.shape[2], size=self.config.grid**2))
+            else:
+                places.append(usable[row][rng.integers(len(usable[row]), size=self.config.grid**2)])
             picks.append(rng.random(2))
         drawn = torch.from_numpy(np.stack(places)).to(cells.device)[:, None].expand(-1, cells.shape[1], -1)
-        wholes = F.normalize(cells.mean(2), dim=1)
-        return cells.gather(2, drawn).mT, wholes, torch.from_numpy(np.stack(picks)).to(cells.device)
+        mean = cells.mean(2) if seen is None else (cells * seen[:, None]).sum(2)  # its length goes
+        wholes = F.normalize(mean, dim=1)
+        picked = torch.from_numpy(np.stack(picks)).to(cells.device)
+        return cells.gather(2, drawn).mT, wholes, picked, None if seen is None else seen.any(1)
 
     @torch.no_grad()
     def choose(self, wholes: Tensor, owners: Tensor, picks: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,7 +218,7 @@ class STEGO(Method):
 
         Args:
             wholes: (G, C) unit mean features of the step's images.
-            owners: (G,) int64, which images they are.
+            owners: (G,) int64, which images they are; -1 = one that is nobody's partner.
             picks: (G, 2) in [0, 1): which of the nearest, and which of all.
 
         Returns:
@@ -212,7 +228,7 @@ class STEGO(Method):
         candidates = torch.cat([wholes, self.wholes.newest])
         who = torch.cat([owners, self.owners.newest[:, 0]])  # (M,)
         older = (who[:, None] == who).tril(-1).any(1)  # an image has a newer view further in front
-        free = (owners[:, None] != who) & ~older  # (G, M)
+        free = (owners[:, None] != who) & ~older & (who >= 0)  # (G, M)
         count = free.sum(1)
         cosines = (wholes @ candidates.T).masked_fill(~free, -torch.inf)
         nearest = cosines.argsort(dim=1, descending=True, stable=True)
@@ -235,18 +251,23 @@ class STEGO(Method):
         codes: Tensor = self.embedder.centre(self.embedder.decoder.project(features.mT[..., None]))
         return codes[..., 0].mT
 
-    def compare(self, features: Tensor, codes: Tensor, paired: Tensor, **more: Tensor) -> StepOutput:
+    def compare(
+        self, features: Tensor, codes: Tensor, paired: Tensor, seen: Tensor | None = None, **more: Tensor
+    ) -> StepOutput:
         """The correspondence loss (eq. 5), and that of the prototypes.
 
         Args:
             features: (3, B, P, C) of the images, their neighbours and other images; without gradient.
             codes: (3, B, P, D) of the same places.
             paired: (B,) bool, which images have partners.
+            seen: (B,) bool, which images show anything that was measured; others count for nothing. None = all.
             more: further logs.
         """
         config = self.config
+        whole = torch.ones_like(paired) if seen is None else seen
+        paired = paired & whole
         settings = {
-            "self": (config.shift_self, config.weight_self, torch.ones_like(paired)),
+            "self": (config.shift_self, config.weight_self, whole),
             "neighbour": (config.shift_neighbour, config.weight_neighbour, paired),
             "random": (config.shift_random, config.weight_random, paired),
         }
@@ -254,14 +275,15 @@ class STEGO(Method):
         for number, (name, (shift, weight, counted)) in enumerate(settings.items()):
             pulls = self.pulls(feature_correspondence(features[0], features[number]), shift, counted)
             similarity = feature_correspondence(codes[0], codes[number]).clamp(min=0)  # S
-            loss = _mean(-(pulls * similarity).mean((1, 2)), counted)
+            loss = mean_of_counted(-(pulls * similarity).mean((1, 2)), counted)
             total = total + weight * loss
             logs[f"loss_{name}"] = loss.detach()
             logs[f"pulled_{name}"] = (pulls > 0).to(codes.dtype).mean()
         rows = F.normalize(codes[0].detach().flatten(0, 1), dim=1)  # (B P, D)
         scores = rows @ F.normalize(self.prototypes, dim=1).T
         best = scores.max(1)
-        prototypes = -best.values.mean()
+        places = None if seen is None else whole[:, None].expand(codes.shape[1:3]).flatten()  # (B P,)
+        prototypes = -best.values.mean() if places is None else -mean_of_counted(best.values, places)
         logs["loss_prototypes"] = prototypes.detach()
         logs["prototype_entropy"] = usage_entropy(F.one_hot(best.indices, config.prototypes).to(rows.dtype))
         logs["queue_filled"] = self.points.filled / config.queue
@@ -281,19 +303,10 @@ class STEGO(Method):
         """
         centred = correspondence - correspondence.mean(2, keepdim=True)
         if self.config.keep_mean:
-            centred = centred + sum_over_processes(_mean(correspondence.mean((1, 2)), counted)) / world_size()
+            centred = centred + sum_over_processes(mean_of_counted(correspondence.mean((1, 2)), counted)) / world_size()
         return centred - shift
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Prototypes back to unit length: longer ones would turn more and more slowly."""
         self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
-
-
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """This process's part of the mean of those of all processes' values (B,) that are counted; 0 of none.
-
-    The mean of the parts is that mean.
-    """
-    total = sum_over_processes(counted.sum().to(values.dtype)).clamp(min=1)
-    return (values * counted).sum() * (world_size() / total)

@@ -28,6 +28,19 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return value
 
 
+def mean_of_counted(values: Tensor, counted: Tensor) -> Tensor:
+    """This process's part of the mean of those of all processes' values that are counted; 0 of none.
+
+    The mean of the parts is that mean.
+
+    Args:
+        values: (N,) float.
+        counted: (N,) bool.
+    """
+    total = sum_over_processes(counted.sum().to(values.dtype)).clamp(min=1)
+    return (values * counted).sum() * (world_size() / total)
+
+
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Every process's rows, in the order of the processes, without gradient.
 

@@ -155,6 +155,23 @@ def fill_void(image: Levels) -> Levels:
         return image
     if not where.any():
         return np.ones_like(image)
+    filled: Levels = image.reshape(-1, image.shape[2])[nearest_measured(where)].reshape(image.shape)
+    return filled
+
+
+def nearest_measured(where: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The nearest pixel where something was measured.
+
+    Args:
+        where: (H, W) bool, True somewhere.
+
+    Returns:
+        (H * W,) int64: of each pixel, row by row, the place of the nearest True one, which may be itself.
+
+    Example:
+        >>> nearest_measured(np.array([[False, True, True, False]])).tolist()
+        [1, 1, 2, 2]
+    """
     _, nearest = cv2.distanceTransformWithLabels(
         (~where).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -162,8 +179,8 @@ def fill_void(image: Levels) -> Levels:
     place = np.zeros(int(nearest.max()) + 1, np.int64)
     there = np.flatnonzero(where)
     place[nearest.ravel()[there]] = there
-    filled: Levels = image.reshape(-1, image.shape[2])[place[nearest.ravel()]].reshape(image.shape)
-    return filled
+    found: NDArray[np.int64] = place[nearest.ravel()]
+    return found
 
 
 def colour_like(image: Levels) -> NDArray[np.float32]:

@@ -35,6 +35,7 @@ class Shown:
         image: (H, W, 3) uint8 RGB, or (H, W, C) levels.
         label: (H, W) uint8, 255 = void.
         drawn: (H, W, 3) uint8 RGB, the image in false colours; None = it is a photograph.
+        legend: which channel is which colour.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Shown:
     image: Picture
     label: NDArray[np.uint8]
     drawn: Picture | None = None
+    legend: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,11 @@ def write_comparison_page(
     labels = tuple(
         figure(fit_within(colour_classes(image.label, colours), _LONGEST), f"{image.name}: labels") for image in shown
     )
+    legend = next((image.legend for image in shown if image.legend), "")
     panels = []
     for kind in sorted(dict.fromkeys(drawing.kind for drawing in drawings), key=lambda kind: kind == "embedding"):
         classes = kind != "embedding"
-        lines = [("photograph", photographs), *([("labels", labels)] if classes else [])]
+        lines = [("false colours" if legend else "photograph", photographs), *([("labels", labels)] if classes else [])]
         for drawing in drawings:
             if drawing.kind == kind:
                 pictures = [_read(out / file) for file in drawing.files]
@@ -116,6 +119,7 @@ def write_comparison_page(
         "sources": sources,
         "images": results[0].counts["images"],
         "panels": panels,
+        "legend": legend,
         "count": len(shown),
         "classes": [(name, hex_colour(colour)) for name, colour in zip(class_names, colours, strict=True)],
         "void": hex_colour(_VOID),

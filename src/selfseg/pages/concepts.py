@@ -67,6 +67,7 @@ class Concepts:
         dead: those without, e.g. "3, 7–9".
         dead_count: how many.
         whole: whether each image was one segment.
+        legend: which measured channel is which colour; "" of photographs.
     """
 
     word: str
@@ -80,6 +81,7 @@ class Concepts:
     dead: str
     dead_count: int
     whole: bool = False
+    legend: str = ""
 
 
 def read_concepts(
@@ -118,6 +120,7 @@ def read_concepts(
             dead=ranges(values["dead"]),
             dead_count=len(values["dead"]),
             whole=bool(values.get("whole", False)),
+            legend=str(values.get("false_colours", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         notes.append(f"{folder / 'concepts.json'} can't be read: {error!r}")

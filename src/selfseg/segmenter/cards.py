@@ -48,4 +48,16 @@ def folder_card(legend: Legend, config: EmbedderConfig, about: Mapping[str, Any]
     lines = ["# A named segmenter", "", *legend_table(legend), ""]
     lines += [f"Images are looked at {seen} by the backbone {config.backbone}; masks have the image's own size."]
     lines += ["", *facts] if facts else []
-    return "\n".join([*lines, "", _USE])
+    use = _USE
+    if config.channels is not None:
+        lines += ["", "Images are measured ones. Of each channel this range becomes the levels 1 to 255:", ""]
+        lines += ["| channel | place in a file | low | high |", "|---|---|---|---|"]
+        c = config.channels
+        lines += [
+            f"| {_cell(name)} | {place} of 0 to {c.of - 1} | {low:.6g} | {high:.6g} |"
+            for name, place, low, high in zip(c.names, c.take, c.low, c.high, strict=True)
+        ]
+        use = use.replace("photo.jpg", "image.tif").replace(
+            "also takes uint8 arrays and PIL images", "also takes arrays of values, or of uint8 levels"
+        )
+    return "\n".join([*lines, "", use])

@@ -64,7 +64,7 @@ def masks(store: RegionStore, decided: Decided, images: Sequence[tuple[str, Path
         found = decided.classes[store.first[number] : store.first[number + 1]]
         values = np.where(found == NONE, void, found).astype(np.uint8 if void == 255 else np.uint16)
         size = (int(store.sizes[number, 0]), int(store.sizes[number, 1]))
-        yield NamedMask(name, enlarge(values[store.superpixels(number)], size), file)
+        yield NamedMask(name, enlarge(store.spread(number, values, void), size), file)
 
 
 def enlarge(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -12,6 +12,9 @@ One pass over the images, as long as `embed` takes, and memory-mapped afterwards
 Each file only grows. A line is written when all that it tells of is on the disk, so that a pass that was ended, however
 it was, goes on behind the last whole line; the store is complete when the last line says so.
 
+Pixels of measured images where nothing was measured are in no region: `VOID` in the superpixels. An image without any
+other is left out.
+
 Letters in shapes: N regions of the collection, n those of an image, D embedding dimension, H W pixels of an image, h w
 working size of its superpixels.
 """
@@ -26,6 +29,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,14 +40,19 @@ from numpy.typing import NDArray
 from selfseg.collection.opening import Images, collect_for, load, whole_images
 from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.measured import ImagePlace, Part
 from selfseg.data.reading.skipping import SkipLog
-from selfseg.errors import RunError, StorageError
+from selfseg.errors import EmptyCollection, RunError, StorageError
 from selfseg.models.embedder import Embedder, Looks
+from selfseg.ops.levels import fill_void, level_scale, measured, nearest_measured
 from selfseg.ops.regions.region_tree import cut_regions, region_tree
 from selfseg.ops.regions.slic import slic
 from selfseg.ops.regions.smoothing import REGIONS, cell_places, pool_map
 from selfseg.storage.files import mark_output, sole_use, storage_errors
 from selfseg.storage.hashes import embedder_hash
+
+VOID = 65_535
+"""What stands in the superpixels where nothing was measured."""
 
 _FORMAT = 1
 _LONGEST = 1024  # px of the kept superpixels
@@ -64,7 +73,7 @@ class RegionStore:
         vectors: (N, D) float16 on the disk, the regions' unit vectors as `Embedder.embed` has them.
         areas: (N,) float32, shares of their image.
         centres: (N, 2) float32, y and x in [0, 1].
-        colours: (N, 3) uint8, mean RGB.
+        colours: (N, 3) uint8, mean RGB; of measured images the first three channels, 0 where there are fewer.
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
@@ -139,7 +148,7 @@ class RegionStore:
         return cls(folder, header, entries)
 
     def superpixels(self, image: int) -> NDArray[np.uint16]:
-        """(h, w) numbers 0 to n - 1 of an image's regions."""
+        """(h, w) numbers 0 to n - 1 of an image's regions, `VOID` where nothing was measured."""
         known, found = self._last
         if known == image:
             return found
@@ -148,21 +157,31 @@ class RegionStore:
         self._last = image, found
         return found
 
+    def spread(self, image: int, values: NDArray[Any], void: Any) -> NDArray[Any]:
+        """The values of an image's regions, (n,), at its superpixels' pixels, (h, w); `void` where there is none."""
+        superpixels = self.superpixels(image)
+        return np.append(values, np.array([void], values.dtype))[np.minimum(superpixels, len(values))]
+
     def tree(self, image: int) -> NDArray[np.float32]:
         """(n - 1, 3) of `selfseg.ops.regions.region_tree`."""
         start, end = self._ends[image, 1], self._ends[image + 1, 1]
         return self._maps[1][start:end].view("<f4").reshape(-1, 3)
 
     def region_at(self, image: int, x: float, y: float) -> int:
-        """The number 0 to n - 1 of the region at a place, x and y in [0, 1]."""
+        """The number 0 to n - 1 of the region at a place, x and y in [0, 1]; `VOID` where nothing was measured."""
         superpixels = self.superpixels(image)
         height, width = superpixels.shape
         row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
         return int(superpixels[max(row, 0), max(column, 0)])
 
     def segment_at(self, image: int, x: float, y: float, level: float) -> NDArray[np.int64]:
-        """Rows of the segment at a place, where the image is cut into `level` segments; its region from n on."""
+        """Rows of the segment at a place, where the image is cut into `level` segments; its region from n on.
+
+        None where nothing was measured.
+        """
         region = self.region_at(image, x, y)
+        if region == VOID:
+            return np.zeros(0, np.int64)
         start, count = int(self.first[image]), int(self.first[image + 1] - self.first[image])
         if level >= count:
             return np.array([start + region], np.int64)
@@ -176,32 +195,48 @@ def _mapped(path: Path, length: int) -> NDArray[np.uint8]:
 
 
 def regions_of(
-    seen: NDArray[np.uint8], embedding: NDArray[np.float32]
+    seen: NDArray[np.uint8], embedding: NDArray[np.float32], rgb: bool = True
 ) -> tuple[NDArray[np.uint16], NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
     """An image's regions.
 
     Args:
-        seen: (H, W, 3) uint8 RGB, as the embedder looked at it.
+        seen: (H, W, 3) uint8 RGB, or (H, W, C) levels of which some are measured, as the embedder looked at it.
         embedding: (D, h, w) of it.
+        rgb: whether it is a photograph.
 
     Returns:
         The superpixels at their working size, (n, D) unit vectors, (n,) facts, and the tree.
     """
     height, width = seen.shape[:2]
+    where = None if rgb else measured(seen)
+    seen = seen if rgb else fill_void(seen)
     # The very superpixels over which embeddings are smoothed: a region's vector is then the embedding in all of it.
-    regions = slic(seen, size=max(2, round(math.sqrt(height * width / REGIONS))))
-    flat = regions.ravel()
+    regions = slic(seen, size=max(2, round(math.sqrt(height * width / REGIONS))), rgb=rgb)
+    vectors = _pool(embedding, regions, int(regions.max()) + 1)
+    if where is not None:
+        # Regions of which nothing was measured go, and their pixels to what is nearest, so that the rest still touch.
+        kept, numbers = np.unique(regions[where], return_inverse=True)
+        vectors, regions = vectors[kept], regions.copy()
+        regions[where] = numbers
+        regions = regions.ravel()[nearest_measured(where)].reshape(height, width)
+    counted = slice(None) if where is None else where.ravel()
+    flat = regions.ravel()[counted]
     areas = np.bincount(flat)
-    vectors = _pool(embedding, regions, len(areas))
-    rows, columns = np.divmod(np.arange(flat.size), width)
+    rows, columns = (place[counted] for place in np.divmod(np.arange(regions.size), width))
     centre = np.stack(
         [np.bincount(flat, (place + 0.5) / side) / areas for place, side in ((rows, height), (columns, width))], 1
     )
-    colour = np.stack([np.bincount(flat, seen[..., c].ravel()) / areas for c in range(3)], 1)
+    colour = np.stack([np.bincount(flat, each.ravel()[counted]) / areas for each in np.moveaxis(seen, 2, 0)], 1)
     facts = np.zeros(len(areas), _FACT)
-    facts["area"], facts["centre"], facts["colour"] = areas / flat.size, centre, colour.round()
-    lab = cv2.cvtColor((colour / 255).astype(np.float32)[None], cv2.COLOR_RGB2Lab)[0] / 100
-    tree = region_tree(regions, np.concatenate([vectors, _COLOUR_WEIGHT * lab], 1), areas / flat.size)
+    facts["area"], facts["centre"] = areas / regions.size, centre
+    facts["colour"][:, : colour.shape[1]] = colour[:, :3].round()
+    if rgb:
+        lab = cv2.cvtColor((colour / 255).astype(np.float32)[None], cv2.COLOR_RGB2Lab)[0]
+    else:
+        lab = (colour * level_scale(colour.shape[1])).astype(np.float32)
+    tree = region_tree(regions, np.concatenate([vectors, _COLOUR_WEIGHT * lab / 100], 1), areas / regions.size)
+    if where is not None:
+        regions = np.where(where, regions, VOID)
     factor = min(1.0, _LONGEST / max(height, width))
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -242,15 +277,25 @@ def _key(run: Path, collection: ImageCollection, looks: Looks) -> str:
 
 
 def _content_hash(collection: ImageCollection, index: int, image: NDArray[np.uint8]) -> str:
-    """Of the file; of the pixels where there is no file."""
+    """Of the file, and of what part of it the image is; of the pixels where there is no file."""
     path = collection.paths[index]
+    part = collection.part(index)
+    if not path.is_file():
+        return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()
+    status = path.stat()
+    found = _file_hash(path, status.st_size, status.st_mtime_ns)
+    if part is None or part == Part():
+        return found
+    return hashlib.blake2b(json.dumps([found, *ImagePlace("", part).to_json()]).encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, size: int, modified: int) -> str:
+    """Of a file as it is now; a raster's windows ask one after the other."""
     digest = hashlib.blake2b(digest_size=16)
-    if path.is_file():
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    else:
-        digest.update(np.ascontiguousarray(image).data)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -310,10 +355,18 @@ def _fill(
         lines = [{"key": key, "format": _FORMAT, "dim": embedder.dim}, *entries]
         _append(index, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
+        written = []
+
         def found_regions(seen: NDArray[np.uint8], image: NDArray[np.uint8], found: Fetched, i: int) -> Any:
-            return regions_of(seen, found.numpy()), image.shape[:2], _content_hash(collection, i, image), i
+            if not collection.rgb and not seen.any():
+                return None, image.shape[:2], "", i
+            found_here = regions_of(seen, found.numpy(), collection.rgb)
+            return found_here, image.shape[:2], _content_hash(collection, i, image), i
 
         def finished(result: Any) -> None:
+            if result[0] is None:
+                log.add_all([(collection.names[result[3]], "void", "nothing was measured in it")], counted=False)
+                return
             (superpixels, vectors, facts, tree), size, digest, i = result
             data = (
                 vectors.astype("<f2").tobytes(),
@@ -332,10 +385,13 @@ def _fill(
                 "ends": [file.tell() for file in files],
             }
             _append(index, json.dumps(entry).encode() + b"\n")
+            written.append(i)
 
         with WriteBehind(finished) as writer:
             for i, image, seen, embedding in embed_images(embedder, collection, todo, log, "regions", progress):
                 writer.call(found_regions, seen, image, Fetched(embedding), i)
+        if not (entries or written) and not collection.rgb:
+            raise EmptyCollection(f"in none of the {len(collection)} images anything was measured")
         for file in (*files, index):
             os.fsync(file.fileno())
         _append(index, json.dumps({"complete": True}).encode() + b"\n")

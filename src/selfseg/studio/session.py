@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
 from selfseg.collection.opening import Images, collect_for
 from selfseg.collection.proposal import load_proposal
+from selfseg.data.reading.formats.base import Window
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
 from selfseg.studio.beliefs import NONE, Beliefs, Examples, examples
@@ -28,7 +29,7 @@ from selfseg.studio.concepts import Grouping
 from selfseg.studio.decisions import DecisionLog, ImageId, State
 from selfseg.studio.handing_over import HandOver
 from selfseg.studio.photographs import Photographs
-from selfseg.studio.regions import RegionStore
+from selfseg.studio.regions import VOID, RegionStore
 from selfseg.studio.server.contract import ClassView
 
 _MANY = 40  # clusters that a person can look through; the studio begins with at most so many
@@ -128,13 +129,21 @@ class Session:
             What became of them.
 
         Raises:
-            ConfigError: if there is no such format, or the images lie in shards.
+            ConfigError: if there is no such format, or the images lie in shards or are pages of files.
             DataError: if the labels can't be read; nothing is taken over then.
         """
         if self._collection.blocks:
             raise ConfigError("labels are taken over for images in folders, not for images in shards")
+        collection = self._collection
+        if any(part.page for part in collection.parts):
+            raise ConfigError(
+                "labels are taken over for files of one page; which page of a stack they are of is unknown"
+            )
+        paths: dict[Path, list[tuple[str, Window | None]]] = {}
+        for i, (path, name) in enumerate(zip(collection.paths, collection.names, strict=True)):
+            part = collection.part(i)
+            paths.setdefault(path, []).append((name, None if part is None else part.window))
         with self._deciding():
-            paths = dict(zip(self._collection.paths, self._collection.names, strict=True))
             return take_labels(self._log, self.store, paths, labels, format)
 
     def close(self) -> None:
@@ -267,7 +276,10 @@ class Session:
 
     def _class_at(self, image: int, x: float, y: float) -> str:
         """The name of the class at a place; "" for none."""
-        row = int(self.store.first[image]) + self.store.region_at(image, x, y)
+        region = self.store.region_at(image, x, y)
+        if region == VOID:
+            return ""
+        row = int(self.store.first[image]) + region
         self._beliefs.of_image(image)
         found = int(self._beliefs.classes[row])
         return "" if found == NONE else self._known[found]

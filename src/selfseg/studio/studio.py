@@ -22,10 +22,12 @@ from selfseg.studio.decisions.kinds import CHANGE_NO_MASK
 from selfseg.studio.handing_over import Decided, formats
 from selfseg.studio.photographs import Box, box_around
 from selfseg.studio.queue import FIRST, next_questions
+from selfseg.studio.regions import VOID
 from selfseg.studio.server.contract import (
     AfterClick,
     AnotherNow,
     AuditView,
+    Channels,
     ClusterView,
     Crop,
     FormatView,
@@ -92,6 +94,8 @@ class Studio(Session):
                 session=self.session,
                 undo_of=state.undo,
                 redo_of=state.redo,
+                channels=self._photographs.channels,
+                legend=self._photographs.legend,
             )
 
     def pulse(self) -> Pulse:
@@ -113,7 +117,7 @@ class Studio(Session):
             raise ConfigError("nothing has a name yet; name a cluster, or click on a segment")
         return Legend(classes)
 
-    def crop(self, image: int, box: Box, cluster: str | None, size: int) -> bytes:
+    def crop(self, image: int, box: Box, cluster: str | None, size: int, channels: Channels = None) -> bytes:
         """A JPEG of a part of an image, in which a cluster is outlined and the rest dimmed."""
         with self._lock:
             mask, colour = None, _OUTLINE
@@ -127,13 +131,13 @@ class Studio(Session):
                 if not parts:
                     raise ConfigError(f"there is no cluster {cluster!r} among {grouping.clusters.k}")
                 rows = slice(int(self.store.first[image]), int(self.store.first[image + 1]))
-                mask = np.isin(grouping.members[rows], parts)[self.store.superpixels(image)]
+                mask = self.store.spread(image, np.isin(grouping.members[rows], parts), False)
                 colour = state.colours.get(state.names.get(cluster, ""), _OUTLINE)
-        return self._photographs.crop(image, box, mask, colour, size)
+        return self._photographs.crop(image, box, mask, colour, size, channels)
 
-    def photograph(self, image: int, size: int) -> bytes:
-        """The image as a JPEG, at most `size` px long."""
-        return self._photographs.jpeg(image, size)
+    def photograph(self, image: int, size: int, channels: Channels = None) -> bytes:
+        """The image as a JPEG, at most `size` px long; measured channels in false colours."""
+        return self._photographs.jpeg(image, size, channels)
 
     def images(self, start: int, count: int) -> list[ImageView]:
         """Images from `start` on, at most `count`."""
@@ -154,7 +158,7 @@ class Studio(Session):
             ]
 
     def regions(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """Superpixels (h, w) with numbers 0 to n - 1, and the merges (n - 1, 3): a, b, height."""
+        """Superpixels (h, w) with numbers 0 to n - 1, 65535 for none, and the merges (n - 1, 3): a, b, height."""
         self._check(image)
         return self.store.superpixels(image), np.asarray(self.store.tree(image), np.float32)
 
@@ -227,6 +231,9 @@ class Studio(Session):
         self._check(image)
         if not places:
             raise ConfigError("a click needs a place")
+        places = [place for place in places if self.store.region_at(image, *place) != VOID]
+        if not places:
+            raise ConfigError("nothing was measured at this place of the image; click where something was")
         told = {"hash": self.store.hashes[image], "name": self.store.names[image]}
         entries = [
             ("click", {"image": told, "level": level, "point": [float(x), float(y)], "name": name}) for x, y in places

@@ -10,10 +10,9 @@ from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import Kind
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog, scan
-from selfseg.data.reading.surveying import may_be_measured, survey
-from selfseg.data.reading.windows import LARGE, WINDOW, expand
+from selfseg.data.reading.windows import expand, find_channels
 from selfseg.data.regions import ObjectMasks
-from selfseg.errors import CheckpointError, ConfigError
+from selfseg.errors import CheckpointError
 from selfseg.models.embedder_config import EmbedderConfig
 from selfseg.ops.channels import Channels
 from selfseg.storage.files import read_json, write_json
@@ -42,20 +41,9 @@ def settle_channels(recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, 
     if (run / "images.json").exists():
         channels = _recorded_channels(run)
         return _with_channels(recipe, channels), found.measured(channels), ""
-    words = recipe.channels
-    if found.blocks and words:
-        raise ConfigError(f"--channels {' '.join(words)}: images in tar shards are read as photographs; unpack them")
-    if found.blocks or [word.lower() for word in words] == ["rgb"] or not (words or may_be_measured(found)):
-        return recipe, found, ""
-    looked = survey(found, words, recipe.pages, seed=recipe.seed)
-    channels = looked.channels
-    if channels is None:
-        return recipe, found, looked.warning()
-    wished = next(iter(_embedders(recipe))).window
-    height, width = looked.sizes[1]
-    if wished is None and height * width > LARGE:
-        channels = replace(channels, window=WINDOW)
-    return _with_channels(recipe, channels), found.measured(channels), looked.sentence()
+    wished = _embedders(recipe)[0].window
+    channels, sentence = find_channels(found, recipe.channels, recipe.pages, wished, recipe.seed)
+    return _with_channels(recipe, channels), found.measured(channels), sentence
 
 
 def _embedders(recipe: Recipe[Any]) -> list[EmbedderConfig]:

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from selfseg.data.labelled.catalog import open_labelled
@@ -86,3 +87,15 @@ def test_a_whole_split_is_counted_as_by_hand(labelled):
                 expected[truth, other] += ((label == truth) & (predicted == other)).sum()
     assert confusion.tolist() == expected.tolist()
     assert (tally.images, tally.pixels, tally.skipped) == (4, expected.sum(), 0)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_crops_of_levels_keep_their_channels_and_void_has_no_label(channels: int) -> None:
+    image = np.full((60, 80, channels), 90, np.uint8)
+    image[:, :20] = 0
+    config = SegmentationConfig(crop=64, scale=(0.6, 1.6), distort=True)
+    for seed in range(8):
+        found, label = random_crop(image, np.zeros((60, 80), np.uint8), config, np.random.default_rng(seed), rgb=False)
+        assert found.shape == (64, 64, channels)
+        assert ((label == 255) == ~found.any(2)).all()
+        assert label.min() == 0

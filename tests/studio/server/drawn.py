@@ -30,6 +30,7 @@ from selfseg.studio.server.contract import (
     AuditPlace,
     AuditView,
     Box,
+    Channels,
     ClassPrecision,
     ClassView,
     ClusterView,
@@ -340,7 +341,7 @@ class DrawnStudio:
             raise ConfigError(f"there is no image {image}; there are {len(self.pictures)}")
         return self.pictures[image]
 
-    def crop(self, image: int, box: Box, cluster: str | None, size: int) -> bytes:
+    def crop(self, image: int, box: Box, cluster: str | None, size: int, channels: Channels = None) -> bytes:
         picture = self._picture_of(image)
         height, width = picture.pixels.shape[:2]
         part = (
@@ -370,7 +371,7 @@ class DrawnStudio:
                 found.append(ImageView(index, picture.name, *picture.pixels.shape[:2], doubt, clicks))
             return found
 
-    def photograph(self, image: int, size: int) -> bytes:
+    def photograph(self, image: int, size: int, channels: Channels = None) -> bytes:
         return encode(fit_within(self._picture_of(image).pixels, size), ".jpg", 90)
 
     def regions(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:

@@ -113,7 +113,7 @@ def film(
         Row(
             collection.names[number],
             (
-                Shown(figure(photo, collection.names[number]), painter.caption("photograph")),
+                Shown(figure(photo, collection.names[number]), painter.word("photograph")),
                 *(
                     Shown(figure(frames[i][1][place], f"{collection.names[number]}, {frames[i][0]}"), frames[i][0])
                     for i in stills
@@ -132,6 +132,7 @@ def film(
             "embedding differs most. Early frames may hold differences that these directions don't show.",
             f"Mean cosine between a pixel's vector then and at the end: {nearness}. Where it no longer changes, "
             "further steps change little; it doesn't say that the embedding is good.",
+            *painter.note,
         ),
         parts=(
             Part("The film", "Also in film.webp.", (Row("", (Shown(moving),)),), 1),

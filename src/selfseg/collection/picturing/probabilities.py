@@ -138,12 +138,12 @@ def probabilities(
             if shows_centres:
                 content = content_map(picture) if painter.rgb else content_map(one.seen, rgb=False)
                 content = np.asarray(cv2.resize(content, size[::-1], interpolation=cv2.INTER_LINEAR))
-                centred.append(Row(name, _centres(picture, content, one.number, name, painter.caption("photograph"))))
+                centred.append(Row(name, _centres(picture, content, one.number, name, painter.word("photograph"))))
     if not seen:
         raise EmptyCollection(f"none of the {len(wanted)} images tried in {collection.root} could be read")
     # With many prototypes the largest probability may be a tenth: one scale for the page, up to its own largest.
     most = max(float(maps.sure.max()) for _, _, maps in seen)
-    caption = painter.caption("photograph")
+    caption = painter.word("photograph")
     rows = [Row(name, _pictures(picture, maps, colours, name, word, most, caption)) for name, picture, maps in seen]
     sure = float(np.mean([float(maps.sure.mean()) for _, _, maps in seen]))
     entropy = float(np.mean([maps.entropy for _, _, maps in seen]))
@@ -151,7 +151,7 @@ def probabilities(
     parts = [
         Part(
             "What each pixel is, and how probable that is",
-            f"In this order: the photograph, the most probable {word} of each pixel, its probability, and the "
+            f"In this order: the {caption}, the most probable {word} of each pixel, its probability, and the "
             f"probability of the {top} {word}s that have most of the image. Colours go up to the largest probability "
             f"of this page, {most:.2f}.",
             tuple(rows),
@@ -186,6 +186,7 @@ def probabilities(
             "numbers is not calibrated by anything.",
             f"A guess would give each {word} {1 / len(vectors):.2g}. Where no {word} stands out, the embedding has no "
             "concept of its own for what is there.",
+            *painter.note,
         ),
         parts=tuple(parts),
         source=f"the images in {collection.root}",

@@ -123,7 +123,7 @@ def compare_beside(
     found = list(_segments(embedder, other, own, second, shown, look, progress))
     if not found:
         return None
-    compared = _compare(found, own.k, name, beside is None, painter_of(shown).caption("photograph"))
+    compared = _compare(found, own.k, name, beside is None, painter_of(shown).word("photograph"))
     return replace(compared, sentences=(*compared.sentences, *_unlike(own, second, name)))
 
 

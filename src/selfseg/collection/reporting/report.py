@@ -188,6 +188,7 @@ def report(
         "columns": len(rows[0].figures) if rows else 0,
         "foreground": embedder is not None and embedder.saliency_head is not None,
         "panels": panels,
+        "legend": painter.legend,
         "beside": compared,
         "proposal": load_proposal(run),
         "concepts": read_concepts(run, _CONCEPTS, _CONCEPT_PICTURES, notes),
@@ -295,7 +296,7 @@ def _read_samples(
 def _row(sample: _Sample, basis: PcaBasis, clusterings: Sequence[Clusters], painter: Painter) -> Row:
     size = (sample.image.shape[0], sample.image.shape[1])
     figures = [
-        figure(sample.image, painter.caption("photograph")),
+        figure(sample.image, painter.word("photograph")),
         figure(pca_picture(sample.embedding, basis, size), "embedding"),
     ]
     if sample.foreground is not None:

@@ -7,7 +7,7 @@ masks look at overlapping windows and put them together (`selfseg.collection.lar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,9 @@ from selfseg.data.reading.formats.pages import page_name, pick_pages
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.measured import Part
 from selfseg.data.reading.sniffing import WINDOWED
+from selfseg.data.reading.surveying import may_be_measured, survey
+from selfseg.errors import ConfigError
+from selfseg.ops.channels import Channels
 
 WINDOW = 1024
 """Side of a window in px where nobody said another."""
@@ -72,6 +75,67 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
     if not any(part != Part() for part in parts):
         return images
     return replace(images, paths=tuple(paths), names=tuple(names), parts=tuple(parts))
+
+
+def find_channels(
+    images: ImageCollection,
+    words: Sequence[str] = (),
+    pages: str = "auto",
+    window: int | None = None,
+    seed: int = 0,
+) -> tuple[Channels | None, str]:
+    """How the channels of a collection's files are to be read, by a look into them.
+
+    Args:
+        images: whole files.
+        words: the channels that are wanted, by index from 0 or by name; none given = all, "rgb" = as photographs.
+        pages: as of `--pages`.
+        window: the side of windows that was asked for; else large images are given one.
+        seed: as of `selfseg.data.reading.surveying.survey`.
+
+    Returns:
+        The record, None of photographs; and a sentence on it, "" where there is nothing to tell.
+
+    Raises:
+        ConfigError: if a wanted channel isn't there, or the images lie in shards.
+        EmptyCollection: if no file could be opened.
+    """
+    as_photographs = [word.lower() for word in words] == ["rgb"]
+    if images.blocks and words and not as_photographs:
+        raise ConfigError(f"--channels {' '.join(words)}: images in tar shards and zips are photographs; unpack them")
+    if images.blocks or as_photographs or not (words or may_be_measured(images)):
+        return None, ""
+    looked = survey(images, words, pages, seed=seed)
+    if looked.channels is None:
+        return None, looked.warning()
+    height, width = looked.sizes[1]
+    cut = window is None and height * width > LARGE
+    sentences = [looked.sentence(), looked.warning()]
+    return replace(looked.channels, window=WINDOW if cut else None), "; ".join(filter(None, sentences))
+
+
+def as_measured(
+    images: ImageCollection, words: Sequence[str] = (), pages: str = "auto", window: int | None = None
+) -> tuple[ImageCollection, str]:
+    """A collection as a run would read it that begins with it: photographs, or measured images of what is found.
+
+    Args:
+        images: whole files.
+        words: as of `find_channels`.
+        pages: as of `--pages`.
+        window: side in px of the windows that large images are cut into, see `expand`.
+
+    Returns:
+        The collection with its channels, pages and windows; and a sentence on them, "" of photographs.
+
+    Raises:
+        ConfigError, EmptyCollection: as `find_channels`.
+    """
+    if images.channels is not None:
+        return images, ""
+    channels, sentence = find_channels(images, words, pages, window)
+    side = window or (None if channels is None else channels.window)
+    return expand(images.measured(channels), side), sentence
 
 
 def parts_of(

@@ -30,6 +30,7 @@ from selfseg.evaluation.measure.passes import AffineHead, count
 from selfseg.evaluation.measure.reading import Progress, Tally
 from selfseg.exchange.any_labels import open_labels
 from selfseg.fitting.supervised import FineTuningConfig, fine_tune
+from selfseg.ops.levels import among_measured, measured, resize
 from selfseg.types import IMAGENET_MEAN
 
 Image = NDArray[np.uint8]
@@ -106,26 +107,34 @@ class Segmenter(nn.Module):
 
 
 def random_crop(
-    image: Image, label: Image, config: SegmentationConfig, rng: np.random.Generator
+    image: Image, label: Image, config: SegmentationConfig, rng: np.random.Generator, rgb: bool = True
 ) -> tuple[Image, Image]:
     """A scaled, cropped and flipped training example.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) levels.
         label: (H, W) uint8.
         config: `short_side`, `scale`, `crop`, `one_class`, `distort`.
         rng: all chance.
+        rgb: whether the image is a photograph; False for levels.
 
     Returns:
         (crop, crop, 3) uint8 and (crop, crop) uint8; what lies outside of the image has ImageNet's mean colour and the
-        label 255.
+        label 255. Of levels it is void, and void has the label 255.
     """
     factor, side = rng.uniform(*config.scale), config.crop
     if config.short_side is not None:
         factor *= config.short_side / min(label.shape)
     height, width = (max(1, round(length * factor)) for length in label.shape)
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    rule = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    if rgb:
+        image = cv2.resize(image, (width, height), interpolation=rule)
+    else:
+        image = among_measured(image, lambda part: resize(part, (width, height), rule))
     label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    where = None if rgb else measured(image)
+    if where is not None:
+        label = np.where(where, label, np.uint8(VOID))
     for _ in range(1 + _REDRAWN):
         top = int(rng.integers(max(height - side, 0) + 1))
         left = int(rng.integers(max(width - side, 0) + 1))
@@ -138,9 +147,9 @@ def random_crop(
     if rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]
     if config.distort:
-        image = photometric_distortion(np.ascontiguousarray(image), rng)
+        image = photometric_distortion(np.ascontiguousarray(image), rng, rgb)
     height, width = label.shape
-    whole_image = np.full((side, side, 3), _MEAN, np.uint8)
+    whole_image = np.full((side, side, image.shape[2]), _MEAN if rgb else 0, np.uint8)
     whole_label = np.full((side, side), VOID, np.uint8)
     whole_image[:height, :width], whole_label[:height, :width] = image, label
     return whole_image, whole_label
@@ -159,7 +168,8 @@ class CropDataset(Dataset[tuple[Image, Image]]):
     def __getitem__(self, key: Key) -> tuple[Image, Image]:
         """The example of `key`, (epoch, index); raises BadImage or LabelError for a pair that can't be read."""
         rng = np.random.Generator(np.random.PCG64([self.config.seed, *key]))
-        return random_crop(self.data.images.read(key[1]), self.data.read_label(key[1]), self.config, rng)
+        images = self.data.images
+        return random_crop(images.read(key[1]), self.data.read_label(key[1]), self.config, rng, images.rgb)
 
 
 def collate_crops(samples: Sequence[tuple[Image, Image]]) -> tuple[Tensor, Tensor]:
@@ -260,7 +270,7 @@ def count_segmenter(
     @torch.no_grad()
     def extract(image: Image) -> Tensor:
         if config.short_side is not None:
-            image = resize_short_side(image, config.short_side)
+            image = resize_short_side(image, config.short_side, data.images.channels is not None)
         pixels = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
             features = model.features(pixels.contiguous(memory_format=torch.channels_last))

@@ -12,7 +12,9 @@ from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import SUFFIXES
+from selfseg.data.reading.measured import size_of
 from selfseg.data.reading.packed.shards import is_shards
+from selfseg.data.reading.sniffing import WINDOWED, stem_of
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, LabelError
 from selfseg.exchange.reading.files import Tree
 
@@ -24,11 +26,12 @@ def without_suffix(name: str) -> str:
     """A name without the suffix of an image, if it has one.
 
     Example:
-        >>> without_suffix("a/b.c.JPG"), without_suffix("a/b.c")
-        ('a/b.c', 'a/b.c')
+        >>> without_suffix("a/b.c.JPG"), without_suffix("a/b.c"), without_suffix("a.ome.tif")
+        ('a/b.c', 'a/b.c', 'a')
     """
     stem, dot, suffix = name.rpartition(".")
-    return stem if f".{suffix.lower()}" in SUFFIXES and dot and stem and not stem.endswith("/") else name
+    known = f".{suffix.lower()}" in (*SUFFIXES, *WINDOWED)
+    return stem_of(name) if known and dot and stem and not stem.endswith("/") else name
 
 
 @dataclass
@@ -141,10 +144,16 @@ class Photographs:
         Raises:
             BadImage: if its header can't be read.
         """
+        path = self.paths[name]
         try:
-            return upright_size(self.paths[name])
+            return upright_size(path)
         except OSError as error:
-            raise BadImage(self.paths[name], "unreadable", str(error)) from error
+            if path.suffix.lower() in WINDOWED:
+                try:
+                    return size_of(path)  # of a kind that can't be a photograph
+                except OSError:
+                    pass
+            raise BadImage(path, "unreadable", str(error)) from error
 
 
 def photographs_for(tree: Tree, images: Images | None) -> Photographs:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from selfseg.data.views.random_crops import RandomCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import MomentumMethod
-from selfseg.models.distributed import gather_rows
+from selfseg.methods.base import MomentumMethod, seen_cells
+from selfseg.models.distributed import gather_rows, mean_of_counted
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import ProjectionMLP
 from selfseg.models.queue import FeatureQueue
@@ -82,11 +82,13 @@ class Projections:
         image: (B, D).
         cells: (B, S*S, D), row-major.
         features: (B, S*S, C) of the backbone, on the same cells, without gradient.
+        seen: (B, S*S) bool, which cells show something that was measured; None = all.
     """
 
     image: Tensor
     cells: Tensor
     features: Tensor
+    seen: Tensor | None = None
 
 
 class _Network(nn.Module):
@@ -102,10 +104,17 @@ class _Network(nn.Module):
 
     def forward(self, image: Tensor) -> Projections:
         features = self.embedder.raw(image)  # (B, C, h, w)
-        whole = features.mean((2, 3))
+        there = seen_cells(self.embedder, image, features.shape[2:])
+        whole = features.mean((2, 3)) if there is None else _mean_of_seen(features.flatten(2), there.flatten(1))
         cells = F.adaptive_avg_pool2d(features, self.grid).flatten(2).mT  # (B, S*S, C)
         dense = self.dense_head(cells.flatten(0, 1)).view(*cells.shape[:2], -1)
-        return Projections(self.image_head(whole).float(), dense.float(), cells.detach().float())
+        seen = seen_cells(self.embedder, image, (self.grid, self.grid))
+        return Projections(
+            self.image_head(whole).float(),
+            dense.float(),
+            cells.detach().float(),
+            None if seen is None else seen.flatten(1),
+        )
 
 
 class DenseCL(MomentumMethod):
@@ -147,18 +156,26 @@ class DenseCL(MomentumMethod):
         config = self.config
         image, key = F.normalize(queries.image, dim=1), F.normalize(keys.image, dim=1)  # (B, D)
         cells, key_cells = F.normalize(queries.cells, dim=2), F.normalize(keys.cells, dim=2)  # (B, S*S, D)
-        match = _most_alike(queries.features, keys.features)  # (B, S*S)
+        match = _most_alike(queries.features, keys.features, keys.seen)  # (B, S*S)
         positives = key_cells.gather(1, match[:, :, None].expand_as(key_cells))
         each_image, found = info_nce(image, key, self.image_queue.newest.to(key), config.temperature)
         each_cell, found_cells = info_nce(
             cells.flatten(0, 1), positives.flatten(0, 1), self.dense_queue.newest.to(key), config.temperature
         )
-        # Every process has as many images and cells, so the mean of their means is the mean of all.
-        loss_image, loss_dense = each_image.mean(), each_cell.mean()
+        # A negative is an image's mean dense projection ("pooled feature vector", section 3.2).
+        if queries.seen is None or keys.seen is None:
+            # Every process has as many images and cells, so the mean of their means is the mean of all.
+            loss_image, loss_dense = each_image.mean(), each_cell.mean()
+            pooled = keys.cells.mean(1)
+        else:  # void is compared with nothing, and images of nothing else are no negatives
+            both = queries.seen.any(1) & keys.seen.any(1)
+            loss_image = mean_of_counted(each_image, both)
+            loss_dense = mean_of_counted(each_cell, (queries.seen & both[:, None]).flatten())
+            kept = keys.seen.any(1)
+            key, pooled = key[kept], _mean_of_seen(keys.cells.mT, keys.seen)[kept]
         if self.training:
             self.image_queue.push(gather_rows(key)[0])
-            # A negative is an image's mean dense projection ("pooled feature vector", section 3.2).
-            self.dense_queue.push(gather_rows(F.normalize(keys.cells.mean(1), dim=1))[0])
+            self.dense_queue.push(gather_rows(F.normalize(pooled, dim=1))[0])
         with torch.no_grad():
             taken = torch.zeros_like(match, dtype=torch.bool).scatter_(1, match, True)
             logs = {
@@ -176,6 +193,17 @@ class DenseCL(MomentumMethod):
         )
 
 
-def _most_alike(first: Tensor, second: Tensor) -> Tensor:
-    """For each cell of `first` (B, N, C) the number of its most similar cell of `second` (eq. 4): (B, N)."""
-    return (F.normalize(first, dim=2) @ F.normalize(second, dim=2).mT).max(2).indices
+def _most_alike(first: Tensor, second: Tensor, seen: Tensor | None = None) -> Tensor:
+    """For each cell of `first` (B, N, C) the number of its most similar cell of `second` (eq. 4): (B, N).
+
+    Of those of `second` that are `seen`, (B, N), where any is.
+    """
+    cosines = F.normalize(first, dim=2) @ F.normalize(second, dim=2).mT
+    if seen is not None:
+        cosines = cosines.masked_fill(~seen[:, None], -2)
+    return cosines.max(2).indices
+
+
+def _mean_of_seen(cells: Tensor, seen: Tensor) -> Tensor:
+    """The mean (B, C) of those cells (B, C, N) that are `seen`, (B, N); 0 of none."""
+    return (cells * seen[:, None]).sum(2) / seen.sum(1, keepdim=True).clamp(min=1)

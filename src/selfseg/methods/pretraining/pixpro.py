@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from selfseg.data.views.random_crops import MultiCrops
 from selfseg.errors import ConfigError
-from selfseg.methods.base import MomentumMethod, rising_momentum
+from selfseg.methods.base import MomentumMethod, rising_momentum, seen_cells
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.heads import ProjectionMLP
 from selfseg.models.twin import Twin
@@ -109,13 +109,15 @@ class _Propagation(nn.Module):
             self.transform = ProjectionMLP(config.dim, config.dim, config.dim, batch_norm=True)
 
     @in_phase("forward")
-    def forward(self, cells: Tensor) -> Tensor:
-        """(B, N, D) of any length to the same (eq. 4 and 5)."""
+    def forward(self, cells: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, N, D) of any length to the same (eq. 4 and 5); from cells that are `seen`, (B, N) bool, None = all."""
         exact = torch.promote_types(cells.dtype, torch.float32)
         values = F.normalize(self.transform(cells.flatten(0, 1)).view_as(cells).to(exact), dim=2)
         unit = F.normalize(cells.to(exact), dim=2)
         with torch.autocast(cells.device.type, enabled=False):
             similarity = (unit @ unit.mT).clamp(min=0)  # (B, N, N)
+            if seen is not None:
+                similarity = similarity * seen[:, None]
             if self.sharpness < 1:
                 similarity = similarity + 1e-6  # its power has no gradient at 0
             return similarity.pow(self.sharpness) @ values
@@ -145,7 +147,9 @@ class PixPro(MomentumMethod):
         images = [view.image for view in batch.views]
         cells = [self.twin.student(image) for image in images]  # (B, h, w, D)
         size = (cells[0].shape[1], cells[0].shape[2])
-        propagated = [self.propagation(x.flatten(1, 2)) for x in cells]
+        there = [seen_cells(self.embedder, image, size) for image in images]
+        seen = [None if each is None else each.flatten(1) for each in there]  # (B, N)
+        propagated = [self.propagation(x.flatten(1, 2), each) for x, each in zip(cells, seen, strict=True)]
         with torch.no_grad():
             if self.training:
                 self.twin.update(rising_momentum(self.config.momentum, progress))
@@ -153,7 +157,7 @@ class PixPro(MomentumMethod):
         first, second = (view.to_image for view in batch.views)
         # In float32 under every precision, as all comparisons.
         with torch.autocast(images[0].device.type, enabled=False):
-            return self.compare([y.float() for y in propagated], [k.float() for k in keys], (first, second), size)
+            return self.compare([y.float() for y in propagated], [k.float() for k in keys], (first, second), size, seen)
 
     def compare(
         self,
@@ -161,6 +165,7 @@ class PixPro(MomentumMethod):
         keys: Sequence[Tensor],
         to_image: tuple[Tensor, Tensor],
         size: tuple[int, int],
+        seen: Sequence[Tensor | None] = (None, None),
     ) -> StepOutput:
         """The loss (eq. 1 and 6): mean over an image's positive pairs, then over images, of both directions.
 
@@ -169,8 +174,13 @@ class PixPro(MomentumMethod):
             keys: x', (B, N, D) of each crop by the momentum network, of any length, without gradient.
             to_image: affines of the two crops, (B, 2, 3) each.
             size: h, w; N = h * w.
+            seen: (B, N) bool of each crop, which cells show something that was measured; others are in no pair. None =
+                all.
         """
-        positive = near_cells(*to_image, size, self.config.threshold).to(propagated[0].dtype)  # (B, N, N)
+        near = near_cells(*to_image, size, self.config.threshold)
+        if seen[0] is not None and seen[1] is not None:
+            near = near & seen[0][:, :, None] & seen[1][:, None]
+        positive = near.to(propagated[0].dtype)  # (B, N, N)
         count = positive.sum((1, 2))
         has = (count > 0).to(count.dtype)
         terms = []

@@ -66,9 +66,10 @@ class ChannelGroups(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, C, H, W) to its stages, finest first: (B, G C_i, h_i, w_i), group after group."""
-        shown = torch.cat([image[:, list(group)] for group in self.groups])
+        shown = torch.stack([image[:, list(group)] for group in self.groups], 1).flatten(0, 1)  # (B G, 3, H, W)
         shown = shown.contiguous(memory_format=torch.channels_last)
-        return [torch.cat(each.split(len(image)), dim=1) for each in self.grouped(shown)]
+        count = len(self.groups)
+        return [each.reshape(-1, count * each.shape[1], each.shape[2], each.shape[3]) for each in self.grouped(shown)]
 
 
 class _Info:

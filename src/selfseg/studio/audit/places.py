@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +36,8 @@ from scipy.special import betaincinv
 
 from selfseg.errors import ConfigError
 from selfseg.studio.decisions.state import Answer, AuditRound
+
+_TRIES = 100  # at a place where something was measured
 
 LEVEL = 0.95
 """How often an interval is to hold the truth."""
@@ -55,7 +57,13 @@ class Place(NamedTuple):
     y: float
 
 
-def draw_places(sizes: ArrayLike, count: int = 60, seed: int = 0, weigh: str = "images") -> list[Place]:
+def draw_places(
+    sizes: ArrayLike,
+    count: int = 60,
+    seed: int = 0,
+    weigh: str = "images",
+    measured: Callable[[int, float, float], bool] = lambda *_: True,
+) -> list[Place]:
     """Places at random over a collection; the same for the same numbers.
 
     Args:
@@ -63,6 +71,7 @@ def draw_places(sizes: ArrayLike, count: int = 60, seed: int = 0, weigh: str = "
         count: how many places. With `weigh="images"`, fewer are the first of more.
         seed: another one gives other places: for a new audit after further decisions.
         weigh: "images", each counts the same, or "pixels", each counts the same.
+        measured: (image, x, y): whether anything was measured at a place; another one is drawn where nothing was.
 
     Returns:
         `count` places in random order, so that those answered first are places at random too.
@@ -83,8 +92,13 @@ def draw_places(sizes: ArrayLike, count: int = 60, seed: int = 0, weigh: str = "
     places = []
     for n, image in enumerate(draw_images(shapes.prod(1), count, seed, weigh).tolist()):
         height, width = shapes[image].tolist()
-        y, x = np.random.default_rng((seed, 1, n)).integers((height, width)).tolist()
-        places.append(Place(image, (x + 0.5) / width, (y + 0.5) / height))
+        generator = np.random.default_rng((seed, 1, n))
+        for _ in range(_TRIES):
+            y, x = generator.integers((height, width)).tolist()
+            place = Place(image, (x + 0.5) / width, (y + 0.5) / height)
+            if measured(image, place.x, place.y):
+                break
+        places.append(place)
     return places
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from selfseg.studio.audit.places import draw_places, judge
 from selfseg.studio.decisions.state import AuditRound
-from selfseg.studio.regions import RegionStore
+from selfseg.studio.regions import VOID, RegionStore
 from selfseg.studio.server.contract import AuditPlace, AuditView, ClassPrecision
 
 
@@ -20,7 +20,10 @@ def view(audit: AuditRound, store: RegionStore, class_at: Callable[[int, float, 
     """
     given = {answer.n: answer for answer in audit.answers}
     places = []
-    for n, place in enumerate(draw_places(store.sizes, audit.count, audit.seed, audit.weigh)):
+    drawn = draw_places(
+        store.sizes, audit.count, audit.seed, audit.weigh, lambda *place: store.region_at(*place) != VOID
+    )
+    for n, place in enumerate(drawn):
         answer = given.get(n)
         predicted = class_at(place.image, place.x, place.y) if answer is None else answer.predicted
         places.append(AuditPlace(n, place.image, place.x, place.y, predicted, answer.verdict if answer else None))

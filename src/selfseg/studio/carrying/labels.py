@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.legend import Legend, format_colour
+from selfseg.data.reading.formats.base import Window
 from selfseg.exchange import NamedMask, read
 from selfseg.studio.carrying.images import ImageFinder, OwnClicks
 from selfseg.studio.decisions.log import DecisionLog
 from selfseg.studio.decisions.state import Click, ImageId, counted
-from selfseg.studio.regions import RegionStore
+from selfseg.studio.regions import VOID, RegionStore
 
 PURE = 0.95
 """Share of a segment's labelled pixels that its class has."""
@@ -91,14 +92,18 @@ class LabelReport:
 
 
 def take_labels(
-    log: DecisionLog, store: RegionStore, paths: dict[Path, str], labels: Path | str, format: str = "auto"
+    log: DecisionLog,
+    store: RegionStore,
+    paths: Mapping[Path, Sequence[tuple[str, Window | None]]],
+    labels: Path | str,
+    format: str = "auto",
 ) -> LabelReport:
     """Write what labels say into a log, as one step that undo takes back.
 
     Args:
         log: to write to.
         store: the regions of the images.
-        paths: the name in the store of each image file.
+        paths: the names in the store of what each image file holds, each with its window; None = all of the file.
         labels: a file, folder or zip in a format that `selfseg.exchange.read` knows.
         format: which; "auto" looks what is there.
 
@@ -150,15 +155,15 @@ class _Taking:
             else:
                 self._own.add(image, click)
 
-    def take(self, paths: dict[Path, str], masks: Iterable[NamedMask]) -> None:
-        names = {path.resolve(): name for path, name in paths.items()}
+    def take(self, paths: Mapping[Path, Sequence[tuple[str, Window | None]]], masks: Iterable[NamedMask]) -> None:
+        parts = {path.resolve(): found for path, found in paths.items()}
         for mask in masks:
-            name = None if mask.image is None else names.get(mask.image.resolve())
-            image = None if name is None else self._place.get(name)
-            if image is None:
+            here = parts.get(mask.image.resolve(), ()) if mask.image is not None else ()
+            known = [(self._place[name], window) for name, window in here if name in self._place]
+            if not known:
                 self.elsewhere.append(mask.name)
-            else:
-                self._take(image, mask)
+            for image, window in known:
+                self._take(image, mask if window is None else _window_of(mask, window))
 
     def _take(self, image: int, mask: NamedMask) -> None:
         store, classes = self.store, len(self.legend.classes)
@@ -216,13 +221,20 @@ class _Taking:
             )
 
 
+def _window_of(mask: NamedMask, window: Window) -> NamedMask:
+    """What of a file's mask, which has its size, lies in a window."""
+    y, x, height, width = window
+    return NamedMask(f"{mask.name}/y{y}-x{x}", mask.mask[y : y + height, x : x + width], mask.image)
+
+
 def _counts(superpixels: NDArray[np.uint16], count: int, mask: NDArray[Any], classes: int) -> NDArray[np.int64]:
     """(n, C + 1) pixels of each region in each class, those without one last."""
     wide = mask.astype(np.uint16, copy=False)
     if wide.shape != superpixels.shape:
         height, width = superpixels.shape
         wide = np.asarray(cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
-    codes = superpixels.astype(np.int64) * (classes + 1) + np.minimum(wide, classes)
+    there = superpixels != VOID
+    codes = superpixels[there].astype(np.int64) * (classes + 1) + np.minimum(wide[there], classes)
     return np.bincount(codes.ravel(), minlength=count * (classes + 1)).reshape(count, -1)
 
 
@@ -262,9 +274,10 @@ def _leaves(node: int, pairs: NDArray[np.int64], count: int) -> list[int]:
 
 def _middles(superpixels: NDArray[np.uint16], count: int) -> NDArray[np.float64]:
     """(n, 2) x and y in [0, 1] of a pixel of each region: the one that is nearest to their middle; nan without one."""
-    flat = superpixels.ravel()
     height, width = superpixels.shape
-    ys, xs = np.divmod(np.arange(flat.size), width)
+    inside = superpixels.ravel() != VOID
+    flat = superpixels.ravel()[inside]
+    ys, xs = (place[inside] for place in np.divmod(np.arange(superpixels.size), width))
     size = np.bincount(flat, minlength=count)
     there = np.flatnonzero(size)  # a tiny region of a large image may have no pixel at this size
     y = (np.bincount(flat, ys, count) / np.maximum(size, 1))[flat]

@@ -94,12 +94,15 @@ class _Answers:
                     asked.box("box"),
                     asked.text("cluster") if "cluster" in asked else None,
                     _size(asked, 160),
+                    asked.channels("channels"),
                 )
             ),
             "images": lambda asked: plain(
                 studio.images(asked.whole_or("from", 0), asked.whole_or("count", _MOST_IMAGES, _MOST_IMAGES))
             ),
-            "image/{index:int}.jpg": lambda asked: _jpeg(studio.photograph(asked.whole("index"), _size(asked, 1600))),
+            "image/{index:int}.jpg": lambda asked: _jpeg(
+                studio.photograph(asked.whole("index"), _size(asked, 1600), asked.channels("channels"))
+            ),
             "image/{index:int}/regions": lambda asked: _binary(regions_bytes(*studio.regions(asked.whole("index")))),
             "image/{index:int}/prediction": lambda asked: _binary(
                 prediction_bytes(studio.prediction(asked.whole("index")))

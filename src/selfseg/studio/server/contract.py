@@ -22,6 +22,9 @@ from selfseg.errors import ConfigError
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 of an image, in [0, 1]."""
 
+Channels = Sequence[int] | str | None
+"""Which of the measured channels a picture shows: up to three by index, "pca", or None, as the studio thinks best."""
+
 NO_CLASS = 65_535
 """What stands for "no class" in a prediction."""
 
@@ -118,6 +121,8 @@ class StudioState:
         session: of the studio; another one where images or clusters of the same number may be others.
         undo_of: what undo would take back, as `undo` takes it; None if there is nothing.
         redo_of: likewise.
+        channels: the names of measured channels, which pictures show in false colours; none of photographs.
+        legend: which channel is which colour where a page asks for nothing else; "" of photographs.
     """
 
     run: str
@@ -134,6 +139,8 @@ class StudioState:
     session: str = ""
     undo_of: int | None = None
     redo_of: int | None = None
+    channels: Sequence[str] = ()
+    legend: str = ""
 
 
 @dataclass(frozen=True)
@@ -348,7 +355,7 @@ class StudioLike(Protocol):
     def pulse(self) -> Pulse:
         """Whether anything has changed; in well under a millisecond."""
 
-    def crop(self, image: int, box: Box, cluster: str | None, size: int) -> bytes:
+    def crop(self, image: int, box: Box, cluster: str | None, size: int, channels: Channels = None) -> bytes:
         """A JPEG of a part of an image, `size` px long, in which the cluster is outlined and the rest dimmed."""
 
     def name(self, cluster: str, name: str) -> None:
@@ -381,7 +388,7 @@ class StudioLike(Protocol):
     def images(self, start: int, count: int) -> Sequence[ImageView]:
         """Images from `start` on, at most `count`."""
 
-    def photograph(self, image: int, size: int) -> bytes:
+    def photograph(self, image: int, size: int, channels: Channels = None) -> bytes:
         """The image as a JPEG, at most `size` px long."""
 
     def regions(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:

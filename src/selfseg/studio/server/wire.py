@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from selfseg.data.labelled.legend import Colour, parse_colour
 from selfseg.drawing.pictures import hex_colour
 from selfseg.errors import ConfigError
-from selfseg.studio.server.contract import Box, Prediction
+from selfseg.studio.server.contract import NO_CLASS, Box, Channels, Prediction
 
 MOST_CHARACTERS = 1000  # of a text in a request
 MOST_PLACES = 4000  # of a stroke
@@ -61,7 +61,7 @@ def prediction_bytes(prediction: Prediction) -> bytes:
 def regions_bytes(superpixels: NDArray[np.uint16], merges: NDArray[np.float32]) -> bytes:
     """uint32 h, w, n, then h * w uint16 numbers, then the merges as float32 triples, little endian."""
     height, width = superpixels.shape
-    head = np.array([height, width, int(superpixels.max(initial=0)) + 1], "<u4")
+    head = np.array([height, width, int(superpixels[superpixels != NO_CLASS].max(initial=0)) + 1], "<u4")
     return (
         head.tobytes()
         + np.ascontiguousarray(superpixels, "<u2").tobytes()
@@ -148,6 +148,18 @@ class Fields:
                 raise ConfigError(f"x and y of a place are from 0 to 1, not {value!r:.60}")
             found.append((x, y))
         return found
+
+    def channels(self, name: str) -> Channels:
+        """Numbers of channels, "2,0,1", or "pca"; None if nothing is said."""
+        if name not in self._values:
+            return None
+        text = self.text(name)
+        if text == "pca":
+            return text
+        parts = text.split(",")
+        if len(parts) > 3 or not all(part.isascii() and part.isdecimal() and len(part) < 6 for part in parts):
+            raise ConfigError(f"{name!r} is one to three numbers of channels, or pca, not {text!r:.60}")
+        return tuple(int(part) for part in parts)
 
     def box(self, name: str) -> Box:
         """A text "x0,y0,x1,y1" in [0, 1], not empty."""

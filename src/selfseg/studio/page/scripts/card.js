@@ -2,6 +2,7 @@
 
 import {classOfKey} from "./classes.js";
 import {fill, h, icon} from "./dom.js";
+import {inColours} from "./false_colours.js";
 import {nameField} from "./names.js";
 import {percent, several} from "./numbers.js";
 import {decide, store} from "./store.js";
@@ -126,7 +127,7 @@ export class Card {
     return h(
       "a",
       {href: `#images/${image}/${((x0 + x1) / 2).toFixed(4)}/${((y0 + y1) / 2).toFixed(4)}`, title: "Show it in its image"},
-      h("img", {src: withColour(`/api/crop?${asked}`, colour), alt: `${words} of ${spoken(this.cluster.id).toLowerCase()}`, loading: "lazy", decoding: "async", draggable: "false"}),
+      h("img", {src: withColour(inColours(`/api/crop?${asked}`), colour), alt: `${words} of ${spoken(this.cluster.id).toLowerCase()}`, loading: "lazy", decoding: "async", draggable: "false"}),
     );
   }
 

@@ -4,6 +4,7 @@ import {Card} from "./card.js";
 import {ClassList} from "./classes.js";
 import {inkOn} from "./colours.js";
 import {fill, h, typed} from "./dom.js";
+import {colourNote} from "./false_colours.js";
 import {count, percent, several} from "./numbers.js";
 import {decide, store} from "./store.js";
 
@@ -43,6 +44,7 @@ export class Concepts {
         {class: "overview", "aria-label": "How far you have come"},
         this.title,
         this.lead,
+        colourNote(),
         this.coverage,
         this.sentence,
       ),

@@ -4,11 +4,12 @@ import {get} from "./api.js";
 import {brush} from "./brush.js";
 import {ClassList, chooseByKey} from "./classes.js";
 import {fill, h, icon, typed} from "./dom.js";
+import {colourNote} from "./false_colours.js";
 import {fail} from "./notices.js";
-import {ImageStrip} from "./strip.js";
 import {count, percent} from "./numbers.js";
 import {prefetch} from "./pictures.js";
 import {store} from "./store.js";
+import {ImageStrip} from "./strip.js";
 import {Tools} from "./tools.js";
 import {Viewer} from "./viewer.js";
 
@@ -57,6 +58,7 @@ export class Images {
         ),
         this.viewer.element,
         this.status,
+        colourNote(),
       ),
       h("aside", {class: "tools-side", "aria-label": "Classes and view"}, this.tools.element, h("h2", {}, "Paint with"), this.classes.element),
     );

@@ -4,11 +4,12 @@ import {get} from "./api.js";
 import {brush} from "./brush.js";
 import {classOfKey} from "./classes.js";
 import {fill, h, icon} from "./dom.js";
+import {colourNote, inColours} from "./false_colours.js";
 import {describe} from "./images.js";
 import {nameField} from "./names.js";
-import {prefetch} from "./pictures.js";
-import {several} from "./numbers.js";
 import {fail} from "./notices.js";
+import {several} from "./numbers.js";
+import {prefetch} from "./pictures.js";
 import {draft, store} from "./store.js";
 import {Tools} from "./tools.js";
 import {Viewer} from "./viewer.js";
@@ -66,6 +67,7 @@ export class Next {
         h("div", {class: "question"}, h("h2", {}, "What is the marked segment?"), this.why),
         this.viewer.element,
         this.status,
+        colourNote(),
         h("div", {class: "answers"}, this.answers, this.field.element, this.skipButton),
       ),
       h(
@@ -151,7 +153,7 @@ export class Next {
             h(
               "span",
               {class: "spot", style: {"--x": (x - left) / SIDE, "--y": (y - top) / SIDE}},
-              h("img", {src: `/api/crop?image=${image}&box=${box}&size=160`, alt: "", loading: "lazy", draggable: "false"}),
+              h("img", {src: inColours(`/api/crop?image=${image}&box=${box}&size=160`), alt: "", loading: "lazy", draggable: "false"}),
             ),
             h("span", {}, question.done ?? why),
           ),

@@ -1,6 +1,7 @@
 // Photographs and regions of images, the last few kept: the one that comes next is there before it is asked for.
 
 import {getBytes, getPicture} from "./api.js";
+import {inColours} from "./false_colours.js";
 import {Regions} from "./regions.js";
 
 const KEPT = 8;
@@ -23,7 +24,7 @@ function remember(key, make) {
 
 export function photograph(index) {
   const size = photographSize();
-  return remember(`photograph ${index} ${size}`, () => getPicture(`/api/image/${index}.jpg?size=${size}`));
+  return remember(`photograph ${index} ${size}`, () => getPicture(inColours(`/api/image/${index}.jpg?size=${size}`)));
 }
 
 export function regions(index) {

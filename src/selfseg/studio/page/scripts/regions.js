@@ -27,6 +27,7 @@ export class Regions {
     for (let y = 0; y < height; y += 1) {
       for (let x = 0; x < width; x += 1, place += 1) {
         const id = this.map[place];
+        if (id === NONE) continue; // nothing was measured there
         const box = 4 * id;
         this.areas[id] += 1;
         if (x < this.boxes[box]) this.boxes[box] = x;
@@ -40,7 +41,7 @@ export class Regions {
     this.cut = null;
   }
 
-  /** The superpixel at x, y in [0, 1]. */
+  /** The superpixel at x, y in [0, 1]; NONE where nothing was measured. */
   at(x, y) {
     const column = Math.min(this.width - 1, Math.max(0, Math.floor(x * this.width)));
     const row = Math.min(this.height - 1, Math.max(0, Math.floor(y * this.height)));
@@ -129,7 +130,7 @@ export class Regions {
     }
     const path = new Path2D();
     const is = (x, y) =>
-      x >= left && y >= top && x < right && y < bottom ? inside[this.map[y * this.width + x]] : 0;
+      x >= left && y >= top && x < right && y < bottom ? inside[this.map[y * this.width + x]] ?? 0 : 0;
     const line = (from, to, fixed, across) => {
       path.moveTo(across ? from : fixed, across ? fixed : from);
       path.lineTo(across ? to : fixed, across ? fixed : to);

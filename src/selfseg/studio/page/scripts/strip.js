@@ -1,6 +1,7 @@
 // All images in a column of thumbnails; only those in sight exist, so that ten thousand are no more work than ten.
 
 import {h, typed} from "./dom.js";
+import {inColours} from "./false_colours.js";
 import {percent} from "./numbers.js";
 import {store} from "./store.js";
 
@@ -68,8 +69,8 @@ export class ImageStrip {
     const row = h(
       "button",
       {type: "button", class: "strip-row", role: "option", style: {"--top": `${place * HEIGHT}px`}, onclick: () => this.onchoose(place)},
-      h("img", {src: `/api/image/${index}.jpg?size=160`, alt: "", decoding: "async", draggable: "false"}),
-      h("span", {}, typed(name.split("/").at(-1), {class: "file"}), h("i", {class: "meter"}), h("small", {})),
+      h("img", {src: inColours(`/api/image/${index}.jpg?size=160`), alt: "", decoding: "async", draggable: "false"}),
+      h("span", {}, typed(name.split("/").slice(store.state.channels.length ? -2 : -1).join("/"), {class: "file"}), h("i", {class: "meter"}), h("small", {})),
     );
     this.refresh(row, place);
     return row;

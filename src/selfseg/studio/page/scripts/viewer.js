@@ -117,9 +117,9 @@ export class Viewer extends EventTarget {
   /** Outline the segment at a place; null for none. */
   hover(place) {
     this.hovered = place;
-    if (!place || !this.regions) this.segment = null;
+    const id = place && this.regions ? this.regions.at(place.x, place.y) : NONE;
+    if (id === NONE) this.segment = null;
     else {
-      const id = this.regions.at(place.x, place.y);
       const groups = this.regions.groups(this.look.level);
       if (this.segment?.group !== groups[id] || this.segment.groups !== groups) {
         const members = this.regions.members(id, this.look.level);
@@ -136,7 +136,9 @@ export class Viewer extends EventTarget {
   grow(larger) {
     if (!this.regions || this.fixed || this.stroke) return;
     const place = this.hovered ?? {x: 0.5, y: 0.5};
-    const level = this.regions.step(this.regions.at(place.x, place.y), this.look.level, larger);
+    const id = this.regions.at(place.x, place.y);
+    if (id === NONE) return;
+    const level = this.regions.step(id, this.look.level, larger);
     this.set({level});
   }
 
@@ -170,6 +172,7 @@ export class Viewer extends EventTarget {
     const stroke = this.stroke;
     if (!stroke || !this.regions || stroke.image !== this.image) return;
     const id = this.regions.at(place.x, place.y);
+    if (id === NONE) return;
     const group = this.regions.groups(stroke.level)[id];
     if (stroke.groups.has(group)) return;
     stroke.groups.add(group);
