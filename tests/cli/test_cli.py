@@ -294,9 +294,11 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
 
 def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.segmenting", "segment", Path("out"))
-    assert main("segment run images --out out -k 8 --scales 1 1.5 --flip --max-bad 0.5".split()) == 0
+    words = "segment run images --out out -k 8 --scales 1 1.5 --flip --max-bad 0.5 --window 512 --geojson"
+    assert main(words.split()) == 0
     looks = Looks((1.0, 1.5), flip=True)
-    expected = {"k": 8, "looks": looks, "device": "auto", "max_bad": 0.5}
+    expected = {"k": 8, "looks": looks, "device": "auto", "max_bad": 0.5, "window": 512}
+    expected |= {"geojson": True, "min_area": 0, "large_as": "tiff"}
     assert seen == [((Path("run"), Path("images"), Path("out")), expected)]
     assert said(capsys)[0] == "written: out"
 
@@ -304,7 +306,8 @@ def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture
 def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.embedding", "embed", Path("out/index.json"))
     assert main("embed run images --out out --max-bad 0.5".split()) == 0
-    assert seen == [((Path("run"), Path("images"), Path("out")), {"looks": Looks(), "device": "auto", "max_bad": 0.5})]
+    expected = {"looks": Looks(), "device": "auto", "max_bad": 0.5, "window": None}
+    assert seen == [((Path("run"), Path("images"), Path("out")), expected)]
     assert said(capsys)[0] == "written: out/index.json"
 
 
