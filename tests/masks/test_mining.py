@@ -188,7 +188,14 @@ def test_the_words_of_the_command_reach_it(
     assert main([*words.split(), *data.split(), *networks.split()]) == 0
     cleaning = Cleaning("otsu", 0.02, 0.03, 0.8)
     training = Training(NetworkConfig(steps=7), Path("simple"), Path("drawn"), "cpu")
-    named = {"labels": Path("data"), "split": "val", "max_bad": 0.5, "training": training}
+    named = {
+        "labels": Path("data"),
+        "split": "val",
+        "max_bad": 0.5,
+        "training": training,
+        "channels": (),
+        "pages": "auto",
+    }
     assert seen == [((Path("photos"), Path("masks"), "markov", cleaning), named)]
     assert "written: page" in " ".join(capsys.readouterr().out.split())
     assert main("masks photos --out masks --threshold 0.3".split()) == 0
