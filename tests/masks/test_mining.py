@@ -193,6 +193,7 @@ def test_the_words_of_the_command_reach_it(
         "split": "val",
         "max_bad": 0.5,
         "training": training,
+        "window": None,
         "channels": (),
         "pages": "auto",
     }
