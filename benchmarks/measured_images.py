@@ -63,7 +63,7 @@ def draw(source: Path, out: Path) -> None:
             if not labels.exists():
                 labels.symlink_to((source / split / "labels").resolve())
             for number, path in enumerate(sorted((source / split / "images").iterdir())):
-                target = images / f"{path.stem}.tif"
+                target = images / f"{path.stem}.{'tif' if kind == 'narrow' else 'ome.tif'}"
                 if target.exists():
                     continue
                 rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
@@ -74,7 +74,7 @@ def draw(source: Path, out: Path) -> None:
                     continue
                 names = ["red", "green", "blue", "near infrared" if kind == "near" else "inverse", "edges"]
                 tifffile.imwrite(
-                    target.with_name(target.stem + ".ome.tif"),
+                    target,
                     values.transpose(2, 0, 1),
                     ome=True,
                     metadata={"axes": "CYX", "Channel": {"Name": names}},
