@@ -241,7 +241,7 @@ def drawn_as_val(names: Sequence[str], share: float) -> list[bool]:
 
     Example:
         >>> drawn_as_val(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], 0.2)
-        [False, False, False, True]
+        [False, False, True, False]
     """
     keys = [key_of(name) for name in names]
     drawn = [key < share for key in keys]
