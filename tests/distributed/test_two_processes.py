@@ -261,6 +261,7 @@ _SHARDS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import torch
 from fsspec.implementations.local import LocalFileSystem
 from selfseg import train
 from selfseg.data.reading.packed import shards
@@ -278,6 +279,8 @@ if devices == 2:  # as if the shards were far away: each is copied once, whoever
 if __name__ == "__main__":
     settings = {"devices": devices, "accelerator": "cpu", "batch_size": 4, "steps": 5}
     train(vice(Path("shards:" + sys.argv[2]), Path(sys.argv[3]), **settings), progress=False)
+    if devices == 2:
+        torch.distributed.destroy_process_group()  # its threads may abort a process that ends with them
 """
 
 
@@ -305,6 +308,7 @@ _AUTO = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import torch
 from selfseg import train
 from selfseg.models.distributed import rank
 from selfseg.training import precision
@@ -323,6 +327,7 @@ precision._Trial.__init__, precision._Trial.step = named, seconds
 if __name__ == "__main__":
     settings = {"devices": 2, "accelerator": "cpu", "batch_size": 4, "steps": 2, "precision": "auto"}
     train(vice(Path(sys.argv[2]), Path(sys.argv[3]), **settings), progress=False)
+    torch.distributed.destroy_process_group()  # its threads may abort a process that ends with them
 """
 
 
@@ -344,6 +349,7 @@ _SKIP = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import torch
 from tiny import vice
 from selfseg import train
 from selfseg.training import loop
@@ -359,6 +365,7 @@ loop.make_loader = remove_then_load
 if __name__ == "__main__":
     recipe = vice(photos, Path(sys.argv[3]), devices=2, accelerator="cpu", batch_size=6, steps=2, max_bad=0.5)
     train(recipe, progress=False)
+    torch.distributed.destroy_process_group()  # its threads may abort a process that ends with them
 """
 
 
