@@ -33,6 +33,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from selfseg.collection.large.mosaic import Mosaic
+from selfseg.collection.opening import load
+
 HERE = Path(__file__).resolve().parent
 TILE = 256
 ZOOM = 2
@@ -112,6 +115,17 @@ def agreement(whole: Path, part: Path, top: int, left: int, margin: int) -> floa
     return float(same[margin:-margin, margin:-margin].mean())
 
 
+def changes_at(path: Path, mosaic: Mosaic) -> dict[str, float]:
+    """How often the label changes from a column of pixels to the next: where windows begin, and everywhere.
+
+    With a seam it would change more often where they begin.
+    """
+    found = tifffile.imread(path, key=0)
+    changes = (found[:, 1:] != found[:, :-1]).mean(0)
+    begin = [column * mosaic.cell - 1 for column in mosaic.columns if 0 < column * mosaic.cell < found.shape[1]]
+    return {"where windows begin": float(changes[begin].mean()), "everywhere": float(changes.mean())}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -147,8 +161,10 @@ def main() -> int:
     result["killed_twice_same_file"] = digest(made) == digest(again)
 
     side = min(arguments.part, height, width)
-    cell = 26  # of windows of 1024 px seen at 320 px by an embedding of 8 px
-    top, left = 13 * cell, 27 * cell
+    mosaic = Mosaic.of(load(run, "cpu", window=1024), (height, width))
+    unit = mosaic.cell * mosaic.phase  # windows begin at multiples of it, in a map of the whole as of the part
+    top, left = 5 * unit, 11 * unit
+    result["label_changes"] = changes_at(made, mosaic)
     part = work / "part" / "part.tif"
     part.parent.mkdir(exist_ok=True)
     pixels = tifffile.imread(raster, selection=(slice(top, top + side), slice(left, left + side), slice(None)))
