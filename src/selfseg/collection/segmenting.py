@@ -20,7 +20,7 @@ from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.errors import BadImage, ConfigError
 from selfseg.models.embedder import Looks
-from selfseg.ops.levels import measured
+from selfseg.ops.levels import mark_void
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
 
@@ -76,7 +76,7 @@ def segment(
     embedder = load(run, device, looks, window)
     clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
     collection, out = collect(images, embedder, cut=False), Path(out)
-    colours, painter = palette(clusters.k), painter_of(collection)
+    fingerprint, colours, painter = embedder_hash(run), palette(clusters.k), painter_of(collection)
     void = 255 if clusters.k <= 255 else 65535
     names = {c: f"cluster {c}" for c in range(clusters.k)}
     how = Look(colours, names, void if collection.channels is not None else None)
@@ -85,13 +85,15 @@ def segment(
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
 
     def write(i: int, image: NDArray[np.uint8], found: Fetched) -> None:
-        name, ids = collection.names[i], found.numpy()
-        where = measured(image) if collection.channels is not None else None
-        if where is not None:
-            ids = np.where(where, ids, void).astype(np.uint8 if void == 255 else np.uint16)
+        ids = found.numpy()
+        if how.void is not None:
+            ids = mark_void(ids, image, void)
         write_map(out / "index", collection, i, ids, how)
-        shown = ids if where is None else np.where(where, ids.astype(np.int32), -1)
-        write_image(out / "overlay" / f"{name}.jpg", overlay(painter(image), shown, colours))
+        draw(i, image, ids)
+
+    def draw(i: int, image: NDArray[np.uint8], ids: NDArray[Any]) -> None:
+        shown = ids if how.void is None else np.where(ids == void, -1, ids.astype(np.int32))
+        write_image(out / "overlay" / f"{collection.names[i]}.jpg", overlay(painter(image), shown, colours))
 
     whole = whole_images(collection, log)
     writer: WriteBehind[None] = WriteBehind()
@@ -104,7 +106,7 @@ def segment(
             writer.call(write, i, image, found)
     for i in large:
         target = map_file(out / "index", collection, i, large_as)
-        key = {"embedder": embedder_hash(run), "looks": embedder.looks.name, "k": clusters.k}
+        key = {"embedder": fingerprint, "looks": embedder.looks.name, "k": clusters.k}
         store = BandStore(target, {**key, "source": collection.version(i)}, Mosaic.of(embedder, collection.size(i)))
         assert scored is not None
         try:
@@ -113,8 +115,7 @@ def segment(
             log.add(collection.names[i], error.reason, error.detail)
             continue
         drawn = store.picture()
-        shown = np.where(drawn.values == void, -1, drawn.values.astype(np.int32))
-        write_image(out / "overlay" / f"{collection.names[i]}.jpg", overlay(painter(drawn.image), shown, colours))
+        draw(i, drawn.image, drawn.values)
         store.finish(how, collection, i)
     legend: list[dict[str, Any]] = [
         {"cluster": c, "value": c, "name": names[c], "colour": hex_colour(colour), "share": share}
@@ -126,7 +127,7 @@ def segment(
             write_areas(
                 map_file(out / "index", collection, i), out / "geojson", collection.names[i], legend, how.void, min_area
             )
-    write_json(out / "legend.json", {"k": clusters.k, "embedder": embedder_hash(run), "clusters": legend, **nothing})
+    write_json(out / "legend.json", {"k": clusters.k, "embedder": fingerprint, "clusters": legend, **nothing})
     return out
 
 
@@ -142,5 +143,5 @@ def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:
         )
     rows = len(clusters.centroids)
     groups = np.arange(rows) if clusters.groups is None else clusters.groups.cpu().numpy()
-    kind = np.uint8 if clusters.k <= 256 else np.uint16
+    kind = np.uint8 if clusters.k <= 255 else np.uint16  # with room for void
     return lambda embedding: cell_scores(embedding, clusters.centroids), groups.astype(kind)

@@ -69,6 +69,29 @@ def measured(image: Levels) -> NDArray[np.bool_] | None:
     return None if where.all() else where
 
 
+def mark_void(values: NDArray[Any], image: Levels, void: int) -> NDArray[Any]:
+    """A map of an image in which a value stands wherever nothing was measured.
+
+    Args:
+        values: (H, W) unsigned integers.
+        image: (H, W, C) uint8 levels.
+        void: the value.
+
+    Returns:
+        (H, W) of the same type, or of the next that holds `void`; `values` itself where no pixel is void.
+
+    Example:
+        >>> image = np.array([[[0], [7]]], np.uint8)
+        >>> mark_void(np.array([[3, 3]], np.uint8), image, 255)
+        array([[255,   3]], dtype=uint8)
+    """
+    where = measured(image)
+    if where is None:
+        return values
+    kind = np.result_type(values, np.min_scalar_type(void))
+    return np.where(where, values.astype(kind, copy=False), kind.type(void))
+
+
 def with_channels(result: Any, like: NDArray[Any]) -> Any:
     """What OpenCV made of an image, with its axis of channels: (H, W) becomes (H, W, 1) where `like` is (h, w, 1)."""
     return result[..., None] if like.ndim == 3 and result.ndim == 2 else result

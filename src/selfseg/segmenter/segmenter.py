@@ -30,7 +30,7 @@ from selfseg.data.labelled.legend import Legend
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.models.inputs.preparing import pixels_of
-from selfseg.ops.levels import measured
+from selfseg.ops.levels import mark_void
 from selfseg.segmenter.cards import folder_card
 from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text
 from selfseg.storage.hashes import embedder_hash
@@ -161,8 +161,7 @@ class Segmenter(nn.Module):
             mask: (H, W), as `forward` gives it.
             pixels: (H, W, C) uint8 of the image.
         """
-        where = measured(pixels) if self.embedder.config.channels is not None else None
-        return mask if where is None else np.where(where, mask, mask.dtype.type(self.legend.void))
+        return mask if self.embedder.config.channels is None else mark_void(mask, pixels, self.legend.void)
 
     def rows(self) -> tuple[Scores, NDArray[Any]]:
         """How the cells of a large image are scored, and the value that each row of scores stands for.

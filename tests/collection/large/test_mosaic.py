@@ -11,10 +11,12 @@ import tifffile
 import torch
 
 from conftest import draw_scene
+from selfseg.collection.clusters import Clusters
 from selfseg.collection.large.files import tiles
 from selfseg.collection.large.mosaic import Mosaic, blended_rows
 from selfseg.collection.large.rasters import Band, BandStore, Look, label_bands, map_large
 from selfseg.collection.opening import collect
+from selfseg.collection.segmenting import cluster_rows
 from selfseg.data.reading.images import ImageCollection
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.channels import Channels
@@ -193,3 +195,9 @@ def test_a_part_that_lies_elsewhere_has_nearly_the_same_map(tmp_path: Path) -> N
         found[name] = np.concatenate([band.values for band in bands])
     inside = slice(64, -64), slice(64, -64)
     assert (found["a"][80:560, 48:528][inside] == found["b"][inside]).mean() > 0.9
+
+
+def test_maps_have_room_for_void_beside_any_number_of_clusters() -> None:
+    for k, void in ((255, 255), (256, 65535)):
+        clusters = Clusters(torch.eye(k), (1 / k,) * k, ((),) * k, {})
+        assert np.iinfo(cluster_rows(clusters)[1].dtype).max >= void

@@ -35,7 +35,7 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.drawing.palette_png import write_index_png
 from selfseg.errors import ConfigError
 from selfseg.models.embedder import Embedder
-from selfseg.ops.levels import measured
+from selfseg.ops.levels import mark_void
 from selfseg.storage.files import read_json, storage_errors, write_atomically, write_json
 
 Form = Literal["tiff", "zarr"]
@@ -96,13 +96,8 @@ def label_bands(
         place = ((torch.arange(start, end) + 0.5) / cell - 0.5).clamp(0, rows - 1)
         above = place.floor()
         found = assign_rows(scores, ((above - top).long(), place - above), columns * cell)[:, :width]
-        ids = values[found]
-        pixels = image[: end - start]
-        if void is not None:
-            where = measured(pixels)
-            if where is not None:
-                ids[~where] = void
-        yield Band(number, start, ids, pixels)
+        ids, pixels = values[found], image[: end - start]
+        yield Band(number, start, ids if void is None else mark_void(ids, pixels, void), pixels)
 
 
 @dataclass(frozen=True)
