@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -103,6 +103,8 @@ def segment(
     """
     from selfseg.collection.segmenting import segment as run_segment
 
+    options: dict[str, Any] = {"device": device, "max_bad": max_bad, "window": window}
+    options |= {"geojson": geojson, "min_area": min_area, "large_as": large_as}
     if (run / "segmenter.json").is_file():
         from selfseg.segmenter.applying import apply
 
@@ -110,32 +112,10 @@ def segment(
             raise ConfigError(
                 f"{run} is a segmenter, which knows its classes and looks: leave out -k, --scales, --flip"
             )
-        made = apply(
-            run,
-            images,
-            out,
-            device=device,
-            max_bad=max_bad,
-            window=window,
-            geojson=geojson,
-            min_area=min_area,
-            large_as=large_as,
-        )
+        made = apply(run, images, out, **options)
         say(f"written: {made}")
         return 0
-    made = run_segment(
-        run,
-        images,
-        out,
-        k=k,
-        looks=_looks(scales, flip),
-        device=device,
-        max_bad=max_bad,
-        window=window,
-        geojson=geojson,
-        min_area=min_area,
-        large_as=large_as,
-    )
+    made = run_segment(run, images, out, k=k, looks=_looks(scales, flip), **options)
     say(f"written: {made}")
     return 0
 

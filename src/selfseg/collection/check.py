@@ -24,8 +24,8 @@ from selfseg.data.labelled.layouts.left_over import left_over
 from selfseg.data.reading.decoding import quiet
 from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.data.reading.listing import list_images
-from selfseg.data.reading.surveying import Survey, may_be_measured, survey
-from selfseg.data.reading.windows import expand
+from selfseg.data.reading.surveying import Survey
+from selfseg.data.reading.windows import expand, look_into
 from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, LabelError
@@ -299,11 +299,10 @@ def _check_images(
 
 def _look(images: ImageCollection, channels: Sequence[str], pages: str) -> Survey | None:
     """What the files of images are; None where nothing but photographs can be in them, or all shall be read so."""
-    asked_for_rgb = [word.lower() for word in channels] == ["rgb"]
-    if images.blocks or asked_for_rgb or not (channels or may_be_measured(images)):
+    if images.blocks:
         return None
     try:
-        return survey(images, channels, pages)
+        return look_into(images, channels, pages)
     except EmptyCollection:  # no file can be opened: each is told by itself
         return None
 

@@ -39,7 +39,7 @@ def settle_channels(recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, 
     run = recipe.out
     found = find_images(recipe.images, run / "cache" / "shards")
     if (run / "images.json").exists():
-        channels = _recorded_channels(run)
+        channels = _embedders(read_recipe(run / "recipe.yaml"))[0].channels  # as it has read them since it began
         return _with_channels(recipe, channels), found.measured(channels), ""
     wished = _embedders(recipe)[0].window
     channels, sentence = find_channels(found, recipe.channels, recipe.pages, wished, recipe.seed)
@@ -63,11 +63,6 @@ def _with_channels(recipe: Recipe[Any], channels: Channels | None) -> Recipe[Any
     settled = change_each(recipe, EmbedderConfig, lambda config: replace(config, channels=channels))
     assert isinstance(settled, Recipe)
     return settled
-
-
-def _recorded_channels(run: Path) -> Channels | None:
-    """How a run that has begun reads its images."""
-    return next(iter(_embedders(read_recipe(run / "recipe.yaml")))).channels
 
 
 def open_images(

@@ -33,17 +33,17 @@ from numpy.typing import NDArray
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.measured import (
     ImagePlace,
     Part,
     check_levels,
     file_error,
+    layout_of,
     read_colours,
     read_levels,
     size_of,
 )
-from selfseg.data.reading.sniffing import HEAD, WINDOWED, stem_of
+from selfseg.data.reading.sniffing import HEAD, stem_of
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import among_measured, resize
@@ -222,15 +222,7 @@ class ImageCollection:
 
     def layout(self, index: int) -> Layout | None:
         """What the file of image `index` says of itself, if it is of a kind that can say more than its size."""
-        path = self.paths[index]
-        if self.blocks or path.suffix.lower() not in WINDOWED:
-            return None
-        try:
-            file = open_pixels(path, None)
-        except (Damage, OSError):
-            return None
-        file.close()
-        return file.layout
+        return None if self.blocks else layout_of(self.paths[index])
 
     def glimpse(self, index: int) -> NDArray[np.uint8]:
         """Image `index`, or the middle of one that is large; raises BadImage as `read` does."""

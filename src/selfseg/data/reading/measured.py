@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image
-from selfseg.data.reading.formats.base import Window
+from selfseg.data.reading.formats.base import Layout, PixelFile, Window
 from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.formats.pages import channels_of, pick_pages, read_page
+from selfseg.data.reading.sniffing import WINDOWED
 from selfseg.errors import BadImage
 from selfseg.ops.channels import Channels
 
@@ -97,19 +100,10 @@ def read_levels(
         BadImage: with a reason of `selfseg.data.reading.images`; "channels" if the file has others.
     """
     part = part or Part()
-    try:
-        file = open_pixels(path, None if part.window else max_pixels)
-        try:
-            page = part.page or pick_pages(file.layout, channels.pages)[0]
-            found = len(channels_of(file.layout, page))
-            _check_kind(found, file.layout.dtype.name, channels)
-            values, valid = read_page(file, page, part.window, channels.take)
-        finally:
-            file.close()
-    except Damage as damage:
-        raise as_bad_image(path, damage) from damage.__cause__
-    except OSError as error:
-        raise file_error(path, error) from error
+    with _opened(path, None if part.window else max_pixels) as file:
+        page = part.page or pick_pages(file.layout, channels.pages)[0]
+        _check_kind(file.layout, page, channels)
+        values, valid = read_page(file, page, part.window, channels.take)
     return channels.levels(values, valid)
 
 
@@ -122,18 +116,10 @@ def read_colours(path: Path, part: Part) -> NDArray[np.uint8]:
     Raises:
         BadImage: with a reason of `selfseg.data.reading.images`; "channels" if these are no colours.
     """
-    try:
-        file = open_pixels(path, None)
-        try:
-            values, _ = read_page(file, part.page, part.window, None)
-        finally:
-            file.close()
+    with _opened(path, None) as file:
+        values, _ = read_page(file, part.page, part.window)
         if values.dtype.kind != "u" or not (file.layout.colour or values.shape[2] in (1, 3, 4)):
             raise Damage("channels", f"{values.shape[2]} channels of {values.dtype}; these are no colours")
-    except Damage as damage:
-        raise as_bad_image(path, damage) from damage.__cause__
-    except OSError as error:
-        raise file_error(path, error) from error
     values = (values >> (8 * values.dtype.itemsize - 8)).astype(np.uint8)
     return np.ascontiguousarray(values[..., :3] if values.shape[2] >= 3 else values[..., [0, 0, 0]])
 
@@ -142,23 +128,39 @@ def check_levels(
     path: Path, channels: Channels | None, part: Part | None = None, max_pixels: int | None = MAX_PIXELS
 ) -> None:
     """Judge a measured image by its header; raises BadImage as `read_levels` does."""
-    try:
-        file = open_pixels(path, None if part is not None and part.window else max_pixels)
-        pages = "first" if channels is None else channels.pages
-        found = len(channels_of(file.layout, pick_pages(file.layout, pages)[0]))
-        file.close()
+    with _opened(path, None if part is not None and part.window else max_pixels) as file:
         if channels is not None:
-            _check_kind(found, file.layout.dtype.name, channels)
+            _check_kind(file.layout, pick_pages(file.layout, channels.pages)[0], channels)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int | None) -> Iterator[PixelFile]:
+    """An open file, closed afterwards; what is wrong with it becomes BadImage."""
+    try:
+        with closing(open_pixels(path, max_pixels)) as file:
+            yield file
     except Damage as damage:
         raise as_bad_image(path, damage) from damage.__cause__
     except OSError as error:
         raise file_error(path, error) from error
 
 
-def _check_kind(count: int, dtype: str, channels: Channels) -> None:
+def _check_kind(layout: Layout, page: str, channels: Channels) -> None:
     """Refuse a file of another kind than the collection's; raises Damage."""
+    count, dtype = len(channels_of(layout, page)), layout.dtype.name
     if count != channels.of or (channels.dtype and dtype != channels.dtype):
         raise Damage("channels", f"{count} channels of {dtype}; the collection has {channels.of} of {channels.dtype}")
+
+
+def layout_of(path: Path) -> Layout | None:
+    """What a file says of its pages and its place; None of kinds that say nothing but a size, and of damaged ones."""
+    if path.suffix.lower() not in WINDOWED:
+        return None
+    try:
+        with closing(open_pixels(path, None)) as file:
+            return file.layout
+    except (Damage, OSError):
+        return None
 
 
 def size_of(path: Path, part: Part | None = None) -> tuple[int, int]:
@@ -166,8 +168,7 @@ def size_of(path: Path, part: Part | None = None) -> tuple[int, int]:
     if part is not None and part.window is not None:
         return part.window.height, part.window.width
     try:
-        file = open_pixels(path, None)
+        with closing(open_pixels(path, None)) as file:
+            return file.layout.height, file.layout.width
     except Damage as damage:
         raise OSError(f"{path}: {damage.reason}") from damage
-    file.close()
-    return file.layout.height, file.layout.width

@@ -141,7 +141,6 @@ def survey(
     images: ImagePaths,
     words: Sequence[str] = (),
     pages: str = "auto",
-    draw: bool = False,
     seed: int = 0,
 ) -> Survey:
     """Look at a collection's files, and find how its channels are to be read.
@@ -150,7 +149,6 @@ def survey(
         images: paths, and parts where files hold several images.
         words: the channels that are wanted, by index from 0 or by name; none given = all.
         pages: as of `--pages`, for the record.
-        draw: whether pixels are drawn and the channels' range is found even of photographs.
         seed: of the drawn images and pixels; a pure function of it, of the files and of their order.
 
     Returns:
@@ -196,7 +194,7 @@ def survey(
         taken=len(taken),
         measured=kind is not None,
     )
-    if kind is None and not draw:
+    if kind is None:
         return result
     same = [found[index] for index in taken]
     take = pick(words, names)

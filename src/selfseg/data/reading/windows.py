@@ -10,19 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
-from PIL import Image
-
-from selfseg.data.labelled.labels import upright_size
-from selfseg.data.reading.decoding import MAX_PIXELS, Damage
+from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.opening import open_pixels
 from selfseg.data.reading.formats.pages import page_name, pick_pages
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.measured import Part
+from selfseg.data.reading.measured import Part, layout_of
 from selfseg.data.reading.sniffing import WINDOWED
-from selfseg.data.reading.surveying import may_be_measured, survey
+from selfseg.data.reading.surveying import Survey, may_be_measured, survey
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
 
@@ -49,23 +44,8 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
         return images
     pages = images.channels.pages if images.channels is not None else None
 
-    def look(path: Path) -> Layout | None:
-        if path.suffix.lower() not in WINDOWED:
-            return None
-        try:
-            if pages is None and not is_large(*upright_size(path), window):  # five times as fast
-                return None
-        except (OSError, ValueError, Image.DecompressionBombError):
-            pass
-        try:
-            file = open_pixels(path, None)
-        except (Damage, OSError):
-            return None
-        file.close()
-        return file.layout
-
     with ThreadPoolExecutor(max_workers=8) as pool:
-        layouts = list(pool.map(look, images.paths, chunksize=64))
+        layouts = list(pool.map(layout_of, images.paths, chunksize=64))
     paths, names, parts = [], [], []
     for path, name, layout in zip(images.paths, images.names, layouts, strict=True):
         for page, part in parts_of(layout, pages, window, cut):
@@ -75,6 +55,27 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
     if not any(part != Part() for part in parts):
         return images
     return replace(images, paths=tuple(paths), names=tuple(names), parts=tuple(parts))
+
+
+def look_into(images: ImageCollection, words: Sequence[str] = (), pages: str = "auto", seed: int = 0) -> Survey | None:
+    """`survey` of a collection whose files may be measured images; None where nothing but photographs can be in them.
+
+    Args:
+        images: whole files.
+        words: the channels that are wanted, by index from 0 or by name; none given = all, "rgb" = as photographs.
+        pages: as of `--pages`.
+        seed: as of `survey`.
+
+    Raises:
+        ConfigError: if a wanted channel isn't there, or the images lie in shards or a zip.
+        EmptyCollection: if no file could be opened.
+    """
+    as_photographs = [word.lower() for word in words] == ["rgb"]
+    if images.blocks and words and not as_photographs:
+        raise ConfigError(f"--channels {' '.join(words)}: images in tar shards and zips are photographs; unpack them")
+    if images.blocks or as_photographs or not (words or may_be_measured(images)):
+        return None
+    return survey(images, words, pages, seed)
 
 
 def find_channels(
@@ -88,24 +89,20 @@ def find_channels(
 
     Args:
         images: whole files.
-        words: the channels that are wanted, by index from 0 or by name; none given = all, "rgb" = as photographs.
+        words: as of `look_into`.
         pages: as of `--pages`.
         window: the side of windows that was asked for; else large images are given one.
-        seed: as of `selfseg.data.reading.surveying.survey`.
+        seed: as of `survey`.
 
     Returns:
         The record, None of photographs; and a sentence on it, "" where there is nothing to tell.
 
     Raises:
-        ConfigError: if a wanted channel isn't there, or the images lie in shards.
-        EmptyCollection: if no file could be opened.
+        ConfigError, EmptyCollection: as `look_into`.
     """
-    as_photographs = [word.lower() for word in words] == ["rgb"]
-    if images.blocks and words and not as_photographs:
-        raise ConfigError(f"--channels {' '.join(words)}: images in tar shards and zips are photographs; unpack them")
-    if images.blocks or as_photographs or not (words or may_be_measured(images)):
+    looked = look_into(images, words, pages, seed)
+    if looked is None:
         return None, ""
-    looked = survey(images, words, pages, seed=seed)
     if looked.channels is None:
         return None, looked.warning()
     height, width = looked.sizes[1]
@@ -121,7 +118,7 @@ def as_measured(
 
     Args:
         images: whole files.
-        words: as of `find_channels`.
+        words: as of `look_into`.
         pages: as of `--pages`.
         window: side in px of the windows that large images are cut into, see `expand`.
 
@@ -129,7 +126,7 @@ def as_measured(
         The collection with its channels, pages and windows; and a sentence on them, "" of photographs.
 
     Raises:
-        ConfigError, EmptyCollection: as `find_channels`.
+        ConfigError, EmptyCollection: as `look_into`.
     """
     if images.channels is not None:
         return images, ""

@@ -185,7 +185,6 @@ def slic(
     _check_shape(size, height, width)
     if not rgb:
         return _slic_channels(image, size, ruler, iterations, connectivity)
-    from selfseg.ops.kernels import slic_connect
     from selfseg.ops.kernels import slic_cpu as cpu
 
     light, root = _tables()
@@ -205,19 +204,13 @@ def slic(
         cpu.assign(lab, centres, cell_x, cell_y, shift, weight, tiled, first, step)
         cpu.update(labels, sums, weight, centres, first, step)
     cpu.assign(lab, centres, cell_x, cell_y, shift, weight, tiled, 0, 1)
-    out = np.empty((height, width), np.int32)
-    if connectivity:
-        slic_connect.connect(labels, sums, smallest_piece(size, height, width), out)
-    else:
-        slic_connect.densify(labels, rows * columns, out)
-    return out
+    return _pieces(labels, sums, (height, width), size, rows * columns, connectivity)
 
 
 def _slic_channels(
     image: NDArray[np.uint8], size: int, ruler: float, iterations: int, connectivity: bool
 ) -> NDArray[np.int32]:
     """`slic` of (H, W, C) levels."""
-    from selfseg.ops.kernels import slic_connect
     from selfseg.ops.kernels import slic_cpu as cpu
 
     height, width, channels = image.shape
@@ -236,11 +229,25 @@ def _slic_channels(
         cpu.assign_channels(tiled, centres, cell_x, cell_y, shift, weight, by_tile, first, step)
         cpu.update_channels(labels, sums, scale, weight, centres, first, step)
     cpu.assign_channels(tiled, centres, cell_x, cell_y, shift, weight, by_tile, 0, 1)
-    out = np.empty((height, width), np.int32)
+    return _pieces(labels, sums, (height, width), size, rows * columns, connectivity)
+
+
+def _pieces(
+    labels: NDArray[np.int32],
+    sums: NDArray[np.int32],
+    shape: tuple[int, int],
+    size: int,
+    cells: int,
+    connectivity: bool,
+) -> NDArray[np.int32]:
+    """The superpixels of an image of a shape, dense from 0, of the grid cells that its pixels were given."""
+    from selfseg.ops.kernels import slic_connect
+
+    out = np.empty(shape, np.int32)
     if connectivity:
-        slic_connect.connect(labels, sums, smallest_piece(size, height, width), out)
+        slic_connect.connect(labels, sums, smallest_piece(size, *shape), out)
     else:
-        slic_connect.densify(labels, rows * columns, out)
+        slic_connect.densify(labels, cells, out)
     return out
 
 

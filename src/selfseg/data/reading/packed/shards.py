@@ -27,9 +27,9 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -39,7 +39,8 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode
-from selfseg.data.reading.images import ImageCollection, check_stream
+from selfseg.data.reading.images import check_stream
+from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import Slice, read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.storage.files import storage_errors, write_atomically, write_json
@@ -54,11 +55,10 @@ KEPT = 3 * WINDOW
 
 _PREFIX = "shards:"
 _PAUSES = (1.0, 4.0, 15.0)  # s, before a connection is tried again
-_GONE = -1
 
 
 @dataclass(frozen=True, eq=False)
-class ShardCollection(ImageCollection):
+class ShardCollection(PackedImages):
     """Images in tar shards; `paths` are SHARD.tar/MEMBER, which no file system opens.
 
     Attributes:
@@ -102,7 +102,7 @@ class ShardCollection(ImageCollection):
             BadImage: whatever can be known.
         """
         path, (shard, offset, size) = self.paths[index], (int(value) for value in self.places[index])
-        if shard == _GONE:
+        if shard == GONE:
             raise BadImage(path, "missing")
         if not size:
             raise BadImage(path, "empty")
@@ -122,7 +122,7 @@ class ShardCollection(ImageCollection):
     def version(self, index: int) -> dict[str, int | str] | None:
         """As of `ImageCollection`: the member's bytes, and the time or tag of its shard."""
         shard, _, size = (int(value) for value in self.places[index])
-        return None if shard == _GONE else {"bytes": size, "modified": self.stamps[shard][1]}
+        return None if shard == GONE else {"bytes": size, "modified": self.stamps[shard][1]}
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) as `read` gives it, from the image's header; raises OSError if that can't be read."""
@@ -132,29 +132,8 @@ class ShardCollection(ImageCollection):
         except BadImage as error:
             raise OSError(str(error)) from error
 
-    def subset(self, indices: Any) -> ShardCollection:
-        """The images at `indices`, under the names that they have here."""
-        chosen = list(indices)
-        return replace(
-            self,
-            paths=tuple(self.paths[i] for i in chosen),
-            names=tuple(self.names[i] for i in chosen),
-            places=self.places[chosen],
-        )
-
-    def restore(self, files: Mapping[str, str]) -> ShardCollection:
-        """As of `ImageCollection`; images whose shard or member is gone are "missing" when they are read."""
-        here = {name: i for i, name in enumerate(self.names)}
-        places = np.full((len(files), 3), _GONE, np.int64)
-        paths = []
-        for row, (name, file) in enumerate(files.items()):
-            if name in here:
-                places[row] = self.places[here[name]]
-            paths.append(self.root / file)
-        return replace(self, paths=tuple(paths), names=tuple(files), places=places)
-
     def _bytes(self, path: Path, shard: int, offset: int, size: int) -> bytes:
-        if shard == _GONE:
+        if shard == GONE:
             raise BadImage(path, "missing")
         url = self.shards[shard]
         if not _is_remote(url):

@@ -15,29 +15,26 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode
-from selfseg.data.reading.images import ImageCollection, check_stream
+from selfseg.data.reading.images import check_stream
+from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection
-from selfseg.ops.channels import Channels
 
 _LARGEST = 16  # bytes per pixel, as of files
 _HEAD = 30  # bytes of a member's own header, before its name
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_GONE = -1
 
 
 @dataclass(frozen=True, eq=False)
-class ZippedImages(ImageCollection):
+class ZippedImages(PackedImages):
     """Images in a zip; `paths` are ARCHIVE.zip/MEMBER, which no file system opens.
 
     Attributes:
@@ -54,11 +51,10 @@ class ZippedImages(ImageCollection):
         """All images lie in one file, and are photographs: measured images need files of their own."""
         return (len(self),)
 
-    def measured(self, channels: Channels | None) -> Self:
-        """The same images; raises DataError for channels."""
-        if channels is not None:
-            raise DataError(f"{self.archive}: measured images are read from files of their own; unpack the zip")
-        return self
+    @property
+    def packing(self) -> str:
+        """What packs them, in words."""
+        return "the zip"
 
     def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Image `index` as (H, W, 3) uint8 RGB; raises BadImage as `read_image` does."""
@@ -82,7 +78,7 @@ class ZippedImages(ImageCollection):
     def version(self, index: int) -> dict[str, int | str] | None:
         """As of `ImageCollection`: the member's bytes and its checksum."""
         offset, _, size, _, crc = self.places[index].tolist()
-        return None if offset == _GONE else {"bytes": size, "modified": crc}
+        return None if offset == GONE else {"bytes": size, "modified": crc}
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) as `read` gives it, from the image's header; raises OSError if that can't be read."""
@@ -91,30 +87,10 @@ class ZippedImages(ImageCollection):
         except BadImage as error:
             raise OSError(str(error)) from error
 
-    def subset(self, indices: Iterable[int]) -> ZippedImages:
-        """The images at `indices`, under the names that they have here."""
-        chosen = list(indices)
-        return replace(
-            self,
-            paths=tuple(self.paths[i] for i in chosen),
-            names=tuple(self.names[i] for i in chosen),
-            places=self.places[chosen],
-        )
-
-    def restore(self, files: Mapping[str, str]) -> ZippedImages:
-        """As of `ImageCollection`; images that are no longer in the zip are "missing" when they are read."""
-        here = {name: i for i, name in enumerate(self.names)}
-        places = np.full((len(files), 5), _GONE, np.int64)
-        for row, name in enumerate(files):
-            if name in here:
-                places[row] = self.places[here[name]]
-        paths = tuple(self.root / file for file in files.values())
-        return replace(self, paths=paths, names=tuple(files), places=places)
-
     def _bytes(self, index: int, max_pixels: int) -> bytes:
         path = self.paths[index]
         offset, packed, size, method, crc = self.places[index].tolist()
-        if offset == _GONE:
+        if offset == GONE:
             raise BadImage(path, "missing")
         if not size:
             raise BadImage(path, "empty")
