@@ -14,7 +14,7 @@ FLOORS = (
     ("errors", "telling", "types", "version"),
     ("storage", "ops", "plugins"),
     ("drawing", "data"),
-    ("pages", "models", "exchange"),
+    ("pages", "models", "exchange", "workers"),
     ("fitting", "methods"),
     ("collection", "training"),
     ("segmenter",),

@@ -21,13 +21,14 @@ from selfseg.collection.clusters import Clusters, ClusterTree, add_position, div
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.proposal import propose_k, save_proposal
 from selfseg.collection.streaming import embed_images, to_device
-from selfseg.data.reading.ahead import spread_points, usable_cores
+from selfseg.data.reading.ahead import spread_points
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.kmeans import assign, kmeans
 from selfseg.ops.merging import merge_tree
+from selfseg.ops.threads import usable_cores
 from selfseg.storage.hashes import embedder_hash
 
 _KEPT = 48  # images of each cluster, of which those that are not neighbours are shown

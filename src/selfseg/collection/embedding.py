@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,15 @@ import torch.nn.functional as F
 
 from selfseg.collection.large.mosaic import Mosaic, blended_rows
 from selfseg.collection.opening import Images, collect, load, whole_images
-from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
+from selfseg.collection.streaming import Fetched, Looked, map_embedded
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
 
 def embed(
@@ -35,6 +40,7 @@ def embed(
     progress: bool = True,
     max_bad: float = 0.05,
     window: int | None = None,
+    where: Where = HERE,
 ) -> Path:
     """Write the dense embedding of each image, with what is needed to map each cell back to pixels.
 
@@ -54,6 +60,7 @@ def embed(
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
         window: side in px of the windows that large images are looked at in; the run's own if None.
+        where: the work is done.
 
     Returns:
         The path of index.json.
@@ -64,36 +71,24 @@ def embed(
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
-    embedder = load(run, device, looks, window)
-    fingerprint = embedder_hash(run) + embedder.looks.name + (f"-window{window}" if window else "")
+    job = _Embedding(Path(run), Path(out), looks, device, window, progress)
+    work = job.open()
+    embedder, fingerprint = work.embedder, work.fingerprint
     collection, out = collect(images, embedder, cut=False), Path(out)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     journal = out / "progress.jsonl"
     done = _read_journal(journal, out, fingerprint)
     whole = whole_images(collection, log)
     todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection.version(i))]
+    shards = cut(collection, todo, where, [i for i in todo if collection.is_large(i)])
     with storage_errors(journal):
         out.mkdir(parents=True, exist_ok=True)
-        with journal.open("a", encoding="utf-8") as lines:
-
-            def finished(entry: dict[str, Any]) -> None:
-                done[entry["name"]] = entry
-                lines.write(json.dumps({**entry, "embedder": fingerprint}) + "\n")
-                lines.flush()
-
-            small = [i for i in todo if not collection.is_large(i)]
-            with WriteBehind(finished) as writer:
-                for i, image, seen, embedding in embed_images(embedder, collection, small, log, "embed", progress):
-                    sizes = (image.shape[0], image.shape[1]), (seen.shape[0], seen.shape[1])
-                    # The file's own type already on the device: half as much to copy.
-                    values = Fetched(embedding.half())
-                    name, version = collection.names[i], collection.version(i)
-                    writer.call(_write_embedding, embedder, values, sizes, out, name, version)
-            for i in (i for i in todo if collection.is_large(i)):
-                try:
-                    finished(_write_large(embedder, collection, i, out))
-                except BadImage as error:
-                    log.add(collection.names[i], error.reason, error.detail)
+        with journal.open("a", encoding="utf-8") as lines, hire(where, "embed", progress, device) as workers:
+            with closing(gather(workers, job, shards, collection.names, log, work)) as entries:
+                for entry in entries:
+                    done[entry["name"]] = entry
+                    lines.write(json.dumps({**entry, "embedder": fingerprint}) + "\n")
+                    lines.flush()
     index = {
         "embedder": fingerprint,
         "dim": embedder.dim,
@@ -109,6 +104,50 @@ def embed(
     }
     write_json(out / "index.json", index)
     return out / "index.json"
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    """The job of `embed`, with its arguments."""
+
+    run: Path
+    out: Path
+    looks: Looks | None
+    device: str
+    window: int | None
+    progress: bool
+
+    def open(self) -> _Embedder:
+        """Load the network."""
+        return _Embedder(self)
+
+
+class _Embedder:
+    """Writes the embeddings of a shard, and gives what index.json says of each."""
+
+    def __init__(self, job: _Embedding) -> None:
+        self.job, self.embedder = job, load(job.run, job.device, job.looks, job.window)
+        of_window = f"-window{job.window}" if job.window else ""
+        self.fingerprint = embedder_hash(job.run) + self.embedder.looks.name + of_window
+
+    def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
+        embedder, images, out, skips = self.embedder, shard.images, self.job.out, SkipList()
+
+        def write(one: Looked, found: Fetched) -> dict[str, Any]:
+            sizes = (one.image.shape[0], one.image.shape[1]), (one.seen.shape[0], one.seen.shape[1])
+            name = images.names[one.number]
+            return _write_embedding(embedder, found, sizes, out, name, images.version(one.number))
+
+        small = [i for i in range(len(images)) if not images.is_large(i)]
+        # The file's own type already on the device: half as much to copy.
+        halved = lambda one: Fetched(one.embedding.half())  # noqa: E731
+        shown = self.job.progress and shard.alone
+        yield from skips.among(map_embedded(embedder, images, small, halved, write, skips, "embed", shown))
+        for i in (i for i in range(len(images)) if images.is_large(i)):
+            try:
+                yield _write_large(embedder, images, i, out)
+            except BadImage as error:
+                yield Skipped(images.names[i], error.reason, error.detail)
 
 
 def _write_embedding(

@@ -22,12 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.data.reading.ahead import in_threads, pixels_of, usable_cores
+from selfseg.data.reading.ahead import Skips, in_threads, map_beside, pixels_of
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder
+from selfseg.ops.threads import one_thread_each, usable_cores
 
 T = TypeVar("T")
+R = TypeVar("R")
 Image = NDArray[np.uint8]
 
 _BYTES_BEHIND = 1 << 27  # that wait to be written, for each thread
@@ -35,6 +36,14 @@ _WINDOW = 128  # images among which a GPU's batches are put together, and
 _WINDOW_PIXELS = 1 << 27  # pixels of theirs: 400 MB
 _BATCH = 32  # images, and
 _BATCH_PIXELS = 1 << 23  # pixels that a GPU embeds at once: two GB or so within a ResNet
+
+
+class Looked(NamedTuple):
+    """An image that a network has looked at; see `Embedded`."""
+
+    number: int
+    image: Image
+    seen: Image
 
 
 class Embedded(NamedTuple):
@@ -56,6 +65,7 @@ class Embedded(NamedTuple):
 class _Prepared(NamedTuple):
     """An image, and as the embedder looks at it."""
 
+    number: int
     image: Image
     seen: Image
 
@@ -64,7 +74,7 @@ def embed_images(
     embedder: Embedder,
     collection: ImageCollection,
     indices: Sequence[int],
-    log: SkipLog,
+    log: Skips,
     what: str,
     progress: bool = True,
     cut: Callable[[Image], Image] = lambda image: image,
@@ -73,8 +83,9 @@ def embed_images(
 ) -> Generator[Embedded, None, None]:
     """The images of a collection with their embeddings, in order; those that can't be read go to `log`.
 
-    On a CPU one image after the other, equal to `embedder.embed(image)` to the bit: larger batches are not faster
-    there. On a GPU images of one size are embedded together, among the next 128.
+    On a CPU several images are looked at side by side, each in one thread: equal to the bit to `embedder.embed(image)`
+    with one thread, whatever the number of cores. On a GPU images of one size are embedded together, among the next
+    128.
 
     Args:
         embedder: on its device.
@@ -90,25 +101,92 @@ def embed_images(
     Raises:
         TooManyBadImages: see `SkipLog`.
     """
-    prepared = in_threads(
+    return map_embedded(
+        embedder, collection, indices, lambda one: one, lambda _, one: one, log, what, progress, cut, threads, look
+    )
+
+
+def map_embedded(
+    embedder: Embedder,
+    collection: ImageCollection,
+    indices: Sequence[int],
+    reduce: Callable[[Embedded], T],
+    write: Callable[[Looked, T], R],
+    log: Skips,
+    what: str,
+    progress: bool = True,
+    cut: Callable[[Image], Image] = lambda image: image,
+    threads: int | None = None,
+    look: Callable[[Tensor], Tensor] | None = None,
+) -> Generator[R, None, None]:
+    """As `embed_images`, with what is made of each embedding, and what is written of that, beside the network.
+
+    Args:
+        embedder: on its device.
+        collection: the images.
+        indices: of those that are wanted.
+        reduce: what is wanted of an embedding, where it is; a GPU is best not waited for in it (`Fetched`). On a CPU
+            it is called in several threads at once.
+        write: of the image and what `reduce` gave; called in several threads at once.
+        log: where those go that can't be read.
+        what: for the progress bar.
+        progress: whether to show one on stderr.
+        cut: what part of an image to embed, before it is resized; called in several threads at once.
+        threads: that read; half of the cores if None.
+        look: of a batch (B, 3, H, W) in [0, 1], instead of the embedder's own.
+
+    Yields:
+        What `write` gave, in order.
+
+    Raises:
+        TooManyBadImages: see `SkipLog`.
+    """
+    embed = embedder.embed_prepared if look is None else partial(embedder.embed_prepared, look=look)
+    read = in_threads(
         collection,
         indices,
-        lambda _, image: _Prepared(image, embedder.prepare(cut(image))),
-        lambda both: pixels_of(both.image),
+        lambda i, image: _Prepared(i, image, embedder.prepare(cut(image))),
+        lambda one: pixels_of(one.image),
         log,
         what,
         progress,
         threads,
     )
-    with closing(prepared):
-        for (i, (image, seen)), embedding in embed_together(
-            embedder.embed_prepared if look is None else partial(embedder.embed_prepared, look=look),
-            prepared,
-            lambda one: one[1].seen,
-            lambda one: pixels_of(one[1].image),
-            batched=embedder.mean.is_cuda,
-        ):
-            yield Embedded(i, image, seen, embedding)
+    with closing(read):
+        prepared = (one for _, one in read)
+        if not embedder.mean.is_cuda:
+
+            def work(one: _Prepared) -> R:
+                with torch.no_grad():
+                    found = reduce(Embedded(*one, embed([one.seen])[0]))
+                return write(Looked(*one), found)
+
+            with one_thread_each():
+                yield from beside(work, prepared, lambda one: pixels_of(one.seen))
+            return
+        done: deque[R] = deque()
+        writer: WriteBehind[R] = WriteBehind(done.append)
+        with writer, torch.no_grad():
+            for one, embedding in embed_together(
+                embed, prepared, lambda one: one.seen, lambda one: pixels_of(one.image), batched=True
+            ):
+                writer.call(write, Looked(*one), reduce(Embedded(*one, embedding)))
+                while done:
+                    yield done.popleft()
+        yield from done
+
+
+def beside(function: Callable[[T], R], items: Iterator[T], pixels: Callable[[T], int]) -> Generator[R, None, None]:
+    """`function` of each item, in order: as many side by side as there are cores, each in one thread.
+
+    To be used within `one_thread_each`. Of what a network looks at, large images are looked at alone.
+
+    Args:
+        function: called in several threads at once.
+        items: that wait for it.
+        pixels: that a network sees of an item.
+    """
+    return map_beside(function, items, usable_cores(), pixels, _BATCH_PIXELS)
 
 
 @dataclass
@@ -246,6 +324,13 @@ class Fetched:
         return array if self._kind is None else array.astype(self._kind, copy=False)
 
 
+def _bytes_of(value: Any) -> int:
+    """Of the arrays in a value, however deep in tuples."""
+    if isinstance(value, tuple):
+        return sum(map(_bytes_of, value))
+    return value.nbytes if isinstance(value, np.ndarray | Fetched) else 0
+
+
 class WriteBehind(Generic[T]):
     """Calls that write files, in threads, a few behind: not many, and not many bytes of arrays; a context manager.
 
@@ -272,7 +357,7 @@ class WriteBehind(Generic[T]):
 
     def call(self, function: Callable[..., T], *arguments: Any) -> None:
         """Let a thread call the function; waits while too many are behind."""
-        size = sum(one.nbytes for one in arguments if isinstance(one, np.ndarray | Fetched))
+        size = _bytes_of(arguments)
         most = self._threads * _BYTES_BEHIND
         while self._pending and (
             len(self._pending) >= 2 * self._threads or self._bytes + size > most or self._pending[0][0].done()

@@ -15,7 +15,7 @@ from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, choose_device, collect, whole_images
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.labelled.mask_files import MaskFolder
-from selfseg.data.reading.ahead import map_images, usable_cores
+from selfseg.data.reading.ahead import map_images
 from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.data.reading.windows import as_measured
@@ -23,12 +23,12 @@ from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.exchange.any_labels import open_labels
 from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
-from selfseg.masks.networks.features import one_thread_each
 from selfseg.masks.priors.by_name import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
 from selfseg.masks.sources import SOURCES, Find, Source, Training, check_training, describe, open_source
 from selfseg.masks.writing import SOFT_FOLDER, MaskWriter
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
+from selfseg.ops.threads import one_thread_each, usable_cores
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
 from selfseg.storage.files import read_json
 from selfseg.telling import tell

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,12 +32,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfseg.collection.streaming import beside
+from selfseg.data.reading.ahead import pixels_of
 from selfseg.data.reading.formats.base import Window
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.windows import WINDOW
 from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import among_measured, resize
 from selfseg.ops.regions.smoothing import natural_spacing
+from selfseg.ops.threads import one_thread_each
 
 Scores = Callable[[Tensor], Tensor]
 """What a cell is given: an embedding (D, h, w) to (h, w, K) float."""
@@ -161,21 +165,33 @@ def blended_rows(
     total: Tensor | None = None  # of the rows from `done` on, weighted sums
     weights = torch.zeros(0, width)
     done = first
-    with _Strip(collection, index, mosaic) as strip:
+
+    def look_at(window: tuple[int, NDArray[np.uint8]]) -> Tensor:
+        with torch.no_grad():
+            return scores(embedder.embed_prepared([window[1]], look)[0]).float().cpu()
+
+    @contextmanager
+    def on_one_lattice() -> Iterator[None]:
+        embedder.superpixels = mosaic.spacing or None
+        try:
+            yield
+        finally:
+            embedder.superpixels = None
+
+    with _Strip(collection, index, mosaic) as strip, one_thread_each(), on_one_lattice():
         for number, top in enumerate(starts):
             rows = mosaic.end(top, height) - top
             if top + rows <= first:  # an earlier call gave all that this one reaches
                 continue
             pixels = strip.rows(top, rows)
-            for left in mosaic.columns:
+            windows = (
+                (left, _look(pixels, mosaic, left, rows, mosaic.end(left, width) - left, embedder))
+                for left in mosaic.columns
+            )
+            on_gpu = embedder.mean.is_cuda
+            found_in = map(look_at, windows) if on_gpu else beside(look_at, windows, lambda one: pixels_of(one[1]))
+            for left, found in zip(mosaic.columns, found_in, strict=True):
                 columns = mosaic.end(left, width) - left
-                seen = _look(pixels, mosaic, left, rows, columns, embedder)
-                embedder.superpixels = mosaic.spacing or None
-                try:
-                    found = scores(embedder.embed_prepared([seen], look)[0])
-                finally:
-                    embedder.superpixels = None
-                found = found.float().cpu()
                 if found.shape[:2] != (rows, columns):  # of several looks, or where a window's side is odd
                     wide = found.permute(2, 0, 1)[None]
                     wide = F.interpolate(wide, (rows, columns), mode="bilinear", align_corners=False)

@@ -6,12 +6,11 @@ closed (`contextlib.closing`): an error's traceback keeps the variable.
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +19,22 @@ from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage
+from selfseg.ops.threads import usable_cores
 
 T = TypeVar("T")
+R = TypeVar("R")
 Image = NDArray[np.uint8]
 
 _PIXELS = 1 << 25  # of images that wait, decoded, for each thread: 100 MB
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on a Mac
-        return os.cpu_count() or 1
+class Skips(Protocol):
+    """Where images go that can't be used, such as a `SkipLog`."""
+
+    def add(self, name: str, reason: str, detail: str = "") -> object:
+        """Take one."""
+        ...
 
 
 def spread_points(images: int, points: int, seed: int) -> tuple[NDArray[np.int64], int]:
@@ -89,10 +89,50 @@ def map_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def map_beside(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    weight: Callable[[T], int] = lambda _: 1,
+    most: int = _PIXELS,
+) -> Generator[R, None, None]:
+    """`function` of each item, several side by side in threads; in order.
+
+    Args:
+        function: is called in one of the threads. What it raises is raised when its turn comes.
+        items: taken in the thread that asks, a few before their turn.
+        threads: that call it.
+        weight: of an item, in pixels.
+        most: pixels that are worked on at once; a single item may have more.
+
+    Yields:
+        The results.
+    """
+    pending: deque[Future[R]] = deque()
+    working: list[tuple[Future[R], int]] = []
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            size = weight(item)
+            working = [(future, held) for future, held in working if not future.done()]
+            while working and sum(held for _, held in working) + size > most:
+                wait([future for future, _ in working], return_when=FIRST_COMPLETED)
+                working = [(future, held) for future, held in working if not future.done()]
+            future = pool.submit(function, item)
+            working.append((future, size))
+            pending.append(future)
+            while len(pending) >= 2 * threads or (pending and pending[0].done()):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 def track_images(
     collection: ImageCollection,
     indices: Sequence[int],
-    log: SkipLog,
+    log: Skips,
     what: str,
     progress: bool = True,
 ) -> Generator[tuple[int, Image], None, None]:
@@ -111,7 +151,7 @@ def map_images(
     collection: ImageCollection,
     indices: Sequence[int],
     function: Callable[[int, Image], T],
-    log: SkipLog,
+    log: Skips,
     what: str,
     progress: bool = True,
     threads: int | None = None,
@@ -157,7 +197,7 @@ def in_threads(
     indices: Sequence[int],
     prepare: Callable[[int, Image], T],
     weight: Callable[[T], int],
-    log: SkipLog,
+    log: Skips,
     what: str,
     progress: bool,
     threads: int | None = None,

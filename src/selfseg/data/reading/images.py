@@ -11,6 +11,7 @@ Reasons of `BadImage.reason` and of `skipped.jsonl`, a closed set:
     missing         the file is not there (any more)
     no-permission   the file may not be read
     channels        another number of channels than the collection's other images have
+    crashed         each process that worked on it died
     unreadable      anything else that keeps the pixels from being decoded
 
 and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.labelled.mask_files.REASONS`.
@@ -58,6 +59,7 @@ REASONS = (
     "missing",
     "no-permission",
     "channels",
+    "crashed",
     "unreadable",
 )
 """Every word that `BadImage.reason` of an image itself can be."""

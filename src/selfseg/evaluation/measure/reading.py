@@ -5,9 +5,10 @@ Letters: D dimensions, C classes, H W pixels of an image and its label, h w embe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.collection.streaming import embed_together
+from selfseg.collection.streaming import beside, embed_together
 from selfseg.data.labelled.catalog import LabelledImages
-from selfseg.data.reading.ahead import map_ahead, usable_cores
+from selfseg.data.reading.ahead import map_ahead, pixels_of
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage, RunError
 from selfseg.evaluation.measure.confusion import VOID
 from selfseg.evaluation.measure.features import Extractor
+from selfseg.ops.threads import one_thread_each, usable_cores
 
 Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""
@@ -65,14 +67,17 @@ def embeddings(
     batched = extractor.batched
     on_gpu = batched is not None and batched.device.type == "cuda"
     finite: list[tuple[int, Tensor]] = []  # answers by index; to look at one, a GPU is waited for
-    with closing(_pairs(data, tally, None if batched is None else batched.prepare)) as pairs:
-        for pair, embedding in embed_together(
-            (lambda images: extractor.extract(images[0])[None]) if batched is None else batched.extract,
-            pairs,
-            lambda pair: pair.seen,
-            lambda pair: pair.label.size,
-            batched=on_gpu,
-        ):
+    with closing(_pairs(data, tally, None if batched is None else batched.prepare)) as pairs, ExitStack() as held:
+        stream: Iterator[tuple[_Pair, Tensor]]
+        if batched is not None and on_gpu:
+            stream = embed_together(
+                batched.extract, pairs, lambda pair: pair.seen, lambda pair: pair.label.size, batched=True
+            )
+        else:
+            held.enter_context(one_thread_each())
+            extract = partial(_extract, extractor)
+            stream = held.enter_context(closing(beside(extract, pairs, lambda pair: pixels_of(pair.seen))))
+        for pair, embedding in stream:
             finite.append((pair.number, torch.isfinite(embedding).all()))
             if not on_gpu:
                 _check_finite(extractor, data, finite)
@@ -82,6 +87,13 @@ def embeddings(
             if progress is not None:
                 progress(what, pair.number + 1, len(data))
     _check_finite(extractor, data, finite)
+
+
+@torch.no_grad()
+def _extract(extractor: Extractor, pair: _Pair) -> tuple[_Pair, Tensor]:
+    """One image, on a CPU."""
+    batched = extractor.batched
+    return pair, extractor.extract(pair.seen) if batched is None else batched.extract([pair.seen])[0]
 
 
 def _check_finite(extractor: Extractor, data: LabelledImages, finite: Sequence[tuple[int, Tensor]]) -> None:

@@ -20,8 +20,8 @@ Letters in shapes: N superpixels of an image, M of all training images together,
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
-from threadpoolctl import threadpool_limits
 
 from selfseg.data.reading.ahead import map_images
 from selfseg.data.reading.images import ImageCollection, spread_indices
@@ -46,6 +45,7 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import fill_void, resize
 from selfseg.ops.regions.smoothing import affinity, pool_map, smooth
+from selfseg.ops.threads import one_thread_each
 from selfseg.plugins import registered
 from selfseg.storage.files import write_atomically
 
@@ -280,21 +280,6 @@ class FeatureForeground:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{folder / FILE} is damaged ({error}); remove it, it is made anew") from error
         self.found = found
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """For small problems, or images that are looked at side by side, a core each: threads would wait for each other.
-
-    The result does not depend on the number of cores then.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def standardise(stages: Sequence[Array], means: Sequence[Array], deviations: Sequence[Array]) -> Array:

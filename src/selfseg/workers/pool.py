@@ -1,0 +1,247 @@
+"""What local processes and Ray have in common: who works on what, who died, and what becomes of their shards."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from selfseg import errors
+from selfseg.errors import RunError, SelfsegError
+from selfseg.telling import tell
+from selfseg.workers.plan import STRIKES, Job, Lost, Pace, Shard
+
+T = TypeVar("T")
+Member = TypeVar("Member")
+
+_STARTS = 3  # workers in a row that end before they have begun
+
+
+class Failure(NamedTuple):
+    """An error of a worker, as plain text: not every error can be pickled.
+
+    Attributes:
+        kind: name of its class.
+        message: of it.
+        trace: where it was raised.
+    """
+
+    kind: str
+    message: str
+    trace: str
+
+    def raised(self) -> Exception:
+        """The error, of the same class if it is one of ours."""
+        kind = getattr(errors, self.kind, None)
+        if isinstance(kind, type) and issubclass(kind, SelfsegError):
+            error = kind.__new__(kind)
+            Exception.__init__(error, self.message)
+            return error
+        return RunError(f"a worker failed: {self.kind}: {self.message}\n{self.trace}")
+
+
+class Ready(NamedTuple):
+    """A worker has started."""
+
+
+class Finished(NamedTuple):
+    """A worker's answer.
+
+    Attributes:
+        values: that the job made of the shard; or what went wrong.
+        seconds: it took.
+    """
+
+    values: list[Any] | Failure
+    seconds: float
+
+
+class Died(NamedTuple):
+    """A worker is no more.
+
+    Attributes:
+        how: for messages.
+    """
+
+    how: str
+
+
+@dataclass
+class _Work:
+    """A shard that is to be done.
+
+    Attributes:
+        shard: it.
+        strikes: workers that died with it.
+    """
+
+    shard: Shard[Any]
+    strikes: int = 0
+
+
+@dataclass
+class _Place(Generic[Member]):
+    """A worker's place, which the next one takes when it dies."""
+
+    name: str
+    member: Member | None = None
+    ready: bool = False
+    work: _Work | None = None
+    images: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Pool(abc.ABC, Generic[Member]):
+    """Workers that a subclass starts, gives work, and listens to.
+
+    Attributes:
+        what: for the progress bar.
+        progress: whether to show one on stderr.
+    """
+
+    what: str
+    progress: bool
+    _places: list[_Place[Member]] = field(default_factory=list, init=False)
+    _replaced: int = field(default=0, init=False)
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """A name for each worker that there shall be."""
+
+    @abc.abstractmethod
+    def start(self, name: str) -> Member:
+        """Start a worker, which says `Ready` when it can be given work."""
+
+    @abc.abstractmethod
+    def send(self, member: Member, job: Job[Any], shard: Shard[Any]) -> None:
+        """Give a worker that has nothing to do a shard; a dead one is no error, it says so itself."""
+
+    @abc.abstractmethod
+    def listen(self) -> tuple[Member, Ready | Finished | Died]:
+        """Wait for what the next worker says."""
+
+    @abc.abstractmethod
+    def end(self, member: Member) -> None:
+        """End a worker at once, whatever it does."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for place in self._places:
+            if place.member is not None:
+                self.end(place.member)
+        self._places.clear()
+
+    def map(
+        self, job: Job[T], shards: Sequence[Shard[Any]], opened: Callable[[Any], Iterator[T]] | None = None
+    ) -> Generator[T | Lost, None, None]:
+        """As of `selfseg.workers.plan.Workers`."""
+        del opened  # it is of this process
+        todo = deque(_Work(shard) for shard in shards)
+        total = sum(len(shard) for shard in shards)
+        if not todo:
+            return
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not (self.progress and console.is_terminal)) as bar:
+            task = bar.add_task(self.what, total=total)
+            with closing(self._work(job, todo, bar, task)) as values:
+                yield from values
+        self._summarise()
+
+    def _work(self, job: Job[Any], todo: deque[_Work], bar: Progress, task: TaskID) -> Generator[Any, None, None]:
+        if not self._places:
+            self._places = [_Place(name) for name in self.names()]
+        failed_starts = 0
+        for place in self._places[: max(1, len(todo))]:
+            if place.member is None:
+                place.member = self.start(place.name)
+        for place in self._places:
+            place.images, place.seconds = 0, 0.0
+            self._give(place, job, todo)
+        while any(place.work is not None for place in self._places) or todo:
+            member, said = self.listen()
+            place = next(one for one in self._places if one.member is member)
+            if isinstance(said, Ready):
+                place.ready, failed_starts = True, 0
+            elif isinstance(said, Finished):
+                work, place.work = place.work, None
+                assert work is not None
+                if isinstance(said.values, Failure):
+                    raise said.values.raised()
+                place.images += len(work.shard)
+                place.seconds += said.seconds
+                bar.advance(task, len(work.shard))
+                yield from said.values
+            else:
+                failed_starts += not place.ready
+                if failed_starts >= _STARTS:
+                    raise RunError(
+                        f"{failed_starts} workers in a row ended before they had begun ({said.how}); what they wrote "
+                        "to stderr tells why"
+                    )
+                yield from self._bury(place, said, todo, bar, task)
+                if todo:
+                    place.member = self.start(place.name)
+            self._give(place, job, todo)
+
+    def _give(self, place: _Place[Member], job: Job[Any], todo: deque[_Work]) -> None:
+        if place.ready and place.member is not None and place.work is None and todo:
+            place.work = todo.popleft()
+            self.send(place.member, job, place.work.shard)
+
+    def _bury(
+        self, place: _Place[Member], said: Died, todo: deque[_Work], bar: Progress, task: TaskID
+    ) -> Iterator[Lost]:
+        """Decide what becomes of a dead worker's shard: again, image by image, or set aside."""
+        work, place.work = place.work, None
+        place.member, place.ready = None, False
+        self._replaced += 1
+        if work is None:
+            return
+        work.strikes += 1
+        if work.strikes >= STRIKES:
+            tell(f"{work.shard.label} is set aside: {work.strikes} workers died over it ({said.how})")
+            bar.advance(task, len(work.shard))
+            for index in work.shard.indices:
+                yield Lost(index, f"{work.strikes} workers died over it ({said.how})")
+            return
+        tell(f"a worker died ({said.how}) over {work.shard.label}; another one takes its place")
+        singles = work.shard.halves() if work.strikes == STRIKES - 1 else []
+        if singles:  # so that only the image is set aside that kills workers
+            todo.extendleft(_Work(single, work.strikes) for single in reversed(singles))
+        else:
+            todo.appendleft(work)
+
+    def paces(self) -> list[Pace]:
+        """What each worker has done in the last `map`."""
+        return [Pace(place.name, place.images, place.seconds) for place in self._places]
+
+    def _summarise(self) -> None:
+        rates = ", ".join(f"{one.images / one.seconds:.2f}" for one in self.paces() if one.seconds > 0)
+        told = f"{self.what}: images/s of each worker: {rates}" if rates else ""
+        if self._replaced:
+            told += f"; {self._replaced} had to be replaced"
+            self._replaced = 0
+        if told:
+            tell(told)
+
+
+def perform(work: Callable[[Shard[Any]], Iterator[Any]], shard: Shard[Any]) -> Finished:
+    """What a worker does with a shard."""
+    import traceback
+
+    started = time.perf_counter()
+    try:
+        values: list[Any] | Failure = list(work(shard))
+    except Exception as error:
+        values = Failure(type(error).__name__, str(error), traceback.format_exc())
+    return Finished(values, time.perf_counter() - started)
