@@ -7,11 +7,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from selfseg.workers.plan import Where
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -26,6 +29,13 @@ Further = Annotated[Option, _FURTHER]
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 ImagesPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
 DataPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+
+
+Processes = Annotated[int | None, tyro.conf.arg(metavar="N")]
+"""Option: how many processes share the work."""
+
+RayAddress = Further[str | None]
+"""Option: the Ray cluster that shares the work."""
 
 
 HELP = ("-h", "--help", "--help-all")
@@ -131,3 +141,10 @@ def passes() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done)
 
         yield show
+
+
+def where_to_work(processes: int | None, ray: str | None) -> Where:
+    """What --processes and --ray say; raises ConfigError for a number that can't be."""
+    from selfseg.workers.plan import Where
+
+    return Where(processes=(0 if ray is not None else 1) if processes is None else processes, ray=ray)

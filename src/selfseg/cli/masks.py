@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from selfseg.cli.console import Further, ImagesPath, say
+from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, say, where_to_work
 from selfseg.masks.cleaning import Cleaning
 from selfseg.masks.mining import Method, mine_masks
 from selfseg.masks.networks.features import FeaturesConfig
@@ -34,6 +34,8 @@ def masks(
     device: str = "auto",
     channels: tuple[str, ...] = (),
     pages: Further[str] = "auto",
+    processes: Processes = None,
+    ray: RayAddress = None,
 ) -> int:
     """Mine a mask of what stands out in each image, without labels; OUT/masks.html shows them.
 
@@ -61,6 +63,10 @@ def masks(
         device: auto, cpu or cuda; of networks.
         channels: of measured images, those that are taken, by index from 0 or by name; none given = all.
         pages: of files with several pages, which are images, as of train.
+        processes: share the work between so many processes of this machine; the files are the same.
+        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
+            local to start one here. --processes is then the number of workers; as many as there is room for if not
+            given.
     """
     cleaning = Cleaning(threshold, min_piece, min_area, max_area)
     training = Training(network, train_images, train_masks, device, features)
@@ -76,6 +82,7 @@ def masks(
         channels=channels,
         pages=pages,
         window=window,
+        where=where_to_work(processes, ray),
     )
     say(f"written: {page}")
     return 0

@@ -10,7 +10,19 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from selfseg.cli.console import HELP, OUT, DataPath, Further, RunPath, parse_settings, passes, say
+from selfseg.cli.console import (
+    HELP,
+    OUT,
+    DataPath,
+    Further,
+    Processes,
+    RayAddress,
+    RunPath,
+    parse_settings,
+    passes,
+    say,
+    where_to_work,
+)
 from selfseg.data.labelled.catalog import with_options
 from selfseg.errors import ConfigError
 from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Reading, Retrieval
@@ -57,6 +69,8 @@ def evaluate(
     retrieval: Further[Retrieval] = _RETRIEVAL,
     device: str = "auto",
     out: Path | None = None,
+    processes: Processes = None,
+    ray: RayAddress = None,
 ) -> int:
     """Measure a run on a labelled folder, beside trivial baselines.
 
@@ -92,6 +106,10 @@ def evaluate(
         retrieval: how objects are retrieved.
         device: auto, cpu or cuda.
         out: folder for the result files; RUN/results if not given, nowhere for a timm backbone.
+        processes: share the work between so many processes of this machine; the files are the same.
+        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
+            local to start one here. --processes is then the number of workers; as many as there is room for if not
+            given.
     """
     from selfseg.evaluation.evaluator import evaluate as measure
     from selfseg.evaluation.measure.results import format_table
@@ -118,6 +136,7 @@ def evaluate(
             device=device,
             progress=progress,
             out=out,
+            where=where_to_work(processes, ray),
         )
     OUT.print(format_table(results))
     _tell_starts(results)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from selfseg.cli.console import Further, ImagesPath, RunPath, say
+from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, RunPath, say, where_to_work
 from selfseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def cluster(
     device: str = "auto",
     max_bad: Further[float] = 0.05,
     propose: bool = True,
+    processes: Processes = None,
+    ray: RayAddress = None,
 ) -> int:
     """Group the pixels of a collection into k clusters; several k from one pass over the images.
 
@@ -44,6 +46,10 @@ def cluster(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
         propose: look for a number of clusters to begin with, on which two halves of the images agree.
+        processes: share the work between so many processes of this machine; the files are the same.
+        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
+            local to start one here. --processes is then the number of workers; as many as there is room for if not
+            given.
     """
     from selfseg.collection.clustering import cluster as run_cluster
     from selfseg.collection.proposal import load_proposal
@@ -60,6 +66,7 @@ def cluster(
         device=device,
         max_bad=max_bad,
         propose=propose,
+        where=where_to_work(processes, ray),
     )
     for path in paths:
         say(f"written: {path}")
@@ -82,6 +89,8 @@ def segment(
     large_as: Further[Literal["tiff", "zarr"]] = "tiff",
     device: str = "auto",
     max_bad: Further[float] = 0.05,
+    processes: Processes = None,
+    ray: RayAddress = None,
 ) -> int:
     """Segment every image: an index PNG and a coloured overlay, at the image's own size.
 
@@ -100,11 +109,16 @@ def segment(
         large_as: what the maps of images that are looked at in windows are written as: tiled TIFF or OME-Zarr.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
+        processes: share the work between so many processes of this machine; the files are the same.
+        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
+            local to start one here. --processes is then the number of workers; as many as there is room for if not
+            given.
     """
     from selfseg.collection.segmenting import segment as run_segment
 
     options: dict[str, Any] = {"device": device, "max_bad": max_bad, "window": window}
     options |= {"geojson": geojson, "min_area": min_area, "large_as": large_as}
+    options |= {"where": where_to_work(processes, ray)}
     if (run / "segmenter.json").is_file():
         from selfseg.segmenter.applying import apply
 
@@ -129,6 +143,8 @@ def embed(
     window: Further[int | None] = None,
     device: str = "auto",
     max_bad: Further[float] = 0.05,
+    processes: Processes = None,
+    ray: RayAddress = None,
 ) -> int:
     """Write one vector per pixel of every image: memory-mapped float16 with geometry.
 
@@ -142,10 +158,15 @@ def embed(
             run's own if not given, or 1024 for images that can't be looked at whole.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
+        processes: share the work between so many processes of this machine; the files are the same.
+        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
+            local to start one here. --processes is then the number of workers; as many as there is room for if not
+            given.
     """
     from selfseg.collection.embedding import embed as run_embed
 
-    made = run_embed(run, images, out, looks=_looks(scales, flip), device=device, max_bad=max_bad, window=window)
+    where = where_to_work(processes, ray)
+    made = run_embed(run, images, out, _looks(scales, flip), device, max_bad=max_bad, window=window, where=where)
     say(f"written: {made}")
     return 0
 

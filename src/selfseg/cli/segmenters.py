@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from selfseg.cli.console import Further, ImagesPath, RunPath, say
+from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, RunPath, say, where_to_work
 from selfseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def apply(
     large_as: Further[Literal["tiff", "zarr"]] = "tiff",
     device: str = "auto",
     max_bad: Further[float] = 0.05,
+    processes: Processes = None,
+    ray: RayAddress = None,
 ) -> int:
     """Write the mask of every image in named classes, as palette PNGs; a stopped call goes on.
 
@@ -81,6 +83,10 @@ def apply(
         large_as: what the maps of images that are looked at in windows are written as: tiled TIFF or OME-Zarr.
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
+        processes: share the work between so many processes of this machine; the files are the same.
+        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
+            local to start one here. --processes is then the number of workers; as many as there is room for if not
+            given.
     """
     from selfseg.segmenter.applying import apply as run_apply
 
@@ -95,6 +101,7 @@ def apply(
         geojson=geojson,
         min_area=min_area,
         large_as=large_as,
+        where=where_to_work(processes, ray),
     )
     say(f"written: {made}")
     return 0

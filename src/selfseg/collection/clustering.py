@@ -7,8 +7,9 @@ Letters in shapes: D embedding dimension, h w embedding cells, K clusters, N poi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from selfseg.collection.clusters import Clusters, ClusterTree, add_position, diverse, save_clusters, save_tree
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.proposal import propose_k, save_proposal
-from selfseg.collection.streaming import embed_images, to_device
+from selfseg.collection.streaming import Embedded, Looked, map_embedded, to_device
 from selfseg.data.reading.ahead import spread_points
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
@@ -30,6 +31,8 @@ from selfseg.ops.kmeans import assign, kmeans
 from selfseg.ops.merging import merge_tree
 from selfseg.ops.threads import usable_cores
 from selfseg.storage.hashes import embedder_hash
+from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
 _KEPT = 48  # images of each cluster, of which those that are not neighbours are shown
 
@@ -47,6 +50,7 @@ def cluster(
     progress: bool = True,
     max_bad: float = 0.05,
     propose: bool = False,
+    where: Where = HERE,
 ) -> tuple[Path, ...]:
     """Group the pixels of a collection into concepts: k-means on their embeddings, for each k from one pass.
 
@@ -70,6 +74,7 @@ def cluster(
         max_bad: share of unreadable images that is an error, in [0, 1].
         propose: also look for a number of clusters to begin with, and keep what is found
             (`selfseg.collection.proposal`).
+        where: the images are looked at.
 
     Returns:
         The paths of the JSON files, in the order of `k`.
@@ -90,8 +95,8 @@ def cluster(
     embedder = load(run, device, looks)
     collection = collect(images, embedder)
     log = SkipLog(Path(run) / "clusters" / "skipped.jsonl", len(collection), max_bad)
-    before = embedder.before_training()
-    kinds, owners = _draw(embedder, before, collection, seed, points, position, log, progress)
+    job = _Drawing(Path(run), looks, device, len(collection), seed, points, position, True, progress)
+    kinds, owners = _draw(job, _Drawer(job, embedder, here=True), collection, log, where)
     samples = kinds[0]
     if max(counts) > len(samples):
         raise ConfigError(f"k = {max(counts)} is more than the {len(samples)} points that the images give; lower k")
@@ -130,7 +135,8 @@ def sample_pixels(
     Raises:
         EmptyCollection: if no image could be read.
     """
-    (samples,), owners = _draw(embedder, None, collection, seed, points, position, log, progress)
+    job = _Drawing(Path(), None, "auto", len(collection), seed, points, position, False, progress)
+    (samples,), owners = _draw(job, _Drawer(job, embedder, here=True), collection, log)
     return samples, owners
 
 
@@ -155,34 +161,94 @@ def look_twice(embedder: Embedder, before: Embedder) -> Callable[[Tensor], Tenso
 
 
 def _draw(
-    embedder: Embedder,
-    before: Embedder | None,
+    job: _Drawing,
+    work: _Drawer,
     collection: ImageCollection,
-    seed: int,
-    points: int,
-    position: float,
     log: SkipLog,
-    progress: bool,
+    where: Where = HERE,
 ) -> tuple[list[Tensor], Tensor]:
-    """`sample_pixels`, and with `before` the same pixels as it sees them: one or two (N, D), and the (N,) owners."""
-    chosen, per_image = spread_points(len(collection), points, seed)
-    samples: list[list[Tensor]] = [[]] if before is None else [[], []]
-    owners = []
+    """`sample_pixels`, and the same pixels as of before the training where they are wanted: (N, D) each, and owners."""
+    chosen, _ = spread_points(len(collection), job.points, job.seed)
     whole = whole_images(collection, log, chosen.tolist())
-    readers = max(2, usable_cores())  # nothing is written meanwhile
-    look = None if before is None else look_twice(embedder, before)
-    stream = embed_images(embedder, collection, whole, log, "cluster", progress, threads=readers, look=look)
-    for i, _, _, embedding in stream:
-        cells = embedding.shape[1] * embedding.shape[2]
-        count = min(per_image, cells)
-        drawn = np.random.default_rng((seed, i)).choice(cells, count, replace=False)
-        for kept, one in zip(samples, embedding.chunk(len(samples)), strict=True):
-            vectors = add_position(one, position).flatten(1)  # (D, h w)
-            kept.append(vectors[:, to_device(np.sort(drawn), vectors.device)].T.contiguous())
-        owners.append(torch.full((count,), i))
-    if not owners:
+    with hire(where, "cluster", job.progress, job.device) as workers:
+        shards = cut(collection, whole, where)
+        with closing(gather(workers, job, shards, collection.names, log, work)) as found:
+            drawn = sorted(found, key=lambda one: one[0])
+    if not drawn:
         raise EmptyCollection(f"none of the {len(chosen)} images in {collection.root} could be read")
-    return [torch.cat(kept) for kept in samples], torch.cat(owners)
+    device = work.embedder.mean.device
+    samples = [
+        torch.cat([torch.as_tensor(one).to(device) for one in kind])
+        for kind in zip(*(kept for _, kept in drawn), strict=True)
+    ]
+    return samples, torch.cat([torch.full((len(kinds[0]),), i) for i, kinds in drawn])
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """The job of `cluster`: draw pixels of a collection of so many images."""
+
+    run: Path
+    looks: Looks | None
+    device: str
+    images: int
+    seed: int
+    points: int
+    position: float
+    before: bool
+    progress: bool
+
+    def open(self) -> _Drawer:
+        """Load the network."""
+        return _Drawer(self, load(self.run, self.device, self.looks))
+
+
+class _Drawer:
+    """Draws pixels of a shard: for each image its number, and (n, D) of what is wanted of them.
+
+    Args:
+        job: what is drawn.
+        embedder: which looks.
+        here: whether the values stay in this process, and on their device.
+    """
+
+    def __init__(self, job: _Drawing, embedder: Embedder, here: bool = False) -> None:
+        self.job, self.embedder, self.here = job, embedder, here
+        self.before = embedder.before_training() if job.before else None
+
+    def __call__(self, shard: Shard[ImageCollection]) -> Iterator[tuple[int, list[Any]] | Skipped]:
+        job, embedder, before, skips = self.job, self.embedder, self.before, SkipList()
+        _, per_image = spread_points(job.images, job.points, job.seed)
+        kinds = 1 if before is None else 2
+
+        def draw(one: Embedded) -> list[Tensor]:
+            cells = one.embedding.shape[1] * one.embedding.shape[2]
+            key = (job.seed, shard.indices[one.number])
+            drawn = np.random.default_rng(key).choice(cells, min(per_image, cells), replace=False)
+            found = []
+            for each in one.embedding.chunk(kinds):
+                vectors = add_position(each, job.position).flatten(1)  # (D, h w)
+                found.append(vectors[:, to_device(np.sort(drawn), vectors.device)].T.contiguous())
+            return found
+
+        def keep(one: Looked, found: list[Tensor]) -> tuple[int, list[Any]]:
+            kept = found if self.here else [each.cpu().numpy() for each in found]
+            return shard.indices[one.number], kept
+
+        look = None if before is None else look_twice(embedder, before)
+        stream = map_embedded(
+            embedder,
+            shard.images,
+            range(len(shard)),
+            draw,
+            keep,
+            skips,
+            "cluster",
+            job.progress and shard.alone,
+            threads=max(2, usable_cores()),  # nothing is written meanwhile
+            look=look,
+        )
+        yield from skips.among(stream)
 
 
 def _cluster_once(

@@ -7,7 +7,6 @@ Letters in shapes: D embedding dimension, h w embedding cells.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,8 +24,9 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.storage.files import storage_errors, write_atomically, write_json
+from selfseg.storage.files import write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.progress import ProgressFile
 from selfseg.workers.gathering import SkipList, Skipped, gather
 from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
@@ -76,19 +76,16 @@ def embed(
     embedder, fingerprint = work.embedder, work.fingerprint
     collection, out = collect(images, embedder, cut=False), Path(out)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    journal = out / "progress.jsonl"
-    done = _read_journal(journal, out, fingerprint)
+    progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
     whole = whole_images(collection, log)
-    todo = [i for i in whole if not _is_done(done.get(collection.names[i]), collection.version(i))]
+    todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
     shards = cut(collection, todo, where, [i for i in todo if collection.is_large(i)])
-    with storage_errors(journal):
-        out.mkdir(parents=True, exist_ok=True)
-        with journal.open("a", encoding="utf-8") as lines, hire(where, "embed", progress, device) as workers:
-            with closing(gather(workers, job, shards, collection.names, log, work)) as entries:
-                for entry in entries:
-                    done[entry["name"]] = entry
-                    lines.write(json.dumps({**entry, "embedder": fingerprint}) + "\n")
-                    lines.flush()
+    with progress_file, hire(where, "embed", progress, device) as workers:
+        with closing(gather(workers, job, shards, collection.names, log, work)) as entries:
+            for entry in entries:
+                progress_file.add(entry)
+    found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
+    listed = [{key: value for key, value in entry.items() if key != "embedder"} for entry in found if entry is not None]
     index = {
         "embedder": fingerprint,
         "dim": embedder.dim,
@@ -100,7 +97,7 @@ def embed(
         "dtype": "float16",
         "layout": "D,h,w",
         "frame": "[-1, 1] (x, y), align_corners=False",
-        "images": [done[name] for name in collection.names if name in done],
+        "images": listed,
     }
     write_json(out / "index.json", index)
     return out / "index.json"
@@ -216,24 +213,15 @@ def _write_large(embedder: Embedder, collection: ImageCollection, index: int, ou
     }
 
 
-def _read_journal(journal: Path, out: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """Entries of an earlier call by the same embedder whose files are whole, by name."""
-    done: dict[str, dict[str, Any]] = {}
-    if not journal.is_file():
-        return done
-    for line in journal.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-            if entry.pop("embedder") != fingerprint:
-                continue
-            shape = np.load(out / entry["file"], mmap_mode="r", allow_pickle=False).shape
-            if list(shape[1:]) == entry["embedding_size"]:
-                done[entry["name"]] = entry
-        except (ValueError, KeyError, OSError):  # a line cut off by a crash, or a file that is gone
-            continue
-    return done
+def _is_done(progress: ProgressFile, collection: ImageCollection, index: int, out: Path) -> bool:
+    """Whether an image's embedding was made from the image as it is now, and is whole."""
+    entry = progress.made_from(collection.names[index], collection.version(index))
+    try:
+        return entry is not None and _shape(out / entry["file"])[1:] == tuple(entry["embedding_size"])
+    except (ValueError, KeyError, TypeError, OSError):  # a file that is gone or cut off
+        return False
 
 
-def _is_done(entry: dict[str, Any] | None, version: dict[str, int | str] | None) -> bool:
-    """Whether an entry was made from the image as it is now."""
-    return entry is not None and version is not None and bool(entry["source"] == version)
+def _shape(file: Path) -> tuple[int, ...]:
+    shape: tuple[int, ...] = np.load(file, mmap_mode="r", allow_pickle=False).shape
+    return shape

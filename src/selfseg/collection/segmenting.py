@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,8 @@ from selfseg.collection.large.mosaic import Mosaic, Scores
 from selfseg.collection.large.places import check_geojson_of, write_areas
 from selfseg.collection.large.rasters import BandStore, Form, Look, map_file, map_large, write_map
 from selfseg.collection.opening import Images, collect, load, whole_images
-from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
+from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
+from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.errors import BadImage, ConfigError
@@ -23,6 +28,9 @@ from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.progress import ProgressFile
+from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
 
 def segment(
@@ -38,6 +46,7 @@ def segment(
     geojson: bool = False,
     min_area: int = 0,
     large_as: Form = "tiff",
+    where: Where = HERE,
 ) -> Path:
     """Segment each image at its own size with a run's clusters.
 
@@ -45,8 +54,9 @@ def segment(
     above k = 256 gray of 16 bits), `out/overlay/NAME.jpg` (the photograph with coloured segments), `out/legend.json`
     (the clusters' values, names and colours) and `out/skipped.jsonl`. Of an image that is too large to be looked at
     whole, and of one that knows where it lies, `out/index/NAME.tif` instead: tiled, with overviews, at the same place
-    (`selfseg.collection.large.files`). A large one that was interrupted goes on where it stopped. Pixels of measured
-    images where nothing was measured are 255 (65535 above k = 255).
+    (`selfseg.collection.large.files`). Pixels of measured images where nothing was measured are 255 (65535 above
+    k = 255). A call that was interrupted goes on where it stopped, within a large image too: what the same clusters
+    made of the same file is kept.
 
     Args:
         run: the run's folder.
@@ -61,6 +71,7 @@ def segment(
         geojson: also write `out/geojson/NAME.geojson`, the segments as polygons; needs `rasterio`.
         min_area: px; smaller polygons become part of the largest one beside them.
         large_as: "zarr" writes the maps of large images as OME-Zarr, `out/index/NAME.zarr`.
+        where: the work is done.
 
     Returns:
         `out`.
@@ -73,62 +84,128 @@ def segment(
         ConfigError: if options don't fit each other; if there are large images and the clusters look at places.
     """
     check_geojson_of(geojson, min_area, large_as)
-    embedder = load(run, device, looks, window)
-    clusters = load_clusters(run, k).to(embedder.mean.device)  # once, not for each image
-    collection, out = collect(images, embedder, cut=False), Path(out)
-    fingerprint, colours, painter = embedder_hash(run), palette(clusters.k), painter_of(collection)
-    void = 255 if clusters.k <= 255 else 65535
-    names = {c: f"cluster {c}" for c in range(clusters.k)}
-    how = Look(colours, names, void if collection.channels is not None else None)
+    job = _Segmenting(Path(run), Path(out), k, looks, device, window, large_as, progress)
+    work = job.open()
+    clusters, how, out = work.clusters, work.how, Path(out)
+    collection = collect(images, work.embedder, cut=False)
+    void = how.void if collection.channels is not None else None
     for kind in ("index", "overlay"):
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-
-    def write(i: int, image: NDArray[np.uint8], found: Fetched) -> None:
-        ids = found.numpy()
-        if how.void is not None:
-            ids = mark_void(ids, image, void)
-        write_map(out / "index", collection, i, ids, how)
-        draw(i, image, ids)
-
-    def draw(i: int, image: NDArray[np.uint8], ids: NDArray[Any]) -> None:
-        shown = ids if how.void is None else np.where(ids == void, -1, ids.astype(np.int32))
-        write_image(out / "overlay" / f"{collection.names[i]}.jpg", overlay(painter(image), shown, colours))
-
     whole = whole_images(collection, log)
-    writer: WriteBehind[None] = WriteBehind()
-    small = [i for i in whole if not collection.is_large(i)]
     large = [i for i in whole if collection.is_large(i)]
-    scored = cluster_rows(clusters) if large else None  # an error comes before any work
-    with writer:
-        for i, image, _, embedding in embed_images(embedder, collection, small, log, "segment", progress):
-            found = clusters.assign_later(embedding, (image.shape[0], image.shape[1]))
-            writer.call(write, i, image, found)
-    for i in large:
-        target = map_file(out / "index", collection, i, large_as)
-        key = {"embedder": fingerprint, "looks": embedder.looks.name, "k": clusters.k}
-        store = BandStore(target, {**key, "source": collection.version(i)}, Mosaic.of(embedder, collection.size(i)))
-        assert scored is not None
-        try:
-            map_large(embedder, collection, i, store, *scored, void, "segment", progress)
-        except BadImage as error:
-            log.add(collection.names[i], error.reason, error.detail)
-            continue
-        drawn = store.picture()
-        draw(i, drawn.image, drawn.values)
-        store.finish(how, collection, i)
+    if large:
+        cluster_rows(clusters)  # an error comes before any work
+    done = ProgressFile(out / "progress.jsonl", "clusters", work.maker())
+    todo = [i for i in whole if not work.is_done(done, collection, i)]
+    with done, hire(where, "segment", progress, device) as workers:
+        shards = cut(collection, todo, where, large)
+        with closing(gather(workers, job, shards, collection.names, log, work)) as entries:
+            for entry in entries:
+                done.add(entry)
     legend: list[dict[str, Any]] = [
-        {"cluster": c, "value": c, "name": names[c], "colour": hex_colour(colour), "share": share}
-        for c, (colour, share) in enumerate(zip(colours, clusters.share, strict=True))
+        {"cluster": c, "value": c, "name": how.names[c], "colour": hex_colour(colour), "share": share}
+        for c, (colour, share) in enumerate(zip(how.colours, clusters.share, strict=True))
     ]
-    nothing = {"void": {"value": void}} if collection.channels is not None else {}
+    nothing = {} if void is None else {"void": {"value": void}}
     if geojson:
         for i in (i for i in whole if collection.names[i] not in log.skipped):
-            write_areas(
-                map_file(out / "index", collection, i), out / "geojson", collection.names[i], legend, how.void, min_area
-            )
-    write_json(out / "legend.json", {"k": clusters.k, "embedder": fingerprint, "clusters": legend, **nothing})
+            raster, name = map_file(out / "index", collection, i), collection.names[i]
+            write_areas(raster, out / "geojson", name, legend, void, min_area)
+    write_json(out / "legend.json", {"k": clusters.k, "embedder": work.fingerprint, "clusters": legend, **nothing})
     return out
+
+
+@dataclass(frozen=True)
+class _Segmenting:
+    """The job of `segment`, with its arguments."""
+
+    run: Path
+    out: Path
+    k: int | None
+    looks: Looks | None
+    device: str
+    window: int | None
+    large_as: Form
+    progress: bool
+
+    def open(self) -> _Segmenter:
+        """Load the network and the clusters."""
+        return _Segmenter(self)
+
+
+class _Segmenter:
+    """Writes the maps and overlays of a shard, and gives a line of progress.jsonl for each image."""
+
+    def __init__(self, job: _Segmenting) -> None:
+        self.job, self.embedder = job, load(job.run, job.device, job.looks, job.window)
+        self.clusters = load_clusters(job.run, job.k).to(self.embedder.mean.device)  # once, not for each image
+        self.fingerprint = embedder_hash(job.run)
+        k = self.clusters.k
+        self.how = Look(palette(k), {c: f"cluster {c}" for c in range(k)}, 255 if k <= 255 else 65535)
+
+    def maker(self) -> str:
+        """What decides what is made of an image."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.clusters.centroids, self.clusters.groups):
+            digest.update(b"" if part is None else part.cpu().numpy().tobytes())
+        described = f"{self.fingerprint} {self.embedder.looks.name} {self.clusters.position} {self.job.window}"
+        digest.update(described.encode())
+        return digest.hexdigest()
+
+    def is_done(self, done: ProgressFile, collection: ImageCollection, index: int) -> bool:
+        """Whether an image's files were made of the image as it is now, and are there."""
+        name = collection.names[index]
+        made = done.made_from(name, collection.version(index)) is not None
+        there = (map_file(self.job.out / "index", collection, index, self.job.large_as), self._overlay(name))
+        return made and all(file.exists() for file in there)
+
+    def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
+        images, skips, embedder, clusters = shard.images, SkipList(), self.embedder, self.clusters
+        painter, how, out = painter_of(images), self.how, self.job.out / "index"
+        assert how.void is not None
+        if images.channels is None:
+            how = replace(how, void=None)
+
+        def assign(one: Embedded) -> Fetched:
+            return clusters.assign_later(one.embedding, (one.image.shape[0], one.image.shape[1]))
+
+        def write(one: Looked, found: Fetched) -> dict[str, Any]:
+            ids = found.numpy()
+            if how.void is not None:
+                ids = mark_void(ids, one.image, how.void)
+            version = images.version(one.number)
+            write_map(out, images, one.number, ids, how)
+            draw(one.number, one.image, ids)
+            return {"name": images.names[one.number], "source": version}
+
+        def draw(i: int, image: NDArray[np.uint8], ids: NDArray[Any]) -> None:
+            shown = ids if how.void is None else np.where(ids == how.void, -1, ids.astype(np.int32))
+            write_image(self._overlay(images.names[i]), overlay(painter(image), shown, how.colours))
+
+        def make_large(i: int) -> dict[str, Any]:
+            target, version = map_file(out, images, i, self.job.large_as), images.version(i)
+            key = {"embedder": self.fingerprint, "looks": embedder.looks.name, "k": clusters.k, "source": version}
+            store = BandStore(target, key, Mosaic.of(embedder, images.size(i)))
+            scores, values = cluster_rows(clusters)
+            assert self.how.void is not None
+            map_large(embedder, images, i, store, scores, values, self.how.void, "segment", shown)
+            drawn = store.picture()
+            draw(i, drawn.image, drawn.values)
+            store.finish(how, images, i)
+            return {"name": images.names[i], "source": version}
+
+        shown = self.job.progress and shard.alone
+        small = [i for i in range(len(images)) if not images.is_large(i)]
+        yield from skips.among(map_embedded(embedder, images, small, assign, write, skips, "segment", shown))
+        for i in (i for i in range(len(images)) if images.is_large(i)):
+            try:
+                yield make_large(i)
+            except BadImage as error:
+                yield Skipped(images.names[i], error.reason, error.detail)
+
+    def _overlay(self, name: str) -> Path:
+        return self.job.out / "overlay" / f"{name}.jpg"
 
 
 def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:

@@ -5,13 +5,13 @@ A call can be repeated after an interruption: what the same segmenter made of th
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from selfseg.collection.false_colours import painter_of
@@ -19,7 +19,7 @@ from selfseg.collection.large.mosaic import Mosaic
 from selfseg.collection.large.places import check_geojson_of, write_areas
 from selfseg.collection.large.rasters import BandStore, Form, Look, forms, map_file, map_large, remove, write_map
 from selfseg.collection.opening import Images, collect, whole_images
-from selfseg.collection.streaming import Fetched, WriteBehind, embed_images
+from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import list_classes
@@ -29,7 +29,10 @@ from selfseg.drawing.palette_png import VOID_COLOUR
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
 from selfseg.errors import BadImage, LabelError
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
-from selfseg.storage.files import mark_output, read_json, storage_errors, write_json, write_text
+from selfseg.storage.files import mark_output, read_json, write_json, write_text
+from selfseg.storage.progress import ProgressFile
+from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
 
 def apply(
@@ -44,6 +47,7 @@ def apply(
     geojson: bool = False,
     min_area: int = 0,
     large_as: Form = "tiff",
+    where: Where = HERE,
 ) -> Path:
     """Write the mask of each image, in the classes of a named segmenter.
 
@@ -68,6 +72,7 @@ def apply(
         geojson: also write `out/geojson/NAME.geojson`, the areas as polygons; needs `rasterio`.
         min_area: px; smaller polygons become part of the largest one beside them.
         large_as: "zarr" writes the masks of large images as OME-Zarr, `out/masks/NAME.zarr`.
+        where: the work is done.
 
     Returns:
         `out`.
@@ -80,96 +85,142 @@ def apply(
         ConfigError: if options don't fit each other.
     """
     check_geojson_of(geojson, min_area, large_as)
-    if not isinstance(segmenter, Segmenter):
-        segmenter = load_segmenter(segmenter, device)
-    if window is not None:
-        segmenter.embedder.window = replace(segmenter.embedder.config, window=window).side  # checked
-    collection, out = collect(images, segmenter.embedder, cut=False), Path(out)
-    legend, digest = segmenter.legend, segmenter.digest()
-    if window is not None:
-        digest += f"-{segmenter.embedder.window}"
-    listed, shown_as = list_classes(legend)
-    colours = np.array([one.colour for one in shown_as.classes], np.uint8)
-    how = Look(colours, {one["value"]: one["name"] for one in legend.to_json()}, legend.void)
+    job = _Applying(segmenter, Path(out), overlays, device, window, large_as, progress)
+    work = job.open()
+    legend, out = work.segmenter.legend, Path(out)
+    collection = collect(images, work.segmenter.embedder, cut=False)
     for kind in ("masks", "overlay") if overlays else ("masks",):
         mark_output(out / kind)
-    painter = painter_of(collection)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    journal = out / "progress.jsonl"
-    known = _read_journal(journal)
-    done = {name: entry for name, entry in known.items() if entry["segmenter"] == digest}
-    for name in known.keys() - done.keys():
-        for file in (*forms(out / "masks", name), out / "overlay" / f"{name}.jpg"):
-            remove(file)
-    if _told_by(out / "legend.json") != digest:  # before the first mask, as this may be stopped at any time
-        write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, None)})
-        write_text(out / "classes.txt", listed)
+    done = ProgressFile(out / "progress.jsonl", "segmenter", work.digest)
+    for name in done.known:
+        if done.of(name) is None and _is_inner(name):
+            for file in (*forms(out / "masks", name), out / "overlay" / f"{name}.jpg"):
+                remove(file)
+    if _told_by(out / "legend.json") != work.digest:  # before the first mask, as this may be stopped at any time
+        write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, None)})
+        write_text(out / "classes.txt", work.listed)
     whole = whole_images(collection, log)
-
-    def is_done(i: int) -> bool:
-        entry = done.get(collection.names[i])
-        return _is_of(entry, collection, i, out, overlays) and map_file(out / "masks", collection, i, large_as).exists()
-
-    todo = [i for i in whole if not is_done(i)]
-
-    def entry_of(i: int, counts: NDArray[np.int64], version: Any) -> dict[str, Any]:
-        there = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
-        name = collection.names[i]
-        return {"name": name, "source": version, "pixels": there, "segmenter": digest, "overlay": overlays}
-
-    def draw(name: str, image: NDArray[np.uint8], mask: NDArray[Any]) -> None:
-        overlay_file = out / "overlay" / f"{name}.jpg"
-        if overlays:
-            shown = np.where(mask == legend.void, np.int32(-1), mask)
-            write_image(overlay_file, overlay(painter(image), shown, colours))
-        else:
-            overlay_file.unlink(missing_ok=True)  # of what the image was before
-
-    def write(i: int, image: NDArray[np.uint8], found: Fetched, version: Any) -> dict[str, Any]:
-        mask = segmenter.without_void(found.numpy(), image)
-        write_map(out / "masks", collection, i, mask, how)
-        draw(collection.names[i], image, mask)
-        return entry_of(i, np.bincount(mask.ravel(), minlength=legend.void + 1), version)
-
-    def make_large(i: int) -> dict[str, Any]:
-        target, version = map_file(out / "masks", collection, i, large_as), collection.version(i)
-        store = BandStore(
-            target, {"segmenter": digest, "source": version}, Mosaic.of(segmenter.embedder, collection.size(i))
-        )
-        map_large(
-            segmenter.embedder, collection, i, store, *segmenter.rows(), legend.void, "apply", progress, segmenter.look
-        )
-        drawn, counts = store.picture(), store.counts(legend.void)
-        draw(collection.names[i], drawn.image, drawn.values)
-        store.finish(how, collection, i)
-        return entry_of(i, counts, version)
-
-    with storage_errors(journal), journal.open("a", encoding="utf-8") as lines:
-
-        def finished(entry: dict[str, Any]) -> None:
-            done[entry["name"]] = entry
-            lines.write(json.dumps(entry) + "\n")
-            lines.flush()
-
-        with WriteBehind(finished) as writer, torch.no_grad():
-            small = [i for i in todo if not collection.is_large(i)]
-            seen = embed_images(segmenter.embedder, collection, small, log, "apply", progress, look=segmenter.look)
-            for i, image, _, embedding in seen:
-                found = segmenter.assign_later(embedding, (image.shape[0], image.shape[1]))
-                writer.call(write, i, image, found, collection.version(i))
-        for i in (i for i in todo if collection.is_large(i)):
-            try:
-                finished(make_large(i))
-            except BadImage as error:
-                log.add(collection.names[i], error.reason, error.detail)
-    entries = [done[name] for name in collection.names if name in done and name not in log.skipped]
-    write_json(out / "legend.json", {"segmenter": digest, **_legend_of(legend, entries)})
-    write_text(out / "classes.txt", listed)
+    todo = [i for i in whole if not work.is_done(done, collection, i)]
+    shards = cut(collection, todo, where, [i for i in todo if collection.is_large(i)])
+    with done, hire(where, "apply", progress, device) as workers:
+        with closing(gather(workers, job, shards, collection.names, log, work)) as made:
+            for entry in made:
+                done.add(entry)
+    kept = [done.of(name) for name in collection.names if name not in log.skipped]
+    entries = [entry for entry in kept if entry is not None]
+    write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, entries)})
+    write_text(out / "classes.txt", work.listed)
     if geojson:
         for i in (i for i in whole if collection.names[i] not in log.skipped):
             raster, name = map_file(out / "masks", collection, i), collection.names[i]
             write_areas(raster, out / "geojson", name, legend.to_json(), legend.void, min_area)
     return out
+
+
+@dataclass(frozen=True)
+class _Applying:
+    """The job of `apply`, with its arguments."""
+
+    segmenter: Segmenter | Path | str
+    out: Path
+    overlays: bool
+    device: str
+    window: int | None
+    large_as: Form
+    progress: bool
+
+    def open(self) -> _Applier:
+        """Load the segmenter."""
+        return _Applier(self)
+
+
+class _Applier:
+    """Writes the masks and overlays of a shard, and gives a line of progress.jsonl for each image."""
+
+    def __init__(self, job: _Applying) -> None:
+        given = job.segmenter
+        self.job = job
+        self.segmenter = given if isinstance(given, Segmenter) else load_segmenter(given, job.device)
+        self.digest = self.segmenter.digest()
+        if job.window is not None:
+            embedder = self.segmenter.embedder
+            embedder.window = replace(embedder.config, window=job.window).side  # checked
+            self.digest += f"-{embedder.window}"
+        legend = self.segmenter.legend
+        self.listed, shown_as = list_classes(legend)
+        colours = np.array([one.colour for one in shown_as.classes], np.uint8)
+        self.how = Look(colours, {one["value"]: one["name"] for one in legend.to_json()}, legend.void)
+
+    def is_done(self, done: ProgressFile, collection: ImageCollection, index: int) -> bool:
+        """Whether an image's files were made of the image as it is now, and are there."""
+        name = collection.names[index]
+        entry = done.made_from(name, collection.version(index))
+        return (
+            entry is not None
+            and isinstance(entry.get("pixels"), dict)
+            and (not self.job.overlays or (entry.get("overlay", False) and self._overlay(name).is_file()))
+            and map_file(self.job.out / "masks", collection, index, self.job.large_as).exists()
+        )
+
+    def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
+        images, skips, segmenter, how = shard.images, SkipList(), self.segmenter, self.how
+        painter, void, out = painter_of(images), self.segmenter.legend.void, self.job.out / "masks"
+
+        def assign(one: Embedded) -> Fetched:
+            return segmenter.assign_later(one.embedding, (one.image.shape[0], one.image.shape[1]))
+
+        def write(one: Looked, found: Fetched) -> dict[str, Any]:
+            mask, version = segmenter.without_void(found.numpy(), one.image), images.version(one.number)
+            write_map(out, images, one.number, mask, how)
+            draw(images.names[one.number], one.image, mask)
+            return entry_of(one.number, np.bincount(mask.ravel(), minlength=void + 1), version)
+
+        def entry_of(i: int, counts: NDArray[np.int64], version: Any) -> dict[str, Any]:
+            there = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
+            return {"name": images.names[i], "source": version, "pixels": there, "overlay": self.job.overlays}
+
+        def draw(name: str, image: NDArray[np.uint8], mask: NDArray[Any]) -> None:
+            if self.job.overlays:
+                shown = np.where(mask == void, np.int32(-1), mask)
+                write_image(self._overlay(name), overlay(painter(image), shown, how.colours))
+            else:
+                self._overlay(name).unlink(missing_ok=True)  # of what the image was before
+
+        def make_large(i: int) -> dict[str, Any]:
+            embedder, version = segmenter.embedder, images.version(i)
+            key = {"segmenter": self.digest, "source": version}
+            store = BandStore(map_file(out, images, i, self.job.large_as), key, Mosaic.of(embedder, images.size(i)))
+            map_large(embedder, images, i, store, *segmenter.rows(), void, "apply", shown_as, segmenter.look)
+            drawn, counts = store.picture(), store.counts(void)
+            draw(images.names[i], drawn.image, drawn.values)
+            store.finish(how, images, i)
+            return entry_of(i, counts, version)
+
+        shown_as = self.job.progress and shard.alone
+        small = [i for i in range(len(images)) if not images.is_large(i)]
+        yield from skips.among(
+            map_embedded(
+                segmenter.embedder, images, small, assign, write, skips, "apply", shown_as, look=segmenter.look
+            )
+        )
+        for i in (i for i in range(len(images)) if images.is_large(i)):
+            try:
+                yield make_large(i)
+            except BadImage as error:
+                yield Skipped(images.names[i], error.reason, error.detail)
+
+    def _overlay(self, name: str) -> Path:
+        return self.job.out / "overlay" / f"{name}.jpg"
+
+
+def _is_inner(name: str) -> bool:
+    """Whether a name leads to a file below a folder, and not elsewhere."""
+    try:
+        inner_path(name)
+    except LabelError:
+        return False
+    return True
 
 
 def _told_by(legend: Path) -> str:
@@ -192,30 +243,3 @@ def _legend_of(legend: Legend, entries: list[dict[str, Any]] | None) -> dict[str
     classes = [{**one, "share": counts.get(one["value"], 0) / total} for one in legend.to_json()]
     void = {"value": legend.void, "colour": hex_colour(VOID_COLOUR), "share": counts.get(legend.void, 0) / total}
     return {"images": len(entries), "classes": classes, "void": void}
-
-
-def _read_journal(journal: Path) -> dict[str, dict[str, Any]]:
-    """The last entry of each image that earlier calls wrote, with any segmenter, by name."""
-    known: dict[str, dict[str, Any]] = {}
-    if journal.is_file():
-        for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-                inner_path(entry["name"])  # files of that name may be removed
-                known[entry["name"]] = {key: entry[key] for key in ("name", "source", "pixels", "segmenter")} | {
-                    "overlay": entry.get("overlay", False)
-                }
-            except (ValueError, KeyError, TypeError, LabelError):  # a line cut off by a crash
-                continue
-    return known
-
-
-def _is_of(entry: dict[str, Any] | None, collection: ImageCollection, i: int, out: Path, overlays: bool) -> bool:
-    """Whether an entry was made from the image as it is now, and the overlay is there if it is wanted."""
-    version = collection.version(i)
-    return (
-        entry is not None
-        and version is not None
-        and entry["source"] == version
-        and (not overlays or (entry["overlay"] and (out / "overlay" / f"{collection.names[i]}.jpg").is_file()))
-    )

@@ -1,0 +1,77 @@
+"""What a verb has finished, a line for each image, so that a call that was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from selfseg.storage.files import storage_errors
+
+
+class ProgressFile:
+    """The lines of OUT/progress.jsonl; a context manager while lines are added.
+
+    Args:
+        path: of the file; none there is no error.
+        key: which says in each line who made the image's file: "embedder", "segmenter", ...
+        maker: of the lines that are added.
+
+    Attributes:
+        known: the last line of each image that any maker wrote, by name.
+    """
+
+    def __init__(self, path: Path, key: str, maker: str) -> None:
+        self.path, self.key, self.maker = path, key, maker
+        self.known: dict[str, dict[str, Any]] = {}
+        self._lines: IO[str] | None = None
+        self._torn = False
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self._torn = bool(text) and not text.endswith("\n")
+            for line in text.splitlines():
+                try:
+                    entry = json.loads(line)
+                    if isinstance(entry[key], str) and isinstance(entry["name"], str):
+                        self.known[entry["name"]] = entry
+                except (ValueError, KeyError, TypeError):  # a line cut off by a crash
+                    continue
+
+    def of(self, name: str) -> dict[str, Any] | None:
+        """An image's line, if this maker wrote it."""
+        entry = self.known.get(name)
+        return entry if entry is not None and entry[self.key] == self.maker else None
+
+    def made_from(self, name: str, version: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """An image's line, if this maker wrote it of the image as it is now (`ImageCollection.version`)."""
+        entry = self.of(name)
+        return entry if entry is not None and version is not None and entry.get("source") == version else None
+
+    def __enter__(self) -> ProgressFile:
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lines = self.path.open("a", encoding="utf-8")
+            if self._torn:
+                self._lines.write("\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lines is not None:
+            self._lines.close()
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """An image is done: {"name", "source", ...}.
+
+        Raises:
+            StorageError: if the disk is full.
+        """
+        assert self._lines is not None, "use it as a context manager"
+        line = {**entry, self.key: self.maker}
+        self.known[str(entry["name"])] = line
+        with storage_errors(self.path):
+            self._lines.write(json.dumps(line) + "\n")
+            self._lines.flush()
