@@ -27,6 +27,7 @@ def cluster(
     device: str = "auto",
     max_bad: Further[float] = 0.05,
     propose: bool = True,
+    batches: Further[int] = 0,
     processes: Processes = None,
     ray: RayAddress = None,
 ) -> int:
@@ -46,6 +47,7 @@ def cluster(
         device: auto, cpu or cuda.
         max_bad: share of unreadable images that is an error.
         propose: look for a number of clusters to begin with, on which two halves of the images agree.
+        batches: go through the points so many times by mini-batches, instead of exactly; for very many points.
         processes: share the work between so many processes of this machine; the files are the same.
         ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
             local to start one here. --processes is then the number of workers; as many as there is room for if not
@@ -67,6 +69,7 @@ def cluster(
         max_bad=max_bad,
         propose=propose,
         where=where_to_work(processes, ray),
+        batches=batches,
     )
     for path in paths:
         say(f"written: {path}")

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 _lock = threading.Lock()
 _depth = 0  # of `one_thread_each`, in all threads of this process together
 _before = 1  # threads that torch had when the first one began
+_limits: threadpool_limits | None = None
 _most: int | None = None
 
 
@@ -44,17 +45,19 @@ def one_thread_each() -> Iterator[None]:
     For small problems, and for images that are looked at side by side: threads would wait for each other. Several may
     overlap, in several threads; the last to end gives the threads back.
     """
-    global _depth, _before
+    global _depth, _before, _limits
     with _lock:
         if _depth == 0:
             _before = torch.get_num_threads()
             torch.set_num_threads(1)
+            _limits = threadpool_limits(1, user_api="blas")  # 10 ms: it looks at every library
         _depth += 1
     try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
+        yield
     finally:
         with _lock:
             _depth -= 1
             if _depth == 0:
                 torch.set_num_threads(_before)
+                assert _limits is not None
+                _limits.restore_original_limits()

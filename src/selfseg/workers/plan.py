@@ -117,6 +117,12 @@ def cut(images: Some, indices: Sequence[int], where: Where, alone: Sequence[int]
     return [Shard(images.subset(part), tuple(part), _label(images, part)) for part in parts]
 
 
+def cut_evenly(images: Some, indices: Sequence[int], size: int) -> list[Shard[Some]]:
+    """Shards of so many images, wherever the work is done: where what comes out depends on how they are cut."""
+    parts = [list(indices[first : first + size]) for first in range(0, len(indices), size)]
+    return [Shard(images.subset(part), tuple(part), _label(images, part)) for part in parts]
+
+
 def _label(images: Images, part: Sequence[int]) -> str:
     names: Any = getattr(images, "names", None) or getattr(getattr(images, "images", None), "names", ())
     if not names:
@@ -162,7 +168,11 @@ class Workers(Protocol):
     """Those who do the work; a context manager."""
 
     def map(
-        self, job: Job[T], shards: Sequence[Shard[Any]], opened: Callable[[Any], Iterator[T]] | None = None
+        self,
+        job: Job[T],
+        shards: Sequence[Shard[Any]],
+        opened: Callable[[Any], Iterator[T]] | None = None,
+        quiet: bool = False,
     ) -> Generator[T | Lost, None, None]:
         """What a job makes of shards, in any order.
 
@@ -170,6 +180,7 @@ class Workers(Protocol):
             job: what is done.
             shards: with what.
             opened: what `job.open()` gave in this process, if it was called already.
+            quiet: without a bar and a summary, as one of many steps.
 
         Yields:
             The values, and `Lost` for each image that can't be worked on.
@@ -185,9 +196,14 @@ class Here:
     """This process."""
 
     def map(
-        self, job: Job[T], shards: Sequence[Shard[Any]], opened: Callable[[Any], Iterator[T]] | None = None
+        self,
+        job: Job[T],
+        shards: Sequence[Shard[Any]],
+        opened: Callable[[Any], Iterator[T]] | None = None,
+        quiet: bool = False,
     ) -> Generator[T | Lost, None, None]:
         """As of `Workers`; in order."""
+        del quiet
         if not shards:
             return
         work = job.open() if opened is None else opened

@@ -142,7 +142,11 @@ class Pool(abc.ABC, Generic[Member]):
         self._places.clear()
 
     def map(
-        self, job: Job[T], shards: Sequence[Shard[Any]], opened: Callable[[Any], Iterator[T]] | None = None
+        self,
+        job: Job[T],
+        shards: Sequence[Shard[Any]],
+        opened: Callable[[Any], Iterator[T]] | None = None,
+        quiet: bool = False,
     ) -> Generator[T | Lost, None, None]:
         """As of `selfseg.workers.plan.Workers`."""
         del opened  # it is of this process
@@ -151,11 +155,12 @@ class Pool(abc.ABC, Generic[Member]):
         if not todo:
             return
         console = Console(stderr=True)
-        with Progress(console=console, disable=not (self.progress and console.is_terminal)) as bar:
+        with Progress(console=console, disable=quiet or not (self.progress and console.is_terminal)) as bar:
             task = bar.add_task(self.what, total=total)
             with closing(self._work(job, todo, bar, task)) as values:
                 yield from values
-        self._summarise()
+        if not quiet:
+            self._summarise()
 
     def _work(self, job: Job[Any], todo: deque[_Work], bar: Progress, task: TaskID) -> Generator[Any, None, None]:
         if not self._places:

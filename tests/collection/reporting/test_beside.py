@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from conftest import draw_scene
-from selfseg.collection.clustering import cluster, look_twice
+from selfseg.collection.clustering import cluster
 from selfseg.collection.clusters import load_clusters
+from selfseg.collection.points.drawing import look_twice
 from selfseg.collection.proposal import load_proposal
 from selfseg.collection.reporting.beside import matching_clusters, measure
 from selfseg.collection.reporting.report import report

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.collection.clustering import look_twice
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import load
+from selfseg.collection.points.drawing import look_twice
 from selfseg.collection.streaming import embed_images
 from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.data.reading.skipping import SkipLog
