@@ -159,24 +159,25 @@ def _assign_band(scores: Tensor, rows: _Taps, columns: _Taps) -> Tensor:
     return result
 
 
-def assign_rows(scores: Tensor, rows: _Taps, width: int) -> NDArray[Any]:
-    """The best row of scores at some rows of pixels, on a CPU; exactly what `assign_pixels` does.
+def assign_rows(scores: Tensor, rows: _Taps, width: int, values: NDArray[Any]) -> NDArray[Any]:
+    """The value of the best row of scores at some rows of pixels, on a CPU; exactly what `assign_pixels` does.
 
     Args:
         scores: (h, w, K) float32 of cells.
         rows: for each of R rows of pixels the row of cells above it (int64), and how far below that it lies, in [0, 1).
         width: W of the result.
+        values: (K,) what each row of scores stands for.
 
     Returns:
-        (R, W) int64 in [0, K).
+        (R, W) of the values' type.
     """
     columns = _linear_taps(width, scores.shape[1])
-    step = max(1, (1 << 22) // width)
-    found = [
-        _assign_band(scores, (rows[0][first : first + step], rows[1][first : first + step]), columns)
-        for first in range(0, len(rows[0]), step)
-    ]
-    return torch.cat(found).numpy()
+    step = max(1, (1 << 20) // width)
+    result = np.empty((len(rows[0]), width), values.dtype)
+    for first in range(0, len(rows[0]), step):  # a few at a time: numbers of rows take 8 bytes each
+        some = slice(first, first + step)
+        result[some] = values[_assign_band(scores, (rows[0][some], rows[1][some]), columns).numpy()]
+    return result
 
 
 def _linear_taps(size: int, cells: int) -> _Taps:

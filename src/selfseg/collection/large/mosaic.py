@@ -247,9 +247,9 @@ class _Strip:
     def __init__(self, collection: ImageCollection, index: int, mosaic: Mosaic) -> None:
         self._collection, self._index, self._mosaic = collection, index, mosaic
         self._pool = ThreadPoolExecutor(1)
-        self._held: NDArray[np.uint8] | None = None
-        self._top = 0  # in px
-        self._next: tuple[int, int, Future[NDArray[np.uint8]]] | None = None
+        self._held: NDArray[np.uint8] | None = None  # memory for the tallest strip, whose first rows are filled
+        self._top, self._filled = 0, 0  # in px
+        self._next: tuple[int, int, Future[list[NDArray[np.uint8]]]] | None = None
 
     def __enter__(self) -> _Strip:
         return self
@@ -265,48 +265,61 @@ class _Strip:
             rows: how many.
 
         Returns:
-            (rows * cell, w * cell, C) uint8.
+            (rows * cell, w * cell, C) uint8, which the next call overwrites.
         """
         cell, (height, width) = self._mosaic.cell, self._mosaic.size
         first, last = top * cell, min((top + rows) * cell, height)
-        held = self._held
-        if held is None or self._top + len(held) <= first:
-            kept = self._read(first, last)
-        else:
-            end = self._top + len(held)
-            kept = np.concatenate([held[first - self._top :], self._read(end, last)]) if end < last else held
-            if end >= last:
-                kept = held[first - self._top : last - self._top]
-        self._held, self._top = kept, first
+        end = self._top + self._filled
+        kept = max(0, end - first)
+        if self._held is not None and kept:
+            self._held[:kept] = self._held[first - self._top : first - self._top + kept]  # numpy minds the overlap
+        self._top, self._filled = first, kept
+        for part in self._read(first + kept, last):
+            self._fill(part, rows * cell)
         following = min(last + self._mosaic.step * cell, height)
         if last < height and self._next is None:
             self._next = (last, following, self._pool.submit(self._from_file, last, following))
-        below, right = rows * cell - len(kept), self._mosaic.grid[1] * cell - width
-        if below or right:
-            return np.pad(kept, ((0, below), (0, right), (0, 0)), mode="edge")
-        return kept
+        assert self._held is not None
+        self._held[self._filled : rows * cell] = self._held[self._filled - 1]
+        self._held[: rows * cell, width:] = self._held[: rows * cell, width - 1 : width]
+        return self._held[: rows * cell]
 
     def pixels(self, top: int, rows: int) -> NDArray[np.uint8]:
-        """Pixels of rows of cells that the last call of `rows` held, without what is beyond the image."""
+        """A copy of rows of cells that the last call of `rows` held, without what is beyond the image."""
         assert self._held is not None
-        first = top * self._mosaic.cell - self._top
-        return self._held[max(0, first) : first + rows * self._mosaic.cell]
+        first = max(0, top * self._mosaic.cell - self._top)
+        last = min(first + rows * self._mosaic.cell, self._filled)
+        return self._held[first:last, : self._mosaic.size[1]].copy()
 
-    def _read(self, first: int, last: int) -> NDArray[np.uint8]:
+    def _fill(self, part: NDArray[np.uint8], tallest: int) -> None:
+        """Put rows of pixels below those that are there."""
+        width, channels = self._mosaic.grid[1] * self._mosaic.cell, part.shape[2]
+        if self._held is None or len(self._held) < tallest:
+            grown = np.empty((tallest, width, channels), np.uint8)
+            if self._held is not None:
+                grown[: self._filled] = self._held[: self._filled]
+            self._held = grown
+        self._held[self._filled : self._filled + len(part), : self._mosaic.size[1]] = part
+        self._filled += len(part)
+
+    def _read(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+        """Rows of pixels, in a few parts."""
         if self._next is not None and self._next[0] == first:
             _, end, future = self._next
             self._next = None
-            found = future.result()
-            if end >= last:
-                return found[: last - first]
-            return np.concatenate([found, self._from_file(end, last)])
-        return self._from_file(first, last)
+            taken = 0
+            for part in future.result():
+                yield part[: last - first - taken]
+                taken += len(part)
+            first = min(end, last)
+        if first < last:
+            yield from self._from_file(first, last)
 
-    def _from_file(self, first: int, last: int) -> NDArray[np.uint8]:
+    def _from_file(self, first: int, last: int) -> list[NDArray[np.uint8]]:
         width = self._mosaic.size[1]
         step = max(256, _CHUNK // max(1, last - first))
         parts = [
             self._collection.read_window(self._index, Window(first, x, last - first, min(step, width - x)))
             for x in range(0, width, step)
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)]

@@ -95,8 +95,8 @@ def label_bands(
             continue
         place = ((torch.arange(start, end) + 0.5) / cell - 0.5).clamp(0, rows - 1)
         above = place.floor()
-        found = assign_rows(scores, ((above - top).long(), place - above), columns * cell)[:, :width]
-        ids, pixels = values[found], image[: end - start]
+        ids = assign_rows(scores, ((above - top).long(), place - above), columns * cell, values)[:, :width]
+        pixels = image[: end - start]
         yield Band(number, start, ids if void is None else mark_void(ids, pixels, void), pixels)
 
 
