@@ -1,6 +1,7 @@
 """Runs of seconds, one for each method: two images a step of six, so that an epoch is three steps."""
 
 import multiprocessing
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.context import BaseContext
@@ -325,6 +326,13 @@ def ready_to_fork() -> BaseContext:
     # What is installed: the server knows nothing of pytest's paths, and would silently have imported nothing.
     context.set_forkserver_preload(["selfseg.training.loop", "selfseg.methods", "torch.utils.tensorboard"])
     return context
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def losses_of(method: Method, batch: Batch, steps: int) -> list[float]:

@@ -10,17 +10,11 @@ from typing import Any
 
 import pytest
 
-from tiny import TWO_PROCESSES, ready_to_fork, train_tiny
+from tiny import TWO_PROCESSES, free_port, ready_to_fork, train_tiny
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 LIMIT = 2.0
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def one_of_two(rank: int, port: str, told: Path, images: Path, out: Path, what: dict[int, str]) -> None:
