@@ -133,7 +133,6 @@ def test_a_run_goes_on_with_fewer_processes_and_with_more_on_the_same_samples(ph
     train_tiny("vice", photos, tmp_path / "straight", {**TWO_PROCESSES, "steps": 15})
     losses = [[line["loss"] for line in read_log(tmp_path / name)] for name in ("straight", "run")]
     assert len(losses[0]) == 15
-    print("largest", max(abs(a - b) for a, b in zip(*losses, strict=True)), losses)
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)
 
 
@@ -162,3 +161,55 @@ def test_the_script_for_torchrun_asks_it_for_what_it_says(tmp_path: Path) -> Non
     assert [asked.training_script, *asked.training_script_args] == [
         "selfseg", "train", "vice", "two words", "--out", "r",
     ]  # fmt: skip
+
+
+# Starts its words twice, as srun does for two tasks on a machine, and ends with the highest exit code.
+_SRUN = """#!/usr/bin/env bash
+[ "$1" = --kill-on-bad-exit=1 ] || exit 9
+shift
+export SLURM_JOB_ID=4242 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=1 SLURM_STEP_NODELIST=127.0.0.1
+export SLURM_STEP_TASKS_PER_NODE=2 SLURM_NODEID=0
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & second=$!
+wait $first; a=$?
+wait $second; b=$?
+exit $(( a > b ? a : b ))
+"""
+
+
+def slurm(tmp_path: Path, srun: str, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """The script for Slurm with commands of ours in place of Slurm's; scontrol writes its words to a file."""
+    scontrol = f"#!/usr/bin/env bash\necho \"$@\" >> '{tmp_path / 'scontrol.txt'}'\n"
+    for name, text in (("srun", srun), ("scontrol", scontrol)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable, **variables}
+    script = ["bash", str(SCRIPTS / "slurm.sh"), *words]
+    return subprocess.run(script, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(("code", "again"), [(75, True), (4, False), (0, False)])
+def test_slurm_gives_another_turn_to_a_run_that_a_signal_has_stopped(tmp_path: Path, code: int, again: bool) -> None:
+    script = str(SCRIPTS / "slurm.sh")
+    subprocess.run(["bash", "-n", script], check=True)
+    done = slurm(tmp_path, f"#!/usr/bin/env bash\nexit {code}\n", ["vice"], SLURM_JOB_ID="4242")
+    assert done.returncode == code
+    assert (tmp_path / "scontrol.txt").exists() == again
+    if again:
+        assert (tmp_path / "scontrol.txt").read_text() == "requeue 4242\n"
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_trains_by_as_many_processes_as_srun_starts(photos: Path, tmp_path: Path) -> None:
+    words = ["vice", str(photos), "--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "2"]
+    words += (
+        "--workers 0 --log-every 1 --precision 32-true --accelerator cpu --devices 5 --method.views.size 32".split()
+    )
+    words += "--method.views.short-side 48 --method.embedder.dim 8 --method.queue 10 --max-bad 0.2".split()
+    done = slurm(tmp_path, _SRUN, words, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "srun has started 2 processes on 1 machines, which is taken instead of --devices 5" in " ".join(
+        done.stderr.split()
+    )
+    assert done.stdout.count("trained:") == 1
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2]
