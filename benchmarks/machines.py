@@ -1,6 +1,6 @@
 """Runs that lose a machine, a process or a folder, by the script that docs/machines.md tells to use, on this machine.
 
-    python benchmarks/machines.py [elastic] [slow] [stopped] [killed] [folder]
+    python benchmarks/machines.py [elastic] [slow] [stopped] [killed] [folder] [drift]
 
 Two torchruns of one process each stand for two machines. Each part trains the tests' tiny ViCE on six drawn photographs
 with the default patience, and prints what it saw: how long it took, whether each step had the same samples as in a run
@@ -204,6 +204,36 @@ def folder(home: Path) -> None:
     compare("folder", machines.folder, straight(home, 20))
 
 
+def one_of(rank: int, world: int, port: str, images: Path, out: Path, seed: int) -> None:
+    """Train as a process of some."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0", LOCAL_RANK=str(rank))
+    from tiny import TWO_PROCESSES, train_tiny
+
+    train_tiny("vice", images, out, {**TWO_PROCESSES, "devices": world, "steps": 60, "seed": seed})
+    os._exit(0)
+
+
+def drift(home: Path) -> None:
+    """One process and two that nothing happens to: how far sums in another order lead."""
+    from selfseg.training.log import read_log
+    from tiny import free_port, ready_to_fork
+
+    for seed in range(3):
+        outs = [home / f"drift{seed}{world}" for world in (1, 2)]
+        for world, out in zip((1, 2), outs, strict=True):
+            port = free_port()
+            words = [(rank, world, port, home / "photos", out, seed) for rank in range(world)]
+            processes = [ready_to_fork().Process(target=one_of, args=each) for each in words]
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join()
+        losses = [[line["loss"] for line in read_log(out)] for out in outs]
+        differences = [abs(a - b) for a, b in zip(*losses, strict=True)]
+        told = ", ".join(f"{steps}: {max(differences[:steps]):.1e}" for steps in (1, 5, 10, 15, 20, 30, 60))
+        print(f"drift: seed {seed}, largest difference over so many steps: {told}", flush=True)
+
+
 def straight(home: Path, steps: int) -> Path:
     """A run of one process that nothing happens to."""
     from tiny import TWO_PROCESSES, train_tiny
@@ -225,6 +255,7 @@ def main() -> None:
         "stopped": lambda home: ended(home, "stopped", signal.SIGSTOP),
         "killed": lambda home: ended(home, "killed", signal.SIGKILL),
         "folder": folder,
+        "drift": drift,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all if none is given")

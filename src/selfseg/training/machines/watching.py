@@ -1,6 +1,6 @@
 """A process that has died, was stopped or lost its network ends the others, instead of leaving them in a collective.
 
-Every process gives a sign of life some ten times within the limit: a thread counts up a number in the store with
+Every process gives signs of life, forty within the limit: a thread counts up a number in the store with
 which torch.distributed began (of process 0, or of torchrun beside it), and reads those of all others. A second thread,
 which no network can block, looks at when each was last seen. Whoever is slow, works alone or waits for a folder still
 counts; whoever is stopped does not. A collective's own time limit can't tell these apart.
@@ -26,7 +26,7 @@ from rich.console import Console
 from selfseg.errors import Interrupted, RunError, SelfsegError
 from selfseg.models.distributed import connect
 
-SIGNS = 20
+SIGNS = 40
 """Signs of life within the limit."""
 
 _console = Console(stderr=True)
@@ -111,15 +111,17 @@ class Watch:
         """Which process an error of a collective is due to; None of another error, or if all are alive."""
         if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL", "Connection", "c10d", "peer")):
             return None
-        end = time.monotonic() + 3 * self._interval
+        # The last sign of who is dead may be seen up to an interval later; those alive are seen within two.
+        since = time.monotonic() + 1.5 * self._interval
+        end = since + 4 * self._interval
+        others = [rank for rank in range(self._world) if rank != self._rank]
         while time.monotonic() < end and self._pulse.is_alive():
             if found := self._dead():
                 return found
+            if all(self._seen[rank] > since for rank in others):
+                return None
             time.sleep(self._interval / 4)
-        late = time.monotonic() - 2.5 * self._interval
-        silent = [r for r in range(self._world) if r != self._rank and self._seen[r] < late]
-        if self._contact < late:
-            silent = [0]
+        silent = [0] if self._contact < since else [rank for rank in others if self._seen[rank] < since]
         return self._dead() or (f"{self._name(silent[0])} has ended or can't be reached" if silent else None)
 
     def _dead(self) -> str | None:
