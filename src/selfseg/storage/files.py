@@ -143,7 +143,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: if it can't be made; FileNotFoundError for a held one.
     """
-    for held in _held:
+    for held in tuple(_held):  # another thread may begin or end to hold one
         if folder.is_relative_to(held):
             os.stat(held / OUTPUT_MARKER)
     folder.mkdir(parents=True, exist_ok=True)

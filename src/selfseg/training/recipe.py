@@ -148,8 +148,8 @@ class Recipe(Generic[Config]):
         precision: "32-true", "bf16-mixed" or "16-mixed"; or "auto": the faster of the first two, which is measured when
             the run begins and then kept.
         accelerator: "auto", "cpu" or "cuda".
-        devices: processes per node; 0 = every GPU, or one process on a CPU.
-        nodes: machines.
+        devices: processes per node; 0 = every GPU, or one process on a CPU. torchrun and srun say it themselves.
+        nodes: machines; torchrun and srun say it themselves.
         workers: loader processes per process; 0 = in the training process.
         checkpoint_every: steps between checkpoints (also saved at the end and on a signal).
         keep: newest checkpoints that are kept.
