@@ -1,7 +1,10 @@
 """Runs of seconds, one for each method: two images a step of six, so that an epoch is three steps."""
 
+import multiprocessing
+import socket
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +318,21 @@ def train_tiny(method: str, images: Path, out: Path, settings: dict[str, Any]) -
     """Train a method's tiny run, alone in its process with one thread."""
     torch.set_num_threads(1)
     train(RUNS[method](images, out, **settings), progress=False)
+
+
+def ready_to_fork() -> BaseContext:
+    """A server that has everything imported: a new interpreter for each process would take most of the time."""
+    context = multiprocessing.get_context("forkserver")
+    # What is installed: the server knows nothing of pytest's paths, and would silently have imported nothing.
+    context.set_forkserver_preload(["selfseg.training.loop", "selfseg.methods", "torch.utils.tensorboard"])
+    return context
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def losses_of(method: Method, batch: Batch, steps: int) -> list[float]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from selfseg.models.distributed import SyncedBatchNorm2d, gather_rows, rank, sum
 from selfseg.storage.checkpoint import load_newest
 from selfseg.training.log import read_log
 from selfseg.training.recipe import read_recipe
-from tiny import RUNS, TWO_PROCESSES, train_tiny
+from tiny import RUNS, TWO_PROCESSES, free_port, train_tiny
 
 pytestmark = pytest.mark.distributed
 
@@ -194,12 +193,6 @@ dist.destroy_process_group()
 """
 
 
-def _port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def test_alone_everything_is_the_identity() -> None:
     assert (world_size(), rank()) == (1, 0)
     rows, start = gather_rows(torch.ones(3, 2, requires_grad=True))
@@ -217,7 +210,7 @@ def test_alone_everything_is_the_identity() -> None:
 def test_two_processes_agree_with_one(script: str) -> None:
     tests = str(Path(__file__).parents[1])
     paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port(), "PYTHONPATH": paths}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "PYTHONPATH": paths}
     workers = [
         subprocess.Popen([sys.executable, "-c", script, str(i)], env=environment, stderr=subprocess.PIPE)
         for i in range(2)
@@ -236,7 +229,7 @@ def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path:
         str(photos),
         str(tmp_path / "2"),
     ]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port(), "NODE_RANK": "0"}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "NODE_RANK": "0"}
     pair = [
         subprocess.Popen(words, env={**environment, "LOCAL_RANK": str(i)}, stderr=subprocess.PIPE, text=True)
         for i in range(2)
@@ -293,7 +286,7 @@ def test_one_process_equals_two_on_shards(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_SHARDS)
     tests, source = str(Path(__file__).parents[1]), f"{folder}/part-{{000..{WINDOW + 1:03d}}}.tar"
     for devices in ("1", "2"):
-        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         words = [sys.executable, str(tmp_path / "script.py"), tests, source, str(tmp_path / devices), devices]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -338,7 +331,7 @@ def test_all_processes_take_the_precision_that_the_slowest_of_them_is_faster_in(
 ) -> None:
     (tmp_path / "script.py").write_text(_AUTO)
     words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1]), str(photos), str(tmp_path / "run"), second]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert read_recipe(tmp_path / "run" / "recipe.yaml").precision == choice
@@ -373,7 +366,7 @@ if __name__ == "__main__":
 def test_what_any_process_could_not_read_is_listed(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_SKIP)
     words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1]), str(photos), str(tmp_path / "r")]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in (tmp_path / "r" / "skipped.jsonl").read_text().splitlines()]

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -45,7 +44,7 @@ from selfseg.training import image_list, loop
 from selfseg.training.log import read_log
 from selfseg.training.loop import train
 from selfseg.training.recipe import OptimizerConfig, read_recipe
-from tiny import RECIPES, RUNS, assert_same_state, maskcontrast, masks_of, train_tiny, vice
+from tiny import RECIPES, RUNS, assert_same_state, maskcontrast, masks_of, ready_to_fork, train_tiny, vice
 
 
 @pytest.fixture
@@ -162,10 +161,7 @@ def test_half_precision_needs_a_gpu(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("method", "workers"), [*((method, 0) for method in RECIPES), ("vice", 2)])
 def test_kill_9_and_resume_equals_straight_bit_for_bit(photos: Path, tmp_path: Path, workers: int, method: str) -> None:
     settings = {"workers": workers, "steps": 12, "checkpoint_every": 2}
-    # From a server that has everything imported: a new interpreter for each would take most of the time.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tiny"])
-    victim = context.Process(target=train_tiny, args=(method, photos, tmp_path / "killed", settings))
+    victim = ready_to_fork().Process(target=train_tiny, args=(method, photos, tmp_path / "killed", settings))
     victim.start()
     log = tmp_path / "killed" / "log.jsonl"
     deadline = time.monotonic() + 120

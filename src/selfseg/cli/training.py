@@ -50,15 +50,19 @@ def train(words: list[str]) -> int:
 
     from selfseg.models.distributed import rank
     from selfseg.training.loop import train as run_train
+    from selfseg.training.machines.launching import find_launch
+
+    launch = find_launch()
 
     try:
         run = run_train(recipe)
     except Interrupted:
-        # Fabric kills all processes of a run, its first one too, when it sees that one has ended with an error.
-        if rank() > 0:
+        # Fabric kills all processes that it has started, its first one too, when it sees that one has ended with an
+        # error. torchrun and srun must be told that the run is not over.
+        if rank() > 0 and launch is None:
             return 0
         raise
-    first = rank() == 0
+    first = launch.rank == 0 if launch else rank() == 0
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()  # its threads may abort a process that ends with them
     if first:

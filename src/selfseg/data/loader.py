@@ -18,15 +18,16 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from selfseg.data.labelled import mask_files
 from selfseg.data.reading import images as image_files
@@ -35,6 +36,7 @@ from selfseg.data.reading.packed.shards import WINDOW
 from selfseg.data.regions import RegionCache
 from selfseg.data.views.base import Crop, ViewPlan, make_views, prepare_image
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
+from selfseg.storage.waiting import Patience
 from selfseg.types import Batch, View
 
 T = TypeVar("T")
@@ -184,13 +186,18 @@ class ViewDataset(Dataset[Sample]):
         seed: of the augmentation, at least 0.
         cache: gives the region ids of a prepared image, by its pixels or its name. It knows whether images are
             photographs or measured channels (`RegionCache.rgb`), and so does the plan by it.
+        patience: seconds to wait for a folder of images, masks or regions that has vanished as a whole; 0 = its images
+            are skipped.
     """
 
-    def __init__(self, images: ImageCollection, plan: ViewPlan, seed: int, cache: RegionCache) -> None:
+    def __init__(
+        self, images: ImageCollection, plan: ViewPlan, seed: int, cache: RegionCache, patience: float = 0.0
+    ) -> None:
         self.images = images
         self.plan = plan
         self.seed = seed
         self.cache = cache
+        self.patience = patience
 
     def __len__(self) -> int:
         return len(self.images)
@@ -206,15 +213,17 @@ class ViewDataset(Dataset[Sample]):
 
         Raises:
             TooManyBadImages: if no image of the collection can be used.
+            DataError: if a folder stays away for longer than `patience`.
         """
         epoch, index = key
+        worker = get_worker_info()
+        patience = Patience(self.patience, DataError, loud=worker is None or worker.id == 0)
         n = len(self.images)
         skipped: list[tuple[int, str]] = []
         for step in range(n):
             candidate = (index + step) % n
             try:
-                source = prepare_image(self.plan, self.images.read(candidate), self.cache.rgb)
-                regions = self.cache.get(source, self.images.names[candidate])
+                source, regions = patience.outlast(partial(self._read, candidate), self._vanished)
             except BadImage as error:
                 skipped.append((candidate, error.reason))
                 continue
@@ -231,6 +240,13 @@ class ViewDataset(Dataset[Sample]):
             f"none of the {n} images can be used any more; for example {self.images.paths[first]}: {reason}. "
             "Check that their folder is still there"
         )
+
+    def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        source = prepare_image(self.plan, self.images.read(index), self.cache.rgb)
+        return source, self.cache.get(source, self.images.names[index])
+
+    def _vanished(self) -> Path | None:
+        return self.images.vanished() or self.cache.vanished()
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

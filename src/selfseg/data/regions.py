@@ -9,6 +9,7 @@ would get other regions. `image` is what the view plan's `prepare` returned, `na
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ from selfseg.errors import BadImage, BadMask, ConfigError
 from selfseg.ops.geometry import sample_ids
 from selfseg.ops.levels import measured
 from selfseg.ops.regions.slic import ALGORITHM_VERSION, check_parameters, slic
-from selfseg.storage.files import write_atomically
+from selfseg.storage.files import OUTPUT_MARKER, storage_errors, write_atomically
+from selfseg.storage.waiting import vanished_output
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,14 @@ class ObjectMasks:
             digest.update(content)
         return f"{kind} {digest.hexdigest()}"
 
+    def vanished(self) -> Path | None:
+        """The folder, if it can't be reached or is empty."""
+        try:
+            with os.scandir(self._reader().folder) as entries:
+                return None if next(entries, None) is not None else self.folder
+        except OSError:
+            return self.folder
+
     def compute(self, image: NDArray[np.uint8], name: str = "") -> NDArray[np.int32]:
         """The objects of the image `name`, whatever their area: which images are used is `survey`'s business.
 
@@ -231,13 +241,15 @@ class RegionCache:
         folder: where entries are kept, made when first needed; None keeps nothing.
         source: what computes the regions; of `NoRegions` there is nothing to keep.
         rgb: whether images are photographs; False for measured channels.
+        within: a folder of results that must be there before anything is written, or it is taken to have vanished.
 
     Raises:
         StorageError: by `get`, if an entry can't be written.
     """
 
-    def __init__(self, folder: Path | None, source: AnyRegions, rgb: bool = True) -> None:
+    def __init__(self, folder: Path | None, source: AnyRegions, rgb: bool = True, within: Path | None = None) -> None:
         self.folder = folder if isinstance(source, Superpixels) else None
+        self.within = within
         self.source = source
         self.rgb = rgb
 
@@ -262,8 +274,17 @@ class RegionCache:
         if regions is None:
             regions = self._compute(image, name)
             content = _pack(regions)
+            if self.within is not None:
+                with storage_errors(path):
+                    os.stat(self.within / OUTPUT_MARKER)
             write_atomically(path, lambda temporary: temporary.write_bytes(content))
         return regions
+
+    def vanished(self) -> Path | None:
+        """What regions need and can't be reached: the folder of masks, or the one that entries are kept within."""
+        if isinstance(self.source, ObjectMasks) and (masks := self.source.vanished()) is not None:
+            return masks
+        return None if self.within is None or self.folder is None else vanished_output(self.within)
 
     def _compute(self, image: NDArray[np.uint8], name: str) -> NDArray[np.int32]:
         if self.rgb:

@@ -90,14 +90,17 @@ class StepLog:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
+        self._torn = False
         if path.exists():
             kept = [line for line in read_steps(path) if line["step"] <= step]
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: Mapping[str, float]) -> None:
-        """Append one line with its "step"; every value is a number."""
+        """Append one line with its "step"; every value is a number. May be called again after an error."""
+        self._torn, torn = True, self._torn
         with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
+            file.write("\n" * torn + json.dumps(dict(line)) + "\n")
+        self._torn = False
 
 
 def step_seed(*key: int) -> int:

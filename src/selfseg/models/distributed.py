@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,6 +19,26 @@ def world_size() -> int:
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def connect(address: str, port: int, seconds: float, host: bool = False) -> Any:
+    """The store of keys and values that a run of several processes began with, by a connection of one's own.
+
+    Args:
+        address: of the machine that holds it.
+        port: there.
+        seconds: after which a key that is not there, or an address that nobody listens at, is an error.
+        host: whether this process is the one to hold it.
+
+    Returns:
+        A `torch.distributed.TCPStore`.
+
+    Raises:
+        RuntimeError: here and by its methods, if it can't be reached.
+    """
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, is_master=host, wait_for_workers=False, timeout=timedelta(seconds=seconds)
+    )
 
 
 def sum_over_processes(value: Tensor) -> Tensor:

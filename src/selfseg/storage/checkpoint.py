@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from selfseg.errors import CheckpointError
-from selfseg.storage.files import read_json, storage_errors, write_json
+from selfseg.storage.files import make_folder, read_json, storage_errors, write_json
 
 FORMAT = 1
 _FILES = ("state.safetensors", "state.json")
@@ -74,7 +74,7 @@ def save_checkpoint(
     target = folder / f"step_{step:08d}"
     temporary = folder / f".tmp-step_{step:08d}-{os.getpid()}"
     with storage_errors(target):
-        temporary.mkdir(parents=True, exist_ok=True)
+        make_folder(temporary)
         try:
             save_file(tensors, temporary / "state.safetensors")
             write_json(temporary / "state.json", {"format": FORMAT, "step": step, "scalars": scalars, "meta": meta})

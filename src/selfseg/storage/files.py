@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,7 +50,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         StorageError: if the disk is full or the folder can't be written.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -74,7 +75,7 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
         StorageError: if the disk is full or the folder can't be written.
     """
     with storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
         try:
             write(temporary)
@@ -130,6 +131,23 @@ def _put_back(temporary: Path, place: Path, old: Path) -> None:
 
 OUTPUT_MARKER = ".selfseg-output"
 
+_held: set[Path] = set()
+"""What this process has by `sole_use`."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it lies in; but no folder anew that this process holds and that has vanished.
+
+    Where a folder of a network was mounted an empty place is left, and what is written there is lost to the others.
+
+    Raises:
+        OSError: if it can't be made; FileNotFoundError for a held one.
+    """
+    for held in tuple(_held):  # another thread may begin or end to hold one
+        if folder.is_relative_to(held):
+            os.stat(held / OUTPUT_MARKER)
+    folder.mkdir(parents=True, exist_ok=True)
+
 
 def mark_output(folder: Path) -> None:
     """Make a folder for results and mark it, so that a search for images passes over it.
@@ -150,21 +168,38 @@ def is_unclaimed(folder: Path) -> bool:
 
 
 @contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
+def sole_use(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder that `mark_output` made; the system lets go of it when the process ends, however it ends.
+
+    Args:
+        folder: the folder.
+        patience: seconds to wait for another process that holds it. A server of files may hold on for that of a machine
+            that is gone.
 
     Raises:
         RunError: if another process holds it.
     """
+    end = time.monotonic() + patience
     with (folder / OUTPUT_MARKER).open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() < end:
+                    time.sleep(0.2)
+                    continue
+                raise RunError(
+                    f"another process is at work on {folder}; wait for it, or give another folder"
+                ) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems without locks
+                    raise
+            break
+        _held.add(folder)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"another process is at work on {folder}; wait for it, or give another folder") from error
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems without locks
-                raise
-        yield
+            yield
+        finally:
+            _held.discard(folder)
 
 
 def write_text(path: Path, text: str) -> None:

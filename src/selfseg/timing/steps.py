@@ -32,7 +32,8 @@ from selfseg.timing.inference import Inference, time_inference
 from selfseg.timing.recorder import Recorder, process_peak, wait
 from selfseg.timing.tables import Timing
 from selfseg.training.image_list import settle
-from selfseg.training.loop import TrainingStep, make_fabric, take_step
+from selfseg.training.loop import TrainingStep, take_step
+from selfseg.training.machines.launching import make_fabric
 from selfseg.training.optimizer import make_optimizer
 from selfseg.training.recipe import Recipe
 from selfseg.training.start import draw_stages

@@ -31,6 +31,10 @@ class TrainingLog:
         if not enabled:
             return
         self._lines = StepLog(run / "log.jsonl", step)
+        self._written = step
+        self._open(step)
+
+    def _open(self, step: int) -> None:
         # Here because it takes a second, which only the first process needs to spend.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -38,15 +42,22 @@ class TrainingLog:
             self._events = SummaryWriter(str(self._folder), purge_step=step + 1)
 
     def write(self, line: Mapping[str, float]) -> None:
-        """Append one line; every value is a number."""
+        """Append one line; every value is a number. A line whose writing has failed may be given again."""
         if self._events is None:
             return
-        self._lines.write(line)
+        step = int(line["step"])
+        if step > self._written:
+            self._lines.write(line)
+            self._written = step
         # Written by a thread of TensorBoard's: its error shows at a later call, as here.
-        with storage_errors(self._folder):
-            for key, value in line.items():
-                if key != "step":
-                    self._events.add_scalar(key, value, int(line["step"]))
+        try:
+            with storage_errors(self._folder):
+                for key, value in line.items():
+                    if key != "step":
+                        self._events.add_scalar(key, value, step)
+        except StorageError:
+            self._open(step - 1)  # that thread writes nothing any more
+            raise
 
     def __enter__(self) -> TrainingLog:
         return self

@@ -8,40 +8,41 @@ To go on after a kill, only a checkpoint's step, weights, buffers and optimiser 
 from __future__ import annotations
 
 import hashlib
-import inspect
-import logging
 import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from selfseg.data.loader import REASONS, StepSampler, ViewDataset, collate, iterate, make_loader
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.data.regions import RegionCache
 from selfseg.drawing.pictures import draw_views, write_image
-from selfseg.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
+from selfseg.errors import CheckpointError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
 from selfseg.fitting.memory import kept_memory
 from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.models.prototypes import save_prototypes
 from selfseg.ops.phases import phase
-from selfseg.storage.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
+from selfseg.storage.checkpoint import Checkpoint, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
+from selfseg.storage.waiting import vanished_output
 from selfseg.training.image_list import record_images, settle
 from selfseg.training.log import TrainingLog
+from selfseg.training.machines.folder import LOCK, first_writes, newest_of_all, require_shared, writing
+from selfseg.training.machines.launching import find_launch, make_fabric, stand_by, telling_the_end
+from selfseg.training.machines.watching import watching
 from selfseg.training.optimizer import clip_each, make_optimizer, set_rate
 from selfseg.training.precision import CHOICES, choose_precision, has_begun, settle_precision, use_precision
 from selfseg.training.processes import anywhere, raise_together, together
@@ -71,7 +72,9 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
         StorageError: if the disk is full.
     """
-    with ExitStack() as held:
+    if stand_by(recipe):
+        return recipe.out
+    with telling_the_end(recipe), ExitStack() as held:
         return _train(recipe, progress, held)
 
 
@@ -79,6 +82,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     recipe = settle_precision(recipe)
     fabric = make_fabric(recipe)
     run = recipe.out
+    held.enter_context(watching(fabric, recipe.wait_process))
     _claim_folder(fabric, recipe, held)
     recipe, images, skips = _open_images(fabric, recipe)
     total = recipe.total_steps(len(images))
@@ -88,10 +92,11 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     method = recipe.build_method(len(images)).to(fabric.device).to(memory_format=torch.channels_last)
     synchronise_batch_norm(method, fabric.device)
     optimizer = make_optimizer(method, recipe.optimizer)
-    checkpoint = load_newest(run / "checkpoints")
+    checkpoint = newest_of_all(fabric, run)
     if checkpoint is not None:
         _restore(checkpoint, recipe, method, optimizer, images)
-        _say(fabric, f"resuming {run} after step {checkpoint.step} of {total}")
+        by = f", by {fabric.world_size} processes" if fabric.world_size > 1 else ""
+        _say(fabric, f"resuming {run} after step {checkpoint.step} of {total}{by}")
     else:
         with together(fabric):
             sentence = begin(method, recipe.init, images, skips, recipe.seed, progress and fabric.is_global_zero)
@@ -104,8 +109,8 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         len(images), recipe.batch_size, step, total, recipe.seed, fabric.global_rank, fabric.world_size, images.blocks
     )
     plan = method.views()
-    cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions, images.rgb)
-    dataset = ViewDataset(images, plan, recipe.seed, cache)
+    cache = RegionCache(run / "cache" if recipe.cache else None, plan.regions, images.rgb, within=run)
+    dataset = ViewDataset(images, plan, recipe.seed, cache, recipe.wait_folder)
     if recipe.precision == "auto":
         recipe = _choose_precision(fabric, recipe, method, dataset, sampler)
     wrapped, optimizer = fabric.setup(TrainingStep(method), optimizer)
@@ -113,19 +118,19 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     if checkpoint is not None:
         _restore_scaler(fabric, checkpoint)
 
+    def write() -> None:
+        record_images(images, run)
+        if step != saved:
+            meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
+            meta["start"] = method.embedder.start
+            meta["scaler"] = fabric.strategy.precision.state_dict()  # empty but for "16-mixed"
+            save_checkpoint(run / "checkpoints", step, method.state_dict(), optimizer.optimizer, meta, recipe.keep)
+        method.embedder.save(run / "embedder")
+        save_prototypes(run, method.concept_vectors())
+
     def save() -> None:
         nonlocal saved
-        with together(fabric):
-            if fabric.is_global_zero:
-                record_images(images, run)
-                if step != saved:
-                    meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
-                    meta["start"] = method.embedder.start
-                    meta["scaler"] = fabric.strategy.precision.state_dict()  # empty but for "16-mixed"
-                    state = method.state_dict()
-                    save_checkpoint(run / "checkpoints", step, state, optimizer.optimizer, meta, recipe.keep)
-                method.embedder.save(run / "embedder")
-                save_prototypes(run, method.concept_vectors())
+        first_writes(fabric, recipe, write)
         saved = step
 
     if step >= total:
@@ -142,7 +147,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     with log, stop_signals() as stop, ProgressBar(total, step, progress and fabric.is_global_zero) as bar:
         while step < total:
             asked = time.perf_counter()
-            batch = _next_batch(fabric, batches, stop, skips, images)
+            batch = _next_batch(fabric, recipe, batches, stop, skips, images)
             waited += time.perf_counter() - asked
             if batch is None:
                 save()
@@ -151,7 +156,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                     "command goes on from there"
                 )
             if step == 0:
-                _draw_first_views(fabric, run, batch)
+                _draw_first_views(fabric, recipe, batch)
             output, rate = take_step(fabric, recipe, wrapped, optimizer, batch, step, total, images)
             step += 1
 
@@ -161,19 +166,18 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 speed = (step - window) * recipe.batch_size / (now - since)
                 wait = waited / (now - since)
                 with together(fabric):
-                    log.write(
-                        {
-                            "step": step,
-                            "epoch": step * recipe.batch_size / len(images),
-                            "progress": step / total,
-                            "loss": loss,
-                            "lr": rate,
-                            **{name: float(value) for name, value in output.logs.items()},
-                            "images_per_second": speed,
-                            "data_wait": wait,
-                            "time": time.time(),
-                        }
-                    )
+                    line = {
+                        "step": step,
+                        "epoch": step * recipe.batch_size / len(images),
+                        "progress": step / total,
+                        "loss": loss,
+                        "lr": rate,
+                        **{name: float(value) for name, value in output.logs.items()},
+                        "images_per_second": speed,
+                        "data_wait": wait,
+                        "time": time.time(),
+                    }
+                first_writes(fabric, recipe, partial(log.write, line))
                 bar.update(step, loss=loss, rate=speed, wait=wait)
                 waited, since, window = 0.0, now, step
             if step % recipe.checkpoint_every == 0 or step == total:
@@ -251,38 +255,6 @@ class TrainingStep(nn.Module):
         return _Box(self.method(batch, progress))
 
 
-def make_fabric(recipe: Recipe[Any]) -> Fabric:
-    """Devices, processes and precision as a recipe wants them, launched.
-
-    Raises:
-        ConfigError: if this machine has not as many devices, or the precision needs a GPU.
-    """
-    accelerator = recipe.accelerator
-    gpus = torch.cuda.device_count()
-    if accelerator == "auto":
-        accelerator = "cuda" if gpus else "cpu"
-    devices = recipe.devices or (max(gpus, 1) if accelerator == "cuda" else 1)
-    if accelerator == "cuda" and devices > gpus:
-        raise ConfigError(
-            f"--devices {devices} on cuda, but this machine has {gpus} CUDA devices; give fewer, or --accelerator cpu"
-        )
-    if accelerator == "cpu" and recipe.precision == "16-mixed":
-        raise ConfigError("--precision 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
-    strategy: Strategy | str = "auto"
-    if devices * recipe.nodes > 1:
-        # Buffers are the same everywhere already: statistics are synchronised and the queue takes everybody's regions.
-        names = inspect.signature(DistributedDataParallel).parameters
-        older, newer = "broadcast_buffers", "forward_sync_buffers"  # torch renames it, and warns of the older name
-        strategy = DDPStrategy(**{newer if newer in names else older: False})
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it would tell the precision that was asked for
-    precision = "32-true" if recipe.precision == "auto" else recipe.precision  # until it is chosen
-    fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=recipe.nodes, strategy=strategy, precision=precision
-    )
-    fabric.launch()
-    return fabric
-
-
 def _choose_precision(
     fabric: Fabric, recipe: Recipe[Any], method: Method, dataset: ViewDataset, sampler: StepSampler
 ) -> Recipe[Any]:
@@ -320,11 +292,12 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
     with together(fabric):
         if fabric.is_global_zero:
             mark_output(recipe.out)
-            held.enter_context(sole_use(recipe.out))
+            held.enter_context(sole_use(recipe.out, LOCK if find_launch() else 0.0))
             if not begun:  # a first attempt that never got to a checkpoint may have had a wrong setting
                 write_recipe(recipe, path)
             for folder in ("checkpoints", "embedder"):
                 remove_leftovers(recipe.out / folder)
+    require_shared(fabric, recipe.out)
 
 
 def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, SkipLog]:
@@ -381,7 +354,12 @@ def _names_hash(images: ImageCollection) -> str:
 
 
 def _next_batch(
-    fabric: Fabric, batches: Iterator[Batch], stop: threading.Event, skips: SkipLog, images: ImageCollection
+    fabric: Fabric,
+    recipe: Recipe[Any],
+    batches: Iterator[Batch],
+    stop: threading.Event,
+    skips: SkipLog,
+    images: ImageCollection,
 ) -> Batch | None:
     """The next batch, or None if any process was asked to stop; what could not be read is listed."""
     batch, problem = None, None
@@ -400,16 +378,18 @@ def _next_batch(
         # As numbers, so that every process counts what all of them have skipped.
         rows = torch.tensor([(index, REASONS.index(reason)) for index, reason in batch.skipped], dtype=torch.int64)
         everybodys = gather_rows(rows.reshape(-1, 2).to(fabric.device))[0].tolist()
-        with together(fabric):
-            skips.add_all((images.names[index], REASONS[reason], "") for index, reason in everybodys)
+        entries = [(images.names[index], REASONS[reason], "") for index, reason in everybodys]
+        with together(fabric):  # every process counts them; the first one writes
+            writing(recipe).outlast(lambda: skips.add_all(entries), lambda: vanished_output(recipe.out))
     return batch
 
 
-def _draw_first_views(fabric: Fabric, run: Path, batch: Batch) -> None:
-    with together(fabric):
-        if fabric.is_global_zero:
-            for image in range(min(2, len(batch.index))):
-                write_image(run / "pictures" / f"views{image}.png", draw_views(batch, image))
+def _draw_first_views(fabric: Fabric, recipe: Recipe[Any], batch: Batch) -> None:
+    def draw() -> None:
+        for image in range(min(2, len(batch.index))):
+            write_image(recipe.out / "pictures" / f"views{image}.png", draw_views(batch, image))
+
+    first_writes(fabric, recipe, draw)
 
 
 def _require_finite(

@@ -148,14 +148,18 @@ class Recipe(Generic[Config]):
         precision: "32-true", "bf16-mixed" or "16-mixed"; or "auto": the faster of the first two, which is measured when
             the run begins and then kept.
         accelerator: "auto", "cpu" or "cuda".
-        devices: processes per node; 0 = every GPU, or one process on a CPU.
-        nodes: machines.
+        devices: processes per node; 0 = every GPU, or one process on a CPU. torchrun and srun say it themselves.
+        nodes: machines; torchrun and srun say it themselves.
         workers: loader processes per process; 0 = in the training process.
         checkpoint_every: steps between checkpoints (also saved at the end and on a signal).
         keep: newest checkpoints that are kept.
         log_every: steps between lines of the log.
         max_bad: share of unreadable images that stops the run.
         cache: keep the regions on disk, in RUN/cache.
+        wait_process: seconds without a sign of life of one process after which the others end; 0 = never. A slow one
+            gives signs, a killed or stopped one does not.
+        wait_folder: seconds that training waits for a folder that vanishes as a whole, of the images or the run; 0 =
+            not at all.
         channels: of measured images, those that are taken, by index from 0 or by name; none given = all. "rgb" reads
             any image as an 8-bit photograph.
         pages: of files with several pages, which are images: "all", "first", a number from 0; or one image of all,
@@ -183,6 +187,8 @@ class Recipe(Generic[Config]):
     log_every: int = 10
     max_bad: float = 0.05
     cache: bool = True
+    wait_process: float = 40.0
+    wait_folder: float = 600.0
     channels: tuple[str, ...] = ()
     pages: str = "auto"
 
@@ -193,7 +199,7 @@ class Recipe(Generic[Config]):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")
-        for name in ("steps", "workers", "devices", "seed"):
+        for name in ("steps", "workers", "devices", "seed", "wait_process", "wait_folder"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name} can't be negative: {getattr(self, name)}")
 

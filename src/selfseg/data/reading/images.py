@@ -48,6 +48,7 @@ from selfseg.data.reading.sniffing import HEAD, stem_of
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import among_measured, resize
+from selfseg.storage.waiting import is_there
 
 REASONS = (
     "truncated",
@@ -290,6 +291,11 @@ class ImageCollection:
         if self.channels is not None or (part is not None and part.window is not None):
             return size_of(self.paths[index], part)
         return upright_size(self.paths[index])
+
+    def vanished(self) -> Path | None:
+        """The folder of the images, if none of some that are spread over it can be reached; else None."""
+        some = spread_indices(len(self), 16)
+        return None if any(is_there(self.paths[i]) for i in some) else self.root
 
     def restore(self, files: Mapping[str, Any]) -> ImageCollection:
         """The images of an earlier list, under its names and in its order.

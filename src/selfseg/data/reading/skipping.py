@@ -12,7 +12,7 @@ from pathlib import Path
 from selfseg.data.reading.decoding import MAX_PIXELS, quiet
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, TooManyBadImages
-from selfseg.storage.files import storage_errors
+from selfseg.storage.files import make_folder, storage_errors
 
 
 class SkipLog:
@@ -57,20 +57,20 @@ class SkipLog:
 
     def add_all(self, entries: Iterable[tuple[str, str, str]], counted: bool = True) -> None:
         """As `add`, for (name, reason, detail) each; judged only after the last, and not if not `counted`."""
-        lines = []
+        lines = dict[tuple[str, str], str]()
         for name, reason, detail in entries:
             if counted:
                 self.skipped.setdefault(name, reason)
-            if (name, reason) not in self._listed:
-                self._listed.add((name, reason))
+            if (name, reason) not in self._listed and (name, reason) not in lines:
                 entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}
-                lines.append(json.dumps(entry) + "\n")
+                lines[name, reason] = json.dumps(entry) + "\n"
         if self.path is not None and lines:
             with storage_errors(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path.parent)
                 with open(self.path, "a", encoding="utf-8") as stream:
-                    stream.write(("\n" if self._torn else "") + "".join(lines))
+                    stream.write(("\n" if self._torn else "") + "".join(lines.values()))
             self._torn = False
+        self._listed.update(lines)  # not before they are: who waits for a folder calls again
         if len(self.skipped) > self.limit * self.total:
             raise TooManyBadImages(self._message())
 

@@ -39,11 +39,12 @@ from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
 from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode
-from selfseg.data.reading.images import check_stream
+from selfseg.data.reading.images import check_stream, spread_indices
 from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import Slice, read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.storage.files import storage_errors, write_atomically, write_json
+from selfseg.storage.waiting import is_there
 
 T = TypeVar("T")
 
@@ -123,6 +124,11 @@ class ShardCollection(PackedImages):
         """As of `ImageCollection`: the member's bytes, and the time or tag of its shard."""
         shard, _, size = (int(value) for value in self.places[index])
         return None if shard == GONE else {"bytes": size, "modified": self.stamps[shard][1]}
+
+    def vanished(self) -> Path | None:
+        """The first shard, if they are local and none of some can be reached."""
+        some = [self.shards[i] for i in spread_indices(len(self.shards), 16)]
+        return None if any(_is_remote(url) or is_there(Path(url)) for url in some) else Path(self.shards[0])
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) as `read` gives it, from the image's header; raises OSError if that can't be read."""

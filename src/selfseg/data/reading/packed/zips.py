@@ -27,6 +27,7 @@ from selfseg.data.reading.images import check_stream
 from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection
+from selfseg.storage.waiting import is_there
 
 _LARGEST = 16  # bytes per pixel, as of files
 _HEAD = 30  # bytes of a member's own header, before its name
@@ -79,6 +80,10 @@ class ZippedImages(PackedImages):
         """As of `ImageCollection`: the member's bytes and its checksum."""
         offset, _, size, _, crc = self.places[index].tolist()
         return None if offset == GONE else {"bytes": size, "modified": crc}
+
+    def vanished(self) -> Path | None:
+        """The zip, if it can't be reached."""
+        return None if is_there(self.archive) else self.archive
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) as `read` gives it, from the image's header; raises OSError if that can't be read."""
