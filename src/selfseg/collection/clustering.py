@@ -29,10 +29,12 @@ from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.kmeans import assign, kmeans
 from selfseg.ops.merging import merge_tree
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 
 _KEPT = 48  # images of each cluster, of which those that are not neighbours are shown
 
 
+@at_places(runs=["run"])
 def cluster(
     run: Path | str,
     images: Images,

@@ -24,8 +24,10 @@ from selfseg.errors import BadImage
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 
 
+@at_places(models=["run"], writes=["out"])
 def embed(
     run: Path | str,
     images: Images,

@@ -23,8 +23,10 @@ from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 
 
+@at_places(models=["run"], writes=["out"])
 def segment(
     run: Path | str,
     images: Images,

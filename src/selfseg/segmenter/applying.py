@@ -30,8 +30,10 @@ from selfseg.drawing.pictures import hex_colour, overlay, write_image
 from selfseg.errors import BadImage, LabelError
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage.files import mark_output, read_json, storage_errors, write_json, write_text
+from selfseg.storage.remote.places import at_places
 
 
+@at_places(models=["segmenter"], writes=["out"])
 def apply(
     segmenter: Segmenter | Path | str,
     images: Images,
