@@ -67,7 +67,7 @@ class Patience:
             text = os.environ.get(variable)
             if text is not None:
                 try:
-                    values[field.name] = type(field.default)(text)  # type: ignore[call-arg, operator]
+                    values[field.name] = int(text) if field.name == "attempts" else float(text)
                 except ValueError:
                     values[field.name] = 0
                 if not values[field.name] > 0:
@@ -178,6 +178,9 @@ def persist(ask: Callable[[], T], url: str) -> T:
 
 def _raise_what_stays(error: Exception, url: str) -> None:
     """Raise what another attempt can't mend."""
+    if isinstance(error, FileNotFoundError) and _hides_another(error.__cause__):
+        assert isinstance(error.__cause__, Exception)
+        error = error.__cause__
     names = {type(each).__name__ for each in (error, error.__cause__, error.__context__) if each is not None}
     if isinstance(error, FileNotFoundError):
         raise Missing(errno.ENOENT, f"there is nothing at {shown(url)}") from error
@@ -192,6 +195,13 @@ def _raise_what_stays(error: Exception, url: str) -> None:
         raise error  # our disk, not the connection: waiting is no help
     if isinstance(error, ImportError | NotImplementedError | TypeError | AttributeError):
         raise Unreachable(f"can't open {shown(url)}: {type(error).__name__}: {error}") from error
+
+
+def _hides_another(cause: BaseException | None) -> bool:
+    """Whether "not found" is what fsspec says of any error over http: who believed it would skip images."""
+    kind = type(cause).__module__.partition(".")[0]
+    foreign = kind in ("aiohttp", "asyncio") or isinstance(cause, TimeoutError | ConnectionError)
+    return foreign and getattr(cause, "status", None) not in (404, 410)
 
 
 _noting = threading.Lock()

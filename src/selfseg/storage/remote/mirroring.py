@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from selfseg.errors import ConfigError, DataError, RunError, SelfsegError, StorageError, Unreachable
-from selfseg.storage.files import OUTPUT_MARKER, storage_errors, write_text
+from selfseg.storage.files import storage_errors, write_text
 from selfseg.storage.remote.cache import Cache, download
 from selfseg.storage.remote.connecting import Missing, Stamp, connect, list_files, persist
 from selfseg.storage.remote.urls import inner_name, is_web, shown
@@ -157,8 +157,8 @@ class Mirror:
         wanted: which names below the URL are fetched; all if None.
         sent: which names are uploaded; all if None.
         writes: whether changes are uploaded; without, it is only the local folder of a process that does.
-        claims: whether a marker is written where nothing lies yet, so that a URL which may not be written is known
-            before any work.
+        claims: whether a file is written at once where nothing lies yet, and removed: a URL which may not be
+            written is known before any work.
         every: s between two looks for changes.
 
     Raises:
@@ -334,12 +334,14 @@ class Mirror:
     # Uploading
 
     def _claim(self) -> None:
-        """Write the marker of results at once: whether one may write is to be known before any work."""
+        """Write a file and remove it: whether one may write is to be known before any work."""
         if not self._claims or self._record or self._local():
             return
-        system, inside = connect(self.url)
-        with _as_unreachable("can't be written to"):
-            persist(lambda: system.pipe_file(f"{inside}/{OUTPUT_MARKER}", b""), self.url)
+        url = f"{self._parent}/.tmp-{_digest(self.url)}"
+        system, inside = connect(url)
+        with _as_unreachable("can't be written"):
+            persist(lambda: system.pipe_file(inside, b"x"), url)
+            persist(lambda: system.rm_file(inside), url)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
