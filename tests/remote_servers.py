@@ -27,9 +27,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
-        urlopen(
-            Request(f"{url}/moto-api/reset", method="POST"), timeout=10
-        ).close()  # servers of a process share a state
+        urlopen(Request(f"{url}/moto-api/reset", method="POST"), timeout=10).close()  # all share a state
         yield url
     finally:
         server.stop()

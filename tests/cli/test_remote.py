@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from conftest import draw_scene
 from faulty_proxy import FaultyProxy
 from remote_servers import s3_server
 from selfseg.cli import main
-from selfseg.errors import Interrupted
 from selfseg.evaluation import Clusters
 
 FAULTS = ["", "", "500", "", "cut", "", "", "slow", "", "drop", "503", ""]
-_OF_TIME = {"time", "seconds", "images_per_second", "data", "date", "version"}
+_OF_TIME = {"time", "data_wait", "seconds", "images_per_second", "data", "date", "version"}
 
 
 class Store:
@@ -121,38 +119,19 @@ def test_everything_at_urls_is_what_it_is_in_folders(store: Store, data: Path, t
 @pytest.mark.slow
 def test_a_run_goes_on_from_its_url_on_another_machine(store: Store, data: Path, tmp_path: Path) -> None:
     store.system.put(str(data / "train" / "images"), "bucket/photos", recursive=True)
-    whole = tiny.vice(Path("s3://bucket/photos"), Path("s3://bucket/whole"), workers=0, steps=4, checkpoint_every=2)
-    selfseg.train(whole, progress=False)
-
-    stopping = replace(whole, out=Path("s3://bucket/parts"))
-    import signal
-    import threading
-
-    def stop() -> None:
-        for _ in range(600):
-            if any("step_00000002" in name for name in store.system.find("bucket/parts")):
-                break
-            threading.Event().wait(0.02)
-        signal.raise_signal(signal.SIGINT)
-
-    from selfseg.storage.remote import mirroring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mirroring, "EVERY", 0.05)
-        longer = replace(stopping, steps=4)
-        thread = threading.Thread(target=stop)
-        thread.start()
-        try:
-            selfseg.train(longer, progress=False)
-        except Interrupted:
-            pass
-        except KeyboardInterrupt:
-            pass
-        thread.join()
+    recipe = tiny.vice(Path("s3://bucket/photos"), Path("s3://bucket/run"), workers=0, steps=4, checkpoint_every=2)
+    selfseg.train(recipe, progress=False)
+    whole = store.files("run")
+    # As if it had been killed while the last checkpoint was uploaded, and this were another machine.
+    store.system.rm("bucket/run/checkpoints/step_00000004/COMPLETE")
+    store.system.rm("bucket/run/embedder", recursive=True)
     shutil.rmtree(tmp_path / "cache")
-    selfseg.train(stopping, progress=False)
-    for name in ("embedder/weights.safetensors", "checkpoints/step_00000004/state.safetensors"):
-        assert store.files("parts")[name] == store.files("whole")[name]
+    selfseg.train(recipe, progress=False)
+    again = store.files("run")
+    for name in ("embedder/weights.safetensors", "checkpoints/step_00000004/state.safetensors", "images.json"):
+        assert again[name] == whole[name]
+    steps = [json.loads(line)["step"] for line in again["log.jsonl"].decode().splitlines()]
+    assert steps == sorted(set(steps))
 
 
 def test_errors_are_one_sentence(

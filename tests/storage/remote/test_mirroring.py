@@ -8,8 +8,9 @@ import pytest
 
 from selfseg.errors import ConfigError, DataError, RunError, Unreachable
 from selfseg.storage.files import write_text
-from selfseg.storage.remote.mirroring import Mirror, snapshot
+from selfseg.storage.remote.mirroring import Mirror
 from selfseg.storage.remote.places import at_places, fetched, written
+from selfseg.storage.remote.snapshots import snapshot
 
 URL = "memory://b/run"
 
@@ -59,9 +60,11 @@ def test_a_marker_comes_after_the_files_of_its_checkpoint(memory: Any, monkeypat
 
     monkeypatch.setattr(type(memory), "put_file", noting)
     with Mirror(URL) as mirror:
-        for name in ("COMPLETE", "state.json", "state.safetensors"):
-            write_text(mirror.path / "checkpoints" / "step_1" / name, name)
-    assert sent == ["state.safetensors", "state.json", "COMPLETE"]
+        for step in (1, 2):
+            for name in ("COMPLETE", "state.json"):
+                write_text(mirror.path / "checkpoints" / f"step_{step}" / name, name)
+        write_text(mirror.path / "about.json", "{}")
+    assert sent == ["state.json", "COMPLETE", "state.json", "COMPLETE", "about.json"]
 
 
 def test_what_was_killed_goes_on_here_and_on_another_machine(memory: Any, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from selfseg.errors import ConfigError, Unreachable
 from selfseg.storage.files import storage_errors
-from selfseg.storage.remote.connecting import Stamp, connect, persist
+from selfseg.storage.remote.connecting import Stamp, cache_folder, connect, persist
 from selfseg.storage.remote.urls import shown, suffix_of
 
 T = TypeVar("T")
@@ -31,14 +31,6 @@ LIMIT = "20G"
 _GRACE = 60.0  # s since its last use, within which nothing is dropped
 _STRIPES = 256
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def cache_folder() -> Path:
-    """Where fetched files lie."""
-    given = os.environ.get("SELFSEG_CACHE")
-    if given:
-        return Path(given).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "selfseg"
 
 
 def bytes_of(text: str) -> int:

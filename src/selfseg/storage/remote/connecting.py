@@ -93,6 +93,14 @@ class Stamp(NamedTuple):
         return self.size == other.size and self.tag == other.tag
 
 
+def cache_folder() -> Path:
+    """Where fetched files lie, and a list of the requests that were repeated."""
+    given = os.environ.get("SELFSEG_CACHE")
+    if given:
+        return Path(given).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "selfseg"
+
+
 class Missing(FileNotFoundError):
     """There is nothing at a URL."""
 
@@ -106,7 +114,7 @@ def connect(url: str) -> tuple[Any, str]:
 
     Raises:
         MissingExtra: if its package is not installed.
-        ConfigError: if nobody knows such URLs.
+        Unreachable: if nobody knows such URLs.
     """
     import fsspec
 
@@ -116,7 +124,7 @@ def connect(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise MissingExtra(f"{scheme}://", _PACKAGES.get(scheme, str(error)), "remote") from error
     except ValueError as error:
-        raise ConfigError(f"can't open {shown(url)}: {error}") from error
+        raise Unreachable(f"can't open {shown(url)}: {error}") from error
     where = {k: v for k, v in kind._get_kwargs_from_urls(url).items() if k in ("host", "port", "username")}
     key = (os.getpid(), scheme, repr(sorted(where.items())))
     with _making:  # fsspec would make one for each thread, with connections of its own
@@ -209,8 +217,6 @@ _noting = threading.Lock()
 
 def _note_repeat(url: str, error: Exception) -> None:
     """Append to CACHE/repeated.jsonl; the processes of a session share it, so that all of them are counted."""
-    from selfseg.storage.remote.cache import cache_folder
-
     entry = {"session": session(), "time": round(time.time(), 3), "url": shown(url)}
     entry["error"] = f"{type(error).__name__}: {error}"[:300]
     path = cache_folder() / "repeated.jsonl"
@@ -232,8 +238,8 @@ def session() -> str:
 
 def repeated() -> int:
     """How many requests were made again in this session."""
-    from selfseg.storage.remote.cache import cache_folder
-
+    if not _systems:
+        return 0
     mine, count = f'"session": "{session()}"', 0
     for name in ("repeated-before.jsonl", "repeated.jsonl"):
         path: Path = cache_folder() / name

@@ -16,19 +16,19 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from selfseg.errors import ConfigError, DataError, RunError, SelfsegError, StorageError, Unreachable
+from selfseg.errors import ConfigError, RunError, SelfsegError, StorageError, Unreachable
 from selfseg.storage.files import storage_errors, write_text
 from selfseg.storage.remote.cache import Cache, download
 from selfseg.storage.remote.connecting import Missing, Stamp, connect, list_files, persist
-from selfseg.storage.remote.urls import inner_name, is_web, shown
+from selfseg.storage.remote.snapshots import as_unreachable, digest, local_name, names_of
+from selfseg.storage.remote.urls import is_web, shown
 from selfseg.telling import tell
 
 EVERY = 5.0
@@ -37,114 +37,6 @@ EVERY = 5.0
 _THREADS = 8
 _LAST = "COMPLETE"  # a checkpoint's marker
 _WHOLE = 90 << 20  # bytes; larger files go up in parts, and their tag is no MD5
-
-
-def names_of(listed: dict[str, Stamp], folder: str) -> dict[str, Stamp]:
-    """A listing by safe names below the folder.
-
-    Raises:
-        DataError: if a name leads out of it, or two are one file, or one is a file and a folder.
-    """
-    found: dict[str, Stamp] = {}
-    for url, stamp in listed.items():
-        name = inner_name(url, folder)
-        if name in found:
-            raise DataError(f"{shown(folder)} lists {name!r} twice, under two spellings; rename one of them there")
-        found[name] = stamp
-    for name in found:
-        for end in (i for i, letter in enumerate(name) if letter == "/"):
-            if name[:end] in found:
-                raise DataError(f"{shown(folder)} lists {name[:end]!r} as a file and as a folder; rename one of them")
-    return found
-
-
-@contextmanager
-def snapshot(url: str, wanted: Callable[[str], bool] | None = None) -> Iterator[Path]:
-    """A local copy of a folder or file at a URL, as it is now; it is only for reading.
-
-    Args:
-        url: the URL.
-        wanted: which names below it are fetched; all if None.
-
-    Raises:
-        Unreachable: if it can't be read, or nothing lies there.
-        DataError: for names that lead out of it.
-        StorageError: if the disk is full.
-    """
-    cache = Cache.of_environment()
-    listed = list_files(url)
-    if not listed:
-        raise Unreachable(f"there is nothing at {shown(url)}; is the name right?")
-    parent, _, last = url.rpartition("/")
-    single = list(listed) == [url]
-    if wanted is not None and not single:
-        listed = {u: stamp for u, stamp in listed.items() if wanted(u.removeprefix(url).lstrip("/"))}
-    names = names_of(listed, parent if single else url)
-    facts = json.dumps([url, sorted((name, stamp.size, stamp.tag) for name, stamp in names.items())])
-    folder = cache.folder / "snapshots" / _digest(facts)
-    urls = dict(zip(names, listed, strict=True))
-    with _held(folder, fcntl.LOCK_SH):
-        tree = folder / "tree" / _local_name(last)
-        if not (folder / "used").exists():
-            with _fetching(cache, folder):
-                _link_all(cache, names, urls, tree.parent if single else tree)
-        write_text(folder / "used", "0")
-        yield tree.parent / next(iter(names)) if single else tree
-
-
-@contextmanager
-def _fetching(cache: Cache, folder: Path) -> Iterator[None]:
-    """One process makes a snapshot; what another one did meanwhile is found by its files."""
-    with (folder / "making").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _link_all(cache: Cache, names: dict[str, Stamp], urls: dict[str, str], tree: Path) -> None:
-    def get(name: str) -> None:
-        target = tree / name
-        if target.exists():
-            return
-        with _as_unreachable():
-            cache.use(urls[name], names[name], lambda path: _link(path, target))
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(get, names))
-
-
-def _link(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name[-40:]}")
-    try:
-        os.link(path, temporary)
-    except FileNotFoundError:
-        raise
-    except OSError:  # a file system without links
-        with storage_errors(target):
-            shutil.copy2(path, temporary)
-    os.replace(temporary, target)
-
-
-@contextmanager
-def _held(folder: Path, kind: int) -> Iterator[None]:
-    """Hold a folder of the cache, so that it isn't dropped."""
-    while True:
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            file = (folder / "lock").open("a")
-        with file:
-            fcntl.flock(file, kind)
-            if _still(file, folder / "lock"):
-                yield
-                return
-
-
-def _still(file: IO[Any], path: Path) -> bool:
-    """Whether an open file is the one at a path: the folder may have been dropped while we waited for it."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 class Mirror:
@@ -183,9 +75,9 @@ class Mirror:
         self.url, self._writes, self._claims, self._every = url, writes, claims, every
         self._wanted, self._ours = wanted or (lambda name: True), sent or (lambda name: True)
         self._parent, _, self._last = url.rpartition("/")
-        self._folder = Cache.of_environment().folder / "work" / _digest(url)
+        self._folder = Cache.of_environment().folder / "work" / digest(url)
         self._tree = self._folder / "tree"
-        self.path = self._tree / _local_name(self._last)
+        self.path = self._tree / local_name(self._last)
         self._record: dict[str, dict[str, Any]] = {}
         self._noting, self._stop = threading.Lock(), threading.Event()
         self._failure: SelfsegError | None = None
@@ -266,6 +158,9 @@ class Mirror:
     def _fetch(self) -> None:
         """Bring the local folder to where the URL is, or leave it where it is ahead of it."""
         remote, local = self._remote(), self._local()
+        # A checkpoint whose upload was cut off has no marker: it is as if it weren't there.
+        torn = {folder for name in remote if (folder := _checkpoint_of(name)) and f"{folder}/{_LAST}" not in remote}
+        remote = {name: stamp for name, stamp in remote.items() if _checkpoint_of(name) not in torn}
         known = self._record = self._read_record()
 
         def same(name: str) -> bool:
@@ -293,7 +188,7 @@ class Mirror:
     def _get(self, name: str, stamp: Stamp) -> None:
         target = self._tree / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _as_unreachable():
+        with as_unreachable():
             download(f"{self._parent}/{name}", stamp, target)
 
     def _fits(self, name: str, stamp: Stamp) -> bool:
@@ -337,9 +232,9 @@ class Mirror:
         """Write a file and remove it: whether one may write is to be known before any work."""
         if not self._claims or self._record or self._local():
             return
-        url = f"{self._parent}/.tmp-{_digest(self.url)}"
+        url = f"{self._parent}/.tmp-{digest(self.url)}"
         system, inside = connect(url)
-        with _as_unreachable("can't be written"):
+        with as_unreachable("can't be written"):
             persist(lambda: system.pipe_file(inside, b"x"), url)
             persist(lambda: system.rm_file(inside), url)
 
@@ -374,7 +269,7 @@ class Mirror:
         try:
             before = path.stat()
             tag = _md5(path) if before.st_size < _WHOLE else ""
-            with _as_unreachable("can't be written"):
+            with as_unreachable("can't be written"):
                 persist(lambda: system.put_file(str(path), inside), url)
             after = path.stat()
         except FileNotFoundError:
@@ -385,7 +280,7 @@ class Mirror:
     def _remove(self, name: str) -> None:
         url = f"{self._parent}/{name}"
         system, inside = connect(url)
-        with suppress(Missing), _as_unreachable("can't be removed"):
+        with suppress(Missing), as_unreachable("can't be removed"):
             persist(lambda: system.rm_file(inside), url)
         with self._noting:
             self._record.pop(name, None)
@@ -422,21 +317,27 @@ class Mirror:
 
 
 def _in_order(names: Iterable[str]) -> Iterator[list[str]]:
-    """Names in groups: plain files, JSON that tells of them, markers."""
-    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
+    """Names in groups: plain files; of one checkpoint after the other its files and its marker; JSON that tells of all.
+
+    A call that is killed in between leaves whole checkpoints but for one.
+    """
+    plain, told = list[str](), list[str]()
+    checkpoints: dict[str, tuple[list[str], list[str]]] = {}
     for name in sorted(names):
-        last = name.rpartition("/")[2]
-        groups[2 if last == _LAST else 1 if last.endswith(".json") else 0].append(name)
+        folder = _checkpoint_of(name)
+        if folder:
+            checkpoints.setdefault(folder, ([], []))[name.endswith("/" + _LAST)].append(name)
+        else:
+            (told if name.endswith(".json") else plain).append(name)
+    groups = [plain, *(group for folder in sorted(checkpoints) for group in checkpoints[folder]), told]
     yield from (group for group in groups if group)
 
 
-@contextmanager
-def _as_unreachable(what: str = "can't be read") -> Iterator[None]:
-    """What a server refuses, as an error with a sentence."""
-    try:
-        yield
-    except (Missing, PermissionError) as error:
-        raise Unreachable(f"{error.strerror or error} ({what})") from error
+def _checkpoint_of(name: str) -> str:
+    """The folder of a checkpoint that a file lies in; "" if it lies in none."""
+    folder = name.rpartition("/")[0]
+    above, _, last = folder.rpartition("/")
+    return folder if last.startswith("step_") and above.rpartition("/")[2] == "checkpoints" else ""
 
 
 def _is_md5(tag: str) -> bool:
@@ -449,14 +350,3 @@ def _md5(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-
-
-def _local_name(last: str) -> str:
-    """The last name of a URL as one of a local file."""
-    if last in ("", ".", "..") or "\\" in last or "\0" in last:
-        raise ConfigError(f"{last!r} at the end of a URL is no name of a file or folder")
-    return last.partition("?")[0]

@@ -94,7 +94,7 @@ def fetched(place: Any, wanted: Callable[[str], bool] | None = None) -> Iterator
 
     Args:
         place: where something lies.
-        wanted: see `selfseg.storage.remote.mirroring.snapshot`.
+        wanted: see `selfseg.storage.remote.snapshots.snapshot`.
     """
     text = str(place) if isinstance(place, str | Path) else ""
     options = _OPTIONS.fullmatch(text) if as_url(text) is None or "?val=" in text or "?label-suffix=" in text else None
@@ -108,7 +108,7 @@ def fetched(place: Any, wanted: Callable[[str], bool] | None = None) -> Iterator
         path = _active[url]
         yield type(place)(f"{named[1]}:{path}{rest}" if named else f"{path}{rest}")
         return
-    from selfseg.storage.remote.mirroring import snapshot
+    from selfseg.storage.remote.snapshots import snapshot
 
     with snapshot(url, wanted) as path:
         _active[url] = path
