@@ -186,3 +186,13 @@ def test_places_leave_paths_alone_and_put_copies_in_the_place_of_urls(memory: An
     with pytest.raises(RunError, match="there is no run at memory://b/none"):
         verb(Path("memory://b/none"))
     assert not memory.exists("/b/none")
+
+
+def test_what_is_written_never_goes_into_a_copy_that_is_only_read(memory: Any) -> None:
+    memory.pipe_file("/b/run/log.jsonl", b"1\n")
+    with fetched(Path("memory://b/run")) as read, written(URL) as out, written(URL) as again:
+        assert out == again
+        with (out / "log.jsonl").open("a") as file:
+            file.write("2\n")
+        assert (read / "log.jsonl").read_text() == "1\n"
+    assert files(memory) == {"/b/run/log.jsonl": b"1\n2\n"}

@@ -27,7 +27,9 @@ _KEPT = ("embedder", "clusters", "results", "pictures", "concepts", "segmenter",
 _LABELLED = re.compile(r"([A-Za-z][\w-]+(?:/[\w-]+)?):(.+)", re.DOTALL)
 _OPTIONS = re.compile(r"(.+?)(\?(?:label-suffix|val)=.*)", re.DOTALL)
 
-_active: dict[str, Path] = {}  # what this process has as mirrors now: one of a URL is enough
+_active: dict[tuple[str, bool], Path] = {}
+"""The copies that this process works with now, by URL and whether they are written: functions that call each other
+share them."""
 
 
 def of_run(name: str) -> bool:
@@ -72,20 +74,20 @@ def written(
     if url is None:
         yield place
         return
-    if url in _active:
-        yield _active[url]
+    if (url, True) in _active:
+        yield _active[url, True]
         return
     from selfseg.storage.remote.mirroring import Mirror
 
     with Mirror(url, wanted, sent, writes, claims) as mirror:
-        _active[url] = mirror.path
+        _active[url, True] = mirror.path
         try:
             yield mirror.path
         except SelfsegError as error:
             error.args = tuple(with_urls(arg) if isinstance(arg, str) else arg for arg in error.args)
             raise
         finally:
-            del _active[url]
+            del _active[url, True]
 
 
 @contextmanager
@@ -104,27 +106,27 @@ def fetched(place: Any, wanted: Callable[[str], bool] | None = None) -> Iterator
     if url is None:
         yield place
         return
-    if url in _active:
-        path = _active[url]
+    path = _active.get((url, True)) or _active.get((url, False))
+    if path is not None:
         yield type(place)(f"{named[1]}:{path}{rest}" if named else f"{path}{rest}")
         return
     from selfseg.storage.remote.snapshots import snapshot
 
     with snapshot(url, wanted) as path:
-        _active[url] = path
+        _active[url, False] = path
         try:
             yield type(place)(f"{named[1]}:{path}{rest}" if named else f"{path}{rest}")
         except SelfsegError as error:
             error.args = tuple(with_urls(arg) if isinstance(arg, str) else arg for arg in error.args)
             raise
         finally:
-            del _active[url]
+            del _active[url, False]
 
 
 def with_urls(text: str) -> str:
     """A message in which local copies are called by their URLs."""
     text = repaired(text)
-    for url, path in sorted(_active.items(), key=lambda item: -len(str(item[1]))):
+    for (url, _), path in sorted(_active.items(), key=lambda item: -len(str(item[1]))):
         text = text.replace(str(path), shown(url))
     return text
 
