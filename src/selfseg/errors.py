@@ -5,6 +5,7 @@ SelfsegError
 │   ├── BadImage             one image can't be read (skipped, counted, listed)
 │   │   └── BadMask          one image has no usable mask (treated as a bad image)
 │   ├── TooManyBadImages     more of a collection is bad than is believable
+│   ├── Unreachable          a place on the network can't be read or written
 │   ├── EmptyCollection      no image where images were expected
 │   └── LabelError           a label is missing, of another size, or outside the classes
 ├── ConfigError              an option has a value that can't work
@@ -50,6 +51,10 @@ class BadMask(BadImage):
 
 class TooManyBadImages(DataError):
     """More of a collection is bad than is believable."""
+
+
+class Unreachable(DataError):
+    """A place on the network can't be read or written: no connection, no such bucket, not allowed."""
 
 
 class EmptyCollection(DataError):

@@ -268,7 +268,7 @@ if devices == 2:  # as if the shards were far away: each is copied once, whoever
                 log.write(path + "\\n")
             super().get_file(path, target, **options)
     shards._is_remote = lambda shard: True
-    shards._connect = lambda shard: (Far(), shard)
+    shards.connect = lambda shard: (Far(), shard)
 if __name__ == "__main__":
     settings = {"devices": devices, "accelerator": "cpu", "batch_size": 4, "steps": 5}
     train(vice(Path("shards:" + sys.argv[2]), Path(sys.argv[3]), **settings), progress=False)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from selfseg.cli.console import ERR, OUT, parse
 from selfseg.errors import ConfigError, SelfsegError
+from selfseg.storage.remote.places import with_urls
 from selfseg.telling import TOLD, Once
 from selfseg.version import __version__
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _call(words[0], words[1:])
     except SelfsegError as error:
         ERR.print("[bold red]error:[/] ", end="")
-        ERR.print(str(error), markup=False, highlight=False, soft_wrap=True)  # paths are copied from it
+        ERR.print(with_urls(str(error)), markup=False, highlight=False, soft_wrap=True)  # paths are copied from it
         return error.exit_code
     except SystemExit as stop:  # tyro's way to end after --help and wrong options
         return stop.code if isinstance(stop.code, int) else ConfigError.exit_code
@@ -81,7 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ERR.print("interrupted")
         return 130
     finally:
+        _tell_repeats()
         TOLD.removeHandler(told)
+
+
+def _tell_repeats() -> None:
+    """Say how many requests had to be made again, if any server was asked."""
+    connecting = sys.modules.get("selfseg.storage.remote.connecting")
+    count = 0 if connecting is None else connecting.repeated()
+    if count:
+        ERR.print(f"{count} {'request was' if count == 1 else 'requests were'} repeated; docs/remote.md tells why")
 
 
 def _share_the_cores() -> None:

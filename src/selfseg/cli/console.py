@@ -13,6 +13,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from selfseg.storage.remote.places import with_urls
+
 if TYPE_CHECKING:
     from selfseg.workers.plan import Where
 
@@ -125,7 +127,7 @@ def _more(prog: str) -> str:
 
 def say(sentence: str) -> None:
     """Print a line as it is: paths may hold brackets, and are copied from it."""
-    OUT.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    OUT.print(with_urls(sentence), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

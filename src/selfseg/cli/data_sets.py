@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from selfseg.cli.console import HELP, OUT, parse, say
 from selfseg.errors import ConfigError, DataError
+from selfseg.storage.remote.places import at_places
 
 
 def data(words: list[str]) -> int:
@@ -27,6 +28,7 @@ def data(words: list[str]) -> int:
     return 0 if words else ConfigError.exit_code
 
 
+@at_places(reads=["data"], writes=["sheet", "write"])
 def _check(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     splits: tuple[str, ...] = (),

@@ -11,10 +11,12 @@ from selfseg.masks.mining import Method, mine_masks
 from selfseg.masks.networks.features import FeaturesConfig
 from selfseg.masks.networks.learning import NetworkConfig
 from selfseg.masks.sources import Training
+from selfseg.storage.remote.places import at_places
 
 _FEATURES, _NETWORK = FeaturesConfig(), NetworkConfig()
 
 
+@at_places(reads=["labels", "train_masks"], writes=["out"])
 def masks(
     images: ImagesPath,
     out: Path,

@@ -30,6 +30,7 @@ from selfseg.evaluation.measure.features import Resolution
 from selfseg.evaluation.sheet import Protocol
 from selfseg.models.embedder import Looks
 from selfseg.ops.crf import CRFConfig
+from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
 
 Settings = TypeVar("Settings")
@@ -40,6 +41,7 @@ Matching = Literal["iou", "pixels"]
 _CLUSTERS, _LINEAR, _PROTOTYPES, _OBJECTS, _RETRIEVAL = Clusters(), Linear(), Prototypes(), Objects(), Retrieval()
 
 
+@at_places(runs=["run"], reads=["data", "fit_data"], writes=["out"])
 def evaluate(
     run: RunPath,
     data: DataPath,
@@ -143,6 +145,7 @@ def evaluate(
     return 0
 
 
+@at_places(models=["runs"], reads=["fit_data"], writes=["out"])
 def compare(
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN... DATA")],
     out: Path,

@@ -8,8 +8,10 @@ from typing import Annotated
 from tyro.conf import arg
 
 from selfseg.cli.console import Further, ImagesPath, RunPath, say
+from selfseg.storage.remote.places import at_places, of_film
 
 
+@at_places(runs=["run"])
 def probabilities(
     run: RunPath,
     images: ImagesPath,
@@ -41,6 +43,7 @@ def probabilities(
     return 0
 
 
+@at_places(runs=["run"], reads=["masks"])
 def nearest(
     run: RunPath,
     images: ImagesPath,
@@ -88,6 +91,7 @@ def nearest(
     return 0
 
 
+@at_places(runs=["run"], wanted=of_film)
 def film(run: RunPath, images: ImagesPath, count: int = 4, device: str = "auto", max_bad: Further[float] = 0.05) -> int:
     """Show how the embedding came about, checkpoint by checkpoint: RUN/film.webp and RUN/film.html.
 

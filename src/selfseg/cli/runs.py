@@ -9,11 +9,13 @@ from tyro.conf import Positional, arg
 
 from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, RunPath, say, where_to_work
 from selfseg.errors import ConfigError
+from selfseg.storage.remote.places import at_places
 
 if TYPE_CHECKING:
     from selfseg.models.embedder import Looks
 
 
+@at_places(runs=["run"])
 def cluster(
     run: RunPath,
     images: ImagesPath,
@@ -79,6 +81,7 @@ def cluster(
     return 0
 
 
+@at_places(models=["run"], writes=["out"])
 def segment(
     run: RunPath,
     images: ImagesPath,
@@ -137,6 +140,7 @@ def segment(
     return 0
 
 
+@at_places(models=["run"], writes=["out"])
 def embed(
     run: RunPath,
     images: ImagesPath,
@@ -174,6 +178,7 @@ def embed(
     return 0
 
 
+@at_places(runs=["run"])
 def concepts(
     run: RunPath,
     images: ImagesPath,
@@ -218,6 +223,7 @@ def concepts(
     return 0
 
 
+@at_places(runs=["run"], models=["beside"])
 def report(
     run: RunPath, images: Path | None = None, count: int = 12, beside: Path | None = None, device: str = "auto"
 ) -> int:
@@ -236,6 +242,7 @@ def report(
     return 0
 
 
+@at_places(runs=["run"], writes=["out"])
 def export(
     run: RunPath,
     format: str,
@@ -259,6 +266,7 @@ def export(
     return 0
 
 
+@at_places(reads=["file"], writes=["out"])
 def weights(
     file: Annotated[Positional[Path], arg(metavar="FILE")],
     out: Path | None = None,

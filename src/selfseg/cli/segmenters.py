@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, RunPath, say, where_to_work
 from selfseg.errors import ConfigError
+from selfseg.storage.remote.places import at_places
 
 if TYPE_CHECKING:
     from selfseg.data.labelled.legend import Colour
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _SHOWN = 3  # typical images of a cluster in the list
 
 
+@at_places(runs=["run"])
 def name(
     run: RunPath,
     pairs: Annotated[tuple[str, ...], tyro.conf.Positional, arg(metavar="[3=road 5,7=sky 9=void ...]")] = (),
@@ -55,6 +57,7 @@ def name(
     return 0
 
 
+@at_places(models=["segmenter"], writes=["out"])
 def apply(
     segmenter: Annotated[Path, tyro.conf.Positional, arg(metavar="RUN|SEGMENTER")],
     images: ImagesPath,

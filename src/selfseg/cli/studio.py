@@ -8,8 +8,10 @@ from typing import Annotated
 from tyro.conf import arg
 
 from selfseg.cli.console import Further, ImagesPath, RunPath, say
+from selfseg.storage.remote.places import at_places
 
 
+@at_places(runs=["run"], reads=["decisions", "labels"])
 def studio(
     run: RunPath,
     images: ImagesPath,

@@ -15,6 +15,7 @@ from tyro.conf import arg
 
 from selfseg.cli.console import HELP, OUT, asks_for_help, parse_settings, say
 from selfseg.errors import ConfigError, Interrupted
+from selfseg.storage.remote.urls import as_url
 
 if TYPE_CHECKING:
     from selfseg.training.recipe import Recipe
@@ -66,6 +67,7 @@ def train(words: list[str]) -> int:
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()  # its threads may abort a process that ends with them
     if first:
+        run = run if as_url(recipe.out) is None else recipe.out  # not the local copy
         say(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27")
     return 0
 

@@ -30,6 +30,7 @@ from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, LabelError
 from selfseg.exchange.any_labels import drawn_labels, find_labels, splits_of_labels, unpacked
+from selfseg.storage.remote.places import at_places
 
 _ALL_IMAGES = "images"  # the one "split" of a plain folder of images
 _Verdict = tuple[str, str, NDArray[np.int64] | None]  # what is wrong with the image, the label; the label's pixels
@@ -171,6 +172,7 @@ class DataCheck:
         return Group(*parts)
 
 
+@at_places(reads=["data"], writes=["sheet"])
 def check_data(
     data: Path | str,
     splits: Sequence[str] = (),

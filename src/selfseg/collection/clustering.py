@@ -40,6 +40,7 @@ from selfseg.ops.kmeans_parts import PartFiles
 from selfseg.ops.merging import merge_tree
 from selfseg.storage.files import storage_errors
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
 from selfseg.workers.gathering import gather
 from selfseg.workers.parts import SharedParts
@@ -52,6 +53,7 @@ PART = 1 << 18
 """Points of a part, about."""
 
 
+@at_places(runs=["run"])
 def cluster(
     run: Path | str,
     images: Images,

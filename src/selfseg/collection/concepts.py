@@ -43,11 +43,13 @@ from selfseg.models.prototypes import load_prototypes
 from selfseg.pages.concepts import PICTURES, draw_segment, read_concepts, write_concepts_page
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 
 _BUDGET = 100_000_000  # pixels of all pictures: a page of about 30 MB
 _LARGEST, _SMALLEST = 224, 96  # longer side of a picture, in pixels
 
 
+@at_places(runs=["run"])
 def concepts(
     run: Path | str,
     images: Images,

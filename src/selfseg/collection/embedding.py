@@ -27,10 +27,12 @@ from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
+from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, gather
 from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
 
+@at_places(models=["run"], writes=["out"])
 def embed(
     run: Path | str,
     images: Images,

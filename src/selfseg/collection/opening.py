@@ -17,10 +17,12 @@ from selfseg.data.reading.windows import expand
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 from selfseg.models.embedder_config import read_config
+from selfseg.storage.remote.places import at_places
 
 Images = str | Path | Sequence[Path] | ImageCollection
 
 
+@at_places(models=["run"])
 def load(run: Path | str, device: str = "auto", looks: Looks | None = None, window: int | None = None) -> Embedder:
     """The embedder that a run has learned so far, in evaluation mode.
 

@@ -29,10 +29,12 @@ from selfseg.ops.levels import mark_void
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
+from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, gather
 from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
 
+@at_places(models=["run"], writes=["out"])
 def segment(
     run: Path | str,
     images: Images,

@@ -44,6 +44,7 @@ from selfseg.ops.pca import fit_pca
 from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
 from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
 from selfseg.storage.hashes import run_hash
+from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
 
 BASELINES = "baselines"
@@ -103,6 +104,7 @@ def _own_name(source: str, depth: int) -> str:
     return "/".join(Path(source).resolve().parts[-depth:])
 
 
+@at_places(models=["runs"], reads=["data"], writes=["out"])
 def compare(
     runs: Sequence[Path | str],
     data: Path | str,

@@ -37,9 +37,11 @@ from selfseg.models.prototypes import load_prototypes
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import write_json
 from selfseg.storage.hashes import run_hash
+from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
 
 
+@at_places(runs=["run"], reads=["data"], writes=["out"])
 def evaluate(
     run: Path | str | Embedder | Extractor,
     data: Path | str,

@@ -33,6 +33,7 @@ from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.evaluation.protocols.object_vectors import Finder, Objects, mask_finder, saliency_finder
 from selfseg.pages.concepts import draw_segment
 from selfseg.pages.gallery import Gallery, Part, Row, Shown, write_gallery
+from selfseg.storage.remote.places import at_places
 
 _LONGEST = 320  # of a picture, in px
 _QUERY, _FOUND = (255, 214, 10), (64, 196, 255)
@@ -57,6 +58,7 @@ class Found(NamedTuple):
     cosine: float
 
 
+@at_places(runs=["run"], reads=["masks"])
 def nearest(
     run: Path | str,
     images: Images,

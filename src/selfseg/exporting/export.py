@@ -32,6 +32,7 @@ from selfseg.plugins import load as load_plugin
 from selfseg.plugins import registered
 from selfseg.storage.files import write_atomically, write_folder_atomically, write_text
 from selfseg.storage.hashes import embedder_hash, run_hash
+from selfseg.storage.remote.places import at_places
 
 Written = tuple[str, Sequence[str]]
 """Markdown with the lines that load what was written, and sentences that whoever loads it must know."""
@@ -66,6 +67,7 @@ _PROTOTYPES = "prototypes.safetensors"
 _FOLDER = frozenset({"weights.safetensors", "embedder.json", "README.md", _PROTOTYPES})
 
 
+@at_places(runs=["run"], writes=["out"])
 def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
     """Write what a run has learned for another project, and check the file by loading it as that project does.
 

@@ -31,6 +31,7 @@ from selfseg.ops.regions.slic import ALGORITHM_VERSION
 from selfseg.ops.threads import one_thread_each, usable_cores
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
 from selfseg.storage.files import read_json
+from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
 
 Method = Literal[Prior, "hierarchy", Source]
@@ -39,6 +40,7 @@ Method = Literal[Prior, "hierarchy", Source]
 _SHOWN = 24  # images of each kind on the page
 
 
+@at_places(reads=["labels"], writes=["out"])
 def mine_masks(
     images: Images,
     out: Path | str,

@@ -31,10 +31,12 @@ from selfseg.errors import BadImage, LabelError
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage.files import mark_output, read_json, write_json, write_text
 from selfseg.storage.progress import ProgressFile
+from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, gather
 from selfseg.workers.plan import HERE, Shard, Where, cut, hire
 
 
+@at_places(models=["segmenter"], writes=["out"])
 def apply(
     segmenter: Segmenter | Path | str,
     images: Images,

@@ -20,6 +20,7 @@ from selfseg.models.embedder import Looks
 from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
 from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 
 LEFT_OUT = "void"
 """The name of a cluster that a person looked at and left out; in a mask it is void, as one without a name."""
@@ -162,6 +163,7 @@ def named(run: Path | str) -> Named | None:
         ) from error
 
 
+@at_places(runs=["run"])
 def name_clusters(
     run: Path | str,
     names: Mapping[int, str],

@@ -34,6 +34,7 @@ from selfseg.ops.levels import mark_void
 from selfseg.segmenter.cards import folder_card
 from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 
 FORMAT = 1
 FORMAT_OF_FEATURES = 2
@@ -366,6 +367,7 @@ def find_segmenter(path: Path | str) -> Path:
     raise RunError(f"{path} is neither a run nor a segmenter (no segmenter.json, no embedder/ in it)")
 
 
+@at_places(models=["path"])
 def load_segmenter(path: Path | str, device: str = "auto") -> Segmenter:
     """A named segmenter, ready to use.
 

@@ -278,7 +278,7 @@ def _key(run: Path, collection: ImageCollection, looks: Looks) -> str:
 
 def _content_hash(collection: ImageCollection, index: int, image: NDArray[np.uint8]) -> str:
     """Of the file, and of what part of it the image is; of the pixels where there is no file."""
-    path = collection.paths[index]
+    path = collection.file(index)
     part = collection.part(index)
     if not path.is_file():
         return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()

@@ -47,7 +47,7 @@ from selfseg.training.optimizer import clip_each, make_optimizer, set_rate
 from selfseg.training.precision import CHOICES, choose_precision, has_begun, settle_precision, use_precision
 from selfseg.training.processes import anywhere, raise_together, together
 from selfseg.training.recipe import Recipe, differences, read_recipe, recipe_hash, unsettled, write_recipe
-from selfseg.training.start import begin
+from selfseg.training.start import begin, placed
 from selfseg.types import Batch, StepOutput
 
 _console = Console(stderr=True)
@@ -57,7 +57,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
     """Train, or go on with a run that was stopped.
 
     Args:
-        recipe: the run; `recipe.out` is its folder. The same recipe on an existing run resumes it.
+        recipe: the run; `recipe.out` is its folder, or a URL of one. The same recipe on an existing run resumes it.
         progress: show a progress bar.
 
     Returns:
@@ -74,8 +74,8 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
     """
     if stand_by(recipe):
         return recipe.out
-    with telling_the_end(recipe), ExitStack() as held:
-        return _train(recipe, progress, held)
+    with placed(recipe) as local, telling_the_end(local), ExitStack() as held:
+        return _train(local, progress, held)
 
 
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +16,13 @@ from torch import Tensor
 from selfseg.data.reading.ahead import map_images, spread_points
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
+from selfseg.data.regions import ObjectMasks
 from selfseg.errors import EmptyCollection
 from selfseg.methods import Method
 from selfseg.models.embedder import Embedder
+from selfseg.storage.remote.places import fetched, not_cached, of_training, written
+from selfseg.storage.remote.urls import as_url
+from selfseg.training.recipe import Recipe, change_each
 
 POINTS = 200_000
 """Places that a pyramid is fitted on; of 472 channels 380 MB."""
@@ -93,3 +102,26 @@ def draw_stages(
     if not found[0]:
         raise EmptyCollection(f"none of the {len(chosen)} images in {images.root} could be read")
     return [torch.cat(found.pop(0)) for _ in embedder.config.stages]  # one stage at a time is there twice
+
+
+@contextmanager
+def placed(recipe: Recipe[Any]) -> Iterator[Recipe[Any]]:
+    """A recipe whose run and masks are local folders: itself if they are, or with folders in the place of URLs.
+
+    What is written into the run is uploaded as it appears (`selfseg.storage.remote`). The processes that Fabric starts
+    for a run on several devices work in the folder of the first one, which alone fetches and uploads.
+
+    Args:
+        recipe: of the run; its images stay where they are.
+    """
+    with ExitStack() as held:
+
+        def fetch(masks: ObjectMasks) -> ObjectMasks:
+            if as_url(masks.folder) is None:
+                return masks
+            return replace(masks, folder=Path(held.enter_context(fetched(masks.folder))))
+
+        if as_url(recipe.out) is not None:
+            first = int(os.environ.get("LOCAL_RANK") or 0) == 0 and int(os.environ.get("NODE_RANK") or 0) == 0
+            recipe = replace(recipe, out=held.enter_context(written(recipe.out, of_training, not_cached, first)))
+        yield change_each(recipe, ObjectMasks, fetch)

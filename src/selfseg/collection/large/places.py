@@ -37,7 +37,7 @@ def geo_tags(collection: ImageCollection, index: int) -> list[Any]:
     """
     import tifffile
 
-    path, part = collection.paths[index], collection.part(index)
+    path, part = collection.file(index), collection.part(index)
     window = Window(0, 0, 0, 0) if part is None or part.window is None else part.window
     if path.suffix.lower() in (".tif", ".tiff", ".btf", ".tf8"):
         with tifffile.TiffFile(path) as file:

@@ -29,12 +29,14 @@ from selfseg.pages.gallery import Gallery, Part, Row, Shown, write_gallery
 from selfseg.storage.checkpoint import complete_checkpoints, load_checkpoint
 from selfseg.storage.files import write_atomically
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places, of_film
 
 _LONGEST = 360  # of a picture, in px
 _FRAME_MS, _LAST_MS = 600, 2400
 _STILLS = 5  # frames that the page shows beside each other
 
 
+@at_places(runs=["run"], wanted=of_film)
 def film(
     run: Path | str,
     images: Images,

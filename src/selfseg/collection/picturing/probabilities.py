@@ -35,6 +35,7 @@ from selfseg.drawing.pictures import Picture, fit_within, hex_colour, overlay, p
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.prototypes import load_prototypes
 from selfseg.pages.gallery import Gallery, Part, Row, Shown, write_gallery
+from selfseg.storage.remote.places import at_places
 
 _LONGEST = 400  # of a picture, in px
 _BAND = 1 << 23  # scores held at a time
@@ -62,6 +63,7 @@ class Maps(NamedTuple):
     probability: Tensor
 
 
+@at_places(runs=["run"])
 def probabilities(
     run: Path | str,
     images: Images,

@@ -55,6 +55,7 @@ from selfseg.ops.pca import PcaBasis
 from selfseg.pages.concepts import read_concepts
 from selfseg.storage.files import read_json, write_text
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.remote.places import at_places
 from selfseg.version import __version__
 
 _BUDGET = 10_000_000  # pixels of the gallery: about 3 MB of WebP
@@ -112,6 +113,7 @@ class _Sample:
     foreground: Tensor | None  # (h, w) of a run with a saliency head
 
 
+@at_places(runs=["run"], models=["beside"])
 def report(
     run: Path | str,
     images: Path | str | Sequence[Path] | None = None,

@@ -37,6 +37,7 @@ from selfseg.data.reading.packed.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
 from selfseg.ops.channels import Channels
 from selfseg.ops.geometry import sample_ids
+from selfseg.storage.remote.urls import as_url
 from selfseg.telling import tell
 
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
@@ -388,7 +389,8 @@ def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = 
 
     Args:
         source: NAME:ROOT or NAME/SPLIT:ROOT for a data set's images (of its first split, which is the one for
-            training); `shards:...` for images in tar files (`selfseg.data.reading.packed.shards`); anything else as for
+            training; at a URL it is fetched whole); `shards:...` for images in tar files
+            (`selfseg.data.reading.packed.shards`); anything else as for
             `selfseg.data.reading.listing.list_images`.
         cache: folder for what is kept of shards.
 
@@ -403,6 +405,12 @@ def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = 
         return list_images(source)
     if is_shards(source):
         return open_shards(source, cache)
+    if as_url(source) is not None:
+        return list_images(source)
+    if "://" in str(source) or as_url(str(source).partition(":")[2]) is not None:  # NAME:URL
+        from selfseg.data.reading.remote import pinned
+
+        source = pinned(source)
     parsed = parse_source(source)
     if parsed.dataset is None:
         return list_images(parsed.root)

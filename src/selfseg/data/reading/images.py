@@ -227,6 +227,14 @@ class ImageCollection:
         """What the file of image `index` says of itself, if it is of a kind that can say more than its size."""
         return None if self.blocks else layout_of(self.paths[index])
 
+    def file(self, index: int) -> Path:
+        """A file that can be opened: that of image `index`, or the local copy of one at a URL."""
+        return self.paths[index]
+
+    def expanded(self, rows: Sequence[int], names: Sequence[str], parts: Sequence[Part]) -> ImageCollection:
+        """The pages and windows of whole files: of each the file's index here, its name and its part."""
+        return replace(self, paths=tuple(self.paths[i] for i in rows), names=tuple(names), parts=tuple(parts))
+
     def glimpse(self, index: int) -> NDArray[np.uint8]:
         """Image `index`, or the middle of one that is large; raises BadImage as `read` does."""
         if not self.is_large(index):

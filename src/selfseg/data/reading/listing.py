@@ -10,9 +10,10 @@ from pathlib import Path
 
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.packed.zips import open_zip
-from selfseg.data.reading.sniffing import MEASURED, SUFFIXES
+from selfseg.data.reading.sniffing import MEASURED, SUFFIXES, companions
 from selfseg.errors import DataError, EmptyCollection
 from selfseg.storage.files import OUTPUT_MARKER
+from selfseg.storage.remote.urls import as_url, shown
 from selfseg.telling import tell
 
 READ = SUFFIXES | MEASURED
@@ -26,7 +27,8 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
             wrote passed over; sorted by code point, the same in every locale), a zip, an image, a pattern such as
             "photos/*.jpg" or "photos/**/*.png", a `.txt` file with a path per line (relative ones from the list's
-            folder; empty lines and lines that begin with # are passed over; the order is kept), or paths. Files
+            folder; empty lines and lines that begin with # are passed over; the order is kept), or paths; any of these
+            at a URL. Files
             without an image's suffix are passed over, and counted (`selfseg.telling`).
 
     Returns:
@@ -37,7 +39,15 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         DataError: if the source is not there or is nothing of these.
     """
     if not isinstance(source, str | Path):
+        urls = [as_url(path) for path in source]
+        if any(urls):
+            return _from_urls(urls, source)
         return _from_paths([Path(path) for path in source], "the given sequence")
+    url = as_url(source)
+    if url is not None:
+        from selfseg.data.reading.remote import list_remote
+
+        return _told(shown(url), *list_remote(url))
     source = Path(source).expanduser()
     if source.suffix.lower() == ".zarr" and source.is_dir():  # a folder that is one image
         return _from_paths([source], str(source))
@@ -68,12 +78,22 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
     return _from_paths([source.parent / Path(line).expanduser() for line in listed], f"the list {source}")
 
 
+def _from_urls(urls: Sequence[str | None], source: Sequence[Path | str]) -> ImageCollection:
+    from selfseg.data.reading.remote import from_urls
+
+    places = [url for url in urls if url is not None]
+    if len(places) < len(urls):
+        local = next(path for path, url in zip(source, urls, strict=True) if url is None)
+        raise DataError(f"the given sequence has both URLs and paths, such as {local}; give one or the other")
+    return from_urls(places)
+
+
 def list_folder(root: Path) -> ImageCollection:
     """As `list_images` of a folder, but nothing is said of its other files: they are labels, say."""
     return _from_folder(root)[0]
 
 
-def _told(source: Path, images: ImageCollection, others: Mapping[str, int]) -> ImageCollection:
+def _told(source: Path | str, images: ImageCollection, others: Mapping[str, int]) -> ImageCollection:
     if others:
         kinds = [f"{count} files {suffix}" if count > 1 else f"1 file {suffix}" for suffix, count in others.items()]
         shown = ", ".join(kinds[:5]) + (f" and {sum(others.values())} in all" if len(kinds) > 5 else "")
@@ -151,8 +171,6 @@ def _from_folder(root: Path) -> tuple[ImageCollection, Counter[str]]:
 
 
 def _without_companions(found: list[tuple[str, Path]], others: Counter[str]) -> list[tuple[str, Path]]:
-    """Leave out `a.npy` beside `a.jpg`: features or labels of that image, and no image."""
-    stems = {os.path.splitext(name)[0] for name, path in found if path.suffix.lower() in SUFFIXES}
-    arrays = {name for name, path in found if path.suffix.lower() == ".npy" and os.path.splitext(name)[0] in stems}
+    arrays = companions([name for name, _ in found])
     others[".npy"] += len(arrays)
     return [(name, path) for name, path in found if name not in arrays]

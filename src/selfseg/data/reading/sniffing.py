@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 MIN_SIDE = 8
 """Images with a shorter side below this many pixels are "too-small"."""
@@ -123,3 +124,15 @@ def sniff(head: bytes, suffix: str) -> str:
 def words_of(error: BaseException) -> str:
     """A library's error in one line of at most 200 characters."""
     return (str(error) or type(error).__name__).split("\n")[0][:200]
+
+
+def companions(names: Collection[str]) -> set[str]:
+    """Those of a listing that are `a.npy` beside `a.jpg`: features or labels of that image, and no image.
+
+    Example:
+        >>> sorted(companions(["a.jpg", "a.npy", "b.npy"]))
+        ['a.npy']
+    """
+    ends = [os.path.splitext(name) for name in names]
+    stems = {stem for stem, suffix in ends if suffix.lower() in SUFFIXES}
+    return {stem + suffix for stem, suffix in ends if suffix.lower() == ".npy" and stem in stems}

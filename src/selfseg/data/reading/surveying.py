@@ -61,6 +61,9 @@ class ImagePaths(Protocol):
     def part(self, index: int) -> Part | None:
         """The page and window of an image; None = the whole file."""
 
+    def file(self, index: int) -> Path:
+        """A file that can be opened."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -166,7 +169,7 @@ def survey(
     found: dict[int, Layout] = {}
     for index in chosen.tolist():
         try:
-            file = open_pixels(images.paths[index], None)
+            file = open_pixels(images.file(index), None)
         except (Damage, OSError) as error:
             problems.append((str(images.paths[index]), error.reason if isinstance(error, Damage) else str(error)))
             continue
@@ -329,7 +332,7 @@ def _draw(
     plain = Channels(tuple(map(str, take)), tuple(range(count)), count, zeros, ones, zeros, ones, nodata)
     for index in indices:
         try:
-            values, valid = _some_of(images.paths[index], images.part(index) or Part(), take, pages, rng)
+            values, valid = _some_of(images.file(index), images.part(index) or Part(), take, pages, rng)
         except (Damage, OSError):
             continue
         there = plain.measured(values, valid)

@@ -15,7 +15,7 @@ from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.data.reading.formats.base import Layout, Window
 from selfseg.data.reading.formats.pages import page_name, pick_pages
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.measured import Part, layout_of
+from selfseg.data.reading.measured import Part
 from selfseg.data.reading.sniffing import WINDOWED
 from selfseg.data.reading.surveying import Survey, may_be_measured, survey
 from selfseg.errors import ConfigError
@@ -45,16 +45,16 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
     pages = images.channels.pages if images.channels is not None else None
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        layouts = list(pool.map(layout_of, images.paths, chunksize=64))
-    paths, names, parts = [], [], []
-    for path, name, layout in zip(images.paths, images.names, layouts, strict=True):
+        layouts = list(pool.map(images.layout, range(len(images)), chunksize=64))
+    rows, names, parts = [], [], []
+    for row, (name, layout) in enumerate(zip(images.names, layouts, strict=True)):
         for page, part in parts_of(layout, pages, window, cut):
-            paths.append(path)
+            rows.append(row)
             names.append(name + page)
             parts.append(part)
     if not any(part != Part() for part in parts):
         return images
-    return replace(images, paths=tuple(paths), names=tuple(names), parts=tuple(parts))
+    return images.expanded(rows, names, parts)
 
 
 def look_into(images: ImageCollection, words: Sequence[str] = (), pages: str = "auto", seed: int = 0) -> Survey | None:

@@ -54,6 +54,7 @@ from selfseg.evaluation.sources import claim_folder, weights_hash
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
 from selfseg.storage.hashes import run_hash
+from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
 
 VERSION = 1
@@ -118,6 +119,7 @@ def subset_size(images: int, labels: float) -> int:
     return max(1, int(images * labels / 100 + 0.5))
 
 
+@at_places(runs=["run"], reads=["data"], writes=["out"])
 def finetune(
     run: Path | str | Embedder,
     data: Path | str,

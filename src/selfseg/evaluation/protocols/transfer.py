@@ -44,6 +44,7 @@ from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import write_json
 from selfseg.storage.hashes import run_hash
+from selfseg.storage.remote.places import at_places
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD, EvalResult
 
 VERSION = 1
@@ -214,6 +215,7 @@ def _convolution(inputs: int, outputs: int, dilation: int = 1) -> list[nn.Module
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
+@at_places(models=["source"], reads=["data"], writes=["out"])
 def transfer(
     source: Path | str | Embedder,
     data: Path | str,

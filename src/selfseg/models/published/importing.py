@@ -12,6 +12,7 @@ from selfseg.errors import RunError
 from selfseg.models.published.files import open_weights
 from selfseg.models.published.whole import Whole, open_whole
 from selfseg.storage.files import is_unclaimed, mark_output, write_folder_atomically, write_json
+from selfseg.storage.remote.places import at_places
 
 RECORD = "from.json"
 """What RUN/embedder keeps of where it is from."""
@@ -32,6 +33,7 @@ class Imported:
     run: Path | None
 
 
+@at_places(reads=["file"], writes=["out"])
 def import_weights(
     file: str | Path,
     out: str | Path | None = None,

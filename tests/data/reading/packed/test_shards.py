@@ -178,9 +178,13 @@ def test_remote_images_by_themselves(photos: Path, remote: str) -> None:
     assert same(open_shards(remote), list_images(photos))
 
 
-def test_a_connection_is_tried_again_and_then_stops(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_is_tried_again_and_then_stops(
+    remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = open_shards(remote)
-    monkeypatch.setattr(shards_module, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setenv("SELFSEG_REMOTE_ATTEMPTS", "3")
+    monkeypatch.setenv("SELFSEG_REMOTE_PAUSE", "0.001")
+    monkeypatch.setenv("SELFSEG_CACHE", str(tmp_path))
     system = type(fsspec.filesystem("memory"))
     good, failures = system.cat_file, [1, 1]
 

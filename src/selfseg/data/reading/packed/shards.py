@@ -16,7 +16,6 @@ Shards must be plain tar files: nothing can be read by its offset in a compresse
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import glob
 import hashlib
@@ -26,7 +25,6 @@ import json
 import os
 import re
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,8 +40,10 @@ from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_i
 from selfseg.data.reading.images import check_stream, spread_indices
 from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import Slice, read_part
-from selfseg.errors import BadImage, DataError, EmptyCollection
+from selfseg.errors import BadImage, DataError, EmptyCollection, Unreachable
 from selfseg.storage.files import storage_errors, write_atomically, write_json
+from selfseg.storage.remote.connecting import connect, persist
+from selfseg.storage.remote.urls import shown
 from selfseg.storage.waiting import is_there
 
 T = TypeVar("T")
@@ -55,7 +55,6 @@ KEPT = 3 * WINDOW
 """Copies of remote shards that a run keeps: the window's, the next one's, and those that slow workers still read."""
 
 _PREFIX = "shards:"
-_PAUSES = (1.0, 4.0, 15.0)  # s, before a connection is tried again
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +147,7 @@ class ShardCollection(PackedImages):
             except FileNotFoundError as error:
                 raise BadImage(path, "missing", "the shard is gone") from error
         if self.cache is None:
-            system, inside = _connect(url)
+            system, inside = connect(url)
             data = cast(bytes, _persist(lambda: system.cat_file(inside, offset, offset + size), url))
             if len(data) != size:
                 raise _changed(url)
@@ -219,7 +218,7 @@ def _expand(text: str) -> list[str]:
     found: list[str] = []
     for part in _braces(text):
         if _is_remote(part):
-            system, inside = _connect(part)
+            system, inside = connect(part)
             scheme = part.partition("://")[0]
             if any(sign in part for sign in "*?["):
                 matches: list[str] = _persist(partial(system.glob, inside), part)
@@ -300,7 +299,7 @@ def _stamp(shard: str) -> tuple[int, str]:
         except OSError as error:
             raise DataError(f"can't read the shard {shard}: {error.strerror}") from error
         return status.st_size, str(status.st_mtime_ns)
-    system, inside = _connect(shard)
+    system, inside = connect(shard)
     info = cast(dict[str, Any], _persist(lambda: system.info(inside), shard))
     known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
     return int(info.get("size") or 0), next((str(info[key]) for key in known if info.get(key)), "")
@@ -313,43 +312,18 @@ def _is_remote(shard: str) -> bool:
 def _open(shard: str) -> IO[bytes]:
     if not _is_remote(shard):
         return open(shard, "rb")
-    system, inside = _connect(shard)
+    system, inside = connect(shard)
     return cast(IO[bytes], system.open(inside, "rb"))
 
 
-def _connect(url: str) -> tuple[Any, str]:
-    """The file system of a URL (fsspec keeps one for each process), and the path in it."""
-    import fsspec
-
-    try:
-        return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
-    except (ImportError, ValueError) as error:  # a protocol that needs a package, or that nobody knows
-        raise DataError(f"can't open {url}: {error}") from error
-
-
 def _persist(ask: Callable[[], T], url: str) -> T:
-    """What `ask` returns; if the connection fails it is asked again.
-
-    Raises:
-        DataError: if it keeps failing, or there is no such file.
-    """
-    for pause in (*_PAUSES, None):
-        try:
-            return ask()
-        except DataError:
-            raise
-        except FileNotFoundError as error:
-            raise DataError(f"there is no shard {url}") from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # our disk, not the connection: waiting is no help
-                raise
-            failure: Exception = error
-        except Exception as error:  # each kind of file system has its own
-            failure = error
-        if pause is None:
-            raise DataError(f"can't read {url}: {failure}; when it can be reached, run the command again") from failure
-        time.sleep(pause)
-    raise AssertionError("unreachable")
+    """`persist`; what is not there or not allowed is an error of the data."""
+    try:
+        return persist(ask, url)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no shard {shown(url)}") from error
+    except PermissionError as error:
+        raise Unreachable(str(error.strerror)) from error
 
 
 def _copy(url: str, stamp: tuple[int, str], cache: Path) -> str:
@@ -364,7 +338,7 @@ def _copy(url: str, stamp: tuple[int, str], cache: Path) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process fetches it, the others wait
         if target.exists():
             return str(target)
-        system, inside = _connect(url)
+        system, inside = connect(url)
 
         def fetch(temporary: Path) -> None:
             _persist(lambda: system.get_file(inside, str(temporary)), url)
