@@ -225,8 +225,6 @@ def hire(where: Where, what: str, progress: bool = True, device: str = "auto") -
     return ProcessWorkers(where.processes, what, progress)
 
 
-def address_of_ray(wish: str) -> str | None:
-    """What `ray.init` takes as the address: None starts a cluster on this machine."""
-    if wish == "local":
-        return None
+def address_of_ray(wish: str) -> str:
+    """What `ray.init` takes as the address; "local" starts a cluster, even if RAY_ADDRESS names one."""
     return os.environ.get("RAY_ADDRESS", "auto") if wish == "auto" else wish
