@@ -89,7 +89,5 @@ def test_a_node_that_goes_loses_nothing(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_no_such_cluster() -> None:
-    with pytest.raises(RunError, match="there is no Ray cluster at 127.0.0.1:1:.*ray start --head"):
+    with pytest.raises(RunError, match=r"there is no Ray cluster at 127\.0\.0\.1:1:.*ray start --head"):
         hire(Where(0, "127.0.0.1:1"), "square", progress=False)
-
-

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from selfseg.evaluation import Beside, Clusters, Extractor, Linear, Objects, Ret
 from selfseg.masks.networks.features import FeaturesConfig
 from selfseg.masks.sources import Training
 from selfseg.segmenter.naming import name_clusters
-from selfseg.workers.plan import HERE, Where
+from selfseg.workers.plan import HERE, Here, Where
+from selfseg.workers.processes import ProcessWorkers
 
 pytestmark = pytest.mark.slow
 
@@ -30,15 +33,47 @@ OWN_ORDER = {"progress.jsonl", "skipped.jsonl"}
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of all files, also of temporary ones that should not be there; a page knows its folder."""
+    """Of all files, also of temporary ones that should not be there; a page knows its folder and when it was made."""
     files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
     return {
-        name: hashlib.blake2b(file.read_bytes().replace(str(folder).encode(), b"")).hexdigest()
+        name: hashlib.blake2b(
+            re.sub(rb"Made on [-0-9 :]+", b"", file.read_bytes().replace(str(folder).encode(), b""))
+        ).hexdigest()
         for name, file in files.items()
         if file.name not in OWN_ORDER
     }
 
 
+class _Kept:
+    """A context manager that leaves the workers at work."""
+
+    def __init__(self, workers: object) -> None:
+        self.workers = workers
+
+    def __enter__(self) -> object:
+        return self.workers
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture(scope="module")
+def same_workers() -> Iterator[list[Where]]:
+    """Two processes for all verbs, as it takes them seconds to import torch; shards are cut as `where` says."""
+    verbs = ("collection.embedding", "collection.segmenting", "collection.clustering", "segmenter.applying")
+    with pytest.MonkeyPatch.context() as patch, ProcessWorkers(2, "test", progress=False) as workers:
+        asked: list[Where] = []
+
+        def hire(where: Where, *_: object, **__: object) -> object:
+            asked.append(where)
+            return Here() if where.here else _Kept(workers)
+
+        for verb in (*verbs, "masks.mining", "evaluation.evaluator"):
+            patch.setattr(f"selfseg.{verb}.hire", hire)
+        yield asked
+
+
+@pytest.mark.usefixtures("same_workers")
 def test_all_verbs_leave_the_same_files(photos: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     name_clusters(run, {0: "sky", 1: "ground", 3: "ground"})
@@ -60,6 +95,7 @@ def test_all_verbs_leave_the_same_files(photos: Path, tmp_path: Path) -> None:
         assert len(one) >= 6, verb
 
 
+@pytest.mark.usefixtures("same_workers")
 def test_an_evaluation_is_equal_to_the_bit(labelled: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     masks = tmp_path / "masks"
@@ -88,6 +124,7 @@ def test_an_evaluation_is_equal_to_the_bit(labelled: Path, tmp_path: Path) -> No
     assert last["one"] == last["two"]
 
 
+@pytest.mark.usefixtures("same_workers")
 def test_how_many_may_be_unreadable_is_judged_of_the_whole(labelled: Path) -> None:
     for number in (6, 8):
         (labelled / "val" / "images" / f"scene{number}.jpg").write_bytes(b"nothing")
@@ -102,6 +139,7 @@ def test_what_other_processes_cannot_be_given(labelled: Path) -> None:
         evaluate(extractor, labelled, where=TWO)
 
 
+@pytest.mark.usefixtures("same_workers")
 def test_masks_of_windows_of_measured_channels(tmp_path: Path) -> None:
     (tmp_path / "rasters").mkdir()
     for seed in range(2):
@@ -110,14 +148,27 @@ def test_masks_of_windows_of_measured_channels(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "rasters" / f"r{seed}.tif", bands, photometric="minisblack", planarconfig="contig")
     for word, where in (("one", HERE), ("two", TWO)):
         mine_masks(
-            tmp_path / "rasters", tmp_path / word, "mean", window=100, channels=("0", "3"), progress=False, where=where
+            tmp_path / "rasters",
+            tmp_path / word / "masks",
+            "mean",
+            window=100,
+            channels=("0", "3"),
+            progress=False,
+            where=where,
         )
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
-    assert len(list((tmp_path / "one" / "soft").rglob("*.png"))) == 12
+    assert digests(tmp_path / "one" / "masks") == digests(tmp_path / "two" / "masks")
+    assert len(list((tmp_path / "one" / "masks" / "soft").rglob("*.png"))) == 8
 
 
-def test_the_command_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(
+    photos: Path, labelled: Path, tmp_path: Path, same_workers: list[Where], capsys: pytest.CaptureFixture[str]
+) -> None:
+    same_workers.clear()
     words = ["masks", str(photos), "--out", str(tmp_path / "masks"), "--method", "mean", "--processes", "2"]
     assert main(words) == 0
     assert len(list((tmp_path / "masks" / "soft").iterdir())) == 6
-    assert "masks: images/s of each worker" in capsys.readouterr().err
+    run = make_run(tmp_path / "run")
+    words = ["evaluate", str(run), str(labelled), "--protocols", "clusters", "--clusters.points", "300", "-k", "4"]
+    assert main([*words, "--no-baselines", "--ray", "here:1"]) == 0
+    assert "clusters" in capsys.readouterr().out
+    assert same_workers == [Where(2), Where(0, "here:1")]

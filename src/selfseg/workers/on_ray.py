@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -87,16 +88,19 @@ class RayWorkers(Pool[Any]):
     def _connect(self, address: str) -> None:
         where = address_of_ray(address)
         alone: dict[str, Any] = {}
+        host, _, port = where.removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():
+            try:  # Ray itself would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            except OSError as error:
+                raise _no_cluster(address, error) from error
         if where == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or it sends some to its makers
             alone = {"include_dashboard": False}
         try:
             self._ray.init(address=where, log_to_driver=False, logging_level="ERROR", **alone)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise RunError(
-                f"there is no Ray cluster at {address}: {error}. Start one with `ray start --head`, give its "
-                "address with --ray, or take --ray local"
-            ) from error
+            raise _no_cluster(address, error) from error
 
     def _plan(self, address: str, workers: int, device: str) -> None:
         """Decide how large workers are, and how many."""
@@ -186,3 +190,10 @@ class RayWorkers(Pool[Any]):
     def _leave(self) -> None:
         if self._mine:
             self._ray.shutdown()
+
+
+def _no_cluster(address: str, error: Exception) -> RunError:
+    return RunError(
+        f"there is no Ray cluster at {address}: {error}. Start one with `ray start --head`, give its address with "
+        "--ray, or take --ray local"
+    )
