@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from selfseg import mine_masks
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import ConfigError, RunError
 from selfseg.workers.gathering import gather
-from selfseg.workers.plan import HERE, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.on_ray import RayWorkers
+from selfseg.workers.plan import HERE, Where, cut
 from simple_jobs import Squares, numbers
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'selfseg[ray]'")
@@ -39,9 +43,12 @@ def cluster() -> Iterator[Any]:
         os.environ["PYTHONPATH"] = before
 
 
-def test_a_verb_on_ray_leaves_the_same_files(cluster: Any, photos: Path, tmp_path: Path) -> None:
+def test_a_verb_on_ray_leaves_the_same_files(
+    cluster: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the nodes were started elsewhere
     for word, where in (("here", HERE), ("ray", Where(0, cluster.address))):
-        mine_masks(photos, tmp_path / word, "mean", progress=False, where=where)
+        mine_masks("photos", word, "mean", progress=False, where=where)
     names = [file.relative_to(tmp_path / "here") for file in (tmp_path / "here").rglob("*.png")]
     assert len(names) == 12
     for name in names:
@@ -69,6 +76,24 @@ def test_errors_are_the_same_here(cluster: Any, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="nothing to open"):
             list(workers.map(Squares(tmp_path, opens=False), shards))
         assert len(list(workers.map(Squares(tmp_path), shards))) == 4  # others took the places of those that were busy
+
+
+def test_waiting_for_room_is_said(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("selfseg.workers.on_ray._PATIENCE", 0.3)
+    images, where = numbers(8), Where(0, cluster.address)
+    shards = cut(images, range(8), where)
+    with hire(where, "first", progress=False) as first, hire(where, "second", progress=False) as second:
+        assert isinstance(first, RayWorkers)
+        assert len(list(first.map(Squares(tmp_path), shards))) == 8  # whose workers now keep all CPUs
+        members = [place.member for place in first._places]
+        leaving = threading.Timer(1.5, lambda: first.end(members))
+        leaving.start()
+        with caplog.at_level(logging.INFO, "selfseg.told"):
+            assert len(list(second.map(Squares(tmp_path), shards))) == 8
+        leaving.join()
+    assert "no worker could be started on the Ray cluster" in caplog.text
 
 
 def test_a_node_that_goes_loses_nothing(cluster: Any, tmp_path: Path) -> None:

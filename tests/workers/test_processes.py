@@ -15,7 +15,8 @@ import pytest
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage, ConfigError, RunError, TooManyBadImages
 from selfseg.workers.gathering import gather
-from selfseg.workers.plan import HERE, Lost, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Lost, Where, cut
 from selfseg.workers.processes import Child, ProcessWorkers
 from simple_jobs import OurOwn, Squares, Unpicklable, numbers
 
@@ -183,7 +184,8 @@ def test_workers_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_children_of_a_killed_parent_end(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from simple_jobs import *; from selfseg.workers.plan import *\n"
+        "from pathlib import Path; from simple_jobs import *\n"
+        "from selfseg.workers.plan import *; from selfseg.workers.hiring import hire\n"
         f"job, where = Squares(Path({str(tmp_path)!r}), waits=0.2), Where(2)\n"
         "with hire(where, 'square', progress=False) as workers:\n"
         "    list(workers.map(job, cut(numbers(400), range(400), where)))\n"

@@ -32,7 +32,8 @@ from selfseg.ops.merging import merge_tree
 from selfseg.ops.threads import usable_cores
 from selfseg.storage.hashes import embedder_hash
 from selfseg.workers.gathering import SkipList, Skipped, gather
-from selfseg.workers.plan import HERE, Shard, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 _KEPT = 48  # images of each cluster, of which those that are not neighbours are shown
 

@@ -30,7 +30,8 @@ from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.workers.gathering import SkipList, Skipped, gather
-from selfseg.workers.plan import HERE, Shard, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 
 def segment(

@@ -26,7 +26,8 @@ from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import write_json
 from selfseg.storage.hashes import run_hash
 from selfseg.types import EvalResult
-from selfseg.workers.plan import HERE, Where, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Where
 
 
 def evaluate(

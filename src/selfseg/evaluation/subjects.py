@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import EvaluationConfig, OfObjects, names_of
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import load_prototypes
+from selfseg.workers.pipes import packed
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Subjects:
         if isinstance(self.run, str | Path):
             return
         try:
-            pickle.dumps(self.run)
+            packed(self.run)
         except Exception as error:  # of any kind: objects say in their own ways that they can't be pickled
             raise ConfigError(
                 f"other processes can't be given this {type(self.run).__name__} ({error}); give the run's folder, an "

@@ -44,7 +44,8 @@ from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
 from selfseg.storage.files import read_json
 from selfseg.telling import tell
 from selfseg.workers.gathering import SkipList, Skipped, gather
-from selfseg.workers.plan import HERE, Shard, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 Method = Literal[Prior, "hierarchy", Source]
 """A saliency prior, several objects by `selfseg.masks.proposals`, or one of `selfseg.masks.sources`."""

@@ -32,7 +32,8 @@ from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage.files import mark_output, read_json, write_json, write_text
 from selfseg.storage.progress import ProgressFile
 from selfseg.workers.gathering import SkipList, Skipped, gather
-from selfseg.workers.plan import HERE, Shard, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 
 def apply(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import queue
 import signal
 import sys
@@ -14,9 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
 from selfseg.ops.threads import use_cores
+from selfseg.workers.pipes import put, take, unpacked
 from selfseg.workers.plan import Shard
 from selfseg.workers.pool import Failure, Finished, Ready, perform
-from selfseg.workers.processes import GRACE, put, take
+from selfseg.workers.processes import GRACE
 
 Work = Callable[[Shard[Any]], Iterator[Any]]
 
@@ -57,7 +57,7 @@ def _work(waiting: queue.SimpleQueue[bytes], answers: IO[bytes]) -> NoReturn:
 def _answer(request: bytes, work: Work | None) -> tuple[Finished, Work | None]:
     """What comes of a request, and the opened job for the next one."""
     try:
-        job, shard = pickle.loads(request)
+        job, shard = unpacked(request)
     except Exception as error:  # of any kind: whatever a class does when it is rebuilt
         failure = Failure.of(error)
         reason = (

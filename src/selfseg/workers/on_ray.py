@@ -18,7 +18,7 @@ from typing import Any
 from selfseg.errors import ConfigError, MissingExtra, RunError
 from selfseg.ops.threads import use_cores
 from selfseg.telling import tell
-from selfseg.workers.plan import Job, Shard, address_of_ray
+from selfseg.workers.plan import Job, Shard
 from selfseg.workers.pool import Died, Failure, Finished, Pool, Ready, perform
 
 _CORES = 4  # of a worker, at most: it looks at so many images side by side
@@ -63,7 +63,7 @@ class RayWorkers(Pool[Any]):
         workers: how many; 0 = as many as there is room for.
         what: for the progress bar.
         progress: whether to show one on stderr.
-        device: that jobs use; see `selfseg.workers.plan.hire`.
+        device: that jobs use; see `selfseg.workers.hiring.hire`.
 
     Raises:
         MissingExtra: if Ray isn't installed.
@@ -86,7 +86,7 @@ class RayWorkers(Pool[Any]):
             raise
 
     def _connect(self, address: str) -> None:
-        where = address_of_ray(address)
+        where = _address(address)
         alone: dict[str, Any] = {}
         host, _, port = where.removeprefix("ray://").rpartition(":")
         if host and port.isdigit():
@@ -197,3 +197,8 @@ def _no_cluster(address: str, error: Exception) -> RunError:
         f"there is no Ray cluster at {address}: {error}. Start one with `ray start --head`, give its address with "
         "--ray, or take --ray local"
     )
+
+
+def _address(wish: str) -> str:
+    """What `ray.init` takes as the address; "local" starts a cluster, even if RAY_ADDRESS names one."""
+    return os.environ.get("RAY_ADDRESS", "auto") if wish == "auto" else wish

@@ -8,51 +8,24 @@ parent dies reads an end, and ends.
 from __future__ import annotations
 
 import os
-import pickle
 import queue
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 from selfseg.errors import ConfigError
 from selfseg.ops.threads import THREADS, usable_cores
+from selfseg.workers.pipes import put, take, unpacked
 from selfseg.workers.plan import Job, Shard
 from selfseg.workers.pool import Died, Failure, Finished, Pool, Ready
 
 GRACE = 5.0  # seconds that a worker has to leave no temporary file behind, before it is killed
-_LENGTH = struct.Struct("<Q")
 _News = queue.SimpleQueue["tuple[Child, Ready | Finished | Died]"]
-
-
-def put(stream: IO[bytes], value: Any) -> None:
-    """Send a value to another process of ours."""
-    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
-    stream.flush()
-
-
-def take(stream: IO[bytes]) -> bytes:
-    """The next value that was `put`, as pickle has it; raises EOFError at the end."""
-    (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
-    return _exactly(stream, length)
-
-
-def _exactly(stream: IO[bytes], length: int) -> bytes:
-    parts: list[bytes] = []
-    while length > 0:
-        part = stream.read(length)  # of a pipe without a buffer, what is there
-        if not part:
-            raise EOFError
-        parts.append(part)
-        length -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Child:
@@ -81,7 +54,7 @@ class Child:
             while True:
                 data = take(self.process.stdout)
                 try:
-                    said = pickle.loads(data)
+                    said = unpacked(data)
                 except Exception as error:  # of any kind; whoever waits for it must hear of it
                     said = Finished(Failure.of(error), 0.0)
                 self._news.put((self, said))
