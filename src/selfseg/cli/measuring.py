@@ -108,7 +108,7 @@ def evaluate(
         retrieval: how objects are retrieved.
         device: auto, cpu or cuda.
         out: folder for the result files; RUN/results if not given, nowhere for a timm backbone.
-        processes: share the work between so many processes of this machine; the files are the same.
+        processes: share the looking at images between so many processes of this machine; the results are the same.
         ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
             local to start one here. --processes is then the number of workers; as many as there is room for if not
             given.

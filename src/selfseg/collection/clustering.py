@@ -43,8 +43,9 @@ from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
 from selfseg.workers.gathering import gather
+from selfseg.workers.hiring import hire
 from selfseg.workers.parts import SharedParts
-from selfseg.workers.plan import HERE, Where, Workers, cut_evenly, hire
+from selfseg.workers.plan import HERE, Where, Workers, cut_evenly
 
 IN_MEMORY = 1 << 30
 """Bytes of drawn points up to which they are held in memory."""

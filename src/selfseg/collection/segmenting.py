@@ -31,7 +31,8 @@ from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, gather
-from selfseg.workers.plan import HERE, Shard, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 
 @at_places(models=["run"], writes=["out"])

@@ -30,13 +30,14 @@ from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.drawing.pictures import pca_picture, write_image
 from selfseg.errors import BadImage, ConfigError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_like
-from selfseg.evaluation.evaluator import embedder_extractors, evaluate_extractors, open_source
+from selfseg.evaluation.evaluator import evaluate_extractors
 from selfseg.evaluation.measure.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import TRIVIAL, markdown_table, package_version, result_name
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, VERSIONS, EvaluationConfig, Protocol, Sheet, names_of
+from selfseg.evaluation.subjects import embedder_extractors, open_source
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import has_prototypes, load_prototypes
 from selfseg.ops.channels import Channels

@@ -15,9 +15,10 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import VOID
 from selfseg.evaluation.measure.features import Extractor
-from selfseg.evaluation.measure.passes import AffineHead, RefinedHead, count, predict, sample
+from selfseg.evaluation.measure.passes import AffineHead, Draw, RefinedHead, predict
 from selfseg.evaluation.measure.reading import Progress, Tally
 from selfseg.evaluation.measure.results import Question, column_of, result_of, split_name, summary
+from selfseg.evaluation.measure.sharing import Alone, Passes
 from selfseg.evaluation.protocols.clusters import (
     MATCHINGS,
     Clusters,
@@ -190,7 +191,9 @@ class Sheet:
         measured: LabelledImages,
         config: EvaluationConfig,
         recipe_hash: str,
+        passes: Passes | None = None,
     ) -> None:
+        self.passes = passes or Alone(extractor)
         self.extractor, self.fit, self.measured = extractor, fit, measured
         self.names = measured.class_names
         self.recipe_hash = recipe_hash
@@ -224,7 +227,7 @@ class Sheet:
         refined: list[RefinedHead] = []
         if self.crf is not None:
             refined = [RefinedHead(head, self._temperature(name), self.crf) for (name, _), head in heads.items()]
-        totals, self.tally = count(self.extractor, self.measured, [*heads.values(), *refined], progress)
+        totals, self.tally = self.passes.count(self.measured, [*heads.values(), *refined], progress)
         if not self.fitted:
             self.fit, self.fit_tally = self.measured, self.tally
         results = []
@@ -240,13 +243,15 @@ class Sheet:
         progress: Progress | None,
     ) -> None:
         """One pass over the fit split, and what is fitted on it: adds the heads, and how they were made."""
-        drawn = sample(  # up to 1 GiB
-            self.extractor,
+        drawn = self.passes.sample(  # up to 1 GiB
             self.fit,
-            cells=self.clusters.points if self.clusters else 0,
-            pixels=self.linear.pixels if self.linear else 0,
-            seed=self.seeds[0],
-            progress=progress,
+            Draw(
+                len(self.fit),
+                cells=self.clusters.points if self.clusters else 0,
+                pixels=self.linear.pixels if self.linear else 0,
+                seed=self.seeds[0],
+            ),
+            progress,
         )
         self.fit_tally = drawn.tally
         if self.clusters is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.collection.false_colours import painter_of
-from selfseg.collection.opening import Images, choose_device, collect, whole_images
+from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images
@@ -25,14 +25,28 @@ from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
 from selfseg.masks.priors.by_name import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
-from selfseg.masks.sources import SOURCES, Find, Source, Training, check_training, describe, open_source
-from selfseg.masks.writing import SOFT_FOLDER, MaskWriter
+from selfseg.masks.sources import (
+    SOURCES,
+    Find,
+    Source,
+    Training,
+    check_training,
+    describe,
+    load_source,
+    open_source,
+    source_folder,
+)
+from selfseg.masks.writing import SOFT_FOLDER, MaskFiles, MaskWriter
+from selfseg.ops.channels import Channels
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
-from selfseg.ops.threads import one_thread_each, usable_cores
+from selfseg.ops.threads import one_thread_each
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
 from selfseg.storage.files import read_json
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
+from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 Method = Literal[Prior, "hierarchy", Source]
 """A saliency prior, several objects by `selfseg.masks.proposals`, or one of `selfseg.masks.sources`."""
@@ -54,6 +68,7 @@ def mine_masks(
     window: int | None = None,
     channels: Sequence[str] = (),
     pages: str = "auto",
+    where: Where = HERE,
 ) -> Path:
     """Mine a mask of what stands out in each image, without labels.
 
@@ -78,6 +93,7 @@ def mine_masks(
         channels: of measured images, those that are taken, by index from 0 or by name; none given = all, "rgb" reads
             them as photographs.
         pages: how files of several pages become images, see `selfseg.training.recipe.Recipe`.
+        where: the masks are made. What a method learns it learns in this process; workers load it from OUT/networks.
 
     Returns:
         The path of masks.html.
@@ -112,21 +128,15 @@ def mine_masks(
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
         whole = set(whole_images(collection, log))
         missing = [i for i in writer.missing() if i in whole]
+        job = _Mining(method, cleaning, training, writer.out, writer.made_by, collection.channels, progress)
         find: Find | None = None
         if missing and method in SOURCES:
             find = open_source(method, training, collection, writer.out, progress, max_bad)
-
-        def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
-            return writer.write_files(i, *find_objects(image, method, cleaning, find, collection.rgb))
-
-        # On a CPU a network takes all cores itself; the priors, features, the CRF after them, and the files one each.
-        device = choose_device(training.device)
-        side_by_side = find is None or method == "features" or device.type == "cuda"
-        threads = usable_cores() if side_by_side else 1
-        made = map_images(collection, missing, make, log, "masks", progress, threads)
-        with one_thread_each() if side_by_side else nullcontext(), closing(made):
-            for _, entry in made:
-                writer.record(entry)
+        shards = cut(collection, missing, where)
+        with hire(where, "masks", progress, training.device) as workers:
+            with closing(gather(workers, job, shards, collection.names, log, _Miner(job, find))) as made:
+                for entry in made:
+                    writer.record(entry)
         for name in log.skipped:
             writer.discard(name)
         scores = None if truth is None else _measure(writer, truth)
@@ -141,6 +151,47 @@ def mine_masks(
             "Another --method or a lower --threshold may help"
         )
     return page
+
+
+@dataclass(frozen=True)
+class _Mining:
+    """The job of `mine_masks`."""
+
+    method: Method
+    cleaning: Cleaning
+    training: Training
+    out: Path
+    made_by: str
+    channels: Channels | None
+    progress: bool
+
+    def open(self) -> _Miner:
+        """Load what the method has learned."""
+        if self.method not in SOURCES:
+            return _Miner(self, None)
+        work = source_folder(self.method, self.training, self.out)
+        return _Miner(self, load_source(self.method, self.training, self.channels, work))
+
+
+class _Miner:
+    """Writes the masks of a shard, and gives what the writer records of each."""
+
+    def __init__(self, job: _Mining, find: Find | None) -> None:
+        self.job, self.find = job, find
+
+    def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
+        job, skips, images = self.job, SkipList(), shard.images
+        files = MaskFiles(job.out, images, job.made_by)
+
+        def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
+            return files.write(i, *find_objects(image, job.method, job.cleaning, self.find, images.rgb))
+
+        shown = job.progress and shard.alone
+        made = map_images(images, range(len(images)), make, skips, "masks", shown)
+        # One thread for each image, whoever sums up in it: networks, the priors' algebra, the CRF after them.
+        with one_thread_each():
+            for one in skips.among(made):
+                yield one if isinstance(one, Skipped) else one[1]
 
 
 def check_method(method: str) -> Method:

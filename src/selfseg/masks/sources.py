@@ -14,6 +14,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -34,10 +35,18 @@ from selfseg.masks.networks import features, vit
 from selfseg.masks.networks.features import FeatureForeground, FeaturesConfig
 from selfseg.masks.networks.learning import VERSION, NetworkConfig, to_square
 from selfseg.masks.networks.network import predict
-from selfseg.masks.networks.pseudo import Job, bootstrap, learn_from_masks, learn_from_priors, tidy
+from selfseg.masks.networks.pseudo import (
+    Job,
+    bootstrap,
+    learn_from_masks,
+    learn_from_priors,
+    load_learned,
+    tidy,
+)
 from selfseg.masks.priors import by_name as priors
 from selfseg.masks.priors.scene import Array
 from selfseg.models.start import is_word
+from selfseg.ops.channels import Channels
 from selfseg.storage.files import write_json
 
 Find = Callable[[NDArray[np.uint8]], Array]
@@ -143,8 +152,7 @@ def open_source(
         )
     config, device = training.network, choose_device(training.device)
     settings = describe(method, training)
-    key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
-    work = out / "networks" / key
+    work = source_folder(method, training, out)
     candidates = images if training.images is None else find_images(training.images).measured(images.channels)
     if method == "features":
         return _features(training.features, device, candidates, work, settings, progress, max_bad)
@@ -158,24 +166,53 @@ def open_source(
             masks, candidates = found.folder, candidates.subset(found.usable)
     job = Job(candidates, work, config, device, progress, max_bad)
     write_json(work / "settings.json", settings)
-    network: torch.nn.Module
     if method == "network":
-        network = learn_from_priors(job)
+        learn_from_priors(job)
     elif method == "bootstrapped":
-        network = bootstrap(job)
+        bootstrap(job)
     else:
-        network = learn_from_masks(job, masks)
+        learn_from_masks(job, masks)
     tidy(job)
+    return load_source(method, training, images.channels, work)  # as whoever else loads it
 
-    alone = threading.Lock()
 
-    def find(image: NDArray[np.uint8]) -> Array:
+def load_source(method: Source, training: Training, channels: Channels | None, work: Path) -> Find:
+    """What finds objects in an image, as `open_source` trained it; nothing is written.
+
+    Args:
+        method: which.
+        training: how it was trained.
+        channels: how the images are read; None = photographs.
+        work: as of `source_folder`.
+
+    Raises:
+        ConfigError, CheckpointError: if what was trained is gone or damaged.
+    """
+    config, device = training.network, choose_device(training.device)
+    if method == "features":
+        find = FeatureForeground(training.features, device, channels)
+        find.load(work)
+        return find
+    if method == "attention" or method == "tokencut":
+        assert config.init is not None
+        return vit.TransformerForeground(config.backbone, config.init, method, device)
+    network = load_learned(work, config, device, boundary=method != "network")
+    # On a CPU several images are looked at side by side, each in one thread.
+    alone = nullcontext() if device.type == "cpu" else threading.Lock()
+
+    def look(image: NDArray[np.uint8]) -> Array:
         square = torch.from_numpy(to_square(image, config.size)[None])
         with alone:
             values = predict(network, square)[0].numpy()
         return to_image(values, image)
 
-    return find
+    return look
+
+
+def source_folder(method: Source, training: Training, out: Path) -> Path:
+    """Where what `open_source` trains for a folder of masks lies."""
+    key = json.dumps(describe(method, training), sort_keys=True)
+    return out / "networks" / hashlib.blake2b(key.encode(), digest_size=5).hexdigest()
 
 
 def _features(

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -37,6 +38,64 @@ from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, sole
 SOFT_FOLDER = "soft"
 
 
+@dataclass(frozen=True)
+class MaskFiles:
+    """The files of masks, without a lock or a journal: what a worker writes, and its `MaskWriter` then records.
+
+    Attributes:
+        out: the folder.
+        images: the collection, or a part of it.
+        made_by: a digest of how the masks are made.
+    """
+
+    out: Path
+    images: ImageCollection
+    made_by: str
+
+    def write(self, index: int, saliency: NDArray[np.floating], cleaned: Cleaned) -> dict[str, Any]:
+        """Write what was found in an image; several threads and processes may do so at once.
+
+        Args:
+            index: of the image in `images`.
+            saliency: (H, W) float in [0, 1], of the image's size.
+            cleaned: its objects, or why there are none.
+
+        Returns:
+            What `MaskWriter.record` takes.
+
+        Raises:
+            BadImage: "missing", if the image's file has gone since it was read; nothing is written then, for nothing
+                could tell later whether the mask is still the image's.
+            StorageError: if the disk is full.
+        """
+        name, source = self.images.names[index], self.images.version(index)
+        if source is None:
+            raise BadImage(self.images.paths[index], "missing", "removed while its mask was made")
+        write_image(self.soft(name), np.rint(saliency * 255).astype(np.uint8))
+        if cleaned.reason:
+            self.index(name).unlink(missing_ok=True)
+        else:
+            # 255 would be read as void.
+            write_image(self.index(name), cleaned.ids.astype(np.uint8 if cleaned.objects < 255 else np.uint16))
+        return {
+            "name": name,
+            "reason": cleaned.reason,
+            "share": round(cleaned.share, 6),
+            "objects": cleaned.objects,
+            "threshold": round(cleaned.threshold, 6),
+            "made_by": self.made_by,
+            "source": source,
+        }
+
+    def soft(self, name: str) -> Path:
+        """The file of an image's map."""
+        return self.out / SOFT_FOLDER / f"{name}.png"
+
+    def index(self, name: str) -> Path:
+        """The file of an image's mask."""
+        return self.out / INDEX_FOLDER / f"{name}.png"
+
+
 class MaskWriter:
     """Writes the masks of a collection into one folder; a second one of the same making goes on where it stopped.
 
@@ -47,6 +106,9 @@ class MaskWriter:
             same way from the same source file.
         images: the collection.
         how: how the masks are made, plain values; masks made otherwise are made anew.
+
+    Attributes:
+        files: writes the files of single images, in any process.
 
     Raises:
         ConfigError: if the folder holds something else.
@@ -67,6 +129,7 @@ class MaskWriter:
         if not is_unclaimed(self.out) and not (self.out / OUTPUT_MARKER).is_file():
             raise ConfigError(f"{self.out} holds files that are no masks of selfseg; give a new folder with --out")
         mark_output(self.out)
+        self.files = MaskFiles(self.out, images, self.made_by)
         self._held = sole_use(self.out)
         self._journal: IO[str] | None = None
         self.entries: dict[str, dict[str, Any]] = {}
@@ -99,46 +162,12 @@ class MaskWriter:
             cleaned: its objects, or why there are none.
 
         Raises:
-            BadImage: see `write_files`.
+            BadImage: see `MaskFiles.write`.
         """
-        self.record(self.write_files(index, saliency, cleaned))
-
-    def write_files(self, index: int, saliency: NDArray[np.floating], cleaned: Cleaned) -> dict[str, Any]:
-        """The first part of `write`, which several threads may do at once.
-
-        Args:
-            index: of the image in the collection.
-            saliency: (H, W) float in [0, 1], of the image's size.
-            cleaned: its objects, or why there are none.
-
-        Returns:
-            What `record` takes.
-
-        Raises:
-            BadImage: "missing", if the image's file has gone since it was read; nothing is written then, for nothing
-                could tell later whether the mask is still the image's.
-        """
-        name, source = self.images.names[index], self.images.version(index)
-        if source is None:
-            raise BadImage(self.images.paths[index], "missing", "removed while its mask was made")
-        write_image(self.soft(name), np.rint(saliency * 255).astype(np.uint8))
-        if cleaned.reason:
-            self.index(name).unlink(missing_ok=True)
-        else:
-            # 255 would be read as void.
-            write_image(self.index(name), cleaned.ids.astype(np.uint8 if cleaned.objects < 255 else np.uint16))
-        return {
-            "name": name,
-            "reason": cleaned.reason,
-            "share": round(cleaned.share, 6),
-            "objects": cleaned.objects,
-            "threshold": round(cleaned.threshold, 6),
-            "made_by": self.made_by,
-            "source": source,
-        }
+        self.record(self.files.write(index, saliency, cleaned))
 
     def record(self, entry: dict[str, Any]) -> None:
-        """The second part of `write`: from now on the image is done."""
+        """Note what `MaskFiles.write` gave: from now on the image is done."""
         assert self._journal is not None, "use MaskWriter as a context manager"
         self.entries[entry["name"]] = entry
         with storage_errors(self.out / "progress.jsonl"):
@@ -184,11 +213,11 @@ class MaskWriter:
 
     def soft(self, name: str) -> Path:
         """The file of an image's map."""
-        return self.out / SOFT_FOLDER / f"{name}.png"
+        return self.files.soft(name)
 
     def index(self, name: str) -> Path:
         """The file of an image's mask."""
-        return self.out / INDEX_FOLDER / f"{name}.png"
+        return self.files.index(name)
 
     def _read_journal(self, path: Path) -> None:
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

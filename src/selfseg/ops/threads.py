@@ -8,11 +8,11 @@ whatever the machine and however the work is shared out, and it takes half of th
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from threadpoolctl import threadpool_limits
 
 _lock = threading.Lock()
@@ -31,11 +31,19 @@ def usable_cores() -> int:
     return found if _most is None else max(1, min(found, _most))
 
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Where libraries look, when they are loaded, how many threads they may start."""
+
+
 def use_cores(most: int) -> None:
     """From now on this process uses at most so many cores, as others use the rest; torch's threads too."""
     global _most
     _most = most
-    torch.set_num_threads(usable_cores())
+    os.environ.update(dict.fromkeys(THREADS, str(usable_cores())))
+    if "torch" in sys.modules:  # else it looks there; it takes seconds to import, and a worker may not need it
+        import torch
+
+        torch.set_num_threads(usable_cores())
 
 
 @contextmanager
@@ -45,6 +53,8 @@ def one_thread_each() -> Iterator[None]:
     For small problems, and for images that are looked at side by side: threads would wait for each other. Several may
     overlap, in several threads; the last to end gives the threads back.
     """
+    import torch
+
     global _depth, _before, _limits
     with _lock:
         if _depth == 0:

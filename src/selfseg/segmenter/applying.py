@@ -33,7 +33,8 @@ from selfseg.storage.files import mark_output, read_json, write_json, write_text
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, gather
-from selfseg.workers.plan import HERE, Shard, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 
 @at_places(models=["segmenter"], writes=["out"])

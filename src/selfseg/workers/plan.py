@@ -7,7 +7,6 @@ the same when it is done twice, as it does where files are written under a tempo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -215,34 +214,3 @@ class Here:
 
     def __exit__(self, *_: object) -> None:
         return
-
-
-def hire(where: Where, what: str, progress: bool = True, device: str = "auto") -> Workers:
-    """Those who do the work.
-
-    Args:
-        where: it is done.
-        what: for the progress bar.
-        progress: whether to show one on stderr.
-        device: that the jobs use; on Ray each worker is given a GPU if there are some and this isn't "cpu".
-
-    Raises:
-        ConfigError: if Ray isn't installed.
-        RunError: if there is no such cluster.
-    """
-    if where.here:
-        return Here()
-    if where.ray is not None:
-        from selfseg.workers.on_ray import RayWorkers
-
-        return RayWorkers(where.ray, where.processes, what, progress, device)
-    from selfseg.workers.processes import ProcessWorkers
-
-    return ProcessWorkers(where.processes, what, progress)
-
-
-def address_of_ray(wish: str) -> str | None:
-    """What `ray.init` takes as the address: None starts a cluster on this machine."""
-    if wish == "local":
-        return None
-    return os.environ.get("RAY_ADDRESS", "auto") if wish == "auto" else wish

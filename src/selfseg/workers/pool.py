@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -25,26 +26,38 @@ _STARTS = 3  # workers in a row that end before they have begun
 
 
 class Failure(NamedTuple):
-    """An error of a worker, as plain text: not every error can be pickled.
+    """An error of a worker, as plain values: not every error can be pickled.
 
     Attributes:
-        kind: name of its class.
+        kinds: its class and those that it is derived from, nearest first.
         message: of it.
+        details: its attributes, as far as they are plain.
         trace: where it was raised.
     """
 
-    kind: str
+    kinds: tuple[str, ...]
     message: str
+    details: dict[str, str | int | float | None]
     trace: str
 
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """An error that is being handled."""
+        kinds = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+        details = {name: value for name, value in vars(error).items() if isinstance(value, str | int | float | None)}
+        return cls(kinds, str(error), details, traceback.format_exc())
+
     def raised(self) -> Exception:
-        """The error, of the same class if it is one of ours."""
-        kind = getattr(errors, self.kind, None)
-        if isinstance(kind, type) and issubclass(kind, SelfsegError):
-            error = kind.__new__(kind)
-            Exception.__init__(error, self.message)
-            return error
-        return RunError(f"a worker failed: {self.kind}: {self.message}\n{self.trace}")
+        """The error, of the same class if it is one of ours, or of the nearest of ours that it is derived from."""
+        for module, _, name in (kind.rpartition(".") for kind in self.kinds):
+            kind = getattr(errors, name, None) if module == errors.__name__ else None
+            if isinstance(kind, type) and issubclass(kind, SelfsegError):
+                error = kind.__new__(kind, self.message)  # not by its own __init__, which may want other arguments
+                vars(error).update(self.details)
+                error.add_note(f"In a worker:\n{self.trace}")
+                return error
+        name = self.kinds[0].removeprefix("builtins.")
+        return RunError(f"a worker failed: {name}: {self.message}\n{self.trace}")
 
 
 class Ready(NamedTuple):
@@ -129,16 +142,16 @@ class Pool(abc.ABC, Generic[Member]):
         """Wait for what the next worker says."""
 
     @abc.abstractmethod
-    def end(self, member: Member) -> None:
-        """End a worker at once, whatever it does."""
+    def end(self, members: Sequence[Member]) -> None:
+        """End workers, whatever they do, in a few seconds."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for place in self._places:
-            if place.member is not None:
-                self.end(place.member)
+    def __exit__(self, *error: object) -> None:
+        self._end(self._places)
+        if not any(error):
+            self._summarise()
         self._places.clear()
 
     def map(
@@ -157,58 +170,75 @@ class Pool(abc.ABC, Generic[Member]):
         console = Console(stderr=True)
         with Progress(console=console, disable=quiet or not (self.progress and console.is_terminal)) as bar:
             task = bar.add_task(self.what, total=total)
-            with closing(self._work(job, todo, bar, task)) as values:
+            with closing(self._work(job, todo, bar, task, quiet)) as values:
                 yield from values
-        if not quiet:
-            self._summarise()
 
-    def _work(self, job: Job[Any], todo: deque[_Work], bar: Progress, task: TaskID) -> Generator[Any, None, None]:
+    def _work(
+        self, job: Job[Any], todo: deque[_Work], bar: Progress, task: TaskID, quiet: bool
+    ) -> Generator[Any, None, None]:
         if not self._places:
             self._places = [_Place(name) for name in self.names()]
         failed_starts = 0
-        for place in self._places[: max(1, len(todo))]:
-            if place.member is None:
-                place.member = self.start(place.name)
-        for place in self._places:
-            place.images, place.seconds = 0, 0.0
-            self._give(place, job, todo)
-        while any(place.work is not None for place in self._places) or todo:
-            member, said = self.listen()
-            place = next(one for one in self._places if one.member is member)
-            if isinstance(said, Ready):
-                place.ready, failed_starts = True, 0
-            elif isinstance(said, Finished):
-                work, place.work = place.work, None
-                assert work is not None
-                if isinstance(said.values, Failure):
-                    raise said.values.raised()
-                place.images += len(work.shard)
-                place.seconds += said.seconds
-                bar.advance(task, len(work.shard))
-                yield from said.values
-            else:
-                failed_starts += not place.ready
-                if failed_starts >= _STARTS:
-                    raise RunError(
-                        f"{failed_starts} workers in a row ended before they had begun ({said.how}); what they wrote "
-                        "to stderr tells why"
-                    )
-                yield from self._bury(place, said, todo, bar, task)
-                if todo:
-                    place.member = self.start(place.name)
-            self._give(place, job, todo)
+        try:
+            while True:
+                self._fill(len(todo) if failed_starts < _STARTS else 0)
+                for place in self._places:
+                    if place.ready and place.work is None and todo:
+                        place.work = todo.popleft()
+                        assert place.member is not None
+                        self.send(place.member, job, place.work.shard)
+                if not todo and all(place.work is None for place in self._places):
+                    return
+                member, said = self.listen()
+                found = [place for place in self._places if place.member is member]
+                if not found:
+                    continue  # the last word of one that was ended
+                place = found[0]
+                if isinstance(said, Ready):
+                    place.ready, failed_starts = True, 0
+                elif isinstance(said, Finished):
+                    work, place.work = place.work, None
+                    assert work is not None
+                    if isinstance(said.values, Failure):
+                        raise said.values.raised()
+                    if not quiet:  # shards of images
+                        place.images += len(work.shard)
+                        place.seconds += said.seconds
+                    bar.advance(task, len(work.shard))
+                    yield from said.values
+                else:
+                    failed_starts += not place.ready
+                    yield from self._bury(place, said, todo, bar, task)
+                    if failed_starts >= _STARTS and all(place.member is None for place in self._places):
+                        raise RunError(
+                            f"{failed_starts} workers in a row ended before they had begun ({said.how}); what they "
+                            "wrote to stderr tells why"
+                        )
+        finally:  # after an error, or when nobody wants the rest: answers of this job must not reach the next one
+            self._end([place for place in self._places if place.work is not None])
 
-    def _give(self, place: _Place[Member], job: Job[Any], todo: deque[_Work]) -> None:
-        if place.ready and place.member is not None and place.work is None and todo:
-            place.work = todo.popleft()
-            self.send(place.member, job, place.work.shard)
+    def _fill(self, shards: int) -> None:
+        """Start workers in empty places, as many as there are shards that nobody else will soon ask for."""
+        free = sum(place.member is not None and place.work is None for place in self._places)
+        for place in self._places:
+            if place.member is None and free < shards:
+                place.member = self.start(place.name)
+                free += 1
+
+    def _end(self, places: Sequence[_Place[Member]]) -> None:
+        """End the workers of some places."""
+        members = [place.member for place in places if place.member is not None]
+        for place in places:
+            place.member, place.ready, place.work = None, False, None
+        if members:
+            self.end(members)
 
     def _bury(
         self, place: _Place[Member], said: Died, todo: deque[_Work], bar: Progress, task: TaskID
     ) -> Iterator[Lost]:
         """Decide what becomes of a dead worker's shard: again, image by image, or set aside."""
-        work, place.work = place.work, None
-        place.member, place.ready = None, False
+        work = place.work
+        self._end([place])  # which frees what is kept of it here
         self._replaced += 1
         if work is None:
             return
@@ -221,13 +251,13 @@ class Pool(abc.ABC, Generic[Member]):
             return
         tell(f"a worker died ({said.how}) over {work.shard.label}; another one takes its place")
         singles = work.shard.halves() if work.strikes == STRIKES - 1 else []
-        if singles:  # so that only the image is set aside that kills workers
-            todo.extendleft(_Work(single, work.strikes) for single in reversed(singles))
+        if singles:  # so that only the image is set aside that kills workers, which two must have died over alone
+            todo.extendleft(_Work(single, STRIKES - 2) for single in reversed(singles))
         else:
             todo.appendleft(work)
 
     def paces(self) -> list[Pace]:
-        """What each worker has done in the last `map`."""
+        """What each worker has done so far."""
         return [Pace(place.name, place.images, place.seconds) for place in self._places]
 
     def _summarise(self) -> None:
@@ -235,18 +265,15 @@ class Pool(abc.ABC, Generic[Member]):
         told = f"{self.what}: images/s of each worker: {rates}" if rates else ""
         if self._replaced:
             told += f"; {self._replaced} had to be replaced"
-            self._replaced = 0
         if told:
             tell(told)
 
 
 def perform(work: Callable[[Shard[Any]], Iterator[Any]], shard: Shard[Any]) -> Finished:
     """What a worker does with a shard."""
-    import traceback
-
     started = time.perf_counter()
     try:
         values: list[Any] | Failure = list(work(shard))
     except Exception as error:
-        values = Failure(type(error).__name__, str(error), traceback.format_exc())
+        values = Failure.of(error)
     return Finished(values, time.perf_counter() - started)

@@ -8,41 +8,24 @@ parent dies reads an end, and ends.
 from __future__ import annotations
 
 import os
-import pickle
 import queue
-import struct
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
-from selfseg.ops.threads import usable_cores
+from selfseg.errors import ConfigError
+from selfseg.ops.threads import THREADS, usable_cores
+from selfseg.workers.pipes import put, take, unpacked
 from selfseg.workers.plan import Job, Shard
-from selfseg.workers.pool import Died, Finished, Pool, Ready
+from selfseg.workers.pool import Died, Failure, Finished, Pool, Ready
 
-_LENGTH = struct.Struct("<Q")
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
-def put(stream: IO[bytes], value: Any) -> None:
-    """Send a value to another process of ours."""
-    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
-    stream.flush()
-
-
-def take(stream: IO[bytes]) -> Any:
-    """The next value that was `put`; raises EOFError at the end."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = stream.read(length)
-    if len(data) < length:
-        raise EOFError
-    return pickle.loads(data)
+GRACE = 5.0  # seconds that a worker has to leave no temporary file behind, before it is killed
+_News = queue.SimpleQueue["tuple[Child, Ready | Finished | Died]"]
 
 
 class Child:
@@ -53,9 +36,11 @@ class Child:
         news: where what it says goes, with itself.
     """
 
-    def __init__(self, cores: int, news: queue.SimpleQueue[tuple[Child, Ready | Finished | Died]]) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREADS, str(cores))}
-        command = [sys.executable, "-m", "selfseg.workers.child", str(cores)]
+    def __init__(self, cores: int, news: _News) -> None:
+        # It imports what this process can import, and no more: not what lies in the present folder (-P).
+        folders = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        environment = {**os.environ, **dict.fromkeys(THREADS, str(cores)), "PYTHONPATH": folders}
+        command = [sys.executable, "-P", "-m", "selfseg.workers.child", str(cores)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
@@ -67,9 +52,23 @@ class Child:
         assert self.process.stdout is not None
         with suppress(EOFError, OSError, ValueError):
             while True:
-                self._news.put((self, take(self.process.stdout)))
-        code = self.process.wait()
-        self._news.put((self, Died(f"signal {-code}" if code < 0 else f"exit status {code}")))
+                data = take(self.process.stdout)
+                try:
+                    said = unpacked(data)
+                except Exception as error:  # of any kind; whoever waits for it must hear of it
+                    said = Finished(Failure.of(error), 0.0)
+                self._news.put((self, said))
+        self._news.put((self, Died(_how(self.process.wait()))))
+
+
+def _how(code: int) -> str:
+    """What an exit status says."""
+    if code >= 0:
+        return f"exit status {code}"
+    with suppress(ValueError):
+        name = signal.Signals(-code).name
+        return f"{name}, as when memory runs out" if name == "SIGKILL" else name
+    return f"signal {-code}"
 
 
 class ProcessWorkers(Pool[Child]):
@@ -85,7 +84,7 @@ class ProcessWorkers(Pool[Child]):
         super().__init__(what, progress)
         self._processes = processes
         self._cores = max(1, usable_cores() // processes)
-        self._news: queue.SimpleQueue[tuple[Child, Ready | Finished | Died]] = queue.SimpleQueue()
+        self._news: _News = queue.SimpleQueue()
 
     def names(self) -> list[str]:
         """As of every pool."""
@@ -97,23 +96,34 @@ class ProcessWorkers(Pool[Child]):
         return Child(self._cores, self._news)
 
     def send(self, member: Child, job: Job[Any], shard: Shard[Any]) -> None:
-        """As of every pool."""
+        """As of every pool; raises ConfigError for a job that can't be pickled."""
         assert member.process.stdin is not None
-        with suppress(BrokenPipeError):
-            if member.job is not job:
-                put(member.process.stdin, job)
-                member.job = job
-            put(member.process.stdin, shard)
+        try:
+            put(member.process.stdin, (None if member.job is job else job, shard))
+        except OSError:  # it is dead, and its listener says so
+            return
+        except Exception as error:  # of any kind: objects say in their own ways that they can't be pickled
+            raise ConfigError(
+                f"other processes can't be given what this call was given ({error}); give folders and files instead of "
+                "objects, or leave out --processes"
+            ) from error
+        member.job = job
 
     def listen(self) -> tuple[Child, Ready | Finished | Died]:
         """As of every pool."""
         return self._news.get()
 
-    def end(self, member: Child) -> None:
+    def end(self, members: Sequence[Child]) -> None:
         """As of every pool."""
-        member.process.kill()
-        member.process.wait()
-        for stream in (member.process.stdin, member.process.stdout):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
+        for member in members:
+            member.process.terminate()
+        until = time.monotonic() + GRACE
+        for member in members:
+            with suppress(subprocess.TimeoutExpired):
+                member.process.wait(max(0.0, until - time.monotonic()))
+            member.process.kill()
+            member.process.wait()
+            for stream in (member.process.stdin, member.process.stdout):
+                if stream is not None:
+                    with suppress(OSError):
+                        stream.close()

@@ -26,7 +26,8 @@ from selfseg.errors import EmptyCollection
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.threads import usable_cores
 from selfseg.workers.gathering import SkipList, Skipped, gather
-from selfseg.workers.plan import HERE, Shard, Where, cut, hire
+from selfseg.workers.hiring import hire
+from selfseg.workers.plan import HERE, Shard, Where, cut
 
 
 def look_twice(embedder: Embedder, before: Embedder) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from selfseg.collection.streaming import to_device
 from selfseg.data.labelled.catalog import LabelledImages
+from selfseg.data.reading.ahead import Skips
 from selfseg.errors import ConfigError, LabelError
 from selfseg.evaluation.measure.confusion import VOID, cross_counts
 from selfseg.evaluation.measure.features import Extractor
@@ -107,6 +108,95 @@ class Samples:
     cells_seen: int = 0
 
 
+class Drawn(NamedTuple):
+    """The vectors drawn from one image; see `Samples`.
+
+    Attributes:
+        number: of the image in the whole split.
+        cells: (n, D) float32.
+        pixels: (m, D) float32.
+        labels: (m,) int64.
+        seen: how many cells its embedding has.
+    """
+
+    number: int
+    cells: Tensor
+    pixels: Tensor
+    labels: Tensor
+    seen: int
+
+    def to_cpu(self) -> Drawn:
+        """The same where every process can read it."""
+        return self._replace(cells=self.cells.cpu(), pixels=self.pixels.cpu())
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How vectors are drawn; see `sample`.
+
+    Attributes:
+        images: of the whole split.
+        cells: about how many in all, or "all".
+        pixels: about how many in all.
+        seed: of the draw.
+    """
+
+    images: int
+    cells: int | Literal["all"]
+    pixels: int
+    seed: int = 0
+
+    def of(self, number: int, embedding: Tensor, label: NDArray[np.uint8]) -> Drawn:
+        """Draw from one image.
+
+        Args:
+            number: in the whole split, which keys the draw.
+            embedding: (D, h, w) float32.
+            label: (H, W) uint8.
+        """
+        generator = np.random.default_rng([self.seed, number])
+        flat = embedding.flatten(1)  # (D, hw)
+        wanted_cells, wanted_pixels = (
+            flat.shape[1] if wanted == "all" else -(-min(wanted, _MEMORY // (4 * len(flat))) // self.images)
+            for wanted in (self.cells, self.pixels)
+        )
+        if self.cells == "all":
+            cells = flat.T.cpu()
+        else:
+            chosen = generator.choice(flat.shape[1], min(wanted_cells, flat.shape[1]), replace=False)
+            cells = flat[:, to_device(chosen, flat.device)].T
+        labelled = np.flatnonzero(label != VOID) if wanted_pixels else np.zeros(0, np.int64)
+        places = generator.choice(labelled, min(wanted_pixels, len(labelled)), replace=False)
+        labels = torch.from_numpy(label.reshape(-1)[places].astype(np.int64))
+        return Drawn(number, cells, at_pixels(embedding, places, label.shape), labels, flat.shape[1])
+
+
+class Drawings:
+    """Puts together what was drawn from images, whatever the order in which they come.
+
+    Args:
+        draw: how.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw, self._parts, self._seen = draw, list[Drawn](), 0
+        self._free = _free_memory() if draw.cells == "all" else None
+
+    def add(self, drawn: Drawn) -> None:
+        """Take an image's; raises ConfigError if "all" cells would take more memory than is free."""
+        self._parts.append(drawn)
+        self._seen += drawn.seen
+        if self._free is not None:
+            expected = round(self._seen / len(self._parts) * self._draw.images)
+            _check_room(expected, drawn.cells.shape[1], self._free)
+
+    def joined(self, tally: Tally) -> Samples:
+        """All of it, in the order of the split."""
+        parts = sorted(self._parts, key=lambda drawn: drawn.number)
+        cells, pixels = torch.cat([one.cells for one in parts]), torch.cat([one.pixels for one in parts])
+        return Samples(cells, pixels.cpu(), torch.cat([one.labels for one in parts]), tally, self._seen)
+
+
 def sample(
     extractor: Extractor,
     data: LabelledImages,
@@ -133,28 +223,11 @@ def sample(
         ConfigError: if "all" cells would take more memory than is free, which the first image tells.
     """
     tally = Tally(labels=np.zeros(len(data.class_names), np.int64))
-    drawn_cells, drawn_pixels, drawn_labels = [], [], []
-    seen, free = 0, _free_memory() if cells == "all" else None
+    draw = Draw(len(data), cells, pixels, seed)
+    drawings = Drawings(draw)
     for index, _, embedding, label in embeddings(extractor, data, tally, f"sample {extractor.name}", progress):
-        generator = np.random.default_rng([seed, index])
-        flat = embedding.flatten(1)  # (D, hw)
-        seen += flat.shape[1]
-        per_image = [
-            flat.shape[1] if wanted == "all" else -(-min(wanted, _MEMORY // (4 * len(flat))) // len(data))
-            for wanted in (cells, pixels)
-        ]
-        if free is not None:
-            _check_room(round(seen / tally.images * len(data)), len(flat), free)
-        if cells == "all":
-            drawn_cells.append(flat.T.cpu())
-        else:
-            chosen = generator.choice(flat.shape[1], min(per_image[0], flat.shape[1]), replace=False)
-            drawn_cells.append(flat[:, to_device(chosen, flat.device)].T)
-        labelled = np.flatnonzero(label != VOID) if per_image[1] else np.zeros(0, np.int64)
-        places = generator.choice(labelled, min(per_image[1], len(labelled)), replace=False)
-        drawn_pixels.append(at_pixels(embedding, places, label.shape))
-        drawn_labels.append(torch.from_numpy(label.reshape(-1)[places].astype(np.int64)))
-    return Samples(torch.cat(drawn_cells), torch.cat(drawn_pixels).cpu(), torch.cat(drawn_labels), tally, seen)
+        drawings.add(draw.of(index, embedding, label))
+    return drawings.joined(tally)
 
 
 def _check_room(cells: int, dim: int, free: int) -> None:
@@ -193,6 +266,7 @@ def count(
     data: LabelledImages,
     heads: Sequence[AffineHead | RefinedHead],
     progress: Progress | None = None,
+    skips: Skips | None = None,
 ) -> tuple[list[NDArray[np.int64]], Tally]:
     """Apply heads to a split and count their outputs against the labels.
 
@@ -205,6 +279,7 @@ def count(
         data: the split.
         heads: any number; the embedding is computed once for all.
         progress: called after each image.
+        skips: takes images that can't be read, see `embeddings`.
 
     Returns:
         For each head (n, C) int64, the labelled pixels of class c with output j; and what was met.
@@ -212,7 +287,8 @@ def count(
     classes = len(data.class_names)
     tally = Tally(labels=np.zeros(classes, np.int64))
     counters = [_Counter(classes, head.outputs) for head in heads]
-    for _, image, embedding, label in embeddings(extractor, data, tally, f"measure {extractor.name}", progress):
+    what = f"measure {extractor.name}"
+    for _, image, embedding, label in embeddings(extractor, data, tally, what, progress, skips):
         heads = [head.to(embedding.device) for head in heads]  # moves them once
         for counter, head in zip(counters, heads, strict=True):
             if isinstance(head, RefinedHead):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from selfseg.collection.streaming import beside, embed_together
 from selfseg.data.labelled.catalog import LabelledImages
-from selfseg.data.reading.ahead import map_ahead, pixels_of
+from selfseg.data.reading.ahead import Skips, map_ahead, pixels_of
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage, RunError
 from selfseg.evaluation.measure.confusion import VOID
@@ -54,11 +54,26 @@ class Tally:
         self.void += int(present[VOID])
         self.labels += present[: len(self.labels)]
 
+    def join(self, other: Tally) -> None:
+        """Add what another pass met, over other images of the same split."""
+        self.images += other.images
+        self.pixels += other.pixels
+        self.void += other.void
+        self.skipped += other.skipped
+        self.labels += other.labels
+
 
 def embeddings(
-    extractor: Extractor, data: LabelledImages, tally: Tally, what: str, progress: Progress | None
+    extractor: Extractor,
+    data: LabelledImages,
+    tally: Tally,
+    what: str,
+    progress: Progress | None,
+    skips: Skips | None = None,
 ) -> Generator[tuple[int, NDArray[np.uint8], Tensor, NDArray[np.uint8]], None, None]:
     """Each readable image's index, pixels (H, W, 3), embedding (D, h, w) and label (H, W), counted in `tally`.
+
+    With `skips` an image that can't be read goes there; who gave it judges how many may.
 
     Raises:
         TooManyBadImages, LabelError: as `readable`.
@@ -67,7 +82,8 @@ def embeddings(
     batched = extractor.batched
     on_gpu = batched is not None and batched.device.type == "cuda"
     finite: list[tuple[int, Tensor]] = []  # answers by index; to look at one, a GPU is waited for
-    with closing(_pairs(data, tally, None if batched is None else batched.prepare)) as pairs, ExitStack() as held:
+    prepare = None if batched is None else batched.prepare
+    with closing(_pairs(data, tally, prepare, skips)) as pairs, ExitStack() as held:
         stream: Iterator[tuple[_Pair, Tensor]]
         if batched is not None and on_gpu:
             stream = embed_together(
@@ -105,15 +121,17 @@ def _check_finite(extractor: Extractor, data: LabelledImages, finite: Sequence[t
 
 
 def readable(
-    data: LabelledImages, tally: Tally, what: str, progress: Progress | None
+    data: LabelledImages, tally: Tally, what: str, progress: Progress | None, skips: Skips | None = None
 ) -> Generator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]], None, None]:
     """Each readable image's index, pixels (H, W, 3) and label (H, W), counted in `tally`.
+
+    With `skips` an image that can't be read goes there; who gave it judges how many may.
 
     Raises:
         TooManyBadImages: if more than 5 % of the images can't be read.
         LabelError: as `LabelledImages.read_label`.
     """
-    with closing(_pairs(data, tally, None)) as pairs:
+    with closing(_pairs(data, tally, None, skips)) as pairs:
         for pair in pairs:
             tally.add(pair.present)
             yield pair.number, pair.image, pair.label
@@ -140,10 +158,13 @@ class _Pair(NamedTuple):
 
 
 def _pairs(
-    data: LabelledImages, tally: Tally, prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None
+    data: LabelledImages,
+    tally: Tally,
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None,
+    skips: Skips | None,
 ) -> Generator[_Pair, None, None]:
     """The readable images of a split, read ahead in threads; those that can't be read are counted in `tally`."""
-    skips = SkipLog(None, len(data))
+    skips = SkipLog(None, len(data)) if skips is None else skips
 
     def read(index: int) -> _Pair | BadImage:
         try:

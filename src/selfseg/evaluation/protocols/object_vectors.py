@@ -13,10 +13,12 @@ Letters: O objects of a split, n of an image, D dimensions, C classes, H W pixel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,16 +27,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tyro.conf import Suppress
 
+from selfseg.collection.streaming import beside
 from selfseg.data.labelled.catalog import LabelledImages, cropped_ids
 from selfseg.data.labelled.mask_files import MaskFolder
+from selfseg.data.reading.ahead import Skips, pixels_of
 from selfseg.data.reading.images import resize_short_side
 from selfseg.errors import BadMask, ConfigError, DataError
 from selfseg.evaluation.measure.confusion import cross_counts
 from selfseg.evaluation.measure.features import Resolution, colour_and_position, short_side
 from selfseg.evaluation.measure.reading import Progress, Tally, readable
+from selfseg.evaluation.measure.sharing import Order, Shared
 from selfseg.evaluation.protocols.clusters import check_numbers
 from selfseg.models.embedder import Embedder
 from selfseg.ops.matching import Maximise
+from selfseg.ops.threads import one_thread_each
+from selfseg.workers.gathering import SkipList, Skipped
+from selfseg.workers.plan import Job, Shard
 
 Many = Literal["majority", "largest_iou"]
 MANY: tuple[Many, ...] = ("majority", "largest_iou")
@@ -127,7 +135,7 @@ class Found:
 
 
 Finder = Callable[[NDArray[np.uint8], str, str], Found]
-"""Takes an image (H, W, 3) uint8 RGB, its split, and its name in the split."""
+"""Takes an image (H, W, 3) uint8 RGB, its split, and its name in the split; several threads may call it."""
 
 
 @dataclass
@@ -242,26 +250,119 @@ def collect_objects(
     Raises:
         DataError: as `selfseg.evaluation.measure.reading.readable`; BadMask if a mask can't be used.
     """
+    names = _names(baselines, what)
+    tally = Tally(labels=np.zeros(len(data.class_names), np.int64))
+    with closing(_see(finder, data, config, names, tally, progress)) as found:
+        return _table(found, data, tally, names)
+
+
+def collect_shared(
+    shared: Shared,
+    data: LabelledImages,
+    config: Objects,
+    baselines: bool = True,
+    progress: Progress | None = None,
+    what: str = "embedder",
+) -> ObjectTable:
+    """`collect_objects` of the evaluation's finder, by workers."""
+    names = _names(baselines, what)
+    tally = Tally(labels=np.zeros(len(data.class_names), np.int64))
+    found: list[Seen] = []
+    job: Job[Seen | Tally | Skipped] = _Finding(shared.order, config, names)
+    values: Generator[Seen | Tally, None, None] = shared.over(job, data, tally)
+    with closing(values):
+        for value in values:
+            if isinstance(value, Seen):
+                found.append(value)
+                continue
+            tally.join(value)
+            if progress is not None:
+                progress(f"objects, {data.split}", tally.images, len(data))
+    return _table(sorted(found, key=lambda one: one.number), data, tally, names)
+
+
+class Seen(NamedTuple):
+    """What one pass keeps of an image; see `ObjectTable`.
+
+    Attributes:
+        number: of the image in the whole split.
+        vectors: (n, D) float32 of its objects, by name.
+        pixels: (n, C) int64.
+        background: (C,) int64.
+    """
+
+    number: int
+    vectors: dict[str, Tensor]
+    pixels: NDArray[np.int64]
+    background: NDArray[np.int64]
+
+
+def _table(found: Iterable[Seen], data: LabelledImages, tally: Tally, names: Sequence[str]) -> ObjectTable:
+    """Of all images, in the order of the split; the tally is that of all of them, once they were taken."""
     classes = len(data.class_names)
-    tally = Tally(labels=np.zeros(classes, np.int64))
-    vectors: dict[str, list[Tensor]] = {what: []}
-    if baselines:
-        vectors[PLACE] = []
+    vectors: dict[str, list[Tensor]] = {name: [] for name in names}
     pixels, background, without = [np.zeros((0, classes), np.int64)], np.zeros(classes, np.int64), 0
-    for index, image, label in readable(data, tally, f"objects, {data.split}", progress):
+    for one in found:
+        pixels.append(one.pixels)
+        background += one.background
+        without += len(one.pixels) == 0
+        for name, parts in vectors.items():
+            parts.append(one.vectors[name])
+    joined = {name: torch.cat(parts) if parts else torch.zeros(0, 1) for name, parts in vectors.items()}
+    return ObjectTable(joined, np.concatenate(pixels), background, without, tally)
+
+
+def _names(baselines: bool, what: str) -> tuple[str, ...]:
+    return (what, PLACE) if baselines else (what,)
+
+
+def _see(
+    finder: Finder,
+    data: LabelledImages,
+    config: Objects,
+    names: Sequence[str],
+    tally: Tally,
+    progress: Progress | None,
+    skips: Skips | None = None,
+) -> Generator[Seen, None, None]:
+    """The objects of each image, several images side by side, each in one thread."""
+    classes = len(data.class_names)
+
+    def look(read: tuple[int, NDArray[np.uint8], NDArray[np.uint8]]) -> Seen:
+        index, image, label = read
         found = finder(image, data.split, data.images.names[index])
         count = len(found.weight)
         counts = cross_counts(label, found.ids, classes, count + 1)[0].T  # (n + 1, C), the last row is background's
-        pixels.append(counts[:count])
-        background += counts[count]
-        without += count == 0
         total = torch.einsum("nhw,dhw->nd", found.weight, found.embedding)
         if config.weighting == "mean":
             total = F.normalize(total, dim=1)
-        vectors[what].append(total)
-        if baselines:
+        vectors = {names[0]: total}
+        if PLACE in names:
             inside = torch.from_numpy(found.ids)[None] == torch.arange(count)[:, None, None]
             place = torch.einsum("nhw,dhw->nd", inside.float(), colour_and_position(image))
-            vectors[PLACE].append(place / inside.sum((1, 2)).clamp(min=1)[:, None])
-    joined = {name: torch.cat(parts) if parts else torch.zeros(0, 1) for name, parts in vectors.items()}
-    return ObjectTable(joined, np.concatenate(pixels), background, without, tally)
+            vectors[PLACE] = place / inside.sum((1, 2)).clamp(min=1)[:, None]
+        return Seen(index, vectors, counts[:count], counts[count])
+
+    with closing(readable(data, tally, f"objects, {data.split}", progress, skips)) as read, one_thread_each():
+        yield from beside(look, read, lambda one: pixels_of(one[1]))
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """The job of `collect_shared`: the objects of each image of a shard, then what was met in it."""
+
+    order: Order
+    config: Objects
+    names: tuple[str, ...]
+
+    def open(self) -> Callable[[Shard[LabelledImages]], Iterator[Seen | Tally | Skipped]]:
+        """Load what finds objects."""
+        finder, _ = self.order.subjects.finder(self.order.open())
+        return partial(self._find, finder)
+
+    def _find(self, finder: Finder, shard: Shard[LabelledImages]) -> Iterator[Seen | Tally | Skipped]:
+        data, skips = shard.images, SkipList()
+        tally = Tally(labels=np.zeros(len(data.class_names), np.int64))
+        for one in skips.among(_see(finder, data, self.config, self.names, tally, None, skips)):
+            yield one if isinstance(one, Skipped) else one._replace(number=shard.indices[one.number])
+        yield tally

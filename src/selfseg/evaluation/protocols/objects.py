@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import map_clusters, metrics_of
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import Question, result_of, split_name, summary
+from selfseg.evaluation.measure.sharing import Shared
 from selfseg.evaluation.protocols.clusters import other_rules
 from selfseg.evaluation.protocols.object_vectors import (
     MANY,
@@ -39,6 +41,7 @@ from selfseg.evaluation.protocols.object_vectors import (
     ObjectTable,
     Retrieval,
     collect_objects,
+    collect_shared,
 )
 from selfseg.ops.kmeans import assign, kmeans
 from selfseg.ops.matching import Maximise, match_hungarian, match_largest_iou, match_majority
@@ -156,6 +159,7 @@ def evaluate_objects(
     resolution: int | str = "native",
     recipe_hash: str = "",
     progress: Progress | None = None,
+    shared: Shared | None = None,
 ) -> list[EvalResult]:
     """Both protocols from one pass over each split.
 
@@ -169,6 +173,7 @@ def evaluate_objects(
         resolution: of the images, for the record.
         recipe_hash: of the run.
         progress: called after each image.
+        shared: who looks for the objects in place of this process, with the same finder.
 
     Returns:
         Results; `objects` twice, fitted on the fit split and, for as many clusters as it has objects, on the measured
@@ -191,8 +196,9 @@ def evaluate_objects(
     same = fit.root == measured.root and fit.split == measured.split
     if retrieval and fit.shares_images(measured):
         raise ConfigError(f"objects of {fit.split!r} would find themselves; name another fit_split for retrieval")
-    target = collect_objects(finder, measured, config, baselines, progress)
-    source = target if same else collect_objects(finder, fit, config, baselines, progress)
+    collect = partial(collect_objects, finder) if shared is None else partial(collect_shared, shared)
+    target = collect(measured, config, baselines, progress)
+    source = target if same else collect(fit, config, baselines, progress)
     results: list[EvalResult] = []
     for what in target.vectors:
         made_by = "" if what == PLACE else recipe_hash

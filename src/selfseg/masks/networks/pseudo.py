@@ -185,6 +185,24 @@ def learn_from_masks(job: Job, masks: MaskFolder) -> BoundaryNet:
     return network.eval()
 
 
+def load_learned(work: Path, config: NetworkConfig, device: torch.device, boundary: bool) -> SaliencyNet | BoundaryNet:
+    """A network that one of the trainings left.
+
+    Args:
+        work: the trainings' folder.
+        config: their settings.
+        device: where it shall live.
+        boundary: whether it is the boundary-aware one.
+
+    Raises:
+        CheckpointError: if it is gone or damaged.
+    """
+    kind = BoundaryNet if boundary else SaliencyNet
+    network = kind(config.backbone, config.width)
+    load_network(network, work / ("boundary" if boundary else "fused") / "weights.safetensors")
+    return network.to(device).eval()
+
+
 def tidy(job: Job) -> None:
     """Remove the squares, which only trainings need."""
     shutil.rmtree(job.work / "squares", ignore_errors=True)
