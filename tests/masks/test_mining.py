@@ -14,6 +14,7 @@ from PIL import Image
 from selfseg import mine_masks
 from selfseg.cli import main
 from selfseg.data.labelled.mask_files import MaskFolder, survey
+from selfseg.data.reading import ahead
 from selfseg.data.reading.listing import list_images
 from selfseg.errors import ConfigError, DataError, EmptyCollection, TooManyBadImages
 from selfseg.masks import mining
@@ -22,6 +23,7 @@ from selfseg.masks.mining import Method
 from selfseg.masks.networks.learning import NetworkConfig
 from selfseg.masks.priors.by_name import saliency
 from selfseg.masks.sources import SOURCES, Training
+from selfseg.workers.plan import HERE
 
 
 def note(out: Path) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def test_the_number_of_threads_changes_nothing(
 ) -> None:
     written = []
     for threads in (1, 4):
-        monkeypatch.setattr(mining, "usable_cores", lambda threads=threads: threads)
+        monkeypatch.setattr(ahead, "usable_cores", lambda threads=threads: threads)
         out = tmp_path / str(threads)
         mine_masks(photos, out, method, progress=False)
         written.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*.png")})
@@ -196,6 +198,7 @@ def test_the_words_of_the_command_reach_it(
         "window": None,
         "channels": (),
         "pages": "auto",
+        "where": HERE,
     }
     assert seen == [((Path("photos"), Path("masks"), "markov", cleaning), named)]
     assert "written: page" in " ".join(capsys.readouterr().out.split())

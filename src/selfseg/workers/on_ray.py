@@ -18,6 +18,7 @@ from typing import Any
 from selfseg.errors import ConfigError, MissingExtra, RunError
 from selfseg.ops.threads import use_cores
 from selfseg.telling import tell
+from selfseg.workers.pipes import packed, unpacked
 from selfseg.workers.plan import Job, Shard
 from selfseg.workers.pool import Died, Failure, Finished, Pool, Ready, perform
 
@@ -44,8 +45,11 @@ class Actor:
         """It has started."""
         return Ready()
 
-    def do(self, key: int, job: Job[Any], shard: Shard[Any]) -> Finished:
-        """Do a shard of a job, which is opened when its key is new."""
+    def do(self, key: int, job: Job[Any], shard: Shard[Any]) -> bytes:
+        """Do a shard of a job, which is opened when its key is new; packed, as Ray's own arrays can't be written to."""
+        return packed(self._do(key, job, shard))
+
+    def _do(self, key: int, job: Job[Any], shard: Shard[Any]) -> Finished:
         if self._key != key or self._work is None:
             self._work = None  # before the next one is loaded
             try:
@@ -165,7 +169,7 @@ class RayWorkers(Pool[Any]):
         try:
             said = self._ray.get(done[0])
             self._begun = True
-            return member, said
+            return member, unpacked(said) if isinstance(said, bytes) else said
         except self._ray.exceptions.RayTaskError as error:  # of the arguments or the answer: `Actor.do` raises nothing
             return member, Finished(Failure.of(error), 0.0)
         except self._ray.exceptions.RayError as error:
