@@ -32,6 +32,7 @@ from selfseg.models.embedder import Looks
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import read_json
 from selfseg.training.recipe import read_recipe, recipes
+from selfseg.workers.plan import HERE, Where
 
 TINY = (
     "--steps 2 --batch-size 2 --workers 0 --precision 32-true --max-bad 0.2 --method.temperature 0.2 "
@@ -277,6 +278,7 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
         "selfseg.collection.clustering", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json"))
     )
     words = "cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --merge 90 --device cpu --max-bad 0.5"
+    words += " --processes 3 --batches 2"
     assert main(words.split()) == 0
     expected = {
         "seed": 3,
@@ -287,6 +289,8 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
         "device": "cpu",
         "max_bad": 0.5,
         "propose": True,
+        "where": Where(processes=3),
+        "batches": 2,
     }
     assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
     assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"
@@ -294,11 +298,11 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
 
 def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.segmenting", "segment", Path("out"))
-    words = "segment run images --out out -k 8 --scales 1 1.5 --flip --max-bad 0.5 --window 512 --geojson"
+    words = "segment run images --out out -k 8 --scales 1 1.5 --flip --max-bad 0.5 --window 512 --geojson --ray auto"
     assert main(words.split()) == 0
     looks = Looks((1.0, 1.5), flip=True)
     expected = {"k": 8, "looks": looks, "device": "auto", "max_bad": 0.5, "window": 512}
-    expected |= {"geojson": True, "min_area": 0, "large_as": "tiff"}
+    expected |= {"geojson": True, "min_area": 0, "large_as": "tiff", "where": Where(0, "auto")}
     assert seen == [((Path("run"), Path("images"), Path("out")), expected)]
     assert said(capsys)[0] == "written: out"
 
@@ -306,8 +310,8 @@ def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture
 def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.embedding", "embed", Path("out/index.json"))
     assert main("embed run images --out out --max-bad 0.5".split()) == 0
-    expected = {"looks": Looks(), "device": "auto", "max_bad": 0.5, "window": None}
-    assert seen == [((Path("run"), Path("images"), Path("out")), expected)]
+    expected = {"max_bad": 0.5, "window": None, "where": HERE}
+    assert seen == [((Path("run"), Path("images"), Path("out"), Looks(), "auto"), expected)]
     assert said(capsys)[0] == "written: out/index.json"
 
 
@@ -337,6 +341,7 @@ def test_the_words_of_evaluate_reach_it(calls: Any, capsys: pytest.CaptureFixtur
         "crf": None,
         "device": "cpu",
         "out": None,
+        "where": HERE,
     }
     words = "evaluate run data --protocols linear objects retrieval --linear.solver sgd --features --fit-data other"
     words += " --objects.whiten 32 --objects.masks masks -k 21 50 --retrieval.classes cat dog --retrieval.neighbours 5"

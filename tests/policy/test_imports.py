@@ -11,7 +11,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # The rooms (a folder or a file right below the package), lowest floor first: a room may import those of lower floors.
 FLOORS = (
-    ("errors", "telling", "types", "version"),
+    ("errors", "telling", "threads", "types", "version"),
     ("storage", "ops", "plugins"),
     ("drawing", "data"),
     ("pages", "models", "exchange", "workers"),

@@ -36,8 +36,8 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Looks
-from selfseg.ops.kmeans_parts import PartFiles
 from selfseg.ops.merging import merge_tree
+from selfseg.ops.parts.steps import PartFiles
 from selfseg.storage.files import storage_errors
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places

@@ -25,7 +25,7 @@ from torch import Tensor
 from selfseg.data.reading.ahead import Skips, in_threads, map_beside, pixels_of
 from selfseg.data.reading.images import ImageCollection
 from selfseg.models.embedder import Embedder
-from selfseg.ops.threads import one_thread_each, usable_cores
+from selfseg.threads import one_thread_each, usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

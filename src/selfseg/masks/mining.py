@@ -39,11 +39,11 @@ from selfseg.masks.sources import (
 from selfseg.masks.writing import SOFT_FOLDER, MaskFiles, MaskWriter
 from selfseg.ops.channels import Channels
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
-from selfseg.ops.threads import one_thread_each
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
 from selfseg.storage.files import read_json
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
+from selfseg.threads import one_thread_each
 from selfseg.workers.gathering import SkipList, Skipped, gather
 from selfseg.workers.hiring import hire
 from selfseg.workers.plan import HERE, Shard, Where, cut

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
-from selfseg.ops.threads import use_cores
+from selfseg.threads import use_cores
 from selfseg.workers.pipes import put, take, unpacked
 from selfseg.workers.plan import Shard
 from selfseg.workers.pool import Failure, Finished, Ready, perform

@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import Any
 
 from selfseg.errors import ConfigError, MissingExtra, RunError
-from selfseg.ops.threads import use_cores
 from selfseg.telling import tell
+from selfseg.threads import use_cores
 from selfseg.workers.pipes import packed, unpacked
 from selfseg.workers.plan import Job, Shard
 from selfseg.workers.pool import Died, Failure, Finished, Pool, Ready, perform

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfseg.errors import RunError
-from selfseg.ops.kmeans_parts import Step
+from selfseg.ops.parts.steps import Step
 from selfseg.workers.plan import Lost, Shard, Workers
 
 
@@ -42,7 +42,7 @@ class _Doing:
 
 
 class SharedParts:
-    """Points in parts that workers go through (`selfseg.ops.kmeans_parts.Parts`).
+    """Points in parts that workers go through (`selfseg.ops.parts.steps.Parts`).
 
     Args:
         workers: who do.

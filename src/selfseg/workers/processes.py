@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from selfseg.errors import ConfigError
-from selfseg.ops.threads import THREADS, usable_cores
+from selfseg.threads import THREADS, usable_cores
 from selfseg.workers.pipes import put, take, unpacked
 from selfseg.workers.plan import Job, Shard
 from selfseg.workers.pool import Died, Failure, Finished, Pool, Ready

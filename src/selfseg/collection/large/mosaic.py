@@ -40,7 +40,7 @@ from selfseg.data.reading.windows import WINDOW
 from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import among_measured, resize
 from selfseg.ops.regions.smoothing import natural_spacing
-from selfseg.ops.threads import one_thread_each
+from selfseg.threads import one_thread_each
 
 Scores = Callable[[Tensor], Tensor]
 """What a cell is given: an embedding (D, h, w) to (h, w, K) float."""

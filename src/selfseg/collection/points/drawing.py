@@ -24,7 +24,7 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import EmptyCollection
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.ops.threads import usable_cores
+from selfseg.threads import usable_cores
 from selfseg.workers.gathering import SkipList, Skipped, gather
 from selfseg.workers.hiring import hire
 from selfseg.workers.plan import HERE, Shard, Where, cut

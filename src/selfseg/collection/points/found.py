@@ -20,9 +20,10 @@ from torch import Tensor
 from selfseg.collection.points.drawing import Drawer, Drawing
 from selfseg.data.reading.images import ImageCollection
 from selfseg.ops.kmeans import assign, kmeans
-from selfseg.ops.kmeans_parts import Parts, kmeans_parts, nearest_of, rows_of
-from selfseg.ops.threads import one_thread_each
+from selfseg.ops.parts.kmeans import kmeans_parts
+from selfseg.ops.parts.steps import Parts, nearest_of, rows_of
 from selfseg.storage.files import write_atomically
+from selfseg.threads import one_thread_each
 from selfseg.workers.gathering import Skipped
 from selfseg.workers.plan import Shard
 
@@ -208,7 +209,7 @@ def owners_of(part: Path) -> Path:
 
 @dataclass(frozen=True)
 class Rank:
-    """The best images of each cluster in a part, and points of each cluster (`selfseg.ops.kmeans_parts.Step`)."""
+    """The best images of each cluster in a part, and points of each cluster (`selfseg.ops.parts.steps.Step`)."""
 
     centroids: NDArray[np.float32]
 

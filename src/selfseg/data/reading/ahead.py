@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage
-from selfseg.ops.threads import usable_cores
+from selfseg.threads import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

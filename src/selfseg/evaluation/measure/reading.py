@@ -23,7 +23,7 @@ from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage, RunError
 from selfseg.evaluation.measure.confusion import VOID
 from selfseg.evaluation.measure.features import Extractor
-from selfseg.ops.threads import one_thread_each, usable_cores
+from selfseg.threads import one_thread_each, usable_cores
 
 Progress = Callable[[str, int, int], None]
 """Called after each image as (what is being done, images done, images in all)."""

@@ -40,7 +40,7 @@ from selfseg.evaluation.measure.sharing import Order, Shared
 from selfseg.evaluation.protocols.clusters import check_numbers
 from selfseg.models.embedder import Embedder
 from selfseg.ops.matching import Maximise
-from selfseg.ops.threads import one_thread_each
+from selfseg.threads import one_thread_each
 from selfseg.workers.gathering import SkipList, Skipped
 from selfseg.workers.plan import Job, Shard
 

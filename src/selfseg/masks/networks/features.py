@@ -45,9 +45,9 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import fill_void, resize
 from selfseg.ops.regions.smoothing import affinity, pool_map, smooth
-from selfseg.ops.threads import one_thread_each
 from selfseg.plugins import registered
 from selfseg.storage.files import write_atomically
+from selfseg.threads import one_thread_each
 
 VERSION = 1
 """Raised whenever the same images would get other maps."""

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 
 from selfseg.errors import ConfigError
 from selfseg.ops.kmeans import kmeans
-from selfseg.ops.kmeans_parts import Assign, PartFiles, Shorten, distances_of, kmeans_parts, seed_parts
+from selfseg.ops.parts.kmeans import kmeans_parts, seed_parts
+from selfseg.ops.parts.steps import Assign, PartFiles, Shorten, distances_of
+from selfseg.workers.hiring import hire
 from selfseg.workers.parts import SharedParts
-from selfseg.workers.plan import Where, hire
+from selfseg.workers.plan import Where
 
 
 def _points(count: int = 3000, dim: int = 8, groups: int = 12) -> np.ndarray:
