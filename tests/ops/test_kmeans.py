@@ -159,8 +159,8 @@ for n, d, k, card in [*small, (129, 132, 9, 90), (129, 128, 300, 89), (70, 200, 
     expected = torch.zeros(k, d, dtype=torch.float64).index_add_(0, group[wanted], points[wanted].double())
     torch.testing.assert_close(_group_sums_cuda.group_sums(points, group, count), expected, rtol=1e-5, atol=1e-5)
     candidates, square = weight[:6], points.square().sum(1)
-    distance = kmeans._distance(points, square, weight[-1:])[:, 0]
-    distances = torch.minimum(distance[:, None], kmeans._distance(points, square, candidates))
+    distance = kmeans.squared_distances(points, square, weight[-1:])[:, 0]
+    distances = torch.minimum(distance[:, None], kmeans.squared_distances(points, square, candidates))
     shorter, winner = cuda.shorten(points, square, candidates, distance)
     torch.testing.assert_close(distances[:, winner[0]].sum(), distances.sum(0).min(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(shorter, distances[:, winner[0]], rtol=1e-4, atol=1e-4)

@@ -131,8 +131,8 @@ def cluster(
             workers = held.enter_context(hire(where, "cluster", progress, device))
             found = _in_parts(job, work, collection, log, where, workers, batches)
             tell(
-                f"{found.count:,} points of {width} numbers lie in {run / 'clusters'} while they are grouped, as they "
-                "are too many for the memory; what the training moved is not told of them"
+                f"{found.count:,} points of {width} numbers lie in {run / 'clusters'} while they are grouped; what the "
+                "training moved is not told of them"
             )
         for name, wanted in (("k", max(counts)), ("merge", merge or 0)):
             if wanted > found.count:
@@ -168,9 +168,11 @@ def _in_parts(
     """Points that don't fit in memory: drawn into files, where an earlier call's are kept that was stopped."""
     chosen, per_image = spread_points(len(collection), job.points, job.seed)
     whole = whole_images(collection, log, chosen.tolist())
-    what = f"{embedder_hash(job.run)} {job.looks} {job.seed} {job.points} {job.position} {collection.names}"
-    digest = hashlib.blake2b(what.encode(errors="surrogateescape"), digest_size=8).hexdigest()
-    folder = job.run / "clusters" / f"points-{digest}"
+    digest = hashlib.blake2b(repr((embedder_hash(job.run), job.looks, job.points)).encode(), digest_size=8)
+    digest.update(repr((job.seed, job.position, len(collection))).encode())
+    for i in whole:  # another picture under the same name is another point
+        digest.update(repr((i, collection.names[i], collection.version(i))).encode())
+    folder = job.run / "clusters" / f"points-{digest.hexdigest()}"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     written, todo = [], []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,17 @@ import torch.nn.functional as F
 
 from selfseg.collection.large.mosaic import Mosaic, blended_rows
 from selfseg.collection.opening import Images, collect, load, whole_images
-from selfseg.collection.streaming import Fetched, Looked, map_embedded
+from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
-from selfseg.errors import BadImage
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
-from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
 from selfseg.workers.hiring import hire
-from selfseg.workers.plan import HERE, Shard, Where, cut
+from selfseg.workers.plan import HERE, Shard, Where
 
 
 @at_places(models=["run"], writes=["out"])
@@ -82,11 +80,7 @@ def embed(
     progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
     whole = whole_images(collection, log)
     todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
-    shards = cut(collection, todo, where, [i for i in todo if collection.is_large(i)])
-    with progress_file, hire(where, "embed", progress, device) as workers:
-        with closing(gather(workers, job, shards, collection.names, log, work)) as entries:
-            for entry in entries:
-                progress_file.add(entry)
+    carry_out(job, work, hire(where, "embed", progress, device), where, collection, todo, progress_file, log)
     found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
     listed = [{key: value for key, value in entry.items() if key != "embedder"} for entry in found if entry is not None]
     index = {
@@ -138,16 +132,16 @@ class _Embedder:
             name = images.names[one.number]
             return _write_embedding(embedder, found, sizes, out, name, images.version(one.number))
 
-        small = [i for i in range(len(images)) if not images.is_large(i)]
-        # The file's own type already on the device: half as much to copy.
-        halved = lambda one: Fetched(one.embedding.half())  # noqa: E731
+        def halved(one: Embedded) -> Fetched:
+            return Fetched(one.embedding.half())  # the file's own type already on the device: half as much to copy
+
         shown = self.job.progress and shard.alone
-        yield from skips.among(map_embedded(embedder, images, small, halved, write, skips, "embed", shown))
-        for i in (i for i in range(len(images)) if images.is_large(i)):
-            try:
-                yield _write_large(embedder, images, i, out)
-            except BadImage as error:
-                yield Skipped(images.names[i], error.reason, error.detail)
+        yield from small_then_large(
+            images,
+            skips,
+            lambda some: map_embedded(embedder, images, some, halved, write, skips, "embed", shown),
+            lambda i: _write_large(embedder, images, i, out),
+        )
 
 
 def _write_embedding(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,16 @@ from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
-from selfseg.errors import BadImage, ConfigError
+from selfseg.errors import ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
 from selfseg.storage.files import mark_output, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
-from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
 from selfseg.workers.hiring import hire
-from selfseg.workers.plan import HERE, Shard, Where, cut
+from selfseg.workers.plan import HERE, Shard, Where
 
 
 @at_places(models=["run"], writes=["out"])
@@ -96,16 +95,11 @@ def segment(
         mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     whole = whole_images(collection, log)
-    large = [i for i in whole if collection.is_large(i)]
-    if large:
+    if any(collection.is_large(i) for i in whole):
         cluster_rows(clusters)  # an error comes before any work
-    done = ProgressFile(out / "progress.jsonl", "clusters", work.maker())
+    done = ProgressFile(out / "progress.jsonl", "clusters", work.maker)
     todo = [i for i in whole if not work.is_done(done, collection, i)]
-    with done, hire(where, "segment", progress, device) as workers:
-        shards = cut(collection, todo, where, large)
-        with closing(gather(workers, job, shards, collection.names, log, work)) as entries:
-            for entry in entries:
-                done.add(entry)
+    carry_out(job, work, hire(where, "segment", progress, device), where, collection, todo, done, log)
     legend: list[dict[str, Any]] = [
         {"cluster": c, "value": c, "name": how.names[c], "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(how.colours, clusters.share, strict=True))
@@ -146,8 +140,9 @@ class _Segmenter:
         self.fingerprint = embedder_hash(job.run)
         k = self.clusters.k
         self.how = Look(palette(k), {c: f"cluster {c}" for c in range(k)}, 255 if k <= 255 else 65535)
+        self.maker = self._maker()
 
-    def maker(self) -> str:
+    def _maker(self) -> str:
         """What decides what is made of an image."""
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.clusters.centroids, self.clusters.groups):
@@ -159,9 +154,11 @@ class _Segmenter:
     def is_done(self, done: ProgressFile, collection: ImageCollection, index: int) -> bool:
         """Whether an image's files were made of the image as it is now, and are there."""
         name = collection.names[index]
-        made = done.made_from(name, collection.version(index)) is not None
-        there = (map_file(self.job.out / "index", collection, index, self.job.large_as), self._overlay(name))
-        return made and all(file.exists() for file in there)
+        return (
+            done.made_from(name, collection.version(index)) is not None
+            and self._overlay(name).exists()
+            and map_file(self.job.out / "index", collection, index, self.job.large_as).exists()
+        )
 
     def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
         images, skips, embedder, clusters = shard.images, SkipList(), self.embedder, self.clusters
@@ -188,8 +185,7 @@ class _Segmenter:
 
         def make_large(i: int) -> dict[str, Any]:
             target, version = map_file(out, images, i, self.job.large_as), images.version(i)
-            key = {"embedder": self.fingerprint, "looks": embedder.looks.name, "k": clusters.k, "source": version}
-            store = BandStore(target, key, Mosaic.of(embedder, images.size(i)))
+            store = BandStore(target, {"clusters": self.maker, "source": version}, Mosaic.of(embedder, images.size(i)))
             scores, values = cluster_rows(clusters)
             assert self.how.void is not None
             map_large(embedder, images, i, store, scores, values, self.how.void, "segment", shown)
@@ -199,13 +195,12 @@ class _Segmenter:
             return {"name": images.names[i], "source": version}
 
         shown = self.job.progress and shard.alone
-        small = [i for i in range(len(images)) if not images.is_large(i)]
-        yield from skips.among(map_embedded(embedder, images, small, assign, write, skips, "segment", shown))
-        for i in (i for i in range(len(images)) if images.is_large(i)):
-            try:
-                yield make_large(i)
-            except BadImage as error:
-                yield Skipped(images.names[i], error.reason, error.detail)
+        yield from small_then_large(
+            images,
+            skips,
+            lambda some: map_embedded(embedder, images, some, assign, write, skips, "segment", shown),
+            make_large,
+        )
 
     def _overlay(self, name: str) -> Path:
         return self.job.out / "overlay" / f"{name}.jpg"

@@ -39,7 +39,7 @@ _BATCH_PIXELS = 1 << 23  # pixels that a GPU embeds at once: two GB or so within
 
 
 class Looked(NamedTuple):
-    """An image that a network has looked at; see `Embedded`."""
+    """An image, and as an embedder looks at it; see `Embedded`."""
 
     number: int
     image: Image
@@ -60,14 +60,6 @@ class Embedded(NamedTuple):
     image: Image
     seen: Image
     embedding: Tensor
-
-
-class _Prepared(NamedTuple):
-    """An image, and as the embedder looks at it."""
-
-    number: int
-    image: Image
-    seen: Image
 
 
 def embed_images(
@@ -145,7 +137,7 @@ def map_embedded(
     read = in_threads(
         collection,
         indices,
-        lambda i, image: _Prepared(i, image, embedder.prepare(cut(image))),
+        lambda i, image: Looked(i, image, embedder.prepare(cut(image))),
         lambda one: pixels_of(one.image),
         log,
         what,
@@ -156,10 +148,10 @@ def map_embedded(
         prepared = (one for _, one in read)
         if not embedder.mean.is_cuda:
 
-            def work(one: _Prepared) -> R:
+            def work(one: Looked) -> R:
                 with torch.no_grad():
                     found = reduce(Embedded(*one, embed([one.seen])[0]))
-                return write(Looked(*one), found)
+                return write(one, found)
 
             with one_thread_each():
                 yield from beside(work, prepared, lambda one: pixels_of(one.seen))
@@ -170,7 +162,7 @@ def map_embedded(
             for one, embedding in embed_together(
                 embed, prepared, lambda one: one.seen, lambda one: pixels_of(one.image), batched=True
             ):
-                writer.call(write, Looked(*one), reduce(Embedded(*one, embedding)))
+                writer.call(write, one, reduce(Embedded(*one, embedding)))
                 while done:
                     yield done.popleft()
         yield from done

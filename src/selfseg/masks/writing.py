@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError
 from selfseg.masks.cleaning import Cleaned
 from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, sole_use, storage_errors, write_json
+from selfseg.storage.progress import ProgressFile
 
 SOFT_FOLDER = "soft"
 
@@ -131,22 +132,21 @@ class MaskWriter:
         mark_output(self.out)
         self.files = MaskFiles(self.out, images, self.made_by)
         self._held = sole_use(self.out)
-        self._journal: IO[str] | None = None
+        self._progress: ProgressFile | None = None
         self.entries: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> MaskWriter:
         self._held.__enter__()
-        path = self.out / "progress.jsonl"
-        with storage_errors(path):
-            self._read_journal(path)
-            self._journal = path.open("a", encoding="utf-8")
+        progress = ProgressFile(self.out / "progress.jsonl", "made_by", self.made_by)
+        self.entries = {name: entry for name in progress.known if (entry := progress.of(name)) is not None}
+        self._progress = progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._journal is not None:
-            self._journal.close()
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
         self._held.__exit__(kind, error, trace)
 
     def missing(self) -> list[int]:
@@ -168,11 +168,9 @@ class MaskWriter:
 
     def record(self, entry: dict[str, Any]) -> None:
         """Note what `MaskFiles.write` gave: from now on the image is done."""
-        assert self._journal is not None, "use MaskWriter as a context manager"
+        assert self._progress is not None, "use MaskWriter as a context manager"
         self.entries[entry["name"]] = entry
-        with storage_errors(self.out / "progress.jsonl"):
-            self._journal.write(json.dumps(entry) + "\n")
-            self._journal.flush()
+        self._progress.add(entry)
 
     def discard(self, name: str) -> None:
         """Forget what an earlier call made of an image that can't be read any more."""
@@ -218,17 +216,6 @@ class MaskWriter:
     def index(self, name: str) -> Path:
         """The file of an image's mask."""
         return self.files.index(name)
-
-    def _read_journal(self, path: Path) -> None:
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            try:
-                entry = json.loads(line)
-                if entry["made_by"] == self.made_by:
-                    self.entries[entry["name"]] = entry
-                else:
-                    self.entries.pop(entry["name"], None)  # made otherwise since
-            except (ValueError, KeyError, TypeError):  # a line cut off by a crash
-                continue
 
     def _is_done(self, name: str, index: int) -> bool:
         entry = self.entries.get(name)

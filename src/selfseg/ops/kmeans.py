@@ -79,9 +79,9 @@ def assign(points: Tensor, centroids: Tensor, spherical: bool = True) -> Tensor:
         [0, 1]
     """
     if spherical:
-        return _nearest(points.float(), *affine_scores(centroids.float(), True))[1]
+        return nearest(points.float(), *affine_scores(centroids.float(), True))[1]
     middle = centroids.float().mean(0)  # keeps |c|^2 small beside the differences: float32 has 24 bits
-    return _nearest(points.float() - middle, *affine_scores(centroids.float() - middle, False))[1]
+    return nearest(points.float() - middle, *affine_scores(centroids.float() - middle, False))[1]
 
 
 def kmeans(
@@ -166,7 +166,7 @@ def kmeans(
         centroids = F.normalize(centroids, dim=1) if spherical else centroids
     centroids, done = _lloyd(points, centroids, iterations, spherical, tolerance * scatter)
     weight, bias = affine_scores(centroids, spherical)
-    best, assignment = _nearest(points, weight, bias)
+    best, assignment = nearest(points, weight, bias)
     # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, where best is x.c - |c|^2 / 2 for Euclid and x.c with |c| = 1 on the sphere.
     inertia = square - 2 * float(best.sum(dtype=torch.float64)) + (len(points) if spherical else 0)
     return KMeansResult(centroids + middle, assignment, max(inertia, 0.0), done)
@@ -176,7 +176,7 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, spherical: bool, 
     """Lloyd's iterations until the squared shift (k, D) falls to `enough`; the centroids, and how many it took."""
     done = 0
     for done in range(1, iterations + 1):  # noqa: B007, the count is returned
-        best, assignment = _nearest(points, *affine_scores(centroids, spherical))
+        best, assignment = nearest(points, *affine_scores(centroids, spherical))
         moved = _means(points, assignment, best, len(centroids))
         moved = F.normalize(moved, dim=1) if spherical else moved
         shift = float((moved - centroids).square().sum())
@@ -186,8 +186,8 @@ def _lloyd(points: Tensor, centroids: Tensor, iterations: int, spherical: bool, 
     return centroids, done
 
 
-def _nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The best score (N,) and its centroid (N,), without ever holding N x k scores."""
+def nearest(points: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The best score (N,) of `points @ weight.T + bias` and its row (N,), without ever holding N x k scores."""
     if by_triton(points.device):
         from selfseg.ops.kernels import kmeans_cuda
 
@@ -237,7 +237,7 @@ def _seed(points: Tensor, k: int, generator: np.random.Generator) -> Tensor:
     # All draws at once, and choices that stay tensors: a GPU is never waited for.
     chosen = torch.full((k,), int(generator.integers(len(points))), device=points.device)
     shares = torch.from_numpy(generator.random((k - 1, trials))).to(points.device)
-    distance = _distance(points, square, points[chosen[:1]])[:, 0]  # (N,) to the nearest centroid
+    distance = squared_distances(points, square, points[chosen[:1]])[:, 0]  # (N,) to the nearest centroid
     for number, drawn in enumerate(shares, start=1):
         cumulative = _cumulative(distance)
         place = (drawn * cumulative[-1]).to(cumulative.dtype)
@@ -262,7 +262,7 @@ def _shorten(points: Tensor, square: Tensor, candidates: Tensor, distance: Tenso
         from selfseg.ops.kernels import kmeans_cuda
 
         return kmeans_cuda.shorten(points, square, candidates, distance)
-    shortened = torch.minimum(distance[:, None], _distance(points, square, candidates))
+    shortened = torch.minimum(distance[:, None], squared_distances(points, square, candidates))
     winner = shortened.sum(0).min(0).indices[None]
     return shortened.index_select(1, winner)[:, 0].contiguous(), winner
 
@@ -284,7 +284,7 @@ def _parts(points: Tensor) -> tuple[Tensor, ...]:
     return torch.split(points, max(1, _held(points) // max(1, points.shape[1])))
 
 
-def _distance(points: Tensor, square: Tensor, centroids: Tensor) -> Tensor:
+def squared_distances(points: Tensor, square: Tensor, centroids: Tensor) -> Tensor:
     """Squared distances (N, k), never negative."""
     result = linear(points, -2 * centroids, centroids.square().sum(1))
     return result.add_(square[:, None]).clamp_(min=0)

@@ -6,7 +6,6 @@ A call can be repeated after an interruption: what the same segmenter made of th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.palette_png import VOID_COLOUR
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
-from selfseg.errors import BadImage, LabelError
+from selfseg.errors import LabelError
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage.files import mark_output, read_json, write_json, write_text
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
-from selfseg.workers.gathering import SkipList, Skipped, gather
+from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
 from selfseg.workers.hiring import hire
-from selfseg.workers.plan import HERE, Shard, Where, cut
+from selfseg.workers.plan import HERE, Shard, Where
 
 
 @at_places(models=["segmenter"], writes=["out"])
@@ -105,11 +104,7 @@ def apply(
         write_text(out / "classes.txt", work.listed)
     whole = whole_images(collection, log)
     todo = [i for i in whole if not work.is_done(done, collection, i)]
-    shards = cut(collection, todo, where, [i for i in todo if collection.is_large(i)])
-    with done, hire(where, "apply", progress, device) as workers:
-        with closing(gather(workers, job, shards, collection.names, log, work)) as made:
-            for entry in made:
-                done.add(entry)
+    carry_out(job, work, hire(where, "apply", progress, device), where, collection, todo, done, log)
     kept = [done.of(name) for name in collection.names if name not in log.skipped]
     entries = [entry for entry in kept if entry is not None]
     write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, entries)})
@@ -201,17 +196,13 @@ class _Applier:
             return entry_of(i, counts, version)
 
         shown_as = self.job.progress and shard.alone
-        small = [i for i in range(len(images)) if not images.is_large(i)]
-        yield from skips.among(
-            map_embedded(
-                segmenter.embedder, images, small, assign, write, skips, "apply", shown_as, look=segmenter.look
-            )
+        embedder, look = segmenter.embedder, segmenter.look
+        yield from small_then_large(
+            images,
+            skips,
+            lambda some: map_embedded(embedder, images, some, assign, write, skips, "apply", shown_as, look=look),
+            make_large,
         )
-        for i in (i for i in range(len(images)) if images.is_large(i)):
-            try:
-                yield make_large(i)
-            except BadImage as error:
-                yield Skipped(images.names[i], error.reason, error.detail)
 
     def _overlay(self, name: str) -> Path:
         return self.job.out / "overlay" / f"{name}.jpg"

@@ -29,7 +29,8 @@ class ProgressFile:
         self._lines: IO[str] | None = None
         self._torn = False
         if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
+            with storage_errors(path):
+                text = path.read_text(encoding="utf-8", errors="replace")
             self._torn = bool(text) and not text.endswith("\n")
             for line in text.splitlines():
                 try:

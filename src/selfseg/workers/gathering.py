@@ -6,8 +6,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
+from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
-from selfseg.workers.plan import Job, Lost, Shard, Workers
+from selfseg.errors import BadImage
+from selfseg.storage.progress import ProgressFile
+from selfseg.workers.plan import Job, Lost, Shard, Where, Workers, cut
 
 T = TypeVar("T")
 
@@ -48,6 +51,60 @@ class SkipList:
                 yield from self.taken()
                 yield value
         yield from self.taken()
+
+
+def small_then_large(
+    images: ImageCollection,
+    skips: SkipList,
+    small: Callable[[Sequence[int]], Generator[T, None, None]],
+    large: Callable[[int], T],
+) -> Iterator[T | Skipped]:
+    """What a worker makes of a shard: of images that are looked at whole, then of those that are looked at in windows.
+
+    Args:
+        images: of the shard.
+        skips: what `small` can't use.
+        small: makes the values of some images.
+        large: makes the value of one; what it raises as BadImage is skipped.
+    """
+    in_windows = [images.is_large(i) for i in range(len(images))]
+    yield from skips.among(small([i for i, windows in enumerate(in_windows) if not windows]))
+    for i in (i for i, windows in enumerate(in_windows) if windows):
+        try:
+            yield large(i)
+        except BadImage as error:
+            yield Skipped(images.names[i], error.reason, error.detail)
+
+
+def carry_out(
+    job: Job[dict[str, Any] | Skipped],
+    opened: Callable[[Any], Iterator[dict[str, Any] | Skipped]],
+    crew: Workers,
+    where: Where,
+    collection: ImageCollection,
+    todo: Sequence[int],
+    done: ProgressFile,
+    log: SkipLog,
+) -> None:
+    """Let workers do what is left of a collection, and note each image that is finished.
+
+    Args:
+        job: what is done; gives a line of progress.jsonl for each image.
+        opened: what `job.open()` gave in this process.
+        crew: who do it, not at work yet.
+        where: they are.
+        collection: all images.
+        todo: indices of those that are left.
+        done: takes the lines.
+        log: of what is skipped.
+
+    Raises:
+        TooManyBadImages: see `SkipLog`.
+    """
+    shards = cut(collection, todo, where, [i for i in todo if collection.is_large(i)])
+    with done, crew as workers, closing(gather(workers, job, shards, collection.names, log, opened)) as entries:
+        for entry in entries:
+            done.add(entry)
 
 
 def gather(

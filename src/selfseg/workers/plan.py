@@ -86,7 +86,7 @@ class Shard(Generic[Some]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def halves(self) -> list[Shard[Some]]:
+    def singles(self) -> list[Shard[Some]]:
         """Each image for itself; none where there is only one."""
         if len(self) < 2:
             return []

@@ -250,7 +250,7 @@ class Pool(abc.ABC, Generic[Member]):
                 yield Lost(index, f"{work.strikes} workers died over it ({said.how})")
             return
         tell(f"a worker died ({said.how}) over {work.shard.label}; another one takes its place")
-        singles = work.shard.halves() if work.strikes == STRIKES - 1 else []
+        singles = work.shard.singles() if work.strikes == STRIKES - 1 else []
         if singles:  # so that only the image is set aside that kills workers, which two must have died over alone
             todo.extendleft(_Work(single, STRIKES - 2) for single in reversed(singles))
         else:

@@ -21,6 +21,7 @@ import torch
 from conftest import draw_scene
 from large_images import georeferenced
 from named_runs import add_clusters, make_run
+from selfseg.collection.clusters import load_clusters, save_clusters
 from selfseg.collection.embedding import embed
 from selfseg.collection.large import rasters
 from selfseg.collection.opening import as_seen_by, collect, load
@@ -137,9 +138,8 @@ def test_a_full_disk_is_said_and_the_same_call_goes_on(
     assert not list(out.rglob("*.parts"))
 
 
-def test_a_map_of_another_version_of_the_image_is_begun_anew(run: Path, tmp_path: Path) -> None:
-    image, out = tmp_path / "a.tif", tmp_path / "out"
-    raster(image, 300, 150)
+def interrupted(run: Path, image: Path, out: Path) -> None:
+    """`segment` a raster, and stop after two bands of its map."""
     with pytest.MonkeyPatch.context() as patch:
         add, kept = rasters.BandStore.add, 0
 
@@ -153,11 +153,31 @@ def test_a_map_of_another_version_of_the_image_is_begun_anew(run: Path, tmp_path
         patch.setattr(rasters.BandStore, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             segment(run, [image], out, window=64, progress=False, device="cpu")
-    raster(image, 300, 150, seed=5)
-    segment(run, [image], out, window=64, progress=False, device="cpu")
-    segment(run, [image], tmp_path / "plain", window=64, progress=False, device="cpu")
-    assert (out / "index" / "a.tif").read_bytes() == (tmp_path / "plain" / "index" / "a.tif").read_bytes()
+
+
+def check_begun_anew(run: Path, image: Path, out: Path, plain: Path) -> None:
+    """The map is what it would be had nothing been there."""
+    for folder in (out, plain):
+        segment(run, [image], folder, window=64, progress=False, device="cpu")
+    assert (out / "index" / "a.tif").read_bytes() == (plain / "index" / "a.tif").read_bytes()
     assert not list(out.rglob("*.parts"))
+
+
+def test_a_map_of_another_version_of_the_image_is_begun_anew(run: Path, tmp_path: Path) -> None:
+    image, out = tmp_path / "a.tif", tmp_path / "out"
+    raster(image, 300, 150)
+    interrupted(run, image, out)
+    raster(image, 300, 150, seed=5)
+    check_begun_anew(run, image, out, tmp_path / "plain")
+
+
+def test_a_map_of_as_many_other_clusters_is_begun_anew(run: Path, tmp_path: Path) -> None:
+    image, out = tmp_path / "a.tif", tmp_path / "out"
+    raster(image, 300, 150)
+    interrupted(run, image, out)
+    clusters = load_clusters(run)
+    save_clusters(run, replace(clusters, centroids=clusters.centroids.flip(0)))
+    check_begun_anew(run, image, out, tmp_path / "plain")
 
 
 @pytest.mark.slow

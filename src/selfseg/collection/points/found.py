@@ -209,7 +209,7 @@ def owners_of(part: Path) -> Path:
 
 @dataclass(frozen=True)
 class Rank:
-    """The best images of each cluster in a part, and points of each cluster (`selfseg.ops.parts.steps.Step`)."""
+    """The best images of each cluster in a part (`selfseg.ops.parts.steps.Step`)."""
 
     centroids: NDArray[np.float32]
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfseg.errors import ConfigError
-from selfseg.ops.linear import linear
+from selfseg.ops.kmeans import squared_distances
 from selfseg.ops.parts.steps import (
     Assign,
     Draw,
@@ -150,16 +150,16 @@ def seed_parts(parts: Parts, counts: Sequence[int], k: int, seed: int, spherical
 
 def _of_weighted(points: Tensor, weights: Tensor, k: int, generator: np.random.Generator, spherical: bool) -> Tensor:
     """Greedy k-means++ and Lloyd's iterations of weighted points (M, D) in memory: (k, D)."""
-    weights = weights.double()
+    weights, square = weights.double(), points.square().sum(1)
     trials = 2 + int(math.log(k))
     drawn = int(np.searchsorted(np.cumsum(weights.numpy()), generator.random() * float(weights.sum()), side="right"))
     chosen = [min(drawn, len(points) - 1)]
-    distance = _to(points, points[chosen])[:, 0]
+    distance = squared_distances(points, square, points[chosen])[:, 0]
     while len(chosen) < k:
         running = (distance.double() * weights).cumsum(0)
         wanted = torch.from_numpy(generator.random(trials)) * running[-1]
         tried = torch.searchsorted(running, wanted, right=True).clamp(max=len(points) - 1)
-        shortened = torch.minimum(distance[:, None], _to(points, points[tried]))
+        shortened = torch.minimum(distance[:, None], squared_distances(points, square, points[tried]))
         best = int((shortened.double() * weights[:, None]).sum(0).min(0).indices)
         chosen.append(int(tried[best]))
         distance = shortened[:, best]
@@ -175,12 +175,6 @@ def _of_weighted(points: Tensor, weights: Tensor, k: int, generator: np.random.G
             break
         centroids = moved
     return centroids
-
-
-def _to(points: Tensor, others: Tensor) -> Tensor:
-    """Squared distances (M, n)."""
-    product = linear(points, -2 * others, others.square().sum(1))
-    return product.add_(points.square().sum(1)[:, None]).clamp_(min=0)
 
 
 def _add_up(found: Sequence[Summed]) -> Summed:

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.ops.kmeans import affine_scores
-from selfseg.ops.linear import linear
+from selfseg.ops.kmeans import affine_scores, nearest
 from selfseg.threads import one_thread_each, usable_cores
 
 _ROWS = 1 << 16  # points of a part that are in memory at once
@@ -129,10 +128,10 @@ class Assign:
         k, inertia = len(centroids), 0.0
         counts, sums = torch.zeros(k, dtype=torch.int64), torch.zeros(centroids.shape, dtype=torch.float64)
         for _, rows in rows_of(part, self.spherical):
-            distance, nearest = nearest_of(rows, centroids, self.spherical)
-            counts += torch.bincount(nearest, minlength=k)
+            distance, cluster = nearest_of(rows, centroids, self.spherical)
+            counts += torch.bincount(cluster, minlength=k)
             for few in torch.split(torch.arange(len(rows)), max(1, (1 << 20) // max(k, rows.shape[1]))):
-                sums += torch.zeros_like(centroids).index_add_(0, nearest[few], rows[few])
+                sums += torch.zeros_like(centroids).index_add_(0, cluster[few], rows[few])
             inertia += float(distance.double().sum())
         return Summed(counts.numpy(), sums.numpy(), inertia)
 
@@ -253,10 +252,6 @@ def nearest_of(rows: Tensor, centroids: Tensor, spherical: bool) -> tuple[Tensor
     middle = torch.zeros(rows.shape[1]) if spherical else centroids.mean(0)  # float32 has 24 bits
     rows, centroids = rows - middle, centroids - middle
     weight, bias = affine_scores(centroids, spherical)
-    best, nearest = rows.new_empty(len(rows)), torch.empty(len(rows), dtype=torch.int64)
-    step = max(1, (1 << 20) // len(weight))
-    for first in range(0, len(rows), step):
-        where = slice(first, first + step)
-        best[where], nearest[where] = linear(rows[where], weight, bias).max(1)
+    best, which = nearest(rows, weight, bias)
     distance = rows.square().sum(1) - 2 * best + (1 if spherical else 0)
-    return distance.clamp(min=0), nearest
+    return distance.clamp(min=0), which
