@@ -247,8 +247,8 @@ def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path:
             told = f"{method}, {key}: "
             torch.testing.assert_close(value, two.model[key], atol=2e-3, rtol=2e-3, msg=lambda m, t=told: t + m)
         losses = [[line["loss"] for line in read_log(tmp_path / devices / method)] for devices in ("1", "2")]
-        # Sums in another order move the weights, and that grows from step to step; DetCon's loss is above 10.
-        assert losses[0] == pytest.approx(losses[1], abs=1e-3, rel=1e-3), method
+        # Sums in another order move the weights. DetCon's loss is ten times the others', so is what that does.
+        assert losses[0] == pytest.approx(losses[1], abs=1e-2 if method == "detcon" else 1e-3), method
 
 
 _SHARDS = """
