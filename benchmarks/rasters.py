@@ -19,6 +19,7 @@ import argparse
 import datetime
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -83,14 +84,20 @@ def make_raster(target: Path, paths: list[Path], height: int, width: int) -> Non
         )
 
 
-def selfseg(*words: str) -> tuple[float, float]:
-    """Run a command: seconds, and the peak of its memory in GiB."""
+def selfseg(*words: str, megapixels: float = math.nan) -> dict[str, float]:
+    """Run a command: seconds of a clock and of the processor (less changed by other work), the peak of memory."""
     started = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-m", "selfseg", *words])
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"selfseg {' '.join(words)} ended with status {status}")
-    return time.perf_counter() - started, usage.ru_maxrss / 2**20
+    seconds, processor = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+    return {
+        "seconds": seconds,
+        "seconds_per_megapixel": seconds / megapixels,
+        "processor_seconds_per_megapixel": processor / megapixels,
+        "peak_gib": usage.ru_maxrss / 2**20,
+    }
 
 
 def digest(path: Path) -> str:
@@ -146,10 +153,11 @@ def main() -> int:
     result: dict[str, Any] = {"width": width, "height": height, "file_mb": round(raster.stat().st_size / 1e6)}
 
     segment = ["segment", str(run), str(raster.parent), "-k", str(arguments.k)]
-    seconds, peak = selfseg(*segment, "--out", str(work / "segment"))
-    result["segment"] = {"seconds": seconds, "seconds_per_megapixel": seconds / megapixels, "peak_gib": peak}
-    seconds, peak = selfseg("apply", str(run), str(raster.parent), "--out", str(work / "apply"))
-    result["apply"] = {"seconds": seconds, "seconds_per_megapixel": seconds / megapixels, "peak_gib": peak}
+    result["segment"] = selfseg(*segment, "--out", str(work / "segment"), megapixels=megapixels)
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+    apply = ["apply", str(run), str(raster.parent)]
+    result["apply"] = selfseg(*apply, "--out", str(work / "apply"), megapixels=megapixels)
     sys.stdout.write(json.dumps(result) + "\n")
 
     made = work / "segment" / "index" / "raster.tif"
@@ -179,8 +187,8 @@ def main() -> int:
         image = cv2.imread(str(path))
         cv2.imwrite(str(small / f"{number:03}.png"), cv2.resize(image, None, fx=ZOOM, fy=ZOOM))
     few = sum(cv2.imread(str(path)).shape[0] * cv2.imread(str(path)).shape[1] for path in small.iterdir()) / 1e6
-    seconds, peak = selfseg("segment", str(run), str(small), "-k", str(arguments.k), "--out", str(work / "small_out"))
-    result["small"] = {"seconds": seconds, "seconds_per_megapixel": seconds / few, "peak_gib": peak}
+    words = ["segment", str(run), str(small), "-k", str(arguments.k)]
+    result["small"] = selfseg(*words, "--out", str(work / "small_out"), megapixels=few)
     result["date"] = datetime.date.today().isoformat()
     result["command"] = " ".join(sys.argv[1:])
     (HERE / "results" / "rasters.json").write_text(json.dumps(result, indent=1) + "\n")
