@@ -124,6 +124,8 @@ def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     if kind != "JPEG" and (pages := _pages(image, kind)) > 1:
         hint = f"; {_MEASURED}" if kind == "TIFF" else ""
         raise Damage("animated", f"{pages} frames or pages{hint}")
+    if kind == "TIFF" and _deep_colour(image, b"", kind) and (count := len(image.tag_v2[258])) > 4:  # type: ignore[attr-defined]
+        raise Damage("unreadable", f"{count} channels; {_MEASURED}")  # Pillow opens some of them, and can't decode any
     return image
 
 
