@@ -189,7 +189,7 @@ def test_an_error_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_recipes_are_listed_and_one_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     out, _ = said(capsys)
-    assert all(name in out for name in recipes())
+    assert all(f"{name} " in out for name in recipes())
     assert main(["recipes", "picie"]) == 0  # as train takes it
     assert "picie_small" in said(capsys)[0]
     assert main(["recipes", "vice_coco_highres"]) == 0

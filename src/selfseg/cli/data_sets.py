@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from selfseg.cli.console import HELP, OUT, parse, say
 from selfseg.errors import ConfigError, DataError
+from selfseg.storage.files import write_text
 from selfseg.storage.remote.places import at_places
 
 
@@ -49,7 +50,8 @@ def _check(
     Args:
         data: NAME:ROOT, NAME/SPLIT:ROOT, a folder of images, or a folder, zip or file with images and labels.
         splits: which ones; if not given all, of which train and val must be there.
-        sheet: picture of some images under their labels; NAME-check.png if not given.
+        sheet: picture of some images under their labels; NAME-check.png if not given. Where much can't be
+            used, all of it is listed with its reason in a .txt beside it.
         count: images on it.
         decode: decode every image too, instead of looking at its header and end.
         partial: other numbers of images than published are no error.
@@ -74,6 +76,11 @@ def _check(
     found = check_data(asked, splits, drawn, count, decode, partial, channels=channels, pages=pages)
     OUT.print(found.table())
     say(f"written: {found.sheet}")
+    if found.many:
+        listed = drawn.with_suffix(".txt")
+        faults = [fault for split in found.splits for fault in split.faults()]
+        write_text(listed, "".join(f"{fault}\n" for fault in faults))
+        say(f"written: {listed}, all {len(faults)} that can't be used, and why")
     if write is not None:
         from selfseg.data.labelled.layouts.finding import counted
         from selfseg.exchange.plain_layout import write_plain

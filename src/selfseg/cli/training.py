@@ -154,12 +154,13 @@ def list_recipes(words: list[str]) -> int:
         words = [f"{words[0]}_small"]  # as train takes it
     if words and words[0] not in known:
         raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(known)}")
+    width = max(28, *(len(name) + 2 for name in known))
     for name, function in known.items():
         lines = [escape(line.strip()) for line in (function.__doc__ or "").strip().splitlines()]
         if words and words[0] == name:
             OUT.print(f"[bold]{name}[/]\n" + "\n".join(lines), highlight=False)
         elif not words:
-            OUT.print(f"[bold]{name:28}[/]{lines[0]}", highlight=False, soft_wrap=True)
+            OUT.print(f"[bold]{name:{width}}[/]{lines[0]}", highlight=False, soft_wrap=True)
     return 0
 
 

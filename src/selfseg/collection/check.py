@@ -19,7 +19,7 @@ from selfseg.collection.false_colours import painter_of
 from selfseg.data.labelled.catalog import LabelledImages, Source, missing_files, parse_source, with_labels
 from selfseg.data.labelled.datasets import Files
 from selfseg.data.labelled.labels import VOID
-from selfseg.data.labelled.layouts.finding import understand
+from selfseg.data.labelled.layouts.finding import counted, understand
 from selfseg.data.labelled.layouts.left_over import left_over
 from selfseg.data.reading.decoding import quiet
 from selfseg.data.reading.images import ImageCollection, spread_indices
@@ -90,6 +90,11 @@ class SplitCheck:
                 found.append(f"{len(files)} {what}: {'; '.join(files[:_NAMED])}{more}")
         return tuple(f"{self.split}: {sentence}" for sentence in found)
 
+    def faults(self) -> tuple[str, ...]:
+        """Everything that is missing or can't be read, a line each."""
+        gone = (f"{path}: missing" for path in (*self.missing, *self.missing_labels))
+        return (*gone, *self.bad_images, *self.bad_labels)
+
     def shares(self) -> NDArray[np.float64]:
         """(C,) share of each class in the labelled pixels; zeros if there are none."""
         pixels = np.asarray(self.pixels, np.float64)
@@ -126,6 +131,11 @@ class DataCheck:
     def problems(self) -> tuple[str, ...]:
         """Sentences on everything that is wrong, of all splits."""
         return (*(sentence for split in self.splits for sentence in split.problems), *self.left_out)
+
+    @property
+    def many(self) -> bool:
+        """Whether more is wrong than the table names."""
+        return any(len(split.faults()) > _NAMED for split in self.splits)
 
     @property
     def healthy(self) -> bool:
@@ -385,10 +395,15 @@ def _draw(
         painter = painter_of(images)
         legends.append(painter.caption(""))
         pixels += np.asarray(check.pixels or np.zeros_like(pixels), np.int64)
-        for i in spread_indices(len(images), each):
+        here = 0
+        tried = (*spread_indices(len(images), each), *spread_indices(len(images), 20 * each))  # some may be damaged
+        for i in dict.fromkeys(tried):
+            if here == each:
+                break
             try:
                 label = data.read_label(i) if check.labelled else None
                 pictures.append((f"{check.split}: {images.names[i]}", painter(images.glimpse(int(i))), label))
+                here += 1
             except (BadImage, LabelError):
                 continue  # the table names it
     counted = pixels / max(int(pixels.sum()), 1)
@@ -410,6 +425,12 @@ def survey_parts(found: Survey) -> list[Table | str]:
     if pages:
         parts.append(f"files with several pages: {', '.join(pages)} (--pages says which are images)")
     note = [f"[yellow]note:[/] {escape(found.warning())}"] if found.warning() else []
+    if len(found.groups) > 1:
+        root = os.path.commonpath([file.parent for _, files in found.groups for file in files])
+        parts.append("the kinds, of which each could be a collection of its own:")
+        for kind, files in found.groups:
+            some = ", ".join(os.path.relpath(file, root) for file in files[:3]) + (", ..." if len(files) > 3 else "")
+            parts.append(f"  {escape(kind)}: {escape(counted(len(files), 'file'))} ({escape(some)})")
     if found.channels is None:
         parts.append("they are photographs to selfseg: each is read as 8-bit red, green and blue")
         return [*parts, *note]

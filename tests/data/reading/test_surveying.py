@@ -101,7 +101,7 @@ def test_the_kind_that_most_files_are_is_taken(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "photo.jpg"), np.full((30, 40, 3), 40, np.uint8))
     images = list_images(tmp_path)
     found = survey(images)
-    assert "the other 1 are skipped" in found.warning()
+    assert "the other 1 is skipped" in found.warning()
     log = SkipLog(None, 4, 1.0)
     left = scan(images.measured(found.channels), log)
     assert log.skipped == {"photo": "channels"}

@@ -27,7 +27,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import cv2
 import numpy as np
@@ -85,6 +85,11 @@ def quiet() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _quiet_truncated
 
 
+def refuse_measured(kind: str) -> NoReturn:
+    """Say that a format is no photograph's; raises Damage."""
+    raise Damage("wrong-type", f"{kind} is no photograph; {_MEASURED}")
+
+
 def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     """Read the header and refuse what must not be decoded; call it within `quiet()`.
 
@@ -100,7 +105,7 @@ def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
         Damage: "too-small", "too-large", "animated" or "unreadable".
     """
     if kind not in SUFFIXES.values():
-        raise Damage("wrong-type", f"{kind} is no photograph; {_MEASURED}")
+        refuse_measured(kind)
     try:
         # Straight to the class: `Image.open` would take a phone's multi-picture JPEG for an animation.
         image = JpegImagePlugin.JpegImageFile(stream) if kind == "JPEG" else Image.open(stream, formats=[kind])
@@ -119,6 +124,8 @@ def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:
     if kind != "JPEG" and (pages := _pages(image, kind)) > 1:
         hint = f"; {_MEASURED}" if kind == "TIFF" else ""
         raise Damage("animated", f"{pages} frames or pages{hint}")
+    if kind == "TIFF" and _deep_colour(image, b"", kind) and (count := len(image.tag_v2[258])) > 4:  # type: ignore[attr-defined]
+        raise Damage("unreadable", f"{count} channels; {_MEASURED}")  # Pillow opens some of them, and can't decode any
     return image
 
 

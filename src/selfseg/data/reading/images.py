@@ -32,7 +32,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
-from selfseg.data.reading.decoding import MAX_PIXELS, Damage, as_bad_image, decode, open_image, quiet, sniff
+from selfseg.data.reading.decoding import (
+    MAX_PIXELS,
+    Damage,
+    as_bad_image,
+    decode,
+    open_image,
+    quiet,
+    refuse_measured,
+    sniff,
+)
 from selfseg.data.reading.formats.base import Layout, Window
 from selfseg.data.reading.measured import (
     ImagePlace,
@@ -87,6 +96,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     """
     path = Path(path)
     try:
+        _refuse_folder(path)
         with open(path, "rb") as stream:
             if os.fstat(stream.fileno()).st_size > 16 * max_pixels:  # 4 channels of 32 bits, uncompressed
                 raise Damage("too-large", f"a file of {os.fstat(stream.fileno()).st_size} bytes")
@@ -109,6 +119,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
         BadImage: whatever can be known without decoding.
     """
     try:
+        _refuse_folder(path)
         with open(path, "rb") as stream:
             whole = check_stream(stream, path.suffix, max_pixels)
         if not whole:
@@ -117,6 +128,12 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
         raise as_bad_image(path, damage) from damage.__cause__
     except OSError as error:
         raise file_error(path, error) from error
+
+
+def _refuse_folder(path: Path) -> None:
+    """Of a Zarr, which is one: say that it is measured; Python says of any folder that it is none of its files."""
+    if path.suffix.lower() == ".zarr" and path.is_dir():
+        refuse_measured("Zarr")
 
 
 def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -> bool:

@@ -149,7 +149,8 @@ def _check_kind(layout: Layout, page: str, channels: Channels) -> None:
     """Refuse a file of another kind than the collection's; raises Damage."""
     count, dtype = len(channels_of(layout, page)), layout.dtype.name
     if count != channels.of or (channels.dtype and dtype != channels.dtype):
-        raise Damage("channels", f"{count} channels of {dtype}; the collection has {channels.of} of {channels.dtype}")
+        own = f"{count} {'channel' if count == 1 else 'channels'} of {dtype}"
+        raise Damage("channels", f"{own}; the collection has {channels.of} of {channels.dtype}")
 
 
 def layout_of(path: Path) -> Layout | None:

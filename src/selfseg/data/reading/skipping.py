@@ -13,6 +13,7 @@ from selfseg.data.reading.decoding import MAX_PIXELS, quiet
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, TooManyBadImages
 from selfseg.storage.files import make_folder, storage_errors
+from selfseg.telling import tell
 
 
 class SkipLog:
@@ -82,6 +83,7 @@ class SkipLog:
             f"{bad} of {self.total} images can't be used ({bad / max(self.total, 1):.1%}; at most {self.limit:.1%} "
             f"may be bad): {counts}; e.g. {first}."
             + (f" All of them are listed in {self.path}." if self.path is not None else "")
+            + " `selfseg data` of the images tells which kinds of files there are."
             + f" Mend or remove them, or accept them with --max-bad {min(1.0, bad / max(self.total, 1) + 0.01):.2f}"
         )
 
@@ -120,4 +122,10 @@ def scan(images: ImageCollection, log: SkipLog, max_pixels: int = MAX_PIXELS) ->
     log.add_all(bad)
     if len(bad) == len(images):
         raise EmptyCollection(f"none of the {len(images)} images under {images.root} can be read")
+    if bad:
+        counts = ", ".join(
+            f"{count} {reason}" for reason, count in Counter(reason for _, reason, _ in bad).most_common()
+        )
+        listed = f"; each is listed in {log.path}" if log.path is not None else ""
+        tell(f"{len(bad)} of {len(images)} images can't be used and are left out: {counts}{listed}")
     return images.subset(i for i, error in enumerate(errors) if error is None) if bad else images

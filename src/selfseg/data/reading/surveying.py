@@ -51,6 +51,18 @@ class Spread(NamedTuple):
     void: float
 
 
+class Group(NamedTuple):
+    """Files that could be one collection of measured images, or photographs.
+
+    Attributes:
+        kind: "photographs" or e.g. "5 channels of uint16".
+        files: of this kind, in their order.
+    """
+
+    kind: str
+    files: tuple[Path, ...]
+
+
 class ImagePaths(Protocol):
     """What a survey needs of a collection."""
 
@@ -84,6 +96,7 @@ class Survey:
         measured: whether that kind are measured images and no photographs.
         channels: how they are read as measured images, where they are or channels were asked for.
         spread: of each channel, where pixels were drawn.
+        groups: the files of each kind, most first.
     """
 
     images: int
@@ -100,6 +113,7 @@ class Survey:
     measured: bool = False
     channels: Channels | None = None
     spread: tuple[Spread, ...] = ()
+    groups: tuple[Group, ...] = ()
 
     def sentence(self) -> str:
         """What a run tells of the channels that it takes."""
@@ -119,19 +133,19 @@ class Survey:
         others = self.looked_at - len(self.problems) - self.taken
         if not others:
             return ""
-        kinds = (
-            f"values {_counted_words(self.dtypes)}; channels: "
-            f"{', '.join(f'{files} files of {count}' for count, files in self.counts.most_common())}"
-        )
+        counts = (f"{files} {_plural(files, 'file')} of {count}" for count, files in self.counts.most_common())
+        kinds = f"values {_counted_words(self.dtypes)}; channels: {', '.join(counts)}"
         if self.channels is None:
             return (
                 f"the files are of different kinds ({kinds}), so that all are read as 8-bit RGB photographs; to keep "
-                "all channels and bits, put files of one kind into a folder"
+                "all channels and bits, put files of one kind into a folder, or into a .txt list"
             )
         return (
-            f"the files are of different kinds ({kinds}); {self.taken} files of {self.channels.of} "
-            f"{'channel' if self.channels.of == 1 else 'channels'} of {self.channels.dtype} of those that were looked "
-            f"into are taken, and the other {others} are skipped; put files of another kind into a folder of their own"
+            f"the files are of different kinds ({kinds}); {self.taken} {_plural(self.taken, 'file')} of "
+            f"{self.channels.of} {_plural(self.channels.of, 'channel')} of {self.channels.dtype} of those that were "
+            f"looked into {'is' if self.taken == 1 else 'are'} taken, and the other {others} "
+            f"{'is' if others == 1 else 'are'} skipped; put files of "
+            "another kind into a folder, or a .txt list, of their own"
         )
 
 
@@ -196,6 +210,7 @@ def survey(
         problems=tuple(problems),
         taken=len(taken),
         measured=kind is not None,
+        groups=_groups(images.paths, found, named),
     )
     if kind is None:
         return result
@@ -268,6 +283,21 @@ def _spread_of(names: Sequence[str], samples: NDArray[np.float64]) -> tuple[Spre
         void = 1 - len(there) / max(1, len(values))
         found.append(Spread(name, least, low, middle, high, most, void))
     return tuple(found)
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _groups(
+    paths: Sequence[Path], found: Mapping[int, Layout], named: Mapping[int, tuple[str, ...]]
+) -> tuple[Group, ...]:
+    files: dict[str, list[Path]] = {}
+    for index, layout in found.items():
+        count = len(named[index])
+        measured = f"{count} {_plural(count, 'channel')} of {layout.dtype.name}"
+        files.setdefault("photographs" if _is_photograph(layout) else measured, []).append(paths[index])
+    return tuple(Group(kind, tuple(files[kind])) for kind in sorted(files, key=lambda kind: -len(files[kind])))
 
 
 def _counted_words(counts: Counter[str]) -> str:

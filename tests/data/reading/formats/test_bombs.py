@@ -127,6 +127,20 @@ def zarr_pages(path: Path) -> None:
     zarr.create_array(path, shape=(10**9, 64, 64), chunks=(1, 64, 64), dtype="uint8")
 
 
+def zarr_empty(path: Path) -> None:
+    zarr.create_array(path, shape=(10**6, 10**6), chunks=(1000, 1000), dtype="uint8")
+
+
+def zarr_one_chunk(path: Path) -> None:
+    zarr.create_array(path, shape=(10**6, 10**6), chunks=(1000, 1000), dtype="uint8")[:1000, :1000] = 7
+
+
+def sparse(path: Path) -> None:
+    tiles = 245 * 245
+    more = ((322, 4, 1, 4096), (323, 4, 1, 4096), (259, 3, 1, 8), (324, 4, tiles, 200), (325, 4, tiles, 200))
+    path.write_bytes(tiff(page(10**6, 10**6, *more), tail=bytes(4 * tiles + 200)))
+
+
 def zarr_zstd(path: Path) -> None:
     zarr.create_array(path, data=np.ones((64, 64), np.uint8), chunks=(64, 64))
     (path / "c/0/0").write_bytes(numcodecs.Zstd().encode(bytes(1 << 28)))
@@ -159,6 +173,9 @@ BOMBS: list[tuple[Callable[[Path], None], str]] = [
     (jpeg2000, ".j2k"),
     (zarr_chunk, ".zarr"),
     (zarr_pages, ".zarr"),
+    (zarr_empty, ".zarr"),
+    (zarr_one_chunk, ".zarr"),
+    (sparse, ".tif"),
     (zarr_zstd, ".zarr"),
     (zarr_blosc, ".zarr"),
     (zarr_gzip, ".zarr"),

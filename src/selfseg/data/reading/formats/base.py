@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from selfseg.data.reading.sniffing import MIN_SIDE, Damage
+from selfseg.data.reading.sniffing import MAX_PIXELS, MIN_SIDE, Damage
 
 MAX_BLOCK = 1 << 30
 """The largest tile, strip or chunk, in bytes once it is decoded."""
+
+MOST_CLAIMED = 100_000
+"""How many times what it holds a large file may claim to be: no compression makes that of pixels that tell anything."""
 
 MOST_PAGES = 1_000_000
 """Files that claim more pages are refused."""
@@ -164,6 +167,21 @@ def check_block(size: int, what: str) -> None:
     """
     if size > MAX_BLOCK:
         raise Damage("too-large", f"a {what} of {size} bytes once it is decoded; at most {MAX_BLOCK} are read at once")
+
+
+def check_claim(claimed: int, stored: int, what: str) -> None:
+    """Refuse a file that claims far more pixels than it can hold: looking at all of its windows would never end.
+
+    Args:
+        claimed: bytes of all pixels, by the header.
+        stored: bytes of its strips, tiles or chunks; as many as are enough.
+        what: its extent, e.g. "1000000x1000000 pixels".
+
+    Raises:
+        Damage: "too-large".
+    """
+    if claimed > MAX_PIXELS and claimed > MOST_CLAIMED * stored:
+        raise Damage("too-large", f"{what}, of which {stored} bytes are there; the rest was never written")
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:

@@ -32,6 +32,7 @@ from selfseg.data.reading.formats.base import (
     Layout,
     Window,
     check_block,
+    check_claim,
     check_dtype,
     check_header,
     inside,
@@ -104,6 +105,10 @@ class TiffImage:
         channels = 3 if self._lookup is not None else axes.channels - (self._alpha is not None)
         check_header(axes.height, axes.width, axes.channels, max_pixels, itemsize=dtype.itemsize)
         self._source = self._find_source(series, letters, shape)
+        if self._source == "pages":
+            stored = sum(series.pages[0].databytecounts) if series.pages[0] is not None else 0
+            size = axes.height * axes.width * axes.channels * dtype.itemsize
+            check_claim(size, stored, f"{axes.width}x{axes.height} pixels")
         if self._source == "whole":
             check_block(prod(shape) * series.dtype.itemsize, "TIFF that can only be read as a whole,")
         masks = [one for one in found if one.keyframe.is_mask and not one.keyframe.is_reduced]

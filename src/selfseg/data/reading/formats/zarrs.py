@@ -24,16 +24,18 @@ from numpy.typing import NDArray
 
 from selfseg.data.reading.formats.axes import CHANNEL_AXES, Axes, guess_letters
 from selfseg.data.reading.formats.base import (
+    MOST_CLAIMED,
     Layout,
     Window,
     check_block,
+    check_claim,
     check_dtype,
     check_header,
     inside,
     safe_names,
 )
 from selfseg.data.reading.formats.rasters import place_by_gdal
-from selfseg.data.reading.sniffing import Damage, words_of
+from selfseg.data.reading.sniffing import MAX_PIXELS, Damage, words_of
 
 _CODECS = set(
     "blosc zlib gzip zstd lz4 lzma bz2 delta fixedscaleoffset shuffle packbits astype crc32 crc32c adler32 fletcher32 "
@@ -76,6 +78,10 @@ class ZarrImage:
         check_header(axes.height, axes.width, axes.channels, max_pixels, itemsize=dtype.itemsize)
         self._chunk = tuple(int(side) for side in (self._array.shards or self._array.chunks))
         check_block(prod(self._chunk) * dtype.itemsize, "chunk")
+        claimed = prod(shape) * dtype.itemsize
+        if claimed > MAX_PIXELS:
+            stored = _stored(folder, -(-claimed // MOST_CLAIMED))
+            check_claim(claimed, stored, f"{'x'.join(map(str, shape))} values")
         self._existing: set[tuple[int, ...]] | None = None
         self._fill = self._array.fill_value
         fill = None if self._fill is None or not np.isfinite(self._fill) else float(self._fill)
@@ -218,6 +224,18 @@ class ZarrImage:
 def is_zarr(folder: Path) -> bool:
     """Whether a folder is a Zarr array or group."""
     return any((folder / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def _stored(folder: Path, enough: int) -> int:
+    """Bytes of an array's chunks, counted until they are enough."""
+    found = 0
+    for inner, _, files in os.walk(folder):
+        for name in files:
+            if not name.startswith(".z") and name != "zarr.json":
+                found += os.stat(os.path.join(inner, name)).st_size
+            if found >= enough:
+                return found
+    return found
 
 
 def _load(file: Path) -> dict[str, Any]:
