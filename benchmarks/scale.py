@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.images import ImageCollection, PathList
 from selfseg.data.reading.long.images import LongList, open_long_list
 from selfseg.data.reading.long.lines import BLOCK
 from selfseg.storage.progress import ProgressFile
@@ -58,7 +58,8 @@ def in_memory(count: int) -> None:
     """The list, shards and progress of an ordinary folder."""
     root = Path("/photos")
     with measured("list", count):
-        images = ImageCollection(root, tuple(root / f"{i // 1000:06d}/IMG_{i:09d}.jpg" for i in range(count)))
+        paths = PathList(tuple(f"{root}/{i // 1000:06d}/IMG_{i:09d}.jpg" for i in range(count)))  # as they are listed
+        images = ImageCollection(root, paths)
     with measured("shards for eight workers", count):
         shards = cut(images, range(count), Where(8))
     with tempfile.TemporaryDirectory() as folder:

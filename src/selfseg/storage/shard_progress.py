@@ -46,15 +46,16 @@ class ShardProgress:
         return len(self._places)
 
     def _read(self) -> None:
-        place, before = 0, None
+        place, before, fits = 0, None, False
         with self.path.open("rb") as file:
             for line in file:
                 entry = _parsed(line)
                 if "list" in entry:
                     before = entry["list"]
-                    if not isinstance(before, dict) or before.get("shard") != self.source.get("shard"):
+                    fits = isinstance(before, dict) and before.get("shard") == self.source.get("shard")
+                    if not fits:
                         self._places[:] = -1
-                elif isinstance(number := entry.get("shard"), int) and 0 <= number < len(self._places):
+                elif fits and isinstance(number := entry.get("shard"), int) and 0 <= number < len(self._places):
                     self._places[number] = place
                 place += len(line)
                 self._torn = not line.endswith(b"\n")

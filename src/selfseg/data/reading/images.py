@@ -19,6 +19,7 @@ and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.l
 
 from __future__ import annotations
 
+import operator
 import os
 import stat
 from collections import Counter
@@ -219,7 +220,7 @@ class PathList(Sequence[Path]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PathList):
-            return self.texts == other.texts
+            return len(self) == len(other) and all(map(operator.eq, self.texts, other.texts))
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
     def __hash__(self) -> int:

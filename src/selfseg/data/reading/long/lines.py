@@ -18,7 +18,7 @@ BLOCK = 128
 """Lines that are read at once."""
 
 _PIECE = 1 << 19  # bytes that are looked through at once
-_PART = 1 << 26  # bytes of a list whose names are compared with each other at once; 8 MB of numbers or so
+_PART = 1 << 24  # bytes of a list whose names are compared with each other at once; 5 MB of numbers or so
 _PARTS = 512  # at most: so many files are open
 _FIRST = b"# \t\r\n"  # with what a line may begin that isn't a path as it stands
 
@@ -123,7 +123,7 @@ class Twice:
     """
 
     def __init__(self, bytes_: int) -> None:
-        self._bits = min(_PARTS, max(1, bytes_ // _PART)).bit_length() - 1
+        self._bits = (min(_PARTS, -(-bytes_ // _PART)) - 1).bit_length()
         self._held = ExitStack()
         self._files: list[IO[bytes]] = []
 
@@ -151,7 +151,7 @@ class Twice:
         twice: set[int] = set()
         for file in self._files:
             file.seek(0)
-            numbers = np.frombuffer(file.read(), np.uint64).copy()
+            numbers = np.fromfile(file, np.uint64)
             numbers.sort()
             twice.update(numbers[1:][numbers[1:] == numbers[:-1]][: most - len(twice)].tolist())
             if len(twice) >= most:
