@@ -126,12 +126,16 @@ def call(folder: Path, processes: int) -> None:
     (folder / "told.json").write_text(json.dumps(told | {"seconds": time.perf_counter() - started}))
 
 
-def names(count: int, folder: Path, processes: int) -> None:
-    """Write a list, call twice, kill the first call in the middle, and look at what is there."""
+def write_list(count: int, folder: Path) -> None:
+    """Made-up names in folders of 1,000."""
     with (folder / LIST).open("w") as file:
         for first in range(0, count, 1000):
             begin = f"{first // 1000:06d}/IMG_"
             file.write("".join(f"{begin}{i:09d}.jpg\n" for i in range(first, min(count, first + 1000))))
+
+
+def names(count: int, folder: Path, processes: int) -> None:
+    """Call twice, kill the first call in the middle, and look at what is there."""
     with (folder / DONE).open("wb") as file:
         file.truncate(count)
     command = [sys.executable, __file__, "call", "--folder", str(folder), "--processes", str(processes)]
@@ -192,6 +196,7 @@ def main() -> int:
         call(args.folder, args.processes)
     else:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            write_list(args.count or 1_000_000, Path(folder))
             names(args.count or 1_000_000, Path(folder), args.processes)
     return 0
 

@@ -49,7 +49,7 @@ class Lines(Sequence[str]):
             starts, self._count = [], 0
             for begin, piece in pieces(file):
                 found = _starts(piece) + begin
-                starts.append(found[(-self._count) % BLOCK :: BLOCK])
+                starts.append(found[(-self._count) % BLOCK :: BLOCK].copy())  # not a view, which would hold all
                 self._count += len(found)
         self._starts: NDArray[np.int64] = np.concatenate([*starts, [self.stamp[0]]])
 
