@@ -18,6 +18,8 @@ from selfseg.errors import DataError, EmptyCollection
 LONG = 1 << 26
 """Bytes of a list from which on it isn't held in memory: about a million paths."""
 
+_KNOWN = SUFFIXES | MEASURED
+
 
 class _Names(Sequence[str]):
     """The names of paths, of which so many characters are those of the root."""
@@ -94,10 +96,9 @@ def open_long_list(source: Path) -> LongList:
                 continue
             first, last = min(first, *files), max(last, *files)
             parted = [os.path.splitext(path) for path in files]
-            kinds.update({suffix for _, suffix in parted})
+            kinds.update(suffix if suffix in _KNOWN else "" for suffix in {suffix.lower() for _, suffix in parted})
             twice.add(np.fromiter((hash(stem) for stem, _ in parted), np.int64, len(parted)).view(np.uint64))
         suspects = twice.found()
-    kinds = {suffix.lower() for suffix in kinds}
     if measured := kinds & WINDOWED:
         raise DataError(
             f"{source} has {LONG >> 20} MiB or more and names files {' '.join(sorted(measured))}; a list that long can "
@@ -112,7 +113,7 @@ def open_long_list(source: Path) -> LongList:
         PathList(lines),
         _Names(lines, begin),
         lines=lines,
-        kinds=frozenset(kind if kind in SUFFIXES or kind in MEASURED else "" for kind in kinds),
+        kinds=frozenset(kinds),
     )
 
 
