@@ -301,7 +301,7 @@ def _check_images(
     looked = _look(images, channels, pages)
     # Pages are images of their own; what is too large to be looked at whole is no less an image.
     images = expand(images.measured(None if looked is None else looked.channels), cut=False)
-    files = Files(images.root, images.paths)
+    files = Files(images.root, tuple(images.paths))
     check = _check_split(source, _ALL_IMAGES, files, None, True, decode, progress, images)
     result = DataCheck(name, "a folder of images", (), (check,), Path(sheet) if sheet else None, survey=looked)
     if sheet is not None:

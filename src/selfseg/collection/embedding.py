@@ -7,6 +7,7 @@ Letters in shapes: D embedding dimension, h w embedding cells.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from selfseg.collection.large.mosaic import Mosaic, blended_rows
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.storage.files import write_atomically, write_json
@@ -28,6 +30,7 @@ from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
 from selfseg.workers.hiring import hire
+from selfseg.workers.long_lists import LongWork, entry_of
 from selfseg.workers.plan import HERE, Shard, Where
 
 
@@ -48,7 +51,8 @@ def embed(
     Per image `out/NAME.npy`: (D, h, w) float16, to be opened with `np.load(path, mmap_mode="r")`. `out/index.json` has
     for each image its file, `image_size` (H, W), `resized_size`, `embedding_size` (h, w), `stride` and `to_image`: the
     (2, 3) affine from the embedding to the image, both in [-1, 1] with align_corners=False. The cell (row i, column j)
-    lies at ((2 j + 1) / w - 1, (2 i + 1) / h - 1) of the embedding's frame.
+    lies at ((2 j + 1) / w - 1, (2 i + 1) / h - 1) of the embedding's frame. Of a long list
+    (`selfseg.data.reading.long.images`) the images are lines of JSON in `out/index.jsonl` instead.
 
     An interrupted call goes on where it stopped: a file is kept if the same embedder made it from the same source file.
 
@@ -76,13 +80,29 @@ def embed(
     work = job.open()
     embedder, fingerprint = work.embedder, work.fingerprint
     collection, out = collect(images, embedder, cut=False), Path(out)
-    log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
-    whole = whole_images(collection, log)
-    todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
-    carry_out(job, work, hire(where, "embed", progress, device), where, collection, todo, progress_file, log)
-    found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
-    listed = [{key: value for key, value in entry.items() if key != "embedder"} for entry in found if entry is not None]
+    crew = hire(where, "embed", progress, device)
+    listed: dict[str, Any]
+    if isinstance(collection, LongList):
+        many = LongWork(
+            collection,
+            out,
+            "embedder",
+            fingerprint,
+            max_bad,
+            lambda some, i, line: _is_whole(out, entry_of(line, i)),
+            lambda entries: {"entries": entries},
+        )
+        many.do(job, work, crew, where, "embed", progress)
+        _list_in(out / "index.jsonl", many)
+        listed = {"images_in": "index.jsonl"}
+    else:
+        log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
+        progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
+        whole = whole_images(collection, log)
+        todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
+        carry_out(job, work, crew, where, collection, todo, progress_file, log)
+        found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
+        listed = {"images": [_without_maker(entry) for entry in found if entry is not None]}
     index = {
         "embedder": fingerprint,
         "dim": embedder.dim,
@@ -94,10 +114,25 @@ def embed(
         "dtype": "float16",
         "layout": "D,h,w",
         "frame": "[-1, 1] (x, y), align_corners=False",
-        "images": listed,
+        **listed,
     }
     write_json(out / "index.json", index)
     return out / "index.json"
+
+
+def _without_maker(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "embedder"}
+
+
+def _list_in(file: Path, many: LongWork) -> None:
+    """Write what index.json has of each image, a line for each."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as stream:
+            for line in many.progress.entries():
+                stream.writelines(json.dumps(entry) + "\n" for entry in line["entries"])
+
+    write_atomically(file, write)
 
 
 @dataclass(frozen=True)
@@ -213,8 +248,13 @@ def _write_large(embedder: Embedder, collection: ImageCollection, index: int, ou
 def _is_done(progress: ProgressFile, collection: ImageCollection, index: int, out: Path) -> bool:
     """Whether an image's embedding was made from the image as it is now, and is whole."""
     entry = progress.made_from(collection.names[index], collection.version(index))
+    return entry is not None and _is_whole(out, entry)
+
+
+def _is_whole(out: Path, entry: dict[str, Any]) -> bool:
+    """Whether the file of an embedding is what its entry says."""
     try:
-        return entry is not None and _shape(out / entry["file"])[1:] == tuple(entry["embedding_size"])
+        return _shape(out / entry["file"])[1:] == tuple(entry["embedding_size"])
     except (ValueError, KeyError, TypeError, OSError):  # a file that is gone or cut off
         return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from selfseg.collection.large.rasters import BandStore, Form, Look, map_file, ma
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.errors import ConfigError
@@ -31,6 +32,7 @@ from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
 from selfseg.workers.hiring import hire
+from selfseg.workers.long_lists import LongWork
 from selfseg.workers.plan import HERE, Shard, Where
 
 
@@ -93,20 +95,28 @@ def segment(
     void = how.void if collection.channels is not None else None
     for kind in ("index", "overlay"):
         mark_output(out / kind)
-    log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    whole = whole_images(collection, log)
-    if any(collection.is_large(i) for i in whole):
-        cluster_rows(clusters)  # an error comes before any work
-    done = ProgressFile(out / "progress.jsonl", "clusters", work.maker)
-    todo = [i for i in whole if not work.is_done(done, collection, i)]
-    carry_out(job, work, hire(where, "segment", progress, device), where, collection, todo, done, log)
+    crew = hire(where, "segment", progress, device)
+    made: Iterable[int]
+    if isinstance(collection, LongList):
+        many = LongWork(collection, out, "clusters", work.maker, max_bad, lambda some, i, _: work.are_there(some, i))
+        many.do(job, work, crew, where, "segment", progress)
+        made = many.made()
+    else:
+        log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
+        whole = whole_images(collection, log)
+        if any(collection.is_large(i) for i in whole):
+            cluster_rows(clusters)  # an error comes before any work
+        done = ProgressFile(out / "progress.jsonl", "clusters", work.maker)
+        todo = [i for i in whole if not work.is_done(done, collection, i)]
+        carry_out(job, work, crew, where, collection, todo, done, log)
+        made = (i for i in whole if collection.names[i] not in log.skipped)
     legend: list[dict[str, Any]] = [
         {"cluster": c, "value": c, "name": how.names[c], "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(how.colours, clusters.share, strict=True))
     ]
     nothing = {} if void is None else {"void": {"value": void}}
     if geojson:
-        for i in (i for i in whole if collection.names[i] not in log.skipped):
+        for i in made:
             raster, name = map_file(out / "index", collection, i), collection.names[i]
             write_areas(raster, out / "geojson", name, legend, void, min_area)
     write_json(out / "legend.json", {"k": clusters.k, "embedder": work.fingerprint, "clusters": legend, **nothing})
@@ -154,9 +164,12 @@ class _Segmenter:
     def is_done(self, done: ProgressFile, collection: ImageCollection, index: int) -> bool:
         """Whether an image's files were made of the image as it is now, and are there."""
         name = collection.names[index]
+        return done.made_from(name, collection.version(index)) is not None and self.are_there(collection, index)
+
+    def are_there(self, collection: ImageCollection, index: int) -> bool:
+        """Whether an image's files are there."""
         return (
-            done.made_from(name, collection.version(index)) is not None
-            and self._overlay(name).exists()
+            self._overlay(collection.names[index]).exists()
             and map_file(self.job.out / "index", collection, index, self.job.large_as).exists()
         )
 

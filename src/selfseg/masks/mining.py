@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,14 @@ from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images
 from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
+from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.data.reading.windows import as_measured
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection
 from selfseg.exchange.any_labels import open_labels
 from selfseg.masks import proposals as hierarchy
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
+from selfseg.masks.many import ManyMasks
 from selfseg.masks.priors.by_name import VERSION, Prior, check_prior, saliency
 from selfseg.masks.quality import MaskScores, measure_maps
 from selfseg.masks.sources import (
@@ -40,13 +42,15 @@ from selfseg.masks.writing import SOFT_FOLDER, MaskFiles, MaskWriter
 from selfseg.ops.channels import Channels
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
-from selfseg.storage.files import read_json
+from selfseg.storage.files import read_json, sole_use
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
 from selfseg.threads import one_thread_each
 from selfseg.workers.gathering import SkipList, Skipped, gather
 from selfseg.workers.hiring import hire
 from selfseg.workers.plan import HERE, Shard, Where, cut
+
+T = TypeVar("T")
 
 Method = Literal[Prior, "hierarchy", Source]
 """A saliency prior, several objects by `selfseg.masks.proposals`, or one of `selfseg.masks.sources`."""
@@ -123,6 +127,10 @@ def mine_masks(
         tell(found)
     if collection.channels is not None:
         how["channels"] = asdict(collection.channels)
+    if isinstance(collection, LongList):
+        if labels is not None:
+            raise ConfigError(f"masks of a list as long as {collection.lines.path} aren't measured; leave out --labels")
+        return _mine_many(collection, Path(out), how, method, cleaning, training, max_bad, where, progress)
     truth = None if labels is None else _labelled(open_labels(labels, split), collection)
     with MaskWriter(out, collection, how) as writer:
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
@@ -141,13 +149,47 @@ def mine_masks(
             writer.discard(name)
         scores = None if truth is None else _measure(writer, truth)
         note = writer.finish(log.skipped, None if scores is None else scores.as_dict())
-        page = write_masks_page(
-            writer.out, read_json(note), *_cards(writer), painter_of(collection).caption("photograph")
-        )
-        kept = int(read_json(note)["kept"])
-    if not kept:
+        place = {name: i for i, name in enumerate(collection.names)}
+        entries = [(place[name], writer.entries[name]) for name in collection.names if name in writer.entries]
+        shown = [
+            _spread([(i, entry) for i, entry in entries if bool(entry["reason"]) == rejected], _SHOWN)
+            for rejected in (False, True)
+        ]
+        return _write_page(writer, note, shown)
+
+
+def _mine_many(
+    images: LongList,
+    out: Path,
+    how: Mapping[str, Any],
+    method: Method,
+    cleaning: Cleaning,
+    training: Training,
+    max_bad: float,
+    where: Where,
+    progress: bool,
+) -> Path:
+    """`mine_masks` of a long list; what a method learns it learns from drawn images, before any mask is made."""
+    writer = MaskWriter(out, images, how)
+    with sole_use(out):
+        masks = ManyMasks.of(writer, images, max_bad)
+        job = _Mining(method, cleaning, training, out, writer.made_by, images.channels, progress)
+        find = open_source(method, training, images, out, progress, max_bad) if method in SOURCES else None
+        crew = hire(where, "masks", progress, training.device)
+        masks.work.do(job, _Miner(job, find), crew, where, "masks", progress)
+        note = masks.finish()
+        told = read_json(note)
+        shown = [masks.some(bool(word == "rejected"), told[word], _SHOWN) for word in ("kept", "rejected")]
+        return _write_page(writer, note, shown)
+
+
+def _write_page(writer: MaskWriter, note: Path, shown: Sequence[Sequence[tuple[int, dict[str, Any]]]]) -> Path:
+    """The page of some images with masks and some without; raises EmptyCollection if none has one."""
+    told = read_json(note)
+    page = write_masks_page(writer.out, told, *_cards(writer, shown), painter_of(writer.images).caption("photograph"))
+    if not told["kept"]:
         raise EmptyCollection(
-            f"none of the {len(collection)} images has a usable mask; {page} shows why, {note} counts the reasons. "
+            f"none of the {len(writer.images)} images has a usable mask; {page} shows why, {note} counts the reasons. "
             "Another --method or a lower --threshold may help"
         )
     return page
@@ -244,19 +286,18 @@ def _measure(writer: MaskWriter, data: LabelledImages) -> MaskScores:
     return measure_maps(writer.out / SOFT_FOLDER, data.subset(made))
 
 
-def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:
-    """Images evenly over the collection: those with a mask, and those whose mask was rejected."""
-    entries = [writer.entries[name] for name in writer.images.names if name in writer.entries]
-    place = {name: i for i, name in enumerate(writer.images.names)}
+def _cards(
+    writer: MaskWriter, shown: Sequence[Sequence[tuple[int, dict[str, Any]]]]
+) -> tuple[list[MaskCard], list[MaskCard]]:
+    """Images with a mask, and images whose mask was rejected; their numbers and entries are `shown`."""
     cards: tuple[list[MaskCard], list[MaskCard]] = ([], [])
     painter = painter_of(writer.images)
     masks = MaskFolder(writer.out, min_area=0, max_area=1)  # the areas were judged when they were written
     for rejected, found in enumerate(cards):
-        of_kind = [entry for entry in entries if bool(entry["reason"]) == bool(rejected)]
-        for entry in _spread(of_kind, _SHOWN):
+        for number, entry in shown[rejected]:
             name = entry["name"]
             try:
-                image = writer.images.read(place[name])
+                image = writer.images.read(number)
                 height, width = image.shape[:2]
                 soft = read_image(writer.soft(name), max_pixels=height * width)[..., 0]
                 if rejected:
@@ -270,5 +311,5 @@ def _cards(writer: MaskWriter) -> tuple[list[MaskCard], list[MaskCard]]:
     return cards
 
 
-def _spread(entries: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def _spread(entries: Sequence[T], most: int) -> list[T]:
     return [entries[i] for i in spread_indices(len(entries), most)]

@@ -5,7 +5,8 @@ A call can be repeated after an interruption: what the same segmenter made of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import list_classes
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.palette_png import VOID_COLOUR
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
@@ -33,6 +35,7 @@ from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
 from selfseg.workers.hiring import hire
+from selfseg.workers.long_lists import LongWork
 from selfseg.workers.plan import HERE, Shard, Where
 
 
@@ -93,24 +96,36 @@ def apply(
     collection = collect(images, work.segmenter.embedder, cut=False)
     for kind in ("masks", "overlay") if overlays else ("masks",):
         mark_output(out / kind)
-    log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
-    done = ProgressFile(out / "progress.jsonl", "segmenter", work.digest)
-    for name in done.known:
-        if done.of(name) is None and _is_inner(name):
-            for file in (*forms(out / "masks", name), out / "overlay" / f"{name}.jpg"):
-                remove(file)
+    crew = hire(where, "apply", progress, device)
+    done: ProgressFile | LongWork
+    if isinstance(collection, LongList):
+        done = LongWork(collection, out, "segmenter", work.digest, max_bad, work.are_there, _summed)
+        others = done.foreign()
+    else:
+        log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
+        done = ProgressFile(out / "progress.jsonl", "segmenter", work.digest)
+        others = (name for name in done.known if done.of(name) is None and _is_inner(name))
+    for name in others:
+        for file in (*forms(out / "masks", name), out / "overlay" / f"{name}.jpg"):
+            remove(file)
     if _told_by(out / "legend.json") != work.digest:  # before the first mask, as this may be stopped at any time
         write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, None)})
         write_text(out / "classes.txt", work.listed)
-    whole = whole_images(collection, log)
-    todo = [i for i in whole if not work.is_done(done, collection, i)]
-    carry_out(job, work, hire(where, "apply", progress, device), where, collection, todo, done, log)
-    kept = [done.of(name) for name in collection.names if name not in log.skipped]
-    entries = [entry for entry in kept if entry is not None]
-    write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, entries)})
+    made: Iterable[int]
+    if isinstance(done, LongWork):
+        done.do(job, work, crew, where, "apply", progress)
+        made, summed = done.made(), _summed(done.progress.entries())
+    else:
+        whole = whole_images(collection, log)
+        todo = [i for i in whole if not work.is_done(done, collection, i)]
+        carry_out(job, work, crew, where, collection, todo, done, log)
+        made = [i for i in whole if collection.names[i] not in log.skipped]
+        kept = (done.of(name) for name in collection.names if name not in log.skipped)
+        summed = _summed(entry for entry in kept if entry is not None)
+    write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, summed)})
     write_text(out / "classes.txt", work.listed)
     if geojson:
-        for i in (i for i in whole if collection.names[i] not in log.skipped):
+        for i in made:
             raster, name = map_file(out / "masks", collection, i), collection.names[i]
             write_areas(raster, out / "geojson", name, legend.to_json(), legend.void, min_area)
     return out
@@ -152,11 +167,14 @@ class _Applier:
 
     def is_done(self, done: ProgressFile, collection: ImageCollection, index: int) -> bool:
         """Whether an image's files were made of the image as it is now, and are there."""
+        entry = done.made_from(collection.names[index], collection.version(index))
+        return entry is not None and self.are_there(collection, index, entry)
+
+    def are_there(self, collection: ImageCollection, index: int, entry: Mapping[str, Any]) -> bool:
+        """Whether an image's files are there, by what was noted of it or of its shard."""
         name = collection.names[index]
-        entry = done.made_from(name, collection.version(index))
         return (
-            entry is not None
-            and isinstance(entry.get("pixels"), dict)
+            isinstance(entry.get("pixels"), dict)
             and (not self.job.overlays or (entry.get("overlay", False) and self._overlay(name).is_file()))
             and map_file(self.job.out / "masks", collection, index, self.job.large_as).exists()
         )
@@ -225,15 +243,23 @@ def _told_by(legend: Path) -> str:
         return ""
 
 
-def _legend_of(legend: Legend, entries: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """The classes with their share of all pixels; without shares where the masks are still to be made."""
-    if entries is None:
-        return {"classes": legend.to_json(), "void": {"value": legend.void, "colour": hex_colour(VOID_COLOUR)}}
-    counts: dict[int, int] = {}
+def _summed(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was noted of images, or of shards of them, added up."""
+    pixels: Counter[str] = Counter()
+    images, overlay = 0, True
     for entry in entries:
-        for value, count in entry["pixels"].items():
-            counts[int(value)] = counts.get(int(value), 0) + count
+        pixels.update(entry["pixels"])
+        images += entry.get("images", 1)
+        overlay = overlay and bool(entry.get("overlay"))
+    return {"images": images, "pixels": dict(pixels), "overlay": overlay}
+
+
+def _legend_of(legend: Legend, summed: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The classes with their share of all pixels; without shares where the masks are still to be made."""
+    if summed is None:
+        return {"classes": legend.to_json(), "void": {"value": legend.void, "colour": hex_colour(VOID_COLOUR)}}
+    counts = {int(value): count for value, count in summed["pixels"].items()}
     total = max(sum(counts.values()), 1)
     classes = [{**one, "share": counts.get(one["value"], 0) / total} for one in legend.to_json()]
     void = {"value": legend.void, "colour": hex_colour(VOID_COLOUR), "share": counts.get(legend.void, 0) / total}
-    return {"images": len(entries), "classes": classes, "void": void}
+    return {"images": summed["images"], "classes": classes, "void": void}

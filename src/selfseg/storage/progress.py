@@ -20,29 +20,29 @@ class ProgressFile:
         maker: of the lines that are added.
 
     Attributes:
-        known: the last line of each image that any maker wrote, by name.
+        known: the last line of each image that any maker wrote, by name; as text, which takes less than its values
     """
 
     def __init__(self, path: Path, key: str, maker: str) -> None:
         self.path, self.key, self.maker = path, key, maker
-        self.known: dict[str, dict[str, Any]] = {}
+        self.known: dict[str, bytes] = {}
         self._lines: IO[str] | None = None
         self._torn = False
         if path.is_file():
-            with storage_errors(path):
-                text = path.read_text(encoding="utf-8", errors="replace")
-            self._torn = bool(text) and not text.endswith("\n")
-            for line in text.splitlines():
-                try:
-                    entry = json.loads(line)
-                    if isinstance(entry[key], str) and isinstance(entry["name"], str):
-                        self.known[entry["name"]] = entry
-                except (ValueError, KeyError, TypeError):  # a line cut off by a crash
-                    continue
+            with storage_errors(path), path.open("rb") as file:
+                for line in file:
+                    self._torn = not line.endswith(b"\n")
+                    try:
+                        entry = json.loads(line)
+                        if isinstance(entry[key], str) and isinstance(entry["name"], str):
+                            self.known[entry["name"]] = line
+                    except (ValueError, KeyError, TypeError):  # a line cut off by a crash
+                        continue
 
     def of(self, name: str) -> dict[str, Any] | None:
         """An image's line, if this maker wrote it."""
-        entry = self.known.get(name)
+        line = self.known.get(name)
+        entry: dict[str, Any] | None = None if line is None else json.loads(line)
         return entry if entry is not None and entry[self.key] == self.maker else None
 
     def made_from(self, name: str, version: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -71,8 +71,8 @@ class ProgressFile:
             StorageError: if the disk is full.
         """
         assert self._lines is not None, "use it as a context manager"
-        line = {**entry, self.key: self.maker}
-        self.known[str(entry["name"])] = line
+        line = json.dumps({**entry, self.key: self.maker}) + "\n"
+        self.known[str(entry["name"])] = line.encode()
         with storage_errors(self.path):
-            self._lines.write(json.dumps(line) + "\n")
+            self._lines.write(line)
             self._lines.flush()

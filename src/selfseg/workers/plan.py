@@ -7,7 +7,7 @@ the same when it is done twice, as it does where files are written under a tempo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
@@ -169,17 +169,19 @@ class Workers(Protocol):
     def map(
         self,
         job: Job[T],
-        shards: Sequence[Shard[Any]],
+        shards: Iterable[Shard[Any]],
         opened: Callable[[Any], Iterator[T]] | None = None,
         quiet: bool = False,
+        images: int | None = None,
     ) -> Generator[T | Lost, None, None]:
         """What a job makes of shards, in any order.
 
         Args:
             job: what is done.
-            shards: with what.
+            shards: with what; taken when somebody is free for them.
             opened: what `job.open()` gave in this process, if it was called already.
             quiet: without a bar and a summary, as one of many steps.
+            images: in all shards, for the bar, where they can't be counted; about.
 
         Yields:
             The values, and `Lost` for each image that can't be worked on.
@@ -197,16 +199,16 @@ class Here:
     def map(
         self,
         job: Job[T],
-        shards: Sequence[Shard[Any]],
+        shards: Iterable[Shard[Any]],
         opened: Callable[[Any], Iterator[T]] | None = None,
         quiet: bool = False,
+        images: int | None = None,
     ) -> Generator[T | Lost, None, None]:
         """As of `Workers`; in order."""
-        del quiet
-        if not shards:
-            return
-        work = job.open() if opened is None else opened
+        del quiet, images
+        work = opened
         for shard in shards:
+            work = work or job.open()
             yield from work(shard)
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ import abc
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -99,6 +99,27 @@ class _Work:
     strikes: int = 0
 
 
+class _Todo:
+    """Shards that wait for a worker: those that come back first, then the next ones of all, which are not held."""
+
+    def __init__(self, shards: Iterable[Shard[Any]]) -> None:
+        self._shards, self._waiting = iter(shards), deque[_Work]()
+
+    def waiting(self, most: int) -> int:
+        """How many wait, counted up to `most`."""
+        while len(self._waiting) < most and (shard := next(self._shards, None)) is not None:
+            self._waiting.append(_Work(shard))
+        return len(self._waiting)
+
+    def take(self) -> _Work | None:
+        """The next one; None where there is none."""
+        return self._waiting.popleft() if self.waiting(1) else None
+
+    def give_back(self, some: Sequence[_Work]) -> None:
+        """Put some before all others."""
+        self._waiting.extendleft(reversed(some))
+
+
 @dataclass
 class _Place(Generic[Member]):
     """A worker's place, which the next one takes when it dies."""
@@ -157,15 +178,16 @@ class Pool(abc.ABC, Generic[Member]):
     def map(
         self,
         job: Job[T],
-        shards: Sequence[Shard[Any]],
+        shards: Iterable[Shard[Any]],
         opened: Callable[[Any], Iterator[T]] | None = None,
         quiet: bool = False,
+        images: int | None = None,
     ) -> Generator[T | Lost, None, None]:
         """As of `selfseg.workers.plan.Workers`."""
         del opened  # it is of this process
-        todo = deque(_Work(shard) for shard in shards)
-        total = sum(len(shard) for shard in shards)
-        if not todo:
+        total = sum(len(shard) for shard in shards) if isinstance(shards, Sequence) else images
+        todo = _Todo(shards)
+        if not todo.waiting(1):
             return
         console = Console(stderr=True)
         with Progress(console=console, disable=quiet or not (self.progress and console.is_terminal)) as bar:
@@ -173,21 +195,19 @@ class Pool(abc.ABC, Generic[Member]):
             with closing(self._work(job, todo, bar, task, quiet)) as values:
                 yield from values
 
-    def _work(
-        self, job: Job[Any], todo: deque[_Work], bar: Progress, task: TaskID, quiet: bool
-    ) -> Generator[Any, None, None]:
+    def _work(self, job: Job[Any], todo: _Todo, bar: Progress, task: TaskID, quiet: bool) -> Generator[Any, None, None]:
         if not self._places:
             self._places = [_Place(name) for name in self.names()]
         failed_starts = 0
         try:
             while True:
-                self._fill(len(todo) if failed_starts < _STARTS else 0)
+                self._fill(todo.waiting(len(self._places)) if failed_starts < _STARTS else 0)
                 for place in self._places:
-                    if place.ready and place.work is None and todo:
-                        place.work = todo.popleft()
+                    if place.ready and place.work is None and (work := todo.take()) is not None:
+                        place.work = work
                         assert place.member is not None
-                        self.send(place.member, job, place.work.shard)
-                if not todo and all(place.work is None for place in self._places):
+                        self.send(place.member, job, work.shard)
+                if all(place.work is None for place in self._places) and not todo.waiting(1):
                     return
                 member, said = self.listen()
                 found = [place for place in self._places if place.member is member]
@@ -197,14 +217,14 @@ class Pool(abc.ABC, Generic[Member]):
                 if isinstance(said, Ready):
                     place.ready, failed_starts = True, 0
                 elif isinstance(said, Finished):
-                    work, place.work = place.work, None
-                    assert work is not None
+                    done, place.work = place.work, None
+                    assert done is not None
                     if isinstance(said.values, Failure):
                         raise said.values.raised()
                     if not quiet:  # shards of images
-                        place.images += len(work.shard)
+                        place.images += len(done.shard)
                         place.seconds += said.seconds
-                    bar.advance(task, len(work.shard))
+                    bar.advance(task, len(done.shard))
                     yield from said.values
                 else:
                     failed_starts += not place.ready
@@ -233,9 +253,7 @@ class Pool(abc.ABC, Generic[Member]):
         if members:
             self.end(members)
 
-    def _bury(
-        self, place: _Place[Member], said: Died, todo: deque[_Work], bar: Progress, task: TaskID
-    ) -> Iterator[Lost]:
+    def _bury(self, place: _Place[Member], said: Died, todo: _Todo, bar: Progress, task: TaskID) -> Iterator[Lost]:
         """Decide what becomes of a dead worker's shard: again, image by image, or set aside."""
         work = place.work
         self._end([place])  # which frees what is kept of it here
@@ -252,9 +270,9 @@ class Pool(abc.ABC, Generic[Member]):
         tell(f"a worker died ({said.how}) over {work.shard.label}; another one takes its place")
         singles = work.shard.singles() if work.strikes == STRIKES - 1 else []
         if singles:  # so that only the image is set aside that kills workers, which two must have died over alone
-            todo.extendleft(_Work(single, STRIKES - 2) for single in reversed(singles))
+            todo.give_back([_Work(single, STRIKES - 2) for single in singles])
         else:
-            todo.appendleft(work)
+            todo.give_back([work])
 
     def paces(self) -> list[Pace]:
         """What each worker has done so far."""

@@ -53,9 +53,9 @@ def spread_points(images: int, points: int, seed: int) -> tuple[NDArray[np.int64
         (array([0, 1, 2]), 100)
     """
     most = max(1, points // 64)
-    chosen = np.arange(images)
-    if images > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(images, most, replace=False))
+    drawn = images > most
+    chosen = np.random.default_rng(seed).choice(images, most, replace=False) if drawn else np.arange(images)
+    chosen.sort()
     return chosen, max(1, -(-points // len(chosen)))
 
 

@@ -19,13 +19,14 @@ and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.l
 
 from __future__ import annotations
 
+import operator
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, overload
 
 import cv2
 import numpy as np
@@ -195,6 +196,57 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = 
     return np.asarray(resized, np.uint8)
 
 
+class PathList(Sequence[Path]):
+    """Paths that are held as text, a third of what `Path` objects take; equal to a tuple of the same paths.
+
+    Args:
+        texts: of paths, as `str(path)` gives them.
+
+    Example:
+        >>> paths = PathList.of([Path("a/b.jpg"), Path("c.jpg")])
+        >>> paths[0].name, len(paths[1:]), paths == (Path("a/b.jpg"), Path("c.jpg"))
+        ('b.jpg', 1, True)
+    """
+
+    __slots__ = ("texts",)
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> PathList:
+        """A list of paths."""
+        return paths if isinstance(paths, PathList) else cls(tuple(map(str, paths)))
+
+    def some(self, indices: Iterable[int]) -> PathList:
+        """Those at `indices`."""
+        return PathList(tuple(self.texts[i] for i in indices))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> PathList: ...
+    def __getitem__(self, index: int | slice) -> Path | PathList:
+        return PathList(self.texts[index]) if isinstance(index, slice) else Path(self.texts[index])
+
+    def __iter__(self) -> Iterator[Path]:
+        return map(Path, self.texts)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, PathList):
+            return len(self) == len(other) and all(map(operator.eq, self.texts, other.texts))
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"PathList.of({list(self)!r})"
+
+
 @dataclass(frozen=True)
 class ImageCollection:
     """An ordered set of image files.
@@ -210,12 +262,13 @@ class ImageCollection:
     """
 
     root: Path
-    paths: tuple[Path, ...]
-    names: tuple[str, ...] = ()
+    paths: Sequence[Path]
+    names: Sequence[str] = ()
     channels: Channels | None = field(default=None, kw_only=True)
     parts: tuple[Part, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", PathList.of(self.paths))
         if len(self.names) != len(self.paths):
             object.__setattr__(self, "names", _unique_names(self.root, self.paths))
 
@@ -273,6 +326,11 @@ class ImageCollection:
         if self.channels is not None:
             return read_levels(self.paths[index], self.channels, part)
         return read_colours(self.paths[index], part)
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Those of the files' names, in lower case."""
+        return frozenset({os.path.splitext(path)[1].lower() for path in PathList.of(self.paths).texts})
 
     @property
     def rgb(self) -> bool:
@@ -348,8 +406,10 @@ class ImageCollection:
         """The images at `indices`, under the names that they have here."""
         chosen = list(indices)
         parts = tuple(self.parts[i] for i in chosen) if self.parts else ()
-        paths, names = tuple(self.paths[i] for i in chosen), tuple(self.names[i] for i in chosen)
-        return ImageCollection(self.root, paths, names, channels=self.channels, parts=parts)
+        names = tuple(self.names[i] for i in chosen)
+        return ImageCollection(
+            self.root, PathList.of(self.paths).some(chosen), names, channels=self.channels, parts=parts
+        )
 
 
 def _version_of_folder(folder: Path) -> dict[str, int | str]:
@@ -369,10 +429,11 @@ def _version_of_folder(folder: Path) -> dict[str, int | str]:
 
 
 def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
+    above = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
     relative = []
-    for path in paths:
-        parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts
-        relative.append("/".join(part for part in parts if part not in ("..", ".", path.anchor)))
+    for path in PathList.of(paths).texts:
+        parts = path.removeprefix(above).split("/")
+        relative.append("/".join(part for part in parts if part not in ("..", ".", "")))
     names = [stem_of(name) for name in relative]
     for full in (relative, [f"{name}-{i}" for i, name in enumerate(relative)]):
         while shared := {name for name, count in Counter(names).items() if count > 1}:

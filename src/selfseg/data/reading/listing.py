@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.images import ImageCollection, PathList
+from selfseg.data.reading.long.images import LONG, open_long_list
 from selfseg.data.reading.packed.zips import open_zip
 from selfseg.data.reading.sniffing import MEASURED, SUFFIXES, companions
 from selfseg.errors import DataError, EmptyCollection
@@ -27,9 +28,9 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
             wrote passed over; sorted by code point, the same in every locale), a zip, an image, a pattern such as
             "photos/*.jpg" or "photos/**/*.png", a `.txt` file with a path per line (relative ones from the list's
-            folder; empty lines and lines that begin with # are passed over; the order is kept), or paths; any of these
-            at a URL. Files
-            without an image's suffix are passed over, and counted (`selfseg.telling`).
+            folder; empty lines and lines that begin with # are passed over; the order is kept; from 64 MiB on it is not
+            held in memory, see `selfseg.data.reading.long.images`), or paths; any of these at a URL. Files without an
+            image's suffix are passed over, and counted (`selfseg.telling`).
 
     Returns:
         The collection. No image was opened: `scan` tells which of them are images.
@@ -70,6 +71,8 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
             f"{source} is a file of a kind that isn't read; give a folder, a zip, a .txt list with one path a line, or "
             f"an image ({' '.join(READ)})"
         )
+    if source.stat().st_size >= LONG:
+        return open_long_list(source)
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -129,7 +132,7 @@ def _from_paths(paths: list[Path], what: str) -> ImageCollection:
 
 
 def _from_folder(root: Path) -> tuple[ImageCollection, Counter[str]]:
-    found: list[tuple[str, Path]] = []
+    found: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
     pending, linked = [(root, "")], list[tuple[Path, str]]()
@@ -151,11 +154,11 @@ def _from_folder(root: Path) -> tuple[ImageCollection, Counter[str]]:
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()
             if suffix == ".zarr" and entry.is_dir():  # a folder that is one image
-                found.append((prefix + entry.name, Path(entry.path)))
+                found.append((prefix + entry.name, entry.path))
             elif entry.is_dir():
                 (linked if entry.is_symlink() else pending).append((Path(entry.path), f"{prefix}{entry.name}/"))
             elif suffix in READ:
-                found.append((prefix + entry.name, Path(entry.path)))
+                found.append((prefix + entry.name, entry.path))
             else:
                 others[suffix or "no suffix"] += 1
     if not found:
@@ -167,10 +170,10 @@ def _from_folder(root: Path) -> tuple[ImageCollection, Counter[str]]:
     found = _without_companions(found, others)
     others = +others  # without those that are none
     found.sort(key=lambda item: item[0])
-    return ImageCollection(root, tuple(path for _, path in found)), others
+    return ImageCollection(root, PathList(tuple(path for _, path in found))), others
 
 
-def _without_companions(found: list[tuple[str, Path]], others: Counter[str]) -> list[tuple[str, Path]]:
+def _without_companions(found: list[tuple[str, str]], others: Counter[str]) -> list[tuple[str, str]]:
     arrays = companions([name for name, _ in found])
     others[".npy"] += len(arrays)
     return [(name, path) for name, path in found if name not in arrays]

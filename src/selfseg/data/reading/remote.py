@@ -101,7 +101,7 @@ class RemoteImages(ImageCollection):
         """The images at `indices`, under the names that they have here."""
         chosen = list(indices)
 
-        def of(values: tuple[T, ...]) -> tuple[T, ...]:
+        def of(values: Sequence[T]) -> tuple[T, ...]:
             return tuple(values[i] for i in chosen) if values else ()
 
         return replace(

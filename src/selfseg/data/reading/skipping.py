@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,8 +29,7 @@ class SkipLog:
     """
 
     def __init__(self, path: Path | None, total: int, limit: float = 0.05) -> None:
-        if not 0 <= limit <= 1:
-            raise ConfigError(f"--max-bad {limit} is no fraction; give a value from 0 to 1, e.g. 0.05")
+        check_limit(limit)
         self.path = path
         self.total = total
         self.limit = limit
@@ -63,8 +62,7 @@ class SkipLog:
             if counted:
                 self.skipped.setdefault(name, reason)
             if (name, reason) not in self._listed and (name, reason) not in lines:
-                entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}
-                lines[name, reason] = json.dumps(entry) + "\n"
+                lines[name, reason] = _line((name, reason, detail))
         if self.path is not None and lines:
             with storage_errors(self.path):
                 make_folder(self.path.parent)
@@ -73,19 +71,84 @@ class SkipLog:
             self._torn = False
         self._listed.update(lines)  # not before they are: who waits for a folder calls again
         if len(self.skipped) > self.limit * self.total:
-            raise TooManyBadImages(self._message())
+            first = list(self.skipped.items())[:3]
+            raise TooManyBadImages(_message(Counter(self.skipped.values()), first, self.total, self.limit, self.path))
 
-    def _message(self) -> str:
-        bad = len(self.skipped)
-        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(self.skipped.values()).most_common())
-        first = ", ".join(f"{name} ({reason})" for name, reason in list(self.skipped.items())[:3])
-        return (
-            f"{bad} of {self.total} images can't be used ({bad / max(self.total, 1):.1%}; at most {self.limit:.1%} "
-            f"may be bad): {counts}; e.g. {first}."
-            + (f" All of them are listed in {self.path}." if self.path is not None else "")
-            + " `selfseg data` of the images tells which kinds of files there are."
-            + f" Mend or remove them, or accept them with --max-bad {min(1.0, bad / max(self.total, 1) + 0.01):.2f}"
-        )
+
+class SkipCount:
+    """As `SkipLog`, for lists that are too long to remember every image that was skipped.
+
+    Each is a line of the file when it is skipped; one that is met again by a later call is another line.
+
+    Args:
+        path: OUT/skipped.jsonl.
+        total: as of `SkipLog`.
+        limit: as there.
+
+    Attributes:
+        reasons: how many images were skipped for which.
+    """
+
+    def __init__(self, path: Path, total: int, limit: float = 0.05) -> None:
+        check_limit(limit)
+        self.path, self.total, self.limit = path, total, limit
+        self.reasons: Counter[str] = Counter()
+        self._first: list[tuple[str, str]] = []
+
+    @property
+    def count(self) -> int:
+        """Of the images that were skipped."""
+        return self.reasons.total()
+
+    def take(self, name: str, reason: str) -> None:
+        """Count one that is listed already; raises TooManyBadImages as `add_all` does."""
+        self.reasons[reason] += 1
+        if len(self._first) < 3:
+            self._first.append((name, reason))
+        if self.count > self.limit * self.total:
+            raise TooManyBadImages(_message(self.reasons, self._first, self.total, self.limit, self.path))
+
+    def add_all(self, entries: Sequence[tuple[str, str, str]]) -> None:
+        """Count and list some, as (name, reason, detail).
+
+        Raises:
+            TooManyBadImages: if more than `limit` of the list is now skipped.
+            StorageError: if the list can't be written.
+        """
+        if entries:
+            with storage_errors(self.path):
+                make_folder(self.path.parent)
+                with open(self.path, "a", encoding="utf-8") as stream:
+                    stream.write("".join(map(_line, entries)))
+        for name, reason, _ in entries:
+            self.take(name, reason)
+
+
+def check_limit(limit: float) -> None:
+    """Raise ConfigError for a share of unreadable images that is none."""
+    if not 0 <= limit <= 1:
+        raise ConfigError(f"--max-bad {limit} is no fraction; give a value from 0 to 1, e.g. 0.05")
+
+
+def _line(skipped: tuple[str, str, str]) -> str:
+    name, reason, detail = skipped
+    entry = {"name": name, "reason": reason, "detail": detail, "time": round(time.time(), 3)}
+    return json.dumps(entry) + "\n"
+
+
+def _message(
+    reasons: Counter[str], some: Sequence[tuple[str, str]], total: int, limit: float, path: Path | None
+) -> str:
+    bad = reasons.total()
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    first = ", ".join(f"{name} ({reason})" for name, reason in some)
+    return (
+        f"{bad} of {total} images can't be used ({bad / max(total, 1):.1%}; at most {limit:.1%} "
+        f"may be bad): {counts}; e.g. {first}."
+        + (f" All of them are listed in {path}." if path is not None else "")
+        + " `selfseg data` of the images tells which kinds of files there are."
+        + f" Mend or remove them, or accept them with --max-bad {min(1.0, bad / max(total, 1) + 0.01):.2f}"
+    )
 
 
 def scan(images: ImageCollection, log: SkipLog, max_pixels: int = MAX_PIXELS) -> ImageCollection:

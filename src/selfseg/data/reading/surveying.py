@@ -67,8 +67,12 @@ class ImagePaths(Protocol):
     """What a survey needs of a collection."""
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> Sequence[Path]:
         """The files."""
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Those of the files' names, in lower case."""
 
     def part(self, index: int) -> Part | None:
         """The page and window of an image; None = the whole file."""
@@ -151,7 +155,7 @@ class Survey:
 
 def may_be_measured(images: ImagePaths) -> bool:
     """Whether a look into the files can find anything but photographs: files of 8-bit formats need none."""
-    return any(path.suffix.lower() not in _EIGHT_BIT for path in images.paths)
+    return bool(images.suffixes - _EIGHT_BIT)
 
 
 def survey(
@@ -176,9 +180,8 @@ def survey(
         EmptyCollection: if no file could be opened.
     """
     rng = np.random.default_rng((seed, 18))
-    chosen = np.arange(len(images.paths))
-    if len(chosen) > LOOKED_AT:
-        chosen = np.sort(rng.choice(len(chosen), LOOKED_AT, replace=False))
+    count = len(images.paths)
+    chosen = np.arange(count) if count <= LOOKED_AT else np.sort(rng.choice(count, LOOKED_AT, replace=False))
     problems: list[tuple[str, str]] = []
     found: dict[int, Layout] = {}
     for index in chosen.tolist():

@@ -40,7 +40,7 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
         The same collection where there is nothing to expand. Else one with `parts`; NAME/PAGE and NAME/y0-x0 are the
         names of pages and windows. Files that can't be opened stay as they are, for `scan` to judge.
     """
-    if images.parts or not any(path.suffix.lower() in WINDOWED for path in images.paths):
+    if images.parts or not images.suffixes & WINDOWED:
         return images
     pages = images.channels.pages if images.channels is not None else None
 

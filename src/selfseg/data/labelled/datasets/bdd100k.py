@@ -26,11 +26,11 @@ def _find(root: Path, split: str) -> Files:
     homes = ("", "bdd100k/")
     if split == _LARGE:
         folder = first_folder(root, [f"{home}images/100k/train" for home in homes], "BDD100K's 100K images")
-        return Files(folder, list_images(folder).paths)
+        return Files(folder, tuple(list_images(folder).paths))
     choices = [f"{home}{kind}/{split}" for home in homes for kind in ("images/10k", "seg/images")]
     images = first_folder(root, choices, f"BDD100K's images of {split}")
     if split in _UNLABELLED:
-        return Files(images, list_images(images).paths)
+        return Files(images, tuple(list_images(images).paths))
     if images.parent.name == "10k":
         labels, ending = images.parents[2] / "labels" / "sem_seg" / "masks" / split, ""
     else:

@@ -60,7 +60,7 @@ def _finder(codes: LabelMap) -> Callable[[Path, str], Files]:
     def find(root: Path, split: str) -> Files:
         images = first_folder(root, (f"leftImg8bit/{split}",), f"Cityscapes' images of {split}")
         if split in _UNLABELLED:
-            return Files(images, list_images(images).paths)
+            return Files(images, tuple(list_images(images).paths))
         kind = "gtCoarse" if split == "train_extra" else "gtFine"
         labels = first_folder(root, (f"{kind}/{split}",), f"Cityscapes' labels of {split}")
         return pair_folders(

@@ -142,7 +142,7 @@ def _find_images(root: Path, split: str) -> Files:
         paths = [path for folder in folders for path in list_images(folder).paths]
         return Files(Path(os.path.commonpath(folders)), tuple(paths))
     folder = _images(root, f"{split}2017")
-    return Files(folder, list_images(folder).paths)
+    return Files(folder, tuple(list_images(folder).paths))
 
 
 _LABELLED = {"train": 118_287, "val": 5000, "train_curated": 49_629, "val_curated": 2175}

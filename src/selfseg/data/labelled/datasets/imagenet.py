@@ -17,7 +17,7 @@ from selfseg.data.reading.listing import list_images
 def _find(root: Path, split: str) -> Files:
     homes = ("", "ILSVRC/Data/CLS-LOC/", "Data/CLS-LOC/")
     folder = first_folder(root, [f"{home}{split}" for home in homes], f"ImageNet's images of {split}")
-    return Files(folder, list_images(folder).paths)
+    return Files(folder, tuple(list_images(folder).paths))
 
 
 IMAGENET = DataSet(
