@@ -1,7 +1,7 @@
 """List the longest sentences of the README and the documentation: `python tools/prose.py [--count 50] [FILE ...]`.
 
-Code blocks, tables, headings and pictures are left out; a link counts with its words, a formula or command in backticks as
-one word. A list's entry begins a sentence. The first number of a line is how many words the sentence has.
+Code blocks, tables, headings and pictures are left out. A link counts with its words, and what stands in backticks is
+one word. An entry of a list begins a sentence. The first number of a line is how many words the sentence has.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, help="README.md, CONTRIBUTING.md and docs if not given")
     parser.add_argument("--count", type=int, default=50, help="how many sentences")
     options = parser.parse_args()
-    files = options.files or [page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page for page in pages()]
+    files = options.files or [
+        page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page for page in pages()
+    ]
     found = longest(files)
     for words, file, line, sentence in found[: options.count]:
         print(f"{words:4}  {file}:{line}  {sentence}")
@@ -82,7 +84,9 @@ def main() -> None:
     for file in files:
         lengths = [words for words, name, _, _ in found if name == str(file)]
         if lengths:
-            print(f"{file}: {len(lengths)} sentences, mean {sum(lengths) / len(lengths):.0f} words, longest {lengths[0]}")
+            print(
+                f"{file}: {len(lengths)} sentences, mean {sum(lengths) / len(lengths):.0f} words, longest {lengths[0]}"
+            )
 
 
 if __name__ == "__main__":
