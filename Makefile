@@ -33,10 +33,11 @@ test: $(STAMP)  ## the tests (WORKERS=2 processes)
 quick: $(STAMP)  ## the tests that take less than half a second each, in a minute; the others are marked slow
 	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' -o addopts='-q --import-mode=importlib' tests
 
-check: $(STAMP)  ## lint, format, types
+check: $(STAMP)  ## lint, format, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/typos
 
 bench: $(STAMP)  ## every benchmark, one after the other, into benchmarks/results/
 	$(BIN)/python benchmarks/run.py
