@@ -145,3 +145,15 @@ def test_an_error_of_the_network_ends_all_of_it(photos: ImageCollection) -> None
     stream = together.map_together(find, photos, SkipList(), False, BATCH)
     with one_thread_each(), closing(stream), pytest.raises(DataError, match="no"):
         next(stream)
+
+
+@pytest.mark.gpu
+def test_maps_of_a_gpu_are_those_of_a_cpu(photos: ImageCollection) -> None:
+    expected = by_features()
+    find = FeatureForeground(FeaturesConfig(size=96), "cuda")
+    find.found = expected.found
+    stream = together.map_together(find, photos, SkipList(), False, Batching())
+    with one_thread_each(), closing(stream):
+        for one in stream:
+            apart = np.abs(one.saliency(True) - expected(photos.read(one.number)))
+            assert (apart > 0.1).mean() < 0.02

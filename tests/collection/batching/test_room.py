@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from selfseg.collection.batching.room import AUTO, MOST, Batching, Room, once_more
+from selfseg.collection.batching.room import AUTO, MOST, Batching, CardMemory, Room, once_more
 from selfseg.errors import ConfigError, RunError
 
 MIB = 1 << 20
@@ -137,3 +137,28 @@ def test_what_batch_may_say() -> None:
     for wrong in (0, -1, True, 2.5, "many"):
         with pytest.raises(ConfigError, match="--batch"):
             Batching(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+def test_a_real_card_is_measured_and_is_never_too_small() -> None:
+    device = torch.device("cuda")
+    memory = CardMemory(device)
+    memory.begin()
+    kept = torch.empty(64 * MIB, dtype=torch.uint8, device=device)
+    assert 64 * MIB <= memory.taken() < 100 * MIB
+    assert memory.free() > 0
+    each = int(0.3 * memory.free())
+    tried: list[int] = []
+
+    def work(some: Sequence[int]) -> list[int]:
+        tried.append(len(some))
+        torch.empty(each * len(some), dtype=torch.uint8, device=device)
+        return list(some)
+
+    assert Room(8).run(work, list(range(10)), 1) == list(range(10))
+    assert tried[0] == 8
+    assert max(tried[1:]) <= 4
+    tried.clear()
+    assert AUTO.room(device).run(work, list(range(10)), 1000) == list(range(10))
+    assert tried[:2] == [1, 2]
+    del kept
