@@ -62,9 +62,9 @@ class Batching:
         """The room that there is on a device, nothing measured yet."""
         if self.images != "auto":
             return Room(self.images)
-        if device.type == "cuda":
+        if device.type == "cuda" and torch.cuda.is_available():
             return Room(MOST, CardMemory(device))
-        return Room(*_UNMEASURED[:1], pixels=_UNMEASURED[1])
+        return Room(_UNMEASURED[0], pixels=_UNMEASURED[1])
 
 
 AUTO = Batching()
