@@ -38,12 +38,13 @@ sys.path.insert(0, str(HERE))
 # Each is a module of gpu_parts, with its seconds of a run of eight minutes; later ones get what it leaves.
 PARTS = {
     "equality": 60,
-    "superpixels": 35,
-    "operations": 50,
-    "resuming": 100,
-    "training": 100,
-    "verbs": 50,
-    "compiling": 45,
+    "superpixels": 30,
+    "operations": 45,
+    "resuming": 80,
+    "training": 75,
+    "verbs": 40,
+    "batches": 75,
+    "compiling": 35,
     "camvid": 480,  # whatever is left
 }
 PACKAGES = ("selfseg", "torch", "triton", "torchvision", "timm", "lightning", "numpy", "numba")

@@ -3,9 +3,9 @@
     make gpu-bundle                     # or: python benchmarks/gpu_bundle.py --data ../shared/data
 
 The machine has Python 3.12 on x86-64 Linux and the packages of `THERE`. The folder has the wheels of what else selfseg
-requires, selfseg's own wheel, the benchmark, the tests, 64 images of CamVid with their labels and 64 photographs. It
-ends by printing its size and the line to run there. DATA holds camvid/{train,val}/{images,labels}, camvid/classes.txt
-and imagenet1000/train.
+requires (but for `SPARED`), selfseg's own wheel, the benchmark, the tests, 64 images of CamVid with their labels and 64
+photographs. It ends by printing its size and the line to run there. DATA holds camvid/{train,val}/{images,labels},
+camvid/classes.txt and imagenet1000/train.
 """
 
 from __future__ import annotations
@@ -36,10 +36,16 @@ THERE = (
 )
 """What the machine has; nothing of it is carried."""
 
+SPARED = ("imagecodecs", "pydicom", "zarr")
+"""What selfseg requires for images that the benchmark has none of, and imports only for them: 40 MiB and more."""
+
 PYTHON = "3.12"
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in range(17, 40)))
 MOST_MIB = 60.0
-LINE = "python3 -m pip install --no-index --find-links {wheels} selfseg && python3 benchmarks/gpu.py"
+LINE = (
+    "python3 -m pip install --no-index --find-links {wheels} -r requirements.txt && "
+    "python3 -m pip install --no-index --no-deps {wheels}/selfseg-*.whl && python3 benchmarks/gpu.py"
+)
 ENVIRONMENT = {
     "python_version": PYTHON,
     "python_full_version": f"{PYTHON}.0",
@@ -90,6 +96,7 @@ def make(data: Path, out: Path, images: int) -> None:
         wheels.mkdir(parents=True)
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(REPOSITORY))
         collect(own_requirements(), lambda requirement: _download(requirement, wheels))
+        (made / "requirements.txt").write_text("\n".join(carried(own_requirements())) + "\n", encoding="utf-8")
         copy_images(data, made / "images", images)
         copy_code(REPOSITORY, made)
         (made / "COMMIT").write_text(_commit() + "\n", encoding="utf-8")
@@ -116,8 +123,14 @@ def own_requirements() -> list[str]:
         return list(tomllib.load(file)["project"]["dependencies"])
 
 
+def carried(requirements: Iterable[str]) -> list[str]:
+    """Those that `SPARED` does not leave out."""
+    spared = {canonicalize_name(name) for name in SPARED}
+    return [each for each in requirements if canonicalize_name(Requirement(each).name) not in spared]
+
+
 def collect(requirements: Iterable[str], download: Callable[[Requirement], Iterable[str]]) -> list[str]:
-    """Fetch what `THERE` lacks, and what that needs, and so on.
+    """Fetch what `THERE` lacks and `SPARED` does not leave out, and what that needs, and so on.
 
     Args:
         requirements: as in a wheel's Requires-Dist.
@@ -126,7 +139,7 @@ def collect(requirements: Iterable[str], download: Callable[[Requirement], Itera
     Returns:
         The normalised names of what was fetched, in order.
     """
-    waiting, seen, fetched = list(requirements), {canonicalize_name(name) for name in THERE}, []
+    waiting, seen, fetched = list(requirements), {canonicalize_name(name) for name in (*THERE, *SPARED)}, []
     while waiting:
         requirement = Requirement(waiting.pop(0))
         name = canonicalize_name(requirement.name)

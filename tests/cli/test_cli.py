@@ -18,6 +18,7 @@ from conftest import draw_scene
 from selfseg import cli, errors
 from selfseg.cli import main
 from selfseg.cli.training import parse_recipe
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.data.labelled.datasets import DATASETS
 from selfseg.evaluation import (
     Beside,
@@ -278,7 +279,7 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
         "selfseg.collection.clustering", "cluster", (Path("run/clusters/k8.json"), Path("run/clusters/k27.json"))
     )
     words = "cluster run images -k 8 27 --seed 3 --points 500 --position 0.7 --merge 90 --device cpu --max-bad 0.5"
-    words += " --processes 3 --batches 2"
+    words += " --processes 3 --batches 2 --batch 16"
     assert main(words.split()) == 0
     expected = {
         "seed": 3,
@@ -291,6 +292,7 @@ def test_the_words_of_cluster_reach_it(calls: Any, capsys: pytest.CaptureFixture
         "propose": True,
         "where": Where(processes=3),
         "batches": 2,
+        "batch": Batching(16),
     }
     assert seen == [((Path("run"), Path("images"), (8, 27)), expected)]
     assert said(capsys)[0] == "written: run/clusters/k8.json written: run/clusters/k27.json"
@@ -302,7 +304,7 @@ def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture
     assert main(words.split()) == 0
     looks = Looks((1.0, 1.5), flip=True)
     expected = {"k": 8, "looks": looks, "device": "auto", "max_bad": 0.5, "window": 512}
-    expected |= {"geojson": True, "min_area": 0, "large_as": "tiff", "where": Where(0, "auto")}
+    expected |= {"geojson": True, "min_area": 0, "large_as": "tiff", "where": Where(0, "auto"), "batch": AUTO}
     assert seen == [((Path("run"), Path("images"), Path("out")), expected)]
     assert said(capsys)[0] == "written: out"
 
@@ -310,9 +312,11 @@ def test_the_words_of_segment_reach_it(calls: Any, capsys: pytest.CaptureFixture
 def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = calls("selfseg.collection.embedding", "embed", Path("out/index.json"))
     assert main("embed run images --out out --max-bad 0.5".split()) == 0
-    expected = {"max_bad": 0.5, "window": None, "where": HERE}
+    expected = {"max_bad": 0.5, "window": None, "where": HERE, "batch": AUTO}
     assert seen == [((Path("run"), Path("images"), Path("out"), Looks(), "auto"), expected)]
     assert said(capsys)[0] == "written: out/index.json"
+    assert main("embed run images --out out --batch 0".split()) == 2
+    assert "--batch 0 is no number of images" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_words_of_concepts_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfseg.collection import streaming
-from selfseg.collection.streaming import WriteBehind, embed_images, embed_together
+from selfseg.collection.batching.room import AUTO, Batching
+from selfseg.collection.streaming import WriteBehind, embed_images
 from selfseg.data.reading import ahead
 from selfseg.data.reading.ahead import map_ahead, map_images, track_images
 from selfseg.data.reading.images import ImageCollection
@@ -70,46 +70,6 @@ def test_embedding_a_stream_is_embedding_each(folder: ImageCollection, embedder:
         assert min(one.seen.shape[:2]) == 48
 
 
-@pytest.mark.slow
-def test_batches_of_one_shape_give_the_same_in_the_same_order(folder: ImageCollection, embedder: Embedder) -> None:
-    shapes: list[tuple[int, tuple[int, ...]]] = []
-
-    def embed(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-        shapes.append((len(images), images[0].shape))
-        return embedder.embed_prepared(images)
-
-    images = [folder.read(i) for i in range(len(folder)) if i != 4]
-
-    def together(window: int, pixels: int = 1) -> list[tuple[NDArray[np.uint8], torch.Tensor]]:
-        shapes.clear()
-        return list(embed_together(embed, iter(images), embedder.prepare, lambda _: pixels, True, window, most=3))
-
-    whole = together(window=100)
-    assert max(count for count, _ in shapes) == 3
-    assert len(shapes) < 8
-    for (image, embedding), expected in zip(whole, images, strict=True):
-        assert image is expected
-        torch.testing.assert_close(embedding, embedder.embed(image), rtol=0, atol=1e-5)
-    for narrow in (together(window=1), together(window=100, pixels=streaming._WINDOW_PIXELS + 1)):
-        assert [image is expected for (image, _), expected in zip(narrow, images, strict=True)] == [True] * 8
-        assert {count for count, _ in shapes} == {1}
-
-
-def test_a_batch_that_does_not_fit_is_halved(embedder: Embedder) -> None:
-    tried = []
-
-    def embed(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-        tried.append(len(images))
-        if len(images) > 2:
-            raise torch.cuda.OutOfMemoryError("too much")
-        return embedder.embed_prepared(images)
-
-    image = np.zeros((48, 48, 3), np.uint8)
-    found = embed_together(embed, iter(range(5)), lambda _: image, lambda _: 1, batched=True, window=9, most=5)
-    assert [number for number, _ in found] == [0, 1, 2, 3, 4]
-    assert tried == [5, 2, 3, 1, 2]
-
-
 def test_little_is_read_ahead_and_large_images_less() -> None:
     started: list[int] = []
 
@@ -151,18 +111,17 @@ def test_who_leaves_a_stream_early_leaves_no_thread(folder: ImageCollection) -> 
     assert threading.active_count() <= before
 
 
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("batch", [AUTO, Batching(3, on_cpu=True)])
 def test_an_error_of_the_network_stops_the_readers(
-    folder: ImageCollection, embedder: Embedder, batched: bool, monkeypatch: pytest.MonkeyPatch
+    folder: ImageCollection, embedder: Embedder, batch: Batching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(images: object) -> torch.Tensor:
         raise RuntimeError("no")
 
     monkeypatch.setattr(embedder, "embed_prepared", fail)
-    together = streaming.embed_together
-    monkeypatch.setattr(streaming, "embed_together", lambda *given, **_: together(*given, batched=batched))
     before = threading.active_count()
-    stream = embed_images(embedder, folder, range(len(folder)), SkipLog(None, 9, limit=1.0), "embed", progress=False)
+    log = SkipLog(None, 9, limit=1.0)
+    stream = embed_images(embedder, folder, range(len(folder)), log, "embed", progress=False, batch=batch)
     with pytest.raises(RuntimeError, match="no") as kept:  # and with it what its frames hold
         next(stream)
     assert kept.value.__traceback__ is not None
@@ -232,6 +191,16 @@ def test_an_error_of_the_body_is_what_is_told() -> None:
 
     with pytest.raises(ValueError, match="body"):
         work()
+
+
+def test_a_cpu_can_put_images_together_too(folder: ImageCollection, embedder: Embedder) -> None:
+    log = SkipLog(None, len(folder), limit=0.2)
+    batch = Batching(3, on_cpu=True)
+    found = list(embed_images(embedder, folder, range(len(folder)), log, "embed", progress=False, batch=batch))
+    assert [one.number for one in found] == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert list(log.skipped) == ["3b"]
+    for one in found:
+        torch.testing.assert_close(one.embedding, embedder.embed(folder.read(one.number)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.gpu

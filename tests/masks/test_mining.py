@@ -13,6 +13,7 @@ from PIL import Image
 
 from selfseg import mine_masks
 from selfseg.cli import main
+from selfseg.collection.batching.room import AUTO
 from selfseg.data.labelled.mask_files import MaskFolder, survey
 from selfseg.data.reading import ahead
 from selfseg.data.reading.listing import list_images
@@ -199,6 +200,7 @@ def test_the_words_of_the_command_reach_it(
         "channels": (),
         "pages": "auto",
         "where": HERE,
+        "batch": AUTO,
     }
     assert seen == [((Path("photos"), Path("masks"), "markov", cleaning), named)]
     assert "written: page" in " ".join(capsys.readouterr().out.split())

@@ -335,3 +335,56 @@ def test_one_channel_is_as_gray() -> None:
 def test_an_image_of_channels_is_no_photograph() -> None:
     with pytest.raises(ConfigError, match="need an image of"):
         refine_logits(torch.zeros(2, 8, 8), np.ones((8, 8, 5), np.uint8))
+
+
+def several(count, classes=3, height=30, width=42):
+    pairs = [case(seed, classes, height, width) for seed in range(count)]
+    return torch.stack([logits for logits, _ in pairs]), np.stack([image for _, image in pairs])
+
+
+def together(logits, images, config, rgb=True):
+    unary = torch.log_softmax(logits, 1).clamp(min=np.log(config.floor))
+    return crf._mean_field_together(unary, torch.from_numpy(images), config, rgb)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("config", [CRFConfig(), CRFConfig(smooth_weight=0), CRFConfig(appearance_weight=0)])
+def test_a_batch_gives_what_its_images_give(count, config):
+    logits, images = several(count)
+    found = together(logits, images, config)
+    for one, scores, image in zip(found, logits, images, strict=True):
+        torch.testing.assert_close(one, by_torch(scores, image, config), atol=1e-5, rtol=0)
+        torch.testing.assert_close(one, refine_logits(scores, image, config), atol=1e-4, rtol=0)
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    logits, images = several(3)
+    same = np.stack([images[0]] * 3)  # every vertex of one is a vertex of all
+    found = together(logits, same, CRFConfig())
+    for one, scores in zip(found, logits, strict=True):
+        torch.testing.assert_close(one, by_torch(scores, images[0], CRFConfig()), atol=1e-5, rtol=0)
+
+
+def test_measured_images_in_a_batch_keep_their_void():
+    logits, images = several(2)
+    levels = np.concatenate([images, images[..., :2]], axis=3).clip(1)
+    levels[0, :5] = 0
+    found = together(logits, levels, CRFConfig(), rgb=False)
+    for one, scores, image in zip(found, logits, levels, strict=True):
+        alone = refine_logits(scores, image, rgb=False)
+        torch.testing.assert_close(one, alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[0, :, :5], torch.softmax(logits[0], 0)[:, :5], atol=1e-4, rtol=0)
+
+
+def test_on_a_cpu_a_batch_is_its_images_to_the_bit():
+    logits, images = several(2)
+    found = refine_logits(logits, images)
+    assert torch.equal(found, torch.stack([refine_logits(*each) for each in zip(logits, images, strict=True)]))
+
+
+@pytest.mark.gpu
+def test_a_batch_on_a_gpu_gives_what_its_images_give():
+    logits, images = several(5, 5, 100, 120)
+    found = refine_logits(logits.cuda(), images)
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), refine_logits(logits, images), atol=1e-3, rtol=0)

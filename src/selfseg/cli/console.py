@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from selfseg.storage.remote.places import with_urls
 
 if TYPE_CHECKING:
+    from selfseg.collection.batching.room import Batching
     from selfseg.workers.plan import Where
 
 OUT = Console()
@@ -38,6 +39,10 @@ Processes = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
 RayAddress = Further[str | None]
 """Option: the Ray cluster that shares the work."""
+
+
+BatchSize = Further[int | Literal["auto"]]
+"""Option: how many images a GPU looks at together."""
 
 
 HELP = ("-h", "--help", "--help-all")
@@ -150,3 +155,10 @@ def where_to_work(processes: int | None, ray: str | None) -> Where:
     from selfseg.workers.plan import Where
 
     return Where(processes=(0 if ray is not None else 1) if processes is None else processes, ray=ray)
+
+
+def batching(images: int | Literal["auto"]) -> Batching:
+    """What --batch says; raises ConfigError for a number that can't be."""
+    from selfseg.collection.batching.room import Batching
+
+    return Batching(images)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, say, where_to_work
+from selfseg.cli.console import (
+    BatchSize,
+    Further,
+    ImagesPath,
+    Processes,
+    RayAddress,
+    batching,
+    say,
+    where_to_work,
+)
 from selfseg.masks.cleaning import Cleaning
 from selfseg.masks.mining import Method, mine_masks
 from selfseg.masks.networks.features import FeaturesConfig
@@ -38,6 +47,7 @@ def masks(
     pages: Further[str] = "auto",
     processes: Processes = None,
     ray: RayAddress = None,
+    batch: BatchSize = "auto",
 ) -> int:
     """Mine a mask of what stands out in each image, without labels; OUT/masks.html shows them.
 
@@ -69,6 +79,8 @@ def masks(
         ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
             local to start one here. --processes is then the number of workers; as many as there is room for if not
             given.
+        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
+            images side by side whatever is said here.
     """
     cleaning = Cleaning(threshold, min_piece, min_area, max_area)
     training = Training(network, train_images, train_masks, device, features)
@@ -85,6 +97,7 @@ def masks(
         pages=pages,
         window=window,
         where=where_to_work(processes, ray),
+        batch=batching(batch),
     )
     say(f"written: {page}")
     return 0

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, RunPath, say, where_to_work
+from selfseg.cli.console import (
+    BatchSize,
+    Further,
+    ImagesPath,
+    Processes,
+    RayAddress,
+    RunPath,
+    batching,
+    say,
+    where_to_work,
+)
 from selfseg.errors import ConfigError
 from selfseg.storage.remote.places import at_places
 
@@ -32,6 +42,7 @@ def cluster(
     batches: Further[int] = 0,
     processes: Processes = None,
     ray: RayAddress = None,
+    batch: BatchSize = "auto",
 ) -> int:
     """Group the pixels of a collection into k clusters; several k from one pass over the images.
 
@@ -54,6 +65,8 @@ def cluster(
         ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
             local to start one here. --processes is then the number of workers; as many as there is room for if not
             given.
+        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
+            images side by side whatever is said here.
     """
     from selfseg.collection.clustering import cluster as run_cluster
     from selfseg.collection.proposal import load_proposal
@@ -72,6 +85,7 @@ def cluster(
         propose=propose,
         where=where_to_work(processes, ray),
         batches=batches,
+        batch=batching(batch),
     )
     for path in paths:
         say(f"written: {path}")
@@ -97,6 +111,7 @@ def segment(
     max_bad: Further[float] = 0.05,
     processes: Processes = None,
     ray: RayAddress = None,
+    batch: BatchSize = "auto",
 ) -> int:
     """Segment every image: an index PNG and a coloured overlay, at the image's own size.
 
@@ -119,12 +134,14 @@ def segment(
         ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
             local to start one here. --processes is then the number of workers; as many as there is room for if not
             given.
+        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
+            images side by side whatever is said here.
     """
     from selfseg.collection.segmenting import segment as run_segment
 
     options: dict[str, Any] = {"device": device, "max_bad": max_bad, "window": window}
     options |= {"geojson": geojson, "min_area": min_area, "large_as": large_as}
-    options |= {"where": where_to_work(processes, ray)}
+    options |= {"where": where_to_work(processes, ray), "batch": batching(batch)}
     if (run / "segmenter.json").is_file():
         from selfseg.segmenter.applying import apply
 
@@ -152,6 +169,7 @@ def embed(
     max_bad: Further[float] = 0.05,
     processes: Processes = None,
     ray: RayAddress = None,
+    batch: BatchSize = "auto",
 ) -> int:
     """Write one vector per pixel of every image: memory-mapped float16 with geometry.
 
@@ -169,11 +187,13 @@ def embed(
         ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
             local to start one here. --processes is then the number of workers; as many as there is room for if not
             given.
+        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
+            images side by side whatever is said here.
     """
     from selfseg.collection.embedding import embed as run_embed
 
-    where = where_to_work(processes, ray)
-    made = run_embed(run, images, out, _looks(scales, flip), device, max_bad=max_bad, window=window, where=where)
+    options: dict[str, Any] = {"where": where_to_work(processes, ray), "batch": batching(batch)}
+    made = run_embed(run, images, out, _looks(scales, flip), device, max_bad=max_bad, window=window, **options)
     say(f"written: {made}")
     return 0
 

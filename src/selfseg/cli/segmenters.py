@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from selfseg.cli.console import Further, ImagesPath, Processes, RayAddress, RunPath, say, where_to_work
+from selfseg.cli.console import (
+    BatchSize,
+    Further,
+    ImagesPath,
+    Processes,
+    RayAddress,
+    RunPath,
+    batching,
+    say,
+    where_to_work,
+)
 from selfseg.errors import ConfigError
 from selfseg.storage.remote.places import at_places
 
@@ -71,6 +81,7 @@ def apply(
     max_bad: Further[float] = 0.05,
     processes: Processes = None,
     ray: RayAddress = None,
+    batch: BatchSize = "auto",
 ) -> int:
     """Write the mask of every image in named classes, as palette PNGs; a stopped call goes on.
 
@@ -90,6 +101,8 @@ def apply(
         ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
             local to start one here. --processes is then the number of workers; as many as there is room for if not
             given.
+        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
+            images side by side whatever is said here.
     """
     from selfseg.segmenter.applying import apply as run_apply
 
@@ -105,6 +118,7 @@ def apply(
         min_area=min_area,
         large_as=large_as,
         where=where_to_work(processes, ray),
+        batch=batching(batch),
     )
     say(f"written: {made}")
     return 0

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.clusters import Clusters, ClusterTree, diverse, save_clusters, save_tree
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.points.drawing import Drawer, Drawing, draw_pixels
@@ -70,6 +71,7 @@ def cluster(
     propose: bool = False,
     where: Where = HERE,
     batches: int = 0,
+    batch: Batching = AUTO,
 ) -> tuple[Path, ...]:
     """Group the pixels of a collection into concepts: k-means on their embeddings, for each k from one pass.
 
@@ -96,6 +98,7 @@ def cluster(
         where: the work is done.
         batches: passes over the points by mini-batches instead of Lloyd's iterations, for more points than anybody
             goes through often; 0 = exact.
+        batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:
         The paths of the JSON files, in the order of `k`.
@@ -117,7 +120,7 @@ def cluster(
     embedder = load(run, device, looks)
     collection = collect(images, embedder)
     log = SkipLog(run / "clusters" / "skipped.jsonl", len(collection), max_bad)
-    job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress)
+    job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch)
     work = Drawer(job, embedder, here=True)
     info = {"seed": seed, "position": position, "images": str(collection.root), "embedder": embedder_hash(run)}
     kinds = 1 if work.before is None else 2

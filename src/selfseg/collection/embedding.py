@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.large.mosaic import Mosaic, blended_rows
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
@@ -45,6 +46,7 @@ def embed(
     max_bad: float = 0.05,
     window: int | None = None,
     where: Where = HERE,
+    batch: Batching = AUTO,
 ) -> Path:
     """Write the dense embedding of each image, with what is needed to map each cell back to pixels.
 
@@ -66,6 +68,7 @@ def embed(
         max_bad: share of unreadable images that is an error, in [0, 1].
         window: side in px of the windows that large images are looked at in; the run's own if None.
         where: the work is done.
+        batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:
         The path of index.json.
@@ -76,7 +79,7 @@ def embed(
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
-    job = _Embedding(Path(run), Path(out), looks, device, window, progress)
+    job = _Embedding(Path(run), Path(out), looks, device, window, progress, batch)
     work = job.open()
     embedder, fingerprint = work.embedder, work.fingerprint
     collection, out = collect(images, embedder, cut=False), Path(out)
@@ -145,6 +148,7 @@ class _Embedding:
     device: str
     window: int | None
     progress: bool
+    batch: Batching = AUTO
 
     def open(self) -> _Embedder:
         """Load the network."""
@@ -174,7 +178,9 @@ class _Embedder:
         yield from small_then_large(
             images,
             skips,
-            lambda some: map_embedded(embedder, images, some, halved, write, skips, "embed", shown),
+            lambda some: map_embedded(
+                embedder, images, some, halved, write, skips, "embed", shown, batch=self.job.batch
+            ),
             lambda i: _write_large(embedder, images, i, out),
         )
 

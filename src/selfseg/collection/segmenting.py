@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.collection.assigning import cell_scores
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.large.mosaic import Mosaic, Scores
@@ -51,6 +52,7 @@ def segment(
     min_area: int = 0,
     large_as: Form = "tiff",
     where: Where = HERE,
+    batch: Batching = AUTO,
 ) -> Path:
     """Segment each image at its own size with a run's clusters.
 
@@ -76,6 +78,7 @@ def segment(
         min_area: px; smaller polygons become part of the largest one beside them.
         large_as: "zarr" writes the maps of large images as OME-Zarr, `out/index/NAME.zarr`.
         where: the work is done.
+        batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:
         `out`.
@@ -88,7 +91,7 @@ def segment(
         ConfigError: if options don't fit each other; if there are large images and the clusters look at places.
     """
     check_geojson_of(geojson, min_area, large_as)
-    job = _Segmenting(Path(run), Path(out), k, looks, device, window, large_as, progress)
+    job = _Segmenting(Path(run), Path(out), k, looks, device, window, large_as, progress, batch)
     work = job.open()
     clusters, how, out = work.clusters, work.how, Path(out)
     collection = collect(images, work.embedder, cut=False)
@@ -135,6 +138,7 @@ class _Segmenting:
     window: int | None
     large_as: Form
     progress: bool
+    batch: Batching = AUTO
 
     def open(self) -> _Segmenter:
         """Load the network and the clusters."""
@@ -211,7 +215,9 @@ class _Segmenter:
         yield from small_then_large(
             images,
             skips,
-            lambda some: map_embedded(embedder, images, some, assign, write, skips, "segment", shown),
+            lambda some: map_embedded(
+                embedder, images, some, assign, write, skips, "segment", shown, batch=self.job.batch
+            ),
             make_large,
         )
 

@@ -8,11 +8,11 @@ is to be closed (`contextlib.closing`): an error's traceback keeps the variable.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfseg.collection.batching.room import AUTO, Batching, once_more
+from selfseg.collection.batching.together import embed_together
 from selfseg.data.reading.ahead import Skips, in_threads, map_beside, pixels_of
 from selfseg.data.reading.images import ImageCollection
 from selfseg.models.embedder import Embedder
@@ -32,10 +34,7 @@ R = TypeVar("R")
 Image = NDArray[np.uint8]
 
 _BYTES_BEHIND = 1 << 27  # that wait to be written, for each thread
-_WINDOW = 128  # images among which a GPU's batches are put together, and
-_WINDOW_PIXELS = 1 << 27  # pixels of theirs: 400 MB
-_BATCH = 32  # images, and
-_BATCH_PIXELS = 1 << 23  # pixels that a GPU embeds at once: two GB or so within a ResNet
+_BESIDE = 1 << 23  # pixels that a CPU looks at side by side: two GB or so within a ResNet
 
 
 class Looked(NamedTuple):
@@ -72,12 +71,13 @@ def embed_images(
     cut: Callable[[Image], Image] = lambda image: image,
     threads: int | None = None,
     look: Callable[[Tensor], Tensor] | None = None,
+    batch: Batching = AUTO,
 ) -> Generator[Embedded, None, None]:
     """The images of a collection with their embeddings, in order; those that can't be read go to `log`.
 
     On a CPU several images are looked at side by side, each in one thread: equal to the bit to `embedder.embed(image)`
     with one thread, whatever the number of cores. On a GPU images of one size are embedded together, among the next
-    128.
+    128 (`selfseg.collection.batching`).
 
     Args:
         embedder: on its device.
@@ -89,12 +89,24 @@ def embed_images(
         cut: what part of an image to embed, before it is resized; called in several threads at once.
         threads: that read; half of the cores if None, which leaves the other half to those that write.
         look: of a batch (B, 3, H, W) in [0, 1], instead of the embedder's own.
+        batch: how many images a GPU looks at together.
 
     Raises:
         TooManyBadImages: see `SkipLog`.
     """
     return map_embedded(
-        embedder, collection, indices, lambda one: one, lambda _, one: one, log, what, progress, cut, threads, look
+        embedder,
+        collection,
+        indices,
+        lambda one: one,
+        lambda _, one: one,
+        log,
+        what,
+        progress,
+        cut,
+        threads,
+        look,
+        batch,
     )
 
 
@@ -110,6 +122,7 @@ def map_embedded(
     cut: Callable[[Image], Image] = lambda image: image,
     threads: int | None = None,
     look: Callable[[Tensor], Tensor] | None = None,
+    batch: Batching = AUTO,
 ) -> Generator[R, None, None]:
     """As `embed_images`, with what is made of each embedding, and what is written of that, beside the network.
 
@@ -126,6 +139,7 @@ def map_embedded(
         cut: what part of an image to embed, before it is resized; called in several threads at once.
         threads: that read; half of the cores if None.
         look: of a batch (B, 3, H, W) in [0, 1], instead of the embedder's own.
+        batch: how many images a GPU looks at together.
 
     Yields:
         What `write` gave, in order.
@@ -146,7 +160,7 @@ def map_embedded(
     )
     with closing(read):
         prepared = (one for _, one in read)
-        if not embedder.mean.is_cuda:
+        if not batch.applies(embedder.mean.device):
 
             def work(one: Looked) -> R:
                 with torch.no_grad():
@@ -158,11 +172,12 @@ def map_embedded(
             return
         done: deque[R] = deque()
         writer: WriteBehind[R] = WriteBehind(done.append)
+        room = batch.room(embedder.mean.device)
         with writer, torch.no_grad():
             for one, embedding in embed_together(
-                embed, prepared, lambda one: one.seen, lambda one: pixels_of(one.image), batched=True
+                embed, prepared, lambda one: one.seen, lambda one: pixels_of(one.image), room
             ):
-                writer.call(write, one, reduce(Embedded(*one, embedding)))
+                writer.call(write, one, once_more(reduce, Embedded(*one, embedding)))
                 while done:
                     yield done.popleft()
         yield from done
@@ -178,103 +193,7 @@ def beside(function: Callable[[T], R], items: Iterator[T], pixels: Callable[[T],
         items: that wait for it.
         pixels: that a network sees of an item.
     """
-    return map_beside(function, items, usable_cores(), pixels, _BATCH_PIXELS)
-
-
-@dataclass
-class _Waiting(Generic[T]):
-    """One of the window; its embedding, once it has one."""
-
-    item: T
-    seen: Image
-    pixels: int
-    embedding: Tensor | None = None
-
-
-def embed_together(
-    embed: Callable[[Sequence[Image]], Tensor],
-    items: Iterator[T],
-    seen: Callable[[T], Image],
-    weight: Callable[[T], int],
-    batched: bool,
-    window: int = _WINDOW,
-    most: int = _BATCH,
-) -> Iterator[tuple[T, Tensor]]:
-    """Items with the embeddings of their images, in order: one by one, or images of one shape together.
-
-    Args:
-        embed: takes images of one shape, (H, W, 3) uint8 RGB, and gives their embeddings (B, D, h, w).
-        items: anything that has an image.
-        seen: an item's image, as `embed` takes it.
-        weight: the pixels that an item holds.
-        batched: whether images are embedded together. The oldest of the window decides which shape is next.
-        window: items that wait for others of their shape.
-        most: images that are embedded together.
-
-    Yields:
-        (item, embedding): embedding (D, h, w).
-    """
-    if not batched:
-        for item in items:
-            yield item, embed([seen(item)])[0]
-        return
-    waiting: deque[_Waiting[T]] = deque()
-    held = 0
-    for item in items:
-        newest = _Waiting(item, seen(item), weight(item))
-        waiting.append(newest)
-        held += newest.pixels
-        # As many as a batch takes of the newest one's shape, or all that may wait: either is a reason to work.
-        same = [one for one in waiting if one.embedding is None and one.seen.shape == newest.seen.shape]
-        if len(same) >= _room(newest.seen, most):
-            _embed_group(embed, same)
-        elif len(waiting) >= window or held > _WINDOW_PIXELS:
-            _embed_oldest(embed, waiting, most)
-        for one, embedding in _ready(waiting):
-            held -= one.pixels
-            yield one.item, embedding
-    while waiting:
-        _embed_oldest(embed, waiting, most)
-        for one, embedding in _ready(waiting):
-            yield one.item, embedding
-
-
-def _room(image: Image, most: int) -> int:
-    """How many images of this one's size are embedded together."""
-    return max(1, min(most, _BATCH_PIXELS // pixels_of(image)))
-
-
-def _ready(waiting: deque[_Waiting[T]]) -> Iterator[tuple[_Waiting[T], Tensor]]:
-    """Those at the front that have their embedding, taken out."""
-    while waiting and waiting[0].embedding is not None:
-        done = waiting.popleft()
-        assert done.embedding is not None
-        yield done, done.embedding
-
-
-def _embed_oldest(embed: Callable[[Sequence[Image]], Tensor], waiting: deque[_Waiting[T]], most: int) -> None:
-    """The oldest that has no embedding, with those of its shape."""
-    first = next(one for one in waiting if one.embedding is None)
-    same = [one for one in waiting if one.embedding is None and one.seen.shape == first.seen.shape]
-    _embed_group(embed, same[: _room(first.seen, most)])
-
-
-def _embed_group(embed: Callable[[Sequence[Image]], Tensor], group: Sequence[_Waiting[T]]) -> None:
-    """One pass for all; in two halves where the card's memory is too small for that."""
-    try:
-        embeddings = embed([one.seen for one in group])
-    except torch.cuda.OutOfMemoryError:
-        if len(group) == 1:
-            raise
-        embeddings = None  # not in here, where the error keeps what did not fit alive
-    if embeddings is None:
-        torch.cuda.empty_cache()
-        middle = len(group) // 2
-        _embed_group(embed, group[:middle])
-        _embed_group(embed, group[middle:])
-        return
-    for one, embedding in zip(group, embeddings, strict=True):
-        one.embedding = embedding
+    return map_beside(function, items, usable_cores(), pixels, _BESIDE)
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
@@ -314,6 +233,15 @@ class Fetched:
             self._arrived.synchronize()
         array: NDArray[Any] = self._values.numpy()
         return array if self._kind is None else array.astype(self._kind, copy=False)
+
+    def rows(self) -> list[Fetched]:
+        """Each of (B, ...) for itself, which all travel together."""
+        found = []
+        for values in self._values:
+            one = copy.copy(self)
+            one._values, one.nbytes = values, values.nbytes
+            found.append(one)
+        return found
 
 
 def _bytes_of(value: Any) -> int:

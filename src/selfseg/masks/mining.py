@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -11,8 +12,10 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import Images, collect, whole_images
+from selfseg.collection.streaming import WriteBehind
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.labelled.mask_files import MaskFolder
 from selfseg.data.reading.ahead import map_images
@@ -38,6 +41,7 @@ from selfseg.masks.sources import (
     open_source,
     source_folder,
 )
+from selfseg.masks.together import Finder, Mapped, map_together
 from selfseg.masks.writing import SOFT_FOLDER, MaskFiles, MaskWriter
 from selfseg.ops.channels import Channels
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
@@ -73,6 +77,7 @@ def mine_masks(
     channels: Sequence[str] = (),
     pages: str = "auto",
     where: Where = HERE,
+    batch: Batching = AUTO,
 ) -> Path:
     """Mine a mask of what stands out in each image, without labels.
 
@@ -98,6 +103,7 @@ def mine_masks(
             them as photographs.
         pages: how files of several pages become images, see `selfseg.training.recipe.Recipe`.
         where: the masks are made. What a method learns it learns in this process; workers load it from OUT/networks.
+        batch: how many images a GPU looks at together (`selfseg.collection.batching`), of methods that have a network.
 
     Returns:
         The path of masks.html.
@@ -136,10 +142,10 @@ def mine_masks(
         log = SkipLog(writer.out / "skipped.jsonl", len(collection), max_bad)
         whole = set(whole_images(collection, log))
         missing = [i for i in writer.missing() if i in whole]
-        job = _Mining(method, cleaning, training, writer.out, writer.made_by, collection.channels, progress)
-        find: Find | None = None
+        job = _Mining(method, cleaning, training, writer.out, writer.made_by, collection.channels, progress, batch)
+        find: Finder[Any, Any] | None = None
         if missing and method in SOURCES:
-            find = open_source(method, training, collection, writer.out, progress, max_bad)
+            find = open_source(method, training, collection, writer.out, progress, max_bad, batch)
         shards = cut(collection, missing, where)
         with hire(where, "masks", progress, training.device) as workers:
             with closing(gather(workers, job, shards, collection.names, log, _Miner(job, find))) as made:
@@ -206,6 +212,7 @@ class _Mining:
     made_by: str
     channels: Channels | None
     progress: bool
+    batch: Batching = AUTO
 
     def open(self) -> _Miner:
         """Load what the method has learned."""
@@ -218,12 +225,15 @@ class _Mining:
 class _Miner:
     """Writes the masks of a shard, and gives what the writer records of each."""
 
-    def __init__(self, job: _Mining, find: Find | None) -> None:
+    def __init__(self, job: _Mining, find: Finder[Any, Any] | None) -> None:
         self.job, self.find = job, find
 
     def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
         job, skips, images = self.job, SkipList(), shard.images
         files = MaskFiles(job.out, images, job.made_by)
+        if self.find is not None and job.batch.applies(self.find.device):
+            yield from self._together(self.find, shard, files)
+            return
 
         def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
             return files.write(i, *find_objects(image, job.method, job.cleaning, self.find, images.rgb))
@@ -234,6 +244,31 @@ class _Miner:
         with one_thread_each():
             for one in skips.among(made):
                 yield one if isinstance(one, Skipped) else one[1]
+
+    def _together(
+        self, find: Finder[Any, Any], shard: Shard[ImageCollection], files: MaskFiles
+    ) -> Iterator[dict[str, Any] | Skipped]:
+        """The same with network and CRF on several images at once."""
+        job, skips, images = self.job, SkipList(), shard.images
+        done: deque[dict[str, Any] | Skipped] = deque()
+
+        def write(one: Mapped) -> dict[str, Any] | Skipped:
+            values = one.saliency(images.rgb)
+            try:
+                return files.write(one.number, values, clean(values, job.cleaning))
+            except BadImage as error:
+                return Skipped(images.names[one.number], error.reason, error.detail)
+
+        writer: WriteBehind[dict[str, Any] | Skipped] = WriteBehind(done.append)
+        stream = map_together(find, images, skips, job.progress and shard.alone, job.batch)
+        with one_thread_each(), closing(stream), writer:
+            for one in stream:
+                writer.call(write, one)
+                yield from skips.taken()
+                while done:
+                    yield done.popleft()
+        yield from skips.taken()
+        yield from done
 
 
 def check_method(method: str) -> Method:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +22,11 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.opening import choose_device
+from selfseg.collection.streaming import Fetched, to_device
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.labelled.mask_files import MaskFolder, survey
 from selfseg.data.reading.images import ImageCollection
@@ -34,7 +37,7 @@ from selfseg.masks.edges import to_image
 from selfseg.masks.networks import features, vit
 from selfseg.masks.networks.features import FeatureForeground, FeaturesConfig
 from selfseg.masks.networks.learning import VERSION, NetworkConfig, to_square
-from selfseg.masks.networks.network import predict
+from selfseg.masks.networks.network import predict, predict_there
 from selfseg.masks.networks.pseudo import (
     Job,
     bootstrap,
@@ -45,6 +48,7 @@ from selfseg.masks.networks.pseudo import (
 )
 from selfseg.masks.priors import by_name as priors
 from selfseg.masks.priors.scene import Array
+from selfseg.masks.together import Finder
 from selfseg.models.start import is_word
 from selfseg.ops.channels import Channels
 from selfseg.storage.files import write_json
@@ -126,8 +130,14 @@ def describe(method: Source, training: Training) -> dict[str, Any]:
 
 
 def open_source(
-    method: Source, training: Training, images: ImageCollection, out: Path, progress: bool, max_bad: float
-) -> Find:
+    method: Source,
+    training: Training,
+    images: ImageCollection,
+    out: Path,
+    progress: bool,
+    max_bad: float,
+    batch: Batching = AUTO,
+) -> Finder[Any, Any]:
     """What finds objects in an image; first trains it, if it has to be trained.
 
     A network is trained once for its settings, in OUT/networks: later calls take it as it is, also for images that
@@ -140,6 +150,7 @@ def open_source(
         out: the folder of masks.
         progress: whether to show progress bars.
         max_bad: share of unreadable images that is an error.
+        batch: how many images a GPU looks at together.
 
     Raises:
         ConfigError, DataError, CheckpointError, NonFiniteLoss, Interrupted, StorageError: see
@@ -155,7 +166,7 @@ def open_source(
     work = source_folder(method, training, out)
     candidates = images if training.images is None else find_images(training.images).measured(images.channels)
     if method == "features":
-        return _features(training.features, device, candidates, work, settings, progress, max_bad)
+        return _features(training.features, device, candidates, work, settings, progress, max_bad, batch)
     if method == "attention" or method == "tokencut":
         assert config.init is not None
         return vit.TransformerForeground(config.backbone, config.init, method, device)
@@ -176,7 +187,7 @@ def open_source(
     return load_source(method, training, images.channels, work)  # as whoever else loads it
 
 
-def load_source(method: Source, training: Training, channels: Channels | None, work: Path) -> Find:
+def load_source(method: Source, training: Training, channels: Channels | None, work: Path) -> Finder[Any, Any]:
     """What finds objects in an image, as `open_source` trained it; nothing is written.
 
     Args:
@@ -197,16 +208,47 @@ def load_source(method: Source, training: Training, channels: Channels | None, w
         assert config.init is not None
         return vit.TransformerForeground(config.backbone, config.init, method, device)
     network = load_learned(work, config, device, boundary=method != "network")
-    # On a CPU several images are looked at side by side, each in one thread.
-    alone = nullcontext() if device.type == "cpu" else threading.Lock()
+    return NetworkForeground(network, config.size, device)
 
-    def look(image: NDArray[np.uint8]) -> Array:
-        square = torch.from_numpy(to_square(image, config.size)[None])
-        with alone:
-            values = predict(network, square)[0].numpy()
+
+class NetworkForeground:
+    """Maps of the foreground from a network that was trained here.
+
+    Args:
+        network: it.
+        size: side in px of the squares that it sees.
+        device: where it is.
+    """
+
+    def __init__(self, network: nn.Module, size: int, device: torch.device) -> None:
+        self.network, self.size, self.device = network, size, device
+        # On a CPU several images are looked at side by side, each in one thread.
+        self._alone = nullcontext() if device.type == "cpu" else threading.Lock()
+
+    def __call__(self, image: NDArray[np.uint8]) -> Array:
+        """(H, W, 3) uint8 RGB to (H, W) float32 in [0, 1]."""
+        square = torch.from_numpy(to_square(image, self.size)[None])
+        with self._alone:
+            values = predict(self.network, square)[0].numpy()
         return to_image(values, image)
 
-    return look
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As of `selfseg.masks.together.Finder`: the square that the network sees."""
+        return to_square(image, self.size)
+
+    def pixels(self, prepared: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As of `Finder`."""
+        return prepared
+
+    def see(self, pixels: Sequence[NDArray[np.uint8]]) -> list[Fetched]:
+        """(S, S) float32 in [0, 1] for each square."""
+        return Fetched(predict_there(self.network, to_device(np.stack(pixels), self.device))).rows()
+
+    def coarse(self, prepared: NDArray[np.uint8], found: Fetched) -> Array:
+        """As of `Finder`."""
+        del prepared
+        values: Array = found.numpy()
+        return values
 
 
 def source_folder(method: Source, training: Training, out: Path) -> Path:
@@ -223,7 +265,8 @@ def _features(
     settings: dict[str, Any],
     progress: bool,
     max_bad: float,
-) -> Find:
+    batch: Batching,
+) -> FeatureForeground:
     """What `features` learned from the candidates, now or before."""
     find = FeatureForeground(config, device, candidates.channels)
     if (work / features.FILE).is_file():
@@ -231,7 +274,7 @@ def _features(
         return find
     work.mkdir(parents=True, exist_ok=True)
     log = SkipLog(work / "skipped.jsonl", len(candidates), max_bad)
-    find.fit(candidates, log, progress)
+    find.fit(candidates, log, progress, batch)
     write_json(work / "settings.json", settings)
     find.save(work)
     return find

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.large.mosaic import Mosaic
 from selfseg.collection.large.places import check_geojson_of, write_areas
@@ -53,6 +54,7 @@ def apply(
     min_area: int = 0,
     large_as: Form = "tiff",
     where: Where = HERE,
+    batch: Batching = AUTO,
 ) -> Path:
     """Write the mask of each image, in the classes of a named segmenter.
 
@@ -78,6 +80,7 @@ def apply(
         min_area: px; smaller polygons become part of the largest one beside them.
         large_as: "zarr" writes the masks of large images as OME-Zarr, `out/masks/NAME.zarr`.
         where: the work is done.
+        batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:
         `out`.
@@ -90,7 +93,7 @@ def apply(
         ConfigError: if options don't fit each other.
     """
     check_geojson_of(geojson, min_area, large_as)
-    job = _Applying(segmenter, Path(out), overlays, device, window, large_as, progress)
+    job = _Applying(segmenter, Path(out), overlays, device, window, large_as, progress, batch)
     work = job.open()
     legend, out = work.segmenter.legend, Path(out)
     collection = collect(images, work.segmenter.embedder, cut=False)
@@ -142,6 +145,7 @@ class _Applying:
     window: int | None
     large_as: Form
     progress: bool
+    batch: Batching = AUTO
 
     def open(self) -> _Applier:
         """Load the segmenter."""
@@ -214,11 +218,13 @@ class _Applier:
             return entry_of(i, counts, version)
 
         shown_as = self.job.progress and shard.alone
-        embedder, look = segmenter.embedder, segmenter.look
+        embedder, look, batch = segmenter.embedder, segmenter.look, self.job.batch
         yield from small_then_large(
             images,
             skips,
-            lambda some: map_embedded(embedder, images, some, assign, write, skips, "apply", shown_as, look=look),
+            lambda some: map_embedded(
+                embedder, images, some, assign, write, skips, "apply", shown_as, look=look, batch=batch
+            ),
             make_large,
         )
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from selfseg.ops.regions.smoothing import STRIDE, affinity, neighbours, pool_map, smooth, smooth_map
+from selfseg.ops.regions.smoothing import (
+    STRIDE,
+    affinity,
+    natural_spacing,
+    neighbours,
+    pool_map,
+    smooth,
+    smooth_batch,
+    smooth_map,
+)
+from selfseg.ops.regions.smoothing_together import _lab, smooth_together
 
 
 def test_a_map_is_pooled_as_if_it_were_enlarged_first() -> None:
@@ -86,3 +97,56 @@ def test_a_map_of_measured_channels_has_their_edges(channels: int) -> None:
     smoothed = smooth_map(coarse, image, 100, rgb=False)
     assert smoothed[1, 4, 7:10].round().tolist() == [0, 0, 1]
     assert smoothed[0, :2, :4].min() > 0.9
+
+
+def several(count: int, channels: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Images (B, H, W, C) of blobs, a map of each (B, 6, h, w) and what guides it."""
+    random = np.random.default_rng(3)
+    images = np.stack(
+        [cv2.resize(random.random((5, 7, channels)), size[::-1], interpolation=cv2.INTER_CUBIC) for _ in range(count)]
+    )
+    images = (np.floor(images * 4) * 50 + random.normal(0, 2, images.shape)).clip(1, 255).astype(np.uint8)
+    h, w = -(-size[0] // 16), -(-size[1] // 16)
+    values = random.normal(size=(count, 6, h, w)).astype(np.float32)
+    guides = [random.normal(size=(count, 5, h * n, w * n)).astype(np.float32) for n in (2, 1)]
+    return images, values, guides
+
+
+@pytest.mark.parametrize(("channels", "guided"), [(3, True), (3, False), (5, True)])
+def test_several_at_once_are_smoothed_as_each_for_itself(channels: int, guided: bool) -> None:
+    images, values, guides = several(3, channels, (90, 130))
+    images[2, :, 60:] = 128  # fewer superpixels in this one
+    guides = guides if guided else []
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    tensors = [torch.from_numpy(each) for each in guides]
+    rgb, spacing = channels == 3, natural_spacing(90, 130)
+    found = smooth_together(torch.from_numpy(values), batch, 20.0, tensors, rgb, spacing, STRIDE, 0.07)
+    expected = smooth_batch(torch.from_numpy(values), batch, 20.0, tensors, rgb)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    # An image gets what it gets alone.
+    alone = smooth_together(
+        torch.from_numpy(values[1:2]), batch[1:2], 20.0, [g[1:2] for g in tensors], rgb, spacing, STRIDE, 0.07
+    )
+    torch.testing.assert_close(found[1:2], alone, atol=1e-5, rtol=0)
+
+
+def test_colours_of_a_batch_are_opencvs() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.float32)
+    image[:8] = np.rint(image[:8] / 20)  # dark ones
+    image /= 255
+    expected = cv2.cvtColor(image, cv2.COLOR_RGB2Lab)
+    found = _lab(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+@pytest.mark.gpu
+def test_several_on_a_gpu_are_smoothed_as_on_a_cpu() -> None:
+    images, values, guides = several(4, 3, (90, 130))
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    tensors = [torch.from_numpy(values), *map(torch.from_numpy, guides)]
+    expected = smooth_batch(tensors[0], batch, 20.0, tensors[1:])
+    there = [each.cuda() for each in tensors]
+    found, again = (smooth_batch(there[0], batch.cuda(), 20.0, there[1:]) for _ in range(2))
+    torch.testing.assert_close(found.cpu(), expected, atol=5e-3, rtol=0)
+    assert torch.equal(found, again)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.clusters import add_position
 from selfseg.collection.opening import load, whole_images
 from selfseg.collection.streaming import Embedded, Looked, map_embedded, to_device
@@ -104,6 +105,7 @@ class Drawing:
         position: how much a pixel's place in its image has a say.
         before: whether pixels are also seen as of before the training, where that can be told.
         progress: whether to show a progress bar on stderr.
+        batch: how many images a GPU looks at together.
     """
 
     run: Path
@@ -115,6 +117,7 @@ class Drawing:
     position: float
     before: bool
     progress: bool
+    batch: Batching = AUTO
 
     def open(self) -> Drawer:
         """Load the network."""
@@ -166,5 +169,6 @@ class Drawer:
             job.progress and shard.alone,
             threads=max(2, usable_cores()),  # nothing is written meanwhile
             look=look,
+            batch=job.batch,
         )
         yield from skips.among(stream)

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfseg.collection.streaming import beside, embed_together
+from selfseg.collection.batching.room import AUTO
+from selfseg.collection.batching.together import embed_together
+from selfseg.collection.streaming import beside
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.reading.ahead import Skips, map_ahead, pixels_of
 from selfseg.data.reading.skipping import SkipLog
@@ -86,9 +88,8 @@ def embeddings(
     with closing(_pairs(data, tally, prepare, skips)) as pairs, ExitStack() as held:
         stream: Iterator[tuple[_Pair, Tensor]]
         if batched is not None and on_gpu:
-            stream = embed_together(
-                batched.extract, pairs, lambda pair: pair.seen, lambda pair: pair.label.size, batched=True
-            )
+            room = AUTO.room(batched.device)
+            stream = embed_together(batched.extract, pairs, lambda pair: pair.seen, lambda pair: pair.label.size, room)
         else:
             held.enter_context(one_thread_each())
             extract = partial(_extract, extractor)

@@ -34,20 +34,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 
-from selfseg.data.reading.ahead import map_images
+from selfseg.collection.batching.room import AUTO, Batching
+from selfseg.collection.streaming import Fetched, to_device
+from selfseg.data.reading.ahead import map_beside, map_images
 from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import CheckpointError, ConfigError, EmptyCollection
 from selfseg.masks.edges import to_image
 from selfseg.masks.priors.ranking import rank_by
 from selfseg.masks.priors.scene import Array, Scene, distances, enhance, look_at, picture_inside, shrink
+from selfseg.masks.together import look_together
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.channels import Channels
 from selfseg.ops.levels import fill_void, resize
 from selfseg.ops.regions.smoothing import affinity, pool_map, smooth
 from selfseg.plugins import registered
 from selfseg.storage.files import write_atomically
-from selfseg.threads import one_thread_each
+from selfseg.threads import one_thread_each, usable_cores
 
 VERSION = 1
 """Raised whenever the same images would get other maps."""
@@ -137,6 +140,23 @@ class Seen:
         )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """An image before the network has seen it.
+
+    Attributes:
+        scene: its superpixels.
+        pixels: (h, w, 3) uint8 RGB, or (h, w, C) levels, as the network sees it.
+        where: the picture without a drawn frame, in the image at the working size.
+        size: (h, w) of that.
+    """
+
+    scene: Scene
+    pixels: NDArray[np.uint8]
+    where: tuple[slice, slice]
+    size: tuple[int, int]
+
+
 class FeatureForeground:
     """Maps of the foreground by what was learned from a collection.
 
@@ -173,10 +193,7 @@ class FeatureForeground:
     def look(self, image: NDArray[np.uint8]) -> Seen:
         """Superpixels and what the network sees in them: (h, w, 3) uint8 RGB, or levels, at the working size."""
         image = image if self.rgb else fill_void(image)
-        height, width = image.shape[:2]
-        scale = self.config.size / max(height, width)
-        size = [max(_BORDER, round(side * scale / _BORDER) * _BORDER) for side in (width, height)]
-        large = resize(image, (size[0], size[1]), cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+        large = self._enlarged(image)
         pixels = torch.from_numpy(np.ascontiguousarray(large)).to(self.device).permute(2, 0, 1)[None].float() / 255
         if self.device.type == "cpu":
             maps = self.embedder.pyramid_stages(pixels)
@@ -186,32 +203,67 @@ class FeatureForeground:
         scene = look_at(image, rgb=self.rgb)
         return Seen(scene, tuple(pool_map(each[0].cpu().numpy(), scene.regions) for each in maps))
 
-    def fit(self, images: ImageCollection, log: SkipLog, progress: bool = False) -> Foreground:
+    def _enlarged(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As the network sees it: the longer side of the wanted length, both of them multiples of its stride."""
+        height, width = image.shape[:2]
+        scale = self.config.size / max(height, width)
+        size = [max(_BORDER, round(side * scale / _BORDER) * _BORDER) for side in (width, height)]
+        large: NDArray[np.uint8] = resize(image, (size[0], size[1]), cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+        return large
+
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """As of `selfseg.masks.together.Finder`: superpixels, and the image as the network sees it."""
+        small, where, size = _inside(image, self.rgb)
+        scene = look_at(small, rgb=self.rgb)
+        return Prepared(scene, np.ascontiguousarray(self._enlarged(small)), where, size)
+
+    def pixels(self, prepared: Prepared) -> NDArray[np.uint8]:
+        """As of `Finder`."""
+        return prepared.pixels
+
+    def see(self, pixels: Sequence[NDArray[np.uint8]]) -> list[tuple[Fetched, ...]]:
+        """The stages of several images of one size, finest first: (C_i, h_i, w_i) float32 each."""
+        batch = to_device(np.stack(pixels), self.device).permute(0, 3, 1, 2).float() / 255
+        stages = self.embedder.pyramid_stages(batch)
+        return list(zip(*(Fetched(stage).rows() for stage in stages), strict=True))
+
+    def coarse(self, prepared: Prepared, found: tuple[Fetched, ...]) -> Array | None:
+        """As of `Finder`."""
+        return self._map(_seen(prepared, found), prepared.where, prepared.size)
+
+    def fit(self, images: ImageCollection, log: SkipLog, progress: bool = False, batch: Batching = AUTO) -> Foreground:
         """Learn from a collection what its foregrounds have in common; see the top of this module.
 
         Args:
             images: the collection.
             log: where those go that can't be read.
             progress: whether to show a bar on stderr.
+            batch: how many images a GPU looks at together.
 
         Raises:
             EmptyCollection: if no image could be read.
             TooManyBadImages: see `SkipLog`.
         """
         with one_thread_each():
-            self.found = self._fit(images, log, progress)
+            self.found = self._fit(images, log, progress, batch)
         return self.found
 
-    def _fit(self, images: ImageCollection, log: SkipLog, progress: bool) -> Foreground:
+    def _fit(self, images: ImageCollection, log: SkipLog, progress: bool, batch: Batching) -> Foreground:
         drawn = spread_indices(len(images), self.config.images)
         seen: list[Seen] = []
 
         def look(_: int, image: NDArray[np.uint8]) -> Seen:
             return self.look(_inside(image, self.rgb)[0])
 
-        looks = map_images(images, drawn, look, log, "features", progress)
-        with closing(looks):
-            seen.extend(each.without_pixels() for _, each in looks)
+        if batch.applies(self.device):
+            looked = look_together(self, images, drawn, log, "features", progress, batch)
+            pooled = map_beside(lambda one: _seen(one.prepared, one.found).without_pixels(), looked, usable_cores())
+            with closing(looked), closing(pooled):
+                seen.extend(pooled)
+        else:
+            looks = map_images(images, drawn, look, log, "features", progress)
+            with closing(looks):
+                seen.extend(each.without_pixels() for _, each in looks)
         if not seen:
             raise EmptyCollection("none of the images could be read; there is nothing to learn from")
         stages = [np.concatenate(each) for each in zip(*(one.stages for one in seen), strict=True)]
@@ -247,13 +299,18 @@ class FeatureForeground:
         """
         if self.found is None:
             raise ConfigError("nothing was learned yet; call fit or load first")
-        small, where = _inside(image, self.rgb)
-        seen = self.look(small)
+        small, where, size = _inside(image, self.rgb)
+        values = self._map(self.look(small), where, size)
+        return np.zeros(image.shape[:2], np.float32) if values is None else to_image(values, image, rgb=self.rgb)
+
+    def _map(self, seen: Seen, where: tuple[slice, slice], size: tuple[int, int]) -> Array | None:
+        """The map at the working size, None where nothing stands out."""
+        assert self.found is not None
         means, deviations = self.found.means, self.found.deviations
         score = self.found.score(standardise(seen.stages[1:], means[1:], deviations[1:]))
-        values = np.zeros(shrink(image, rgb=self.rgb).shape[:2], np.float32)
+        values = np.zeros(size, np.float32)
         values[where] = seen.scene.spread(agree(seen.scene, graph_of(seen, means, deviations), score))
-        return to_image(values, image, rgb=self.rgb) if values.any() else np.zeros(image.shape[:2], np.float32)
+        return values if values.any() else None
 
     def save(self, folder: Path) -> None:
         """Write what was learned."""
@@ -348,9 +405,15 @@ def _sigmoid(values: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(values, -30, 30))), np.float32)
 
 
-def _inside(image: NDArray[np.uint8], rgb: bool) -> tuple[NDArray[np.uint8], tuple[slice, slice]]:
-    """The image at the working size without a drawn frame, and where in it that is; without void."""
+def _seen(prepared: Prepared, found: Sequence[Fetched]) -> Seen:
+    """What the network has found, in the superpixels."""
+    return Seen(prepared.scene, tuple(pool_map(each.numpy(), prepared.scene.regions) for each in found))
+
+
+def _inside(image: NDArray[np.uint8], rgb: bool) -> tuple[NDArray[np.uint8], tuple[slice, slice], tuple[int, int]]:
+    """The image at the working size without a drawn frame and without void, where in it that is, and that size."""
     small = shrink(image, rgb=rgb)
     small = small if rgb else fill_void(small)
     where = picture_inside(small)
-    return cast(NDArray[np.uint8], np.ascontiguousarray(small[where])), where
+    inside = cast(NDArray[np.uint8], np.ascontiguousarray(small[where]))
+    return inside, where, (small.shape[0], small.shape[1])

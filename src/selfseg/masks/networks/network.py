@@ -191,6 +191,11 @@ def predict(network: nn.Module, images: Tensor) -> Tensor:
     Returns:
         (B, H, W) float32 in [0, 1], on the CPU.
     """
+    return predict_there(network, images).cpu()
+
+
+def predict_there(network: nn.Module, images: Tensor) -> Tensor:
+    """`predict` on the network's device, which may still be at work."""
     device = next(network.parameters()).device
     pixels = images.to(device).permute(0, 3, 1, 2).float() / 255
     training = network.training
@@ -198,6 +203,6 @@ def predict(network: nn.Module, images: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             logits: Tensor = network(pixels)[0]
-            return logits.float().sigmoid().cpu()
+            return logits.float().sigmoid()
     finally:
         network.train(training)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -30,6 +31,7 @@ from scipy.linalg import eigh
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from selfseg.collection.streaming import Fetched, to_device
 from selfseg.data.reading.images import resize_short_side
 from selfseg.errors import ConfigError
 from selfseg.masks.edges import to_image
@@ -92,19 +94,48 @@ class TransformerForeground:
         """
         with self._alone:  # one thread's hook would see another one's image
             queries, keys, grid = self._last_block(image)
+        return to_image(self._map(queries, keys).reshape(grid), image)
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As of `selfseg.masks.together.Finder`: the image as the network sees it."""
+        return np.ascontiguousarray(resize_short_side(image, SHORT_SIDE))
+
+    def pixels(self, prepared: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As of `Finder`."""
+        return prepared
+
+    def see(self, pixels: Sequence[NDArray[np.uint8]]) -> list[tuple[Fetched, Fetched]]:
+        """Queries and keys of the last block for several images of one size, (M, N, D) each."""
+        batch = to_device(np.stack(pixels), self.device).permute(0, 3, 1, 2).float() / 255
+        queries, keys = self._queries_and_keys(batch)
+        return list(zip(Fetched(queries.contiguous()).rows(), Fetched(keys.contiguous()).rows(), strict=True))
+
+    def coarse(self, prepared: NDArray[np.uint8], found: tuple[Fetched, Fetched]) -> Array:
+        """As of `Finder`."""
+        queries, keys = (torch.from_numpy(each.numpy()) for each in found)
+        return self._map(queries, keys).reshape(self._grid(prepared))
+
+    def _map(self, queries: Tensor, keys: Tensor) -> Array:
+        """Queries and keys of an image, (M, N, D) on the CPU, to its map (P,)."""
         before = cast(Any, self.network).num_prefix_tokens
         if self.kind == "attention":
             weights = torch.einsum("md,mnd->mn", queries[:, 0], keys) / math.sqrt(keys.shape[2])
-            values = attention_map(weights.softmax(1)[:, before:].mean(0).numpy())
-        else:
-            values = normalised_cut(keys[:, before:].transpose(0, 1).flatten(1).numpy())
-        return to_image(values.reshape(grid), image)
+            return attention_map(weights.softmax(1)[:, before:].mean(0).numpy())
+        return normalised_cut(keys[:, before:].transpose(0, 1).flatten(1).numpy())
 
-    @torch.no_grad()
+    def _grid(self, small: NDArray[np.uint8]) -> tuple[int, int]:
+        return math.ceil(small.shape[0] / self.patch[0]), math.ceil(small.shape[1] / self.patch[1])
+
     def _last_block(self, image: NDArray[np.uint8]) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Queries and keys of the last block, (M, N, D) each on the CPU, and the grid (h, w) of patches."""
-        small = resize_short_side(image, SHORT_SIDE)
-        pixels = torch.from_numpy(np.ascontiguousarray(small)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        small = self.prepare(image)
+        pixels = torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None].float() / 255
+        queries, keys = self._queries_and_keys(pixels)
+        return queries[0].cpu(), keys[0].cpu(), self._grid(small)
+
+    @torch.no_grad()
+    def _queries_and_keys(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the last block for (B, 3, H, W) in [0, 1]: (B, M, N, D) each."""
         attention: Any = cast(Any, self.network).blocks[-1].attn
         seen: list[Tensor] = []
         handle = attention.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
@@ -113,9 +144,9 @@ class TransformerForeground:
         finally:
             handle.remove()
         heads = attention.num_heads
-        queries, keys, _ = seen[0][0].float().view(len(seen[0][0]), 3, heads, -1).permute(1, 2, 0, 3)  # (M, N, D) each
-        grid = (math.ceil(small.shape[0] / self.patch[0]), math.ceil(small.shape[1] / self.patch[1]))
-        return attention.q_norm(queries).cpu(), attention.k_norm(keys).cpu(), grid
+        images, tokens, _ = seen[0].shape
+        queries, keys, _ = seen[0].float().view(images, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (B, M, N, D)
+        return attention.q_norm(queries), attention.k_norm(keys)
 
 
 def attention_map(attention: NDArray[np.floating]) -> Array:

@@ -2,8 +2,11 @@
 
 The lattice may have other dimensions than five here, as images of many channels need it.
 
-Letters: N pixels, C classes, M lattice vertices. Every weighted sum is an `embedding_bag`, which gathers and adds in a
-fixed order, so that the same input gives the same output on a GPU too (scattered additions would not).
+Several images are one list of pixels here, each with vertices of its own: what one gets does not depend on the others.
+
+Letters: N pixels, of all images together, C classes, M lattice vertices. Every weighted sum is an `embedding_bag`,
+which gathers and adds in a fixed order, so that the same input gives the same output on a GPU too (scattered additions
+would not).
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from selfseg.ops.kernels.crf_lattice import HALF, packing
 
 
 def gaussian(values: Tensor, size: tuple[int, int], taps: NDArray[np.float64]) -> Tensor:
-    """Sums of (N, C) values of an image of `size` (H, W), weighted by `taps` (2 r + 1) along y and along x."""
+    """Sums of (N, C) values of images of `size` (H, W), weighted by `taps` (2 r + 1) along y and along x."""
     down, across = (_band(length, tuple(taps), values.device) for length in size)
-    rows = (down @ values.view(size[0], -1)).view(*size, -1)  # (H, W, C)
+    images = len(values) // (size[0] * size[1])
+    rows = (down @ values.view(images, size[0], -1)).view(images * size[0], size[1], -1)  # (B H, W, C)
     return (across @ rows).view_as(values)
 
 
@@ -38,29 +42,41 @@ def _band(length: int, taps: tuple[float, ...], device: torch.device) -> Tensor:
 class Lattice:
     """A Gaussian of deviation 1 between points, as a function of values (N, C) to sums (N, C)."""
 
-    def __init__(self, points: Tensor) -> None:
-        """Args: points (N, D) float32 in the lattice's space."""
+    def __init__(self, points: Tensor, images: int = 1) -> None:
+        """Args: points (N, D) float32 in the lattice's space, of so many images with equally many each."""
         keys, self.share = _simplices(points)
         self.dimensions = D = points.shape[1]
         found, self.vertex = torch.unique(keys, return_inverse=True)  # (M), (N, D + 1)
-        self.count = len(found)
+        # A vertex is the number of its image and of its key: keys have no bits to spare for the image.
+        self.keys, self.places = found, torch.arange(len(found), device=found.device)
+        if images > 1:
+            of_image = torch.arange(images, device=found.device).repeat_interleave(len(points) // images)
+            numbers = self.vertex + of_image[:, None] * len(found)
+            self.places, self.vertex = torch.unique(numbers, return_inverse=True)
+        self.count = len(self.places)
         # For each vertex the pixels that touch it, one after the other.
         order = torch.argsort(self.vertex.flatten(), stable=True)
         self.pixel, self.weight = order // (D + 1), self.share.flatten()[order]
         touches = torch.bincount(self.vertex.flatten(), minlength=self.count)
         self.begins = touches.cumsum(0) - touches
-        self.neighbours = [self._along(found, axis) for axis in range(D + 1)]
+        self.neighbours = [self._along(axis) for axis in range(D + 1)]
 
-    def _along(self, keys: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    def _along(self, axis: int) -> tuple[Tensor, Tensor]:
         """The vertex before and after each along an axis; `count`, a row of zeros, if there is none."""
         D = self.dimensions
         factors, low = packing(D)
         unit = 0 if axis == D else factors[axis]
         # All coordinates fall by 1 and that of the axis rises by D; remainder r becomes r - 1, and 0 becomes D.
         lower, higher = _signed(unit - 1), _signed(unit - sum(factors) + D)
+        keys = self.keys
         wanted = torch.where(keys & ((1 << low) - 1) > 0, keys + lower, keys + higher)
-        place = torch.searchsorted(keys, wanted).clamp(max=self.count - 1)
-        there = keys[place] == wanted
+        number = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        known = keys[number] == wanted
+        # The same in each image that has both.
+        own = self.places % len(keys)
+        wanted = self.places - own + number[own]
+        place = torch.searchsorted(self.places, wanted).clamp(max=self.count - 1)
+        there = known[own] & (self.places[place] == wanted)
         after = torch.where(there, place, self.count)
         before = torch.full_like(after, self.count)
         before[place[there]] = torch.nonzero(there).flatten()

@@ -101,7 +101,7 @@ def smooth_batch(
     rgb: bool = True,
     spacing: int | None = None,
 ) -> Tensor:
-    """`smooth_map` of each image of a batch, on the CPU.
+    """`smooth_map` of each image of a batch: on a CPU one by one, elsewhere all at once (`smoothing_together`).
 
     Args:
         values: (B, D, h, w) float, on any device.
@@ -114,6 +114,11 @@ def smooth_batch(
     Returns:
         (B, D, ceil(H / 4), ceil(W / 4)) float32, of unit length over D, on the image's device.
     """
+    if image.device.type != "cpu":
+        from selfseg.ops.regions.smoothing_together import smooth_together
+
+        px = spacing or natural_spacing(image.shape[2], image.shape[3])
+        return smooth_together(values, image, strength, guides, rgb, px, STRIDE, _SIGMA_SQUARED)
     maps = [each.float().cpu().numpy() for each in (values, *guides)]
     pixels = np.ascontiguousarray((image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
     smoothed = [
