@@ -91,7 +91,7 @@ class Carrier:
         if free is None or free >= (self.processes + 1) * size:
             try:
                 for tensor in tensors:
-                    tensor.share_memory_()
+                    tensor.share_memory_()  # type: ignore[no-untyped-call]
                 return batch
             except (RuntimeError, OSError):  # torch's words for "no space left"
                 free = None
