@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["resume", "numbers", "signals"])
+@pytest.mark.parametrize("part", ["resume", "numbers", "signals", "curves"])
 def test_every_promise_is_kept(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(sys, "path", list(sys.path))
