@@ -1,6 +1,6 @@
 """Promise 11: two runs with one seed are the same by a hash of everything, and losses are those that were kept.
 
-tests/fixtures/golden_losses.json holds what `python benchmarks/golden_steps.py` printed: five losses of each method's tiny run.
+tests/fixtures/golden_losses.json holds what `python benchmarks/golden_steps.py` printed: five losses of each method.
 Another processor or torch adds up in another order, so they may differ by a thousandth; another training differs by far
 more.
 """

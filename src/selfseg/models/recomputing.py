@@ -76,7 +76,7 @@ def _second_call(block: nn.Module, turns: list[tuple[nn.Module, str, Any]]) -> I
     finally:
         for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.momentum = momentum
-            if count is not None:
+            if norm.num_batches_tracked is not None and count is not None:
                 norm.num_batches_tracked.copy_(count)
         for (child, name, _), value in zip(turns, now, strict=True):
             setattr(child, name, value)

@@ -198,8 +198,8 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                     raise
                 raise OutOfMemory(_too_much(recipe, step, error)) from None
             step += 1
-            if fabric.is_global_zero and (sentence := collapse.look(method, batch, step)):
-                _say(fabric, sentence)
+            if fabric.is_global_zero and (found := collapse.look(method, batch, step)):
+                _say(fabric, found)
 
             if step % recipe.log_every == 0 or step == total:
                 loss = float(sum_over_processes(output.loss)) / fabric.world_size

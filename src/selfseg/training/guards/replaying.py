@@ -51,4 +51,4 @@ def replay(record: Path | str) -> dict[str, float]:
     loss = wrapped(Box((batch.to(fabric.device), share))).content.loss
     fabric.backward(loss)
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
-    return {"loss": float(loss), "gradient": float(torch.nn.utils.get_total_norm(gradients))}
+    return {"loss": float(loss.detach()), "gradient": float(torch.nn.utils.get_total_norm(gradients))}
