@@ -42,7 +42,6 @@ from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm, world_size
 from selfseg.models.prototypes import save_prototypes
-from selfseg.models.recomputing import recompute_blocks
 from selfseg.ops.phases import phase
 from selfseg.storage.checkpoint import Checkpoint, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use
@@ -50,6 +49,7 @@ from selfseg.storage.waiting import vanished_output
 from selfseg.training.guards.collapse import CollapseWatch
 from selfseg.training.guards.finite import require_finite as _require_finite
 from selfseg.training.guards.finite import require_finite_state
+from selfseg.training.guards.recomputing import recompute_blocks
 from selfseg.training.image_list import record_images, settle
 from selfseg.training.log import TrainingLog
 from selfseg.training.machines.folder import LOCK, first_writes, newest_of_all, require_shared, writing

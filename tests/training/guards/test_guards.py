@@ -9,10 +9,10 @@ import torch
 
 from selfseg.errors import CheckpointError, NonFiniteLoss, OutOfMemory, RunError
 from selfseg.methods import Method
-from selfseg.models.recomputing import recompute_blocks
 from selfseg.storage.checkpoint import load_newest
 from selfseg.training import loop
 from selfseg.training.guards import collapse
+from selfseg.training.guards.recomputing import recompute_blocks
 from selfseg.training.guards.replaying import replay
 from selfseg.training.log import read_log
 from selfseg.training.loop import train

@@ -1,1 +1,1 @@
-"""What watches over a training: `finite` (nothing that is no number is kept), `replaying`, `collapse`."""
+"""What watches over a training: `finite` (only numbers are kept), `replaying`, `collapse`, `recomputing`."""
