@@ -40,7 +40,8 @@ def _try(work: Path, images: Path, name: str, value: float, place: str) -> Row:
     def poisoned(fabric: Any, recipe: Any, loss: Any, method: Method, *rest: Any) -> None:
         calls[0] += 1
         if calls[0] == 4 and place == "gradient":
-            next(p for p in method.parameters() if p.grad is not None).grad.view(-1)[0] = value  # type: ignore[union-attr]
+            gradient = next(p.grad for p in method.parameters() if p.grad is not None)
+            gradient[(0,) * gradient.ndim] = value
         original(fabric, recipe, loss, method, *rest)
         if calls[0] == 3 and place != "gradient":
             _spoil(method, value, place)
@@ -74,5 +75,5 @@ def _spoil(method: Method, value: float, place: str) -> None:
     with torch.no_grad():
         for tensor in chosen():
             if tensor.is_floating_point() and tensor.numel():
-                tensor.view(-1)[0] = value
+                tensor[(0,) * tensor.ndim] = value
                 return

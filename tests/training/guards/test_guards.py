@@ -19,6 +19,8 @@ from selfseg.training.loop import train
 from selfseg.training.recipe import Recipe, read_recipe, recipe_hash
 from tiny import assert_same_state, vice
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> Any:
