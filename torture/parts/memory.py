@@ -20,8 +20,8 @@ from selfseg.errors import OutOfMemory
 from selfseg.training import loop
 from tiny import vice
 images, out, headroom = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-recipe = vice(images, out, steps=4, batch_size=24, accelerator="cpu", devices=1)
-recipe = replace(recipe, method=replace(recipe.method, views=replace(recipe.method.views, size=256, short_side=256)))
+recipe = vice(images, out, steps=4, batch_size=16, accelerator="cpu", devices=1)
+recipe = replace(recipe, method=replace(recipe.method, views=replace(recipe.method.views, size=160, short_side=160)))
 original, done = loop.take_step, []
 def limited(*words):
     if headroom and not done:  # what Python, torch and the network take by themselves is not counted
@@ -53,7 +53,7 @@ def run(work: Path, quick: bool) -> list[Row]:
     code, said, straight = attempt(0)
     assert code == 0, said
     wanted, rows = state_hash(straight), []
-    for headroom in (64,) if quick else (1024, 512, 384, 256, 192, 128, 64, 16):
+    for headroom in (48,) if quick else (512, 256, 128, 96, 64, 32, 8):
         code, said, out = attempt(headroom)
         again = "beginning again, with --recompute" in said
         same = code == 0 and state_hash(out) == wanted
