@@ -164,7 +164,7 @@ class Recipe(Generic[Config]):
         wait_folder: seconds that training waits for a folder that vanishes as a whole, of the images or the run; 0 =
             not at all.
         recompute: compute the blocks of backbones again for the gradient instead of keeping what is in them: less
-            memory, a third more time, the same result. A run of one process does so by itself when memory runs out.
+            memory, another forward pass, the same result. A run of one process does so by itself when memory runs out.
         channels: of measured images, those that are taken, by index from 0 or by name; none given = all. "rgb" reads
             any image as an 8-bit photograph.
         pages: of files with several pages, which are images: "all", "first", a number from 0; or one image of all,
