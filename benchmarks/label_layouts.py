@@ -31,9 +31,9 @@ from selfseg.evaluation.measure.confusion import ConfusionMatrix
 from selfseg.exchange import NamedMask, write
 from selfseg.exchange.any_labels import open_labels, splits_of_labels
 from selfseg.ops.regions.outlines import components, polygons, without_holes
+from shipped import labelled
 
 RESULTS = Path(__file__).parent / "results"
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
 Label = NDArray[np.uint8]
 
 
@@ -257,11 +257,12 @@ def compare(drawing: Drawing, folder: Path) -> Iterator[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="a labelled folder with train and val")
+    parser.add_argument("--data", type=Path, help="a labelled folder with train and val; drawn scenes if left out")
     parser.add_argument("--count", type=int, default=40, help="images of each split")
     parser.add_argument("--keep", type=Path, help="a new folder for the layouts; a temporary one if left out")
     arguments = parser.parse_args(argv)
-    pairs, names = pairs_of(arguments.data, arguments.count)
+    data = arguments.data or labelled()
+    pairs, names = pairs_of(data, arguments.count)
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
@@ -274,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             sys.stdout.flush()
     RESULTS.mkdir(exist_ok=True)
-    record = {"data": arguments.data.name, "images": len(pairs), "rows": rows}
+    record = {"data": data.name, "images": len(pairs), "rows": rows}
     (RESULTS / "label_layouts.json").write_text(json.dumps(record, indent=2) + "\n")
     return 0 if all(row["same"] for row in rows) else 1
 

@@ -4,7 +4,9 @@
     python benchmarks/run.py views slic # some
 
 Every module beside this one that defines `main` is a benchmark and writes its own JSON to benchmarks/results/, but
-`gpu` and `gpu_bundle`, which are called by themselves. A benchmark that fails does not stop the others.
+`gpu` and `gpu_bundle`, which are called by themselves. A benchmark that must be given a run or data is left out
+and named, with what it wants. All others run on what the packages ship (`shipped`), so that a clean clone is enough. A
+benchmark that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -35,6 +37,17 @@ def find_benchmarks() -> dict[str, Path]:
     return found
 
 
+def words_of(path: Path) -> list[str]:
+    """What a benchmark must be given: names of arguments without a dash, a default or a number of their own."""
+    wanted = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".add_argument"):
+            first = ast.literal_eval(node.args[0])
+            if not first.startswith("-") and not {"nargs", "default"} & {word.arg for word in node.keywords}:
+                wanted.append(first)
+    return wanted
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     benchmarks = find_benchmarks()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     (HERE / "results").mkdir(exist_ok=True)
     failed = []
     for name in arguments.names or benchmarks:
+        if not arguments.names and (wanted := words_of(benchmarks[name])):
+            sys.stdout.write(f"== {name}: left out; python benchmarks/{name}.py {' '.join(wanted).upper()}\n\n")
+            continue
         start = time.perf_counter()
         sys.stdout.write(f"== {name}\n")
         sys.stdout.flush()

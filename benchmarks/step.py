@@ -32,6 +32,7 @@ from selfseg.fitting.memory import kept_memory
 from selfseg.training.optimizer import make_optimizer
 from selfseg.training.recipe import Recipe, recipes
 from selfseg.types import Batch
+from shipped import photographs
 
 CPU = torch.device("cpu")
 # Name: precision, channels last, memory kept.
@@ -171,8 +172,7 @@ def measure(recipe: Recipe[Any], repeats: int, with_parts: bool) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid" / "train" / "images"
-    parser.add_argument("images", type=Path, nargs="?", default=default)
+    parser.add_argument("images", type=Path, nargs="?", help="folder; see benchmarks/shipped.py if left out")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="names of the recipes; all if left out")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results" / "step.json")
@@ -183,7 +183,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, torch {torch.__version__}, one thread",
         "date": time.strftime("%Y-%m-%d"),
     }
-    for name, recipe in chosen(options.images).items():
+    for name, recipe in chosen(options.images or photographs()).items():
         if options.only is None or name in options.only:
             result[name] = measure(recipe, options.repeats, with_parts=name == "vice_small")
             sys.stdout.write(f"{name}: {json.dumps(result[name], indent=2)}\n")

@@ -30,6 +30,7 @@ from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.ops.geometry import sample_ids
 from selfseg.storage.files import write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
+from shipped import photographs
 
 RESULTS = Path(__file__).parent / "results"
 Job = tuple[np.ndarray, np.ndarray, int]  # image, regions, seed
@@ -152,14 +153,13 @@ def _filled_and_clipped(pictures: Sequence[np.ndarray], rounds: int = 5) -> dict
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid" / "train" / "images"
-    parser.add_argument("--images", type=Path, default=default)
+    parser.add_argument("--images", type=Path, help="folder of images; see benchmarks/shipped.py if left out")
     parser.add_argument("--count", type=int, default=24, help="images to use")
     parser.add_argument("--out", type=Path, default=RESULTS / "views.json")
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    images = list_images(arguments.images)
+    images = list_images(arguments.images or photographs())
     pictures = [
         cv2.resize(images.read(i), (640, 480), interpolation=cv2.INTER_LINEAR)
         for i in range(min(arguments.count, len(images)))

@@ -15,6 +15,7 @@ SelfsegError
 │   ├── CheckpointError      a checkpoint is incomplete, foreign or does not fit
 │   └── StorageError         a file could not be written (a full disk)
 ├── NonFiniteLoss            training met a loss that is not a number
+├── OutOfMemory              there was not enough memory
 └── Interrupted              a signal asked to stop; the state was saved
 """
 
@@ -107,7 +108,29 @@ class NonFiniteLoss(SelfsegError):
     exit_code = 5
 
 
+class OutOfMemory(SelfsegError):
+    """There was not enough memory."""
+
+    exit_code = 6
+
+
 class Interrupted(SelfsegError):
     """A signal asked to stop; the state was saved and the same command goes on."""
 
     exit_code = 75  # EX_TEMPFAIL: try again
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, torch, NumPy, numba or OpenCV says that there was not enough memory.
+
+    Example:
+        >>> ran_out_of_memory(MemoryError()), ran_out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError):
+        return True
+    words = ("allocate memory", "out of memory", "not enough memory", "Insufficient memory", "bad_alloc")
+    return type(error).__name__ == "OutOfMemoryError" or (
+        (isinstance(error, RuntimeError) or type(error).__module__ == "cv2")
+        and any(word in str(error) for word in words)
+    )

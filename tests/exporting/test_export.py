@@ -85,8 +85,9 @@ def test_the_lines_of_the_card_load_the_backbone(
     monkeypatch.chdir(path.parent)
     names: dict[str, Any] = {}
     exec(code_of(card_of(path), "python"), names)
-    image = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(whole(names["network"], image), last_stage(run, image), rtol=1e-5, atol=1e-5)
+    for size in ((64, 64), (96, 160), (45, 83)):
+        image = torch.rand(1, 3, *size)
+        torch.testing.assert_close(whole(names["network"], image), last_stage(run, image), rtol=1e-5, atol=1e-5)
 
 
 def test_the_header_tells_what_the_file_is(run: Path) -> None:

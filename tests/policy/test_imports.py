@@ -11,8 +11,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # The rooms (a folder or a file right below the package), lowest floor first: a room may import those of lower floors.
 FLOORS = (
-    ("errors", "telling", "threads", "types", "version"),
-    ("storage", "ops", "plugins"),
+    ("errors", "signals", "telling", "threads", "types", "version"),
+    ("numbers", "storage", "ops", "plugins"),
     ("drawing", "data"),
     ("pages", "models", "exchange", "workers"),
     ("fitting", "methods"),
@@ -29,7 +29,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ONLY = {
     "pages": {"errors", "types", "version", "storage", "drawing"},  # they are handed what they show, and write a file
     "types": {"errors"},
-    "methods": {"errors", "types", "version", "storage", "ops", "plugins", "data", "models"},
+    "methods": {"errors", "types", "version", "numbers", "storage", "ops", "plugins", "data", "models"},
 }
 MEASURING = ("collection", "segmenter", "masks", "evaluation", "exporting", "studio")
 NEVER = {"methods", "training", "recipe_book"}

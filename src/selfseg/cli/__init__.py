@@ -3,8 +3,9 @@
 Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`, time
 `time_recipe`, weights `import_weights`.
 
-A run that was stopped by a signal exits with 75; wrong options with 2, bad files with 3, an unusable run with 4, a loss
-that is not a number with 5.
+A command that was stopped by a signal (Ctrl-C, SIGTERM, SIGUSR1) exits with 75, and a second signal ends it at once;
+wrong options exit with 2, bad files with 3, an unusable run with 4, a loss that is not a number with 5, want of memory
+with 6.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from selfseg.cli.console import ERR, OUT, parse
-from selfseg.errors import ConfigError, SelfsegError
+from selfseg.errors import ConfigError, Interrupted, OutOfMemory, SelfsegError, ran_out_of_memory
+from selfseg.signals import Stopped, ending_on_signals
 from selfseg.storage.remote.places import with_urls
 from selfseg.telling import TOLD, Once
 from selfseg.version import __version__
@@ -67,6 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         OUT.print(f"selfseg {__version__}", highlight=False)
         return 0
+    with ending_on_signals():
+        return _run(words)
+
+
+def _run(words: Sequence[str]) -> int:
+    """Call a verb; every error that is expected becomes a sentence and an exit code."""
     TOLD.setLevel(logging.INFO)
     told = Once(lambda sentence: ERR.print(sentence, markup=False, highlight=False, soft_wrap=True))
     TOLD.addHandler(told)
@@ -78,9 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except SystemExit as stop:  # tyro's way to end after --help and wrong options
         return stop.code if isinstance(stop.code, int) else ConfigError.exit_code
+    except Stopped as stop:
+        ERR.print(f"stopped by {stop.name}; what was finished stays, and the same command goes on", soft_wrap=True)
+        return Interrupted.exit_code
     except KeyboardInterrupt:
         ERR.print("interrupted")
         return 130
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        ERR.print("[bold red]error:[/] ", end="")
+        ERR.print(f"memory ran out ({error})", markup=False, highlight=False, soft_wrap=True)
+        return OutOfMemory.exit_code
     finally:
         _tell_repeats()
         TOLD.removeHandler(told)

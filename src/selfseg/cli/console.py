@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from selfseg.numbers import require_usable
 from selfseg.storage.remote.places import with_urls
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
     prog = f"selfseg {verb}"
     if asks_for_help(words):
         function = _everyday(function, prog)
-    return tyro.cli(function, prog=prog, args=_for_tyro(words))
+    return tyro.cli(_checked(function), prog=prog, args=_for_tyro(words))
 
 
 def parse_settings(
@@ -79,7 +81,25 @@ def parse_settings(
     if asks_for_help(words):
         settings, default = _everyday_settings(default, everyday, nested or {})
         about = f"{(about or '').strip().partition(chr(10))[0]} {_more(prog)}"
-    return tyro.cli(settings, default=default, args=_for_tyro(words), prog=prog, description=about)
+    given = tyro.cli(settings, default=default, args=_for_tyro(words), prog=prog, description=about)
+    require_usable(given, "", _option)
+    return given
+
+
+def _checked(function: Callable[..., int]) -> Callable[..., int]:
+    """A verb's function that refuses numbers which nothing can work with."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> int:
+        require_usable(inspect.signature(function).bind(*args, **kwargs).arguments, "", _option)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _option(name: str) -> str:
+    """A field's name as the command line has it."""
+    return f"--{name.replace('_', '-')}"
 
 
 def asks_for_help(words: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from tyro.conf import arg
 
 from selfseg.cli.console import HELP, OUT, asks_for_help, parse_settings, say
 from selfseg.errors import ConfigError, Interrupted
+from selfseg.numbers import require_usable
 from selfseg.storage.remote.urls import as_url
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def time(words: list[str]) -> int:
     if any(word in HELP for word in words):
         say(own.format_help() + f"\nand the settings of the recipe, as in selfseg train {name}:")
     given, rest = own.parse_known_args(words[1:])
+    require_usable(vars(given), "", lambda name: f"--{name.replace('_', '-')}")
     recipe = parse_recipe(function, [*rest, "--out", "unused"], f"selfseg time {name}")
     from selfseg.storage.files import write_json
     from selfseg.timing.steps import TimingConfig, time_recipe

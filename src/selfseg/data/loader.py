@@ -15,12 +15,15 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import cv2
@@ -29,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from selfseg.data.carrying import Carrier, Piped
 from selfseg.data.labelled import mask_files
 from selfseg.data.reading import images as image_files
 from selfseg.data.reading.images import ImageCollection
@@ -37,6 +41,7 @@ from selfseg.data.regions import RegionCache
 from selfseg.data.views.base import Crop, ViewPlan, make_views, prepare_image
 from selfseg.errors import BadImage, ConfigError, DataError, SelfsegError, TooManyBadImages
 from selfseg.storage.waiting import Patience
+from selfseg.telling import tell
 from selfseg.types import Batch, View
 
 T = TypeVar("T")
@@ -280,8 +285,8 @@ def make_loader(
     """A loader of batches in the sampler's order.
 
     Worker processes are started by a fork server (spawned, where there is none), never by forking this process: it
-    may hold a GPU and threads, and a fork with threads can hang. So a script that trains with workers must guard its
-    top level by `if __name__ == "__main__":`, and the first batch comes a few seconds late, once per run.
+    may hold a GPU and threads, and a fork with threads can hang. So the first batch comes a few seconds late, once per
+    run. A script needs no guard around its top level, unless what it trains with is defined in itself.
 
     Args:
         dataset: the samples, by key.
@@ -305,7 +310,7 @@ def make_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate_fn,
+        collate_fn=Carrier(collate_fn, workers * sampler.world_size),
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
@@ -321,10 +326,16 @@ def iterate(loader: DataLoader[Any]) -> Generator[Any, None, None]:
 
     Raises:
         SelfsegError: what a worker process raised, without the traceback that the loader puts into its message.
-        DataError: if a worker process was killed, most often for want of memory.
+        DataError: if a worker process was killed or has ended.
     """
+    batches: Iterator[Any] = iter(())
     try:
-        yield from loader
+        batches = _begin(loader)
+        for batch in batches:
+            if isinstance(batch, Piped):
+                tell(batch.sentence())
+                batch = batch.unpacked()
+            yield batch
     except SelfsegError as error:
         kind = type(error)
         sentence = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
@@ -332,15 +343,72 @@ def iterate(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise DataError(f"a loader process was killed ({error}); if memory was short, give fewer --workers") from error
+        codes = [worker.exitcode for worker in getattr(batches, "_workers", ())]
+        raise DataError(_why_ended([code for code in codes if code])) from error
+
+
+def _begin(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start the worker processes, if there are any; they run the main script only where what they are sent needs it."""
+    if not loader.num_workers:
+        return iter(loader)
+    try:
+        assert loader.multiprocessing_context is not None
+        loader.multiprocessing_context.Lock()  # before torch begins with what it can't finish
+        try:
+            with _without_main():
+                return iter(loader)
+        except OSError:
+            raise
+        except Exception:  # what is defined in the main script can't be sent without it
+            return iter(loader)
+    except OSError as error:  # no shared memory for locks, no more processes, ...
+        tell(f"loader processes can't be started ({error}): images are read in this process, which is slower")
+        cv2.setNumThreads(1)
+        return iter(DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=loader.collate_fn))
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """While inside, processes that are started don't run this one's main script, which may lack a guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _why_ended(codes: Sequence[int]) -> str:
+    """A sentence on loader processes that have ended, by their exit codes; of a signal it is negative."""
+    code = codes[0] if codes else -signal.SIGKILL
+    if code > 0:
+        return (
+            f"a loader process ended as it began (exit code {code}); its message stands above. If it has run your "
+            'script once more, put what the script does under `if __name__ == "__main__":`, or give --workers 0'
+        )
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"a loader process was killed ({name}); if memory was short, give fewer --workers"
+
+
+def refuse_second_run() -> None:
+    """End a process that has only begun and runs the main script again, because that lacks a guard.
+
+    Raises:
+        ConfigError: if this is one.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            "this script is run again by each process that it starts; put what it does under "
+            '`if __name__ == "__main__":`, or give workers=0'
+        )
 
 
 def _worker_context() -> BaseContext:
-    """The fork server with this module already imported, or spawn where there is no fork."""
+    """The fork server with this module already imported (by `preloading`), or spawn where there is no fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["selfseg.data.preloading"])
     return context
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,35 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from selfseg.signals import stop_signals as stop_signals
 from selfseg.storage.files import read_steps, storage_errors, write_text
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """While inside, SIGINT and SIGTERM set the event; a second one acts as usual.
-
-    Outside of the main thread, where signals can't be handled, the event is never set.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    owner = os.getpid()
-
-    def handle(number: int, frame: Any) -> None:
-        if os.getpid() != owner:
-            return
-        event.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class ProgressBar:

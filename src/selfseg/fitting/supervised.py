@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from selfseg.errors import ConfigError, Interrupted, NonFiniteLoss
 from selfseg.fitting.memory import kept_memory
 from selfseg.fitting.stepping import ProgressBar, StepLog, step_seed, stop_signals
+from selfseg.numbers import require_usable
 from selfseg.storage.checkpoint import load_newest, remove_leftovers, save_checkpoint
 from selfseg.storage.files import sole_use, write_atomically
 
@@ -80,6 +81,7 @@ class FineTuningConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_usable(self, "")
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")

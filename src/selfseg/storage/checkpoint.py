@@ -174,7 +174,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             else:
                 number, _, key = rest.partition(".")
                 optimizer.setdefault(int(number), {})[key] = value
-        return Checkpoint(int(content["step"]), model, optimizer, dict(content["meta"]))
+        step = content["step"]
+        if type(step) is not int or step < 0 or f"step_{step:08d}" != path.name:
+            raise CheckpointError(f"{path} says that it is of step {step!r}: state.json was changed")
+        return Checkpoint(step, model, optimizer, dict(content["meta"]))
     except CheckpointError:
         raise
     except Exception as error:  # damaged or foreign: json, safetensors and key errors all mean this

@@ -13,7 +13,7 @@ import yaml
 EXECUTION = frozenset(
     (
         "images out accelerator devices nodes workers checkpoint_every keep log_every max_bad cache name wait_process "
-        "wait_folder"
+        "wait_folder recompute"
     ).split()
 )
 """Settings that change how a run is executed and not what it learns: a resumed run may change them."""

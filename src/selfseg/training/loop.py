@@ -7,8 +7,8 @@ To go on after a kill, only a checkpoint's step, weights, buffers and optimiser 
 
 from __future__ import annotations
 
+import gc
 import hashlib
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -21,23 +21,35 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from selfseg.data.loader import REASONS, StepSampler, ViewDataset, collate, iterate, make_loader
+from selfseg.data.loader import REASONS, StepSampler, ViewDataset, collate, iterate, make_loader, refuse_second_run
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.data.regions import RegionCache
 from selfseg.drawing.pictures import draw_views, write_image
-from selfseg.errors import CheckpointError, DataError, Interrupted, NonFiniteLoss, RecipeMismatch, RunError
+from selfseg.errors import (
+    CheckpointError,
+    DataError,
+    Interrupted,
+    OutOfMemory,
+    RecipeMismatch,
+    RunError,
+    ran_out_of_memory,
+)
 from selfseg.fitting.memory import kept_memory
 from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
-from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
+from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm, world_size
 from selfseg.models.prototypes import save_prototypes
 from selfseg.ops.phases import phase
 from selfseg.storage.checkpoint import Checkpoint, remove_leftovers, save_checkpoint
-from selfseg.storage.files import is_unclaimed, mark_output, sole_use, write_json
+from selfseg.storage.files import is_unclaimed, mark_output, sole_use
 from selfseg.storage.waiting import vanished_output
+from selfseg.training.guards.collapse import CollapseWatch
+from selfseg.training.guards.finite import require_finite as _require_finite
+from selfseg.training.guards.finite import require_finite_state
+from selfseg.training.guards.recomputing import recompute_blocks
 from selfseg.training.image_list import record_images, settle
 from selfseg.training.log import TrainingLog
 from selfseg.training.machines.folder import LOCK, first_writes, newest_of_all, require_shared, writing
@@ -68,14 +80,28 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         RecipeMismatch: if the folder holds a run of another recipe; the message shows the difference.
         CheckpointError: if the run's checkpoints are damaged or its images have changed.
         DataError: if the images are missing or too many are unreadable.
-        NonFiniteLoss: if the loss stops being a number; nothing of that step reaches the weights.
-        Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
+        NonFiniteLoss: if the loss or the state stops being a number; nothing of that step is saved.
+        OutOfMemory: if a step needs more memory than there is, even with `recipe.recompute`.
+        Interrupted: after Ctrl-C, SIGTERM or SIGUSR1, when the state is saved.
         StorageError: if the disk is full.
     """
+    refuse_second_run()
     if stand_by(recipe):
         return recipe.out
-    with placed(recipe) as local, telling_the_end(local), ExitStack() as held:
-        return _train(local, progress, held)
+    with placed(recipe) as local, telling_the_end(local):
+        problem = ""
+        try:
+            with ExitStack() as held:
+                return _train(local, progress, held)
+        except OutOfMemory as error:
+            if local.recompute or find_launch() is not None or world_size() > 1:
+                raise
+            problem = str(error)
+        # Outside of the handler, which would hold what the step had made.
+        gc.collect()
+        _console.print(f"{problem}: beginning again, with --recompute, from the newest checkpoint", markup=False)
+        with ExitStack() as held:
+            return _train(replace(local, recompute=True), progress, held)
 
 
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
@@ -113,6 +139,8 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     dataset = ViewDataset(images, plan, recipe.seed, cache, recipe.wait_folder)
     if recipe.precision == "auto":
         recipe = _choose_precision(fabric, recipe, method, dataset, sampler)
+    if recipe.recompute:
+        recompute_blocks(method)
     wrapped, optimizer = fabric.setup(TrainingStep(method), optimizer)
     method = wrapped.module.method
     if checkpoint is not None:
@@ -121,6 +149,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     def write() -> None:
         record_images(images, run)
         if step != saved:
+            require_finite_state(method, optimizer.optimizer, step)
             meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
             meta["start"] = method.embedder.start
             meta["scaler"] = fabric.strategy.precision.state_dict()  # empty but for "16-mixed"
@@ -133,6 +162,11 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         first_writes(fabric, recipe, write)
         saved = step
 
+    if step > total:
+        raise CheckpointError(
+            f"{run} has a checkpoint of step {step}, but the whole run has {total} steps: it is of another run, or was "
+            "changed; remove it to go on from an older one"
+        )
     if step >= total:
         if checkpoint is not None:
             _say(fabric, f"{run} is already trained: {step} of {total} steps")
@@ -143,7 +177,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
     with together(fabric):
         log = TrainingLog(run, step, fabric.is_global_zero)
     method.train()
-    waited, since, window = 0.0, time.perf_counter(), step
+    waited, since, window, collapse = 0.0, time.perf_counter(), step, CollapseWatch()
     with log, stop_signals() as stop, ProgressBar(total, step, progress and fabric.is_global_zero) as bar:
         while step < total:
             asked = time.perf_counter()
@@ -157,8 +191,15 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 )
             if step == 0:
                 _draw_first_views(fabric, recipe, batch)
-            output, rate = take_step(fabric, recipe, wrapped, optimizer, batch, step, total, images)
+            try:
+                output, rate = take_step(fabric, recipe, wrapped, optimizer, batch, step, total, images)
+            except Exception as error:
+                if not ran_out_of_memory(error):
+                    raise
+                raise OutOfMemory(_too_much(recipe, step, error)) from None
             step += 1
+            if fabric.is_global_zero and (found := collapse.look(method, batch, step)):
+                _say(fabric, found)
 
             if step % recipe.log_every == 0 or step == total:
                 loss = float(sum_over_processes(output.loss)) / fabric.world_size
@@ -173,6 +214,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                         "loss": loss,
                         "lr": rate,
                         **{name: float(value) for name, value in output.logs.items()},
+                        **({} if collapse.spread is None else {"spread": collapse.spread}),
                         "images_per_second": speed,
                         "data_wait": wait,
                         "time": time.time(),
@@ -218,7 +260,7 @@ def take_step(
     with phase("data"):
         batch = batch.to(fabric.device)
     with phase("loss"):  # what is not the networks' or the regions'
-        output: StepOutput = wrapped(_Box((batch, share))).content
+        output: StepOutput = wrapped(Box((batch, share))).content
     with phase("backward"):
         fabric.backward(output.loss)
     with phase("optimiser"):
@@ -235,7 +277,7 @@ def take_step(
     return output, rate
 
 
-class _Box:
+class Box:
     """Hides a value from Fabric, which would otherwise try to rebuild our frozen dataclasses to cast tensors."""
 
     def __init__(self, content: Any) -> None:
@@ -249,10 +291,10 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, box: _Box) -> _Box:
+    def forward(self, box: Box) -> Box:
         """The method's output, in a box."""
         batch, progress = box.content
-        return _Box(self.method(batch, progress))
+        return Box(self.method(batch, progress))
 
 
 def _choose_precision(
@@ -392,34 +434,13 @@ def _draw_first_views(fabric: Fabric, recipe: Recipe[Any], batch: Batch) -> None
     first_writes(fabric, recipe, draw)
 
 
-def _require_finite(
-    fabric: Fabric,
-    recipe: Recipe[Any],
-    loss: Tensor,
-    method: Method,
-    batch: Batch,
-    images: ImageCollection,
-    step: int,
-) -> None:
-    """Refuse a step whose loss or gradient is no number, in all processes, before it reaches the weights."""
-    values = {"loss": loss.detach()}
-    if recipe.precision != "16-mixed":  # there the gradient scaler expects and skips overflows
-        gradients = [p.grad for p in method.parameters() if p.grad is not None]
-        values["gradient"] = torch.nn.utils.get_total_norm(gradients)
-    numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))  # waits for the device once
-    wrong = [what for what, number in numbers.items() if not math.isfinite(number)]
-    (anywhere_wrong,) = anywhere(fabric, bool(wrong))
-    if not anywhere_wrong:
-        return
-    what = wrong[0] if wrong else "gradient"
-    path = recipe.out / f"nonfinite_step_{step + 1}_rank_{fabric.global_rank}.json"
-    index = batch.index.tolist()
-    names = [images.names[i] for i in index]
-    write_json(path, {"step": step + 1, "what": what, "value": str(numbers[what]), "index": index, "names": names})
-    raise NonFiniteLoss(
-        f"the {what} of step {step + 1} is {numbers[what]} (here or in another process); the weights are those of "
-        f"before it. The images are listed in {path}. Try a lower --optimizer.base-lr, --optimizer.clip 1, or "
-        "--precision 32-true; the last checkpoint is untouched"
+def _too_much(recipe: Recipe[Any], step: int, error: Exception) -> str:
+    said = f"memory ran out in step {step + 1} ({str(error).strip().splitlines()[0] if str(error) else 'MemoryError'})"
+    if not recipe.recompute:
+        return said
+    return (
+        f"{said}, although blocks are recomputed; the last checkpoint is untouched. Smaller views or a smaller "
+        "--batch-size need less, and learn something else; fewer --workers need less, too"
     )
 
 

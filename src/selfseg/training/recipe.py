@@ -15,6 +15,7 @@ from selfseg.data.views.plans import plans, region_sources
 from selfseg.errors import ConfigError, RunError
 from selfseg.methods import Method, methods
 from selfseg.models.embedder import EmbedderConfig
+from selfseg.numbers import require_usable
 from selfseg.ops.channels import Channels
 from selfseg.plugins import load_all
 from selfseg.storage import hashes as identity
@@ -24,6 +25,8 @@ from selfseg.training.schedule import warmup_cosine, warmup_poly, warmup_steps
 
 Config = TypeVar("Config")
 T = TypeVar("T")
+
+_MOST_STEPS = 1e12
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ class Recipe(Generic[Config]):
             gives signs, a killed or stopped one does not.
         wait_folder: seconds that training waits for a folder that vanishes as a whole, of the images or the run; 0 =
             not at all.
+        recompute: compute the blocks of backbones again for the gradient instead of keeping what is in them: less
+            memory, another forward pass, the same result. A run of one process does so by itself when memory runs out.
         channels: of measured images, those that are taken, by index from 0 or by name; none given = all. "rgb" reads
             any image as an 8-bit photograph.
         pages: of files with several pages, which are images: "all", "first", a number from 0; or one image of all,
@@ -191,8 +196,10 @@ class Recipe(Generic[Config]):
     wait_folder: float = 600.0
     channels: tuple[str, ...] = ()
     pages: str = "auto"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
+        require_usable(self, "")
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError(f"give either steps or epochs, not steps={self.steps} and epochs={self.epochs}")
         for name in ("epochs", "batch_size", "nodes", "checkpoint_every", "keep", "log_every"):
@@ -202,13 +209,18 @@ class Recipe(Generic[Config]):
         for name in ("steps", "workers", "devices", "seed", "wait_process", "wait_folder"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name} can't be negative: {getattr(self, name)}")
+        if self.steps is not None and self.steps > _MOST_STEPS:
+            raise ConfigError(f"steps ({self.steps}) are more than {_MOST_STEPS:g}, which never end")
 
     def total_steps(self, images: int) -> int:
         """Steps of the whole run on a collection of this many images."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(round(self.epochs * images / self.batch_size), 1)
+        steps = self.epochs * images / self.batch_size
+        if steps > _MOST_STEPS:
+            raise ConfigError(f"epochs ({self.epochs:g}) are more than {_MOST_STEPS:g} steps, which never end")
+        return max(round(steps), 1)
 
     def build_method(self, images: int | None = None) -> Method:
         """The method with fresh weights from torch's current random state.

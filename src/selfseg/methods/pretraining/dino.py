@@ -311,6 +311,8 @@ class StochasticDepth:
 class _Switch(nn.Module):
     """One residual branch's; it has no weights."""
 
+    TURNS: ClassVar[tuple[str, ...]] = ("drawn",)
+
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share

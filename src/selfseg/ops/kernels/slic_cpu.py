@@ -16,6 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.telling import tell
+
 F = TypeVar("F", bound=Callable[..., object])
 
 TILE = 64
@@ -34,9 +36,14 @@ def compiled(signature: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         options = {"nogil": True, "error_model": "numpy", "boundscheck": False}
         try:
-            return cast(F, numba.njit(signature, cache=True, **options)(function))
+            made = numba.njit(signature, cache=True, **options)(function)
+            often = "once for each installation"
         except RuntimeError:  # no folder at all can be written
-            return cast(F, numba.njit(signature, **options)(function))
+            made = numba.njit(signature, **options)(function)
+            often = "each time, because no cache folder can be written; NUMBA_CACHE_DIR names another one"
+        if made.stats.cache_misses:  # it has just taken a second, and others will follow
+            tell(f"compiling for this machine: up to half a minute, {often}")
+        return cast(F, made)
 
     return decorate
 

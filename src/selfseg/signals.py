@@ -1,0 +1,94 @@
+"""Signals that ask a command to stop: Ctrl-C (SIGINT), SIGTERM, and SIGUSR1, by which Slurm warns of a job's end.
+
+The first one stops it where its state can be saved; a second one of the same kind ends it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Those that this system has."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked a command to stop.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.name = signal.Signals(number).name
+
+
+class _Ending:
+    """Handles signals of a command: the first one raises `Stopped`, the second one ends the process."""
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self.seen = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._owner:
+            return
+        if self.seen:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.seen = True
+        raise Stopped(number)
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """While inside, the first of the signals raises `Stopped` in the main thread, and a second one ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ending = _Ending()
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup, or in a shell's background
+            signal.signal(number, ending)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """While inside, the signals set the event; a second one of the same kind acts as it would outside, or at once.
+
+    Outside of the main thread, where signals can't be handled, the event is never set.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    owner = os.getpid()
+
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() != owner:
+            return
+        event.set()
+        handler = before[signal.Signals(number)]
+        if isinstance(handler, _Ending):
+            handler.seen = True
+        signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

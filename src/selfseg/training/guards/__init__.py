@@ -1,0 +1,1 @@
+"""What watches over a training: `finite` (only numbers are kept), `replaying`, `collapse`, `recomputing`."""

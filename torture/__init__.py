@@ -1,0 +1,1 @@
+"""Promises that are kept, tried: kills, damage, want of memory and network."""

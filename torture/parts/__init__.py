@@ -1,0 +1,1 @@
+"""A file per part, each with a function `run(work, quick)`."""
