@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -33,6 +34,7 @@ for words in [*([verb] for verb in _VERBS), ["train", "vice"]]:
 json.dump(pages, sys.__stdout__)
 """
 
+
 @dataclass
 class Option:
     """A line of a help: how the option is written, and what it does."""
@@ -42,26 +44,23 @@ class Option:
 
 
 def page(root: Path) -> str:
-    """The page, as Markdown; kept in build/ for as long as the package's code stays as it is."""
-    code = hashlib.sha256()
-    for file in [Path(__file__), *sorted((root / "src").rglob("*.py"))]:
+    """The page, as Markdown; what is printed is kept in build/ for as long as the package's code stays as it is."""
+    code = hashlib.sha256(PRINT_ALL.encode())
+    for file in sorted((root / "src").rglob("*.py")):
         code.update(file.read_bytes())
-    kept = root / "build" / "help" / f"{code.hexdigest()[:16]}.md"
+    kept = root / "build" / "help" / f"{code.hexdigest()[:16]}.json"
     if not kept.is_file():
-        text = written(printed(root))
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.with_suffix(".part").write_text(text, "utf-8")
+        kept.with_suffix(".part").write_text(json.dumps(printed(root)), "utf-8")
         kept.with_suffix(".part").replace(kept)
-    return kept.read_text("utf-8")
+    return written(json.loads(kept.read_text("utf-8")))
 
 
 def printed(root: Path) -> dict[str, str]:
     """What each verb prints; "" where it takes no options."""
-    import json
-
-    settings = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONUTF8": "1", "TERM": "dumb", "PYTHONPATH": str(root / "src")}
+    settings = {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONUTF8": "1", "TERM": "dumb", "PYTHONPATH": str(root / "src")}
     done = subprocess.run(
-        [sys.executable, "-c", PRINT_ALL], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PRINT_ALL], env=os.environ | settings, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"the helps could not be printed: {done.stderr[-2000:]}")
@@ -104,14 +103,16 @@ def _verb(verb: str, text: str) -> str:
 
 
 def _paragraphs(about: str) -> str:
-    return "\n\n".join(escape(" ".join(each.split()), quote=False) for each in about.split("\n\n") if each.strip()) + "\n"
+    return (
+        "\n\n".join(escape(" ".join(each.split()), quote=False) for each in about.split("\n\n") if each.strip()) + "\n"
+    )
 
 
 def _options(lines: list[str]) -> list[Option]:
     """The options of a box, whose descriptions stand in a column of their own or in the lines below."""
     found: list[Option] = []
     for line in lines:
-        if line and line[0] not in " -" or line.startswith("-") and line.strip("-"):
+        if (line and line[0] not in " -") or (line.startswith("-") and line.strip("-")):
             mark, _, rest = line.partition("  ")
             found.append(Option(mark.strip(), [rest.strip()] if rest.strip() else []))
         elif found and line.strip(" -"):

@@ -13,7 +13,7 @@ _FENCE = re.compile(r" *(`{3,}|~{3,})")
 
 
 def for_python_markdown(text: str) -> str:
-    """The same page with empty lines before lists and tables, and four spaces for each level of a list.
+    r"""The same page with empty lines before lists and tables, and four spaces for each level of a list.
 
     Examples:
         >>> print(for_python_markdown("Two:\\n- a\\n  b\\n  - c\\n| x |\\n| - |"))
@@ -35,7 +35,7 @@ def for_python_markdown(text: str) -> str:
         if closing:  # within a fence nothing is looked at
             out.append(" " * max(indent + shift, 0) + bare if bare else "")
             if bare.startswith(closing) and not bare.strip(closing[0] + " "):
-                closing, fenced = "", True
+                closing, fenced = "", not inside
             continue
         if not bare:
             out.append("")

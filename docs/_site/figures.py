@@ -45,12 +45,9 @@ def box(axes: Axes, x: float, y: float, text: str, width: float = 1.5, height: f
     axes.text(x, y, text, ha="center", va="center", fontsize=10)
 
 
-def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], bend: float = 0, style: str = "-|>") -> None:
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], style: str = "-|>") -> None:
     """An arrow between two points."""
-    connection = f"arc3,rad={bend}"
-    axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=12, color=INK, lw=1.2, connectionstyle=connection)
-    )
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=12, color=INK, lw=1.2))
 
 
 def note(axes: Axes, x: float, y: float, text: str, size: float = 9.5, **how: Any) -> None:
@@ -215,18 +212,19 @@ def iou() -> None:
 def void() -> None:
     """From numbered clusters to classes and void."""
     figure, axes = sheet(8.2, 3.0)
-    rows = (("0", "road", TEAL), ("1", "road", TEAL), ("2", "sky", BLUE), ("3", "car", RED), ("4", None, GRAY), ("5", None, GRAY))
+    colours = {"road": TEAL, "sky": BLUE, "car": RED, None: GRAY}
+    rows = ("road", "road", "sky", "car", None, None)
     note(axes, 1.2, 2.8, "clusters", weight="bold")
     note(axes, 4.1, 2.8, "your decision", weight="bold")
     note(axes, 7.0, 2.8, "value in the mask", weight="bold")
     values = {"road": (2.15, "0"), "sky": (1.35, "1"), "car": (0.95, "2")}
-    for place, (number, name, colour) in enumerate(rows):
+    for place, name in enumerate(rows):
         y = 2.35 - 0.4 * place
-        box(axes, 1.2, y, number, 0.9, 0.34, colour)
+        box(axes, 1.2, y, str(place), 0.9, 0.34, colours[name])
         target = values[name][0] if name else 0.45
         arrow(axes, (1.7, y), (3.3, target))
     for name, (y, value) in values.items():
-        box(axes, 4.1, y, name, 1.5, 0.34, {"road": TEAL, "sky": BLUE, "car": RED}[name])
+        box(axes, 4.1, y, name, 1.5, 0.34, colours[name])
         arrow(axes, (4.9, y), (6.4, y))
         note(axes, 7.0, y, value, size=11)
     box(axes, 4.1, 0.45, "left out, or no name", 1.8, 0.34, GRAY)
@@ -253,12 +251,13 @@ def photograph() -> None:
         images.mkdir()
         for package, files in names.items():
             spec = find_spec(package)
-            assert spec is not None and spec.origin is not None
+            assert spec is not None
+            assert spec.origin is not None
             for file in files:
                 copyfile(Path(spec.origin).parent / file, images / Path(file).name)
         selfseg.train(pyramid(images, run))
-        selfseg.cluster(run, images, k=[8])
-        selfseg.segment(run, images, run / "segments", k=8)
+        selfseg.cluster(run, images, k=[24])
+        selfseg.segment(run, images, run / "segments", k=24)
         photo = cv2.imread(str(images / "china.jpg"))
         vectors = selfseg.load(run).embed(images / "china.jpg").numpy()
         cells = vectors.reshape(len(vectors), -1)

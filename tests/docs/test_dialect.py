@@ -9,7 +9,8 @@ import pytest
 
 SITE = Path(__file__).resolve().parents[2] / "docs" / "_site"
 specification = importlib.util.spec_from_file_location("dialect", SITE / "dialect.py")
-assert specification is not None and specification.loader is not None
+assert specification is not None
+assert specification.loader is not None
 dialect = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(dialect)
 
