@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SITE = Path(__file__).resolve().parents[2] / "build" / "site"
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
-WAIT = 60_000  # ms; for busy machines
+WAIT = 180_000  # ms; for busy machines
 SEARCHED = {"Sinkhorn": "vice", "void": "void", "microscope": "microscopes", "detectron2": "detectron2"}
 
 
