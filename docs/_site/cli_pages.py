@@ -75,7 +75,7 @@ def written(pages: dict[str, str]) -> str:
 
 def _verb(verb: str, text: str) -> str:
     title = f"## selfseg {verb}\n\n"
-    lines = [line.rstrip() for line in text.split("\n")]
+    lines = _without_boxes(text)
     # Below the name of a group of options is a rule from the second column on; rules within a group begin further in.
     rules = [number for number, line in enumerate(lines) if re.fullmatch(" -{40,}", line)]
     if not text.strip():
@@ -100,6 +100,19 @@ def _verb(verb: str, text: str) -> str:
             parts.append(f"**{name[0].upper() + name[1:]}**\n\n")
             parts += [f"`{option.written}`\n:   {_meaning(option)}\n\n" for option in options]
     return "".join(parts)
+
+
+def _without_boxes(text: str) -> list[str]:
+    """The lines of a help; terminals that know frames get each group of options in one."""
+    lines = []
+    for line in text.split("\n"):
+        if line.startswith("╭"):
+            lines += [" " + line.strip("╭─╮ "), " " + 40 * "-"]
+        elif line.startswith("│"):
+            lines.append((" " + line.strip().strip("│").replace("─", "-")).rstrip())
+        elif not line.startswith("╰"):
+            lines.append(line.rstrip())
+    return [*lines, ""]
 
 
 def _paragraphs(about: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Error, Request
 
 SITE = Path(__file__).resolve().parents[2] / "build" / "site"
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
@@ -35,6 +36,7 @@ class Links(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Called for each tag."""
         for name, value in attrs:
             if name in ("id", "name") and value:
                 self.names.add(value)
@@ -66,11 +68,8 @@ def look(browser: Browser, pictures: Path | None) -> list[str]:
             context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
             context.set_default_timeout(WAIT)
             page = context.new_page()
-            page.on(
-                "request",
-                lambda asked: None if asked.url.startswith(("file:", "data:", "blob:")) else wrong.append(asked.url),
-            )
-            page.on("pageerror", lambda error: wrong.append(f"{page.url}: {error}"))
+            page.on("request", partial(_note_request, wrong))
+            page.on("pageerror", partial(_note_error, wrong))
             for file in sorted(SITE.rglob("*.html")):
                 if file.name == "404.html":
                     continue
@@ -85,6 +84,15 @@ def look(browser: Browser, pictures: Path | None) -> list[str]:
                     page.screenshot(path=target)
             context.close()
     return wrong
+
+
+def _note_request(wrong: list[str], asked: Request) -> None:
+    if not asked.url.startswith(("file:", "data:", "blob:")):
+        wrong.append(f"asked for {asked.url}")
+
+
+def _note_error(wrong: list[str], error: Error) -> None:
+    wrong.append(f"a script failed: {error}")
 
 
 def searched(browser: Browser) -> list[str]:

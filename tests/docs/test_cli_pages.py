@@ -30,7 +30,7 @@ def test_all_options_are_on_the_page(verb: str, monkeypatch: pytest.MonkeyPatch)
     with contextlib.redirect_stdout(out):
         assert main([verb, "--help-all"]) == 0
     page = cli_pages.written({verb: out.getvalue()})
-    printed = set(re.findall(r"^ (--?[a-z][\w-]*)", out.getvalue(), re.MULTILINE)) - {"-h"}
+    printed = set(re.findall(r"^(?:│ |  )(--?[a-z][\w-]*)", out.getvalue(), re.MULTILINE)) - {"-h"}
     assert printed
     for option in printed:
         assert re.search(rf"^`{option}[ ,`]", page, re.MULTILINE), option

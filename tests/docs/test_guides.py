@@ -18,12 +18,16 @@ from selfseg.cli import main
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCK = re.compile(r"<!-- run -->\n```(\w+)\n(.*?)\n```", re.DOTALL)
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "<!-- run -->" in page.read_text("utf-8"))
-LONGEST = 128  # px of the photographs' long side
+LONGEST, MOST = 96, 3  # px of the photographs' long side, and images of a folder
 
+PYRAMID = ["--method.embedder.resolution", "64"]
+VIEWS = [*PYRAMID, "--method.views.short-side", "64", "--method.views.size", "32", "--batch-size", "2"]
 SMALLER = {  # options that make a command quick
-    "train": ["--method.embedder.resolution", "64"],
-    "cluster": ["--points", "2000"],
-    "masks": ["--features.images", "4", "--features.size", "96", "--features.rounds", "1"],
+    "pyramid": PYRAMID,
+    "vice_scratch": VIEWS,
+    "maskcontrast": VIEWS,
+    "cluster": ["--points", "1000", "--no-propose"],
+    "masks": ["--features.images", "3", "--features.size", "96", "--features.rounds", "1"],
 }
 
 
@@ -34,6 +38,9 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
 
 def run_python(text: str) -> None:
     exec(compile(text, "a block of a guide", "exec"), {"__name__": "__main__"})
+    for folder in ("photos", "scenes", "cells"):
+        for file in sorted(Path(folder).glob("*.*"))[MOST:]:
+            file.unlink()
     for file in Path("photos").glob("*.*"):
         image = cv2.imread(str(file))
         scale = LONGEST / max(image.shape[:2])
@@ -43,10 +50,11 @@ def run_python(text: str) -> None:
 
 def toy(words: list[str]) -> list[str]:
     """A command with less to do."""
+    small = SMALLER.get(words[1] if words[0] == "train" else words[0], [])
     for option, value in (("--steps", "2"), ("--window", "64"), ("--merge", "30"), ("--seeds", "1")):
         if option in words:
             words[words.index(option) + 1] = value
-    return [*words, *SMALLER.get(words[0], [])]
+    return [*words, *small]
 
 
 @pytest.mark.slow
