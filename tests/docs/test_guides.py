@@ -1,0 +1,78 @@
+"""The commands of the guides run, one after the other, on small copies of the images that the guides take.
+
+A block below the comment `<!-- run -->` is run: Python as it is, and every line of the others as a command.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+
+from selfseg.cli import main
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+BLOCK = re.compile(r"<!-- run -->\n```(\w+)\n(.*?)\n```", re.DOTALL)
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "<!-- run -->" in page.read_text("utf-8"))
+LONGEST, MOST = 96, 3  # px of the photographs' long side, and images of a folder
+
+PYRAMID = ["--method.embedder.resolution", "64"]
+VIEWS = [*PYRAMID, "--method.views.short-side", "64", "--method.views.size", "32", "--batch-size", "2"]
+SMALLER = {  # options that make a command quick
+    "pyramid": PYRAMID,
+    "vice_scratch": VIEWS,
+    "maskcontrast": VIEWS,
+    "cluster": ["--points", "1000", "--no-propose"],
+    "masks": ["--features.images", "3", "--features.size", "96", "--features.rounds", "1"],
+}
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    for match in BLOCK.finditer(page.read_text("utf-8")):
+        yield match[1], match[2].replace("\\\n", " ")
+
+
+def run_python(text: str) -> None:
+    exec(compile(text, "a block of a guide", "exec"), {"__name__": "__main__"})
+    for folder in ("photos", "scenes", "cells"):
+        for file in sorted(Path(folder).glob("*.*"))[MOST:]:
+            file.unlink()
+    for file in Path("photos").glob("*.*"):
+        image = cv2.imread(str(file))
+        scale = LONGEST / max(image.shape[:2])
+        if scale < 1:
+            cv2.imwrite(str(file), cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+
+
+def toy(words: list[str]) -> list[str]:
+    """A command with less to do."""
+    small = SMALLER.get(words[1] if words[0] == "train" else words[0], [])
+    for option, value in (("--steps", "2"), ("--window", "64"), ("--merge", "30"), ("--seeds", "1")):
+        if option in words:
+            words[words.index(option) + 1] = value
+    return [*words, *small]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_guide_runs(page: Path, tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if page.stem != "five-minutes":
+        run_python(next(text for language, text in blocks(DOCS / "begin" / "five-minutes.md") if language == "python"))
+    labelled.rename(tmp_path / "camvid")
+    for language, text in blocks(page):
+        if language == "python":
+            run_python(text)
+            continue
+        for line in text.splitlines():
+            command, *words = shlex.split(line, comments=True)
+            assert command == "selfseg", line
+            assert main(toy(words)) == 0, line
+
+
+def test_there_are_guides() -> None:
+    assert {"five-minutes", "drone-photographs", "compare-methods", "object-masks"} <= {page.stem for page in PAGES}
