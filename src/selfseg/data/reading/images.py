@@ -37,6 +37,7 @@ from selfseg.data.reading.formats.base import Layout, Window
 from selfseg.data.reading.measured import (
     ImagePlace,
     Part,
+    check_inside,
     check_levels,
     file_error,
     layout_of,
@@ -47,7 +48,9 @@ from selfseg.data.reading.measured import (
 from selfseg.data.reading.sniffing import HEAD, stem_of
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
+from selfseg.ops.geometry import scale_to
 from selfseg.ops.levels import among_measured, resize
+from selfseg.storage.regular import open_regular
 from selfseg.storage.waiting import is_there
 
 REASONS = (
@@ -87,7 +90,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     """
     path = Path(path)
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             if os.fstat(stream.fileno()).st_size > 16 * max_pixels:  # 4 channels of 32 bits, uncompressed
                 raise Damage("too-large", f"a file of {os.fstat(stream.fileno()).st_size} bytes")
             data = stream.read()
@@ -109,7 +112,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
         BadImage: whatever can be known without decoding.
     """
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             whole = check_stream(stream, path.suffix, max_pixels)
         if not whole:
             read_image(path, max_pixels)
@@ -155,7 +158,8 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = 
 
     Returns:
         The resized image (area average when it shrinks, bilinear when it grows); no side gets below 1 px. The image
-        itself where nothing changes.
+        itself where nothing changes. One that is more than 32 times as long as wide may become narrower than
+        `short_side`: its length would take all memory (`selfseg.ops.geometry.scale_to`).
 
     Raises:
         ConfigError: if `short_side` is below 1.
@@ -167,7 +171,7 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = 
     if short_side < 1:
         raise ConfigError(f"a short side of {short_side} px is no size; give 1 or more")
     height, width = image.shape[:2]
-    scale = short_side / min(height, width)
+    scale = scale_to(short_side, height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == (width, height):
         return image
@@ -311,9 +315,12 @@ class ImageCollection:
         Args:
             files: path below `root` by name. A name that is here is taken from here; other files are "missing" when
                 they are read, unless they are back.
+
+        Raises:
+            ValueError: if a name or a file leads out of the folder.
         """
         here = dict(zip(self.names, self.paths, strict=True))
-        places = {name: ImagePlace.of_json(value) for name, value in files.items()}
+        places = {check_inside(name): ImagePlace.of_json(value) for name, value in files.items()}
         paths = tuple(here.get(name, self.root / place.file) for name, place in places.items())
         parts = tuple(place.part for place in places.values())
         if not any(part != Part() for part in parts):
