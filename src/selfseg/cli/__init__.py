@@ -13,6 +13,7 @@ import importlib
 import io
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -78,9 +79,9 @@ def _nobody_reads() -> bool:
     """Whether the output goes into a pipe that was closed, as by `| head`; what is left of it then goes nowhere."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
+        poll = select.poll()
+        poll.register(stream, 0)
+        if poll.poll(0):  # an error of the pipe; nothing else was asked for
             gone = True
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())

@@ -58,7 +58,7 @@ def read_whole(path: Path | str, most: int) -> bytes:
     """
     with open_regular(path) as stream:
         if os.fstat(stream.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)} (more than {most >> 20} MiB)", str(path))
+            raise OSError(errno.EFBIG, f"a file of more than {most} bytes", str(path))
         return stream.read()
 
 

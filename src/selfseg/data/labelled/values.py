@@ -89,6 +89,9 @@ def read_values(path: Path, data: bytes | None = None) -> FileValues:
     """
     try:
         with open_regular(path) if data is None else io.BytesIO(data) as stream:
+            if (size := stream.seek(0, io.SEEK_END)) > 16 * MAX_PIXELS:
+                raise NoValues(f"a file of {size} bytes")
+            stream.seek(0)
             if path.suffix.lower() == ".npy":
                 return _array(path, _read_npy(stream))
             return _picture(path, stream)
