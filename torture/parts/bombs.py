@@ -71,10 +71,10 @@ def zeros(size: int) -> bytes:
     return b"".join(found) + packer.flush()
 
 
-def bombs(work: Path) -> list[Path]:
-    """Write them; each is a file that its name says how to read."""
+def bombs(work: Path, size: int) -> list[Path]:
+    """Write them, those that unpack to `size` bytes; each is a file that its name says how to read."""
     work.mkdir(parents=True, exist_ok=True)
-    packed = zeros(512 << 20)
+    packed = zeros(size)
     jpeg = io.BytesIO()
     Image.new("RGB", (16, 16)).save(jpeg, "JPEG")
     wide = bytearray(jpeg.getvalue())
@@ -131,10 +131,10 @@ def bombs(work: Path) -> list[Path]:
     with zipfile.ZipFile(work / "many.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", png(16, 16, data=packed))
         with archive.open("b.jpg", "w") as member:
-            for _ in range(512):
+            for _ in range(size >> 20):
                 member.write(bytes(1 << 20))
     data = bytearray((work / "many.zip").read_bytes())
-    (work / "sizes.zip").write_bytes(data.replace(struct.pack("<I", 512 << 20), struct.pack("<I", 1000)))
+    (work / "sizes.zip").write_bytes(data.replace(struct.pack("<I", size), struct.pack("<I", 1000)))
     with tarfile.open(work / "member.tar", "w") as shard:
         info = tarfile.TarInfo("a.jpg")
         shard.addfile(info)
@@ -244,7 +244,7 @@ def child(folder: Path) -> None:
 
 def run(work: Path, quick: bool) -> list[Row]:
     folder = work / "bombs"
-    count = len(bombs(folder))
+    count = len(bombs(folder, (128 if quick else 512) << 20))
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(work / "warm.png")
     root = Path(__file__).resolve().parents[2]
     ended = subprocess.run(
