@@ -9,7 +9,7 @@ WORKERS ?= 2
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check docs bench gpu-bundle clean
+.PHONY: help setup demo test quick check docs bench torture gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,9 +47,12 @@ docs: $(STAMP)  ## this documentation as a site, in build/site; a broken link is
 bench: $(STAMP)  ## every benchmark, one after the other, into benchmarks/results/
 	$(BIN)/python benchmarks/run.py
 
+torture: $(STAMP)  ## attempts to break it, see docs/trust.md (PART=name for one of them, QUICK=1 for the quick half)
+	$(THREADS) $(BIN)/python torture/run.py $(if $(PART),--part $(PART)) $(if $(QUICK),--quick)
+
 gpu-bundle: $(STAMP)  ## what benchmarks/gpu.py needs on a machine without a network, into build/ (DATA=folder of images)
 	$(BIN)/python benchmarks/gpu_bundle.py $(if $(DATA),--data "$(DATA)")
 
 clean:  ## remove the environment, builds and caches (never runs/)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
-	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples torture -name __pycache__ -type d -prune -exec rm -rf {} +

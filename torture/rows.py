@@ -1,4 +1,4 @@
-"""What a part of the torture has found."""
+"""What a part of the torture reports."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One promise that was tried.
+    """One line of the table.
 
     Attributes:
-        what: the promise.
-        tries: how often.
-        ok: whether it was kept every time.
-        detail: what was seen.
+        what: what was tried, in a few words.
+        tries: how many files, kills, values or calls.
+        ok: whether every one of them ended as promised.
+        detail: a figure worth keeping, or what went wrong, with the first cases by name.
     """
 
     what: str
     tries: int
     ok: bool
-    detail: str
+    detail: str = ""

@@ -15,6 +15,7 @@ from selfseg.storage.files import (
     write_atomically,
     write_folder_atomically,
     write_json,
+    write_text,
 )
 
 
@@ -118,3 +119,11 @@ def test_several_get_their_names_together_or_not_at_all(tmp_path: Path, monkeypa
     }
     put_in_place(*pairs)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new 1", "two": "new 2"}
+
+
+def test_names_that_are_no_utf_8_are_kept_in_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_json(tmp_path / "a.json", {name: "é"})
+    assert read_json(tmp_path / "a.json") == {name: "é"}
+    write_text(tmp_path / "a.txt", f"{name}\n")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "caf\\udce9.jpg\n"

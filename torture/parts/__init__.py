@@ -1,1 +1,1 @@
-"""A file per part, each with a function `run(work, quick)`."""
+"""The parts, one module each: `run(work: Path, quick: bool) -> list[Row]` and a sentence PROMISE."""

@@ -11,8 +11,11 @@ with 6.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -61,7 +64,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8; they are printed as they are
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        code = _begin(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return 128 + signal.SIGPIPE
+
+
+def _nobody_reads() -> bool:
+    """Whether the output goes into a pipe that was closed, as by `| head`; what is left of it then goes nowhere."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream, 0)
+        if poll.poll(0):  # an error of the pipe; nothing else was asked for
+            gone = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return gone
+
+
+def _begin(words: list[str]) -> int:
+    """`main` with its words."""
     _share_the_cores()
     if not words or words[0] in ("-h", "--help", "help"):
         OUT.print(_USAGE, highlight=False)

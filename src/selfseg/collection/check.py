@@ -88,6 +88,8 @@ class SplitCheck:
             if files:
                 more = f", and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
                 found.append(f"{len(files)} {what}: {'; '.join(files[:_NAMED])}{more}")
+        if self.labels_read and not sum(self.pixels):
+            found.append(f"no pixel of its {self.labels_read} labels is of a class: all are void")
         return tuple(f"{self.split}: {sentence}" for sentence in found)
 
     def faults(self) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ class _Segmenter:
         for part in (self.clusters.centroids, self.clusters.groups):
             digest.update(b"" if part is None else part.cpu().numpy().tobytes())
         described = f"{self.fingerprint} {self.embedder.looks.name} {self.clusters.position} {self.job.window}"
-        digest.update(described.encode())
+        digest.update(described.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def is_done(self, done: ProgressFile, collection: ImageCollection, index: int) -> bool:

@@ -27,6 +27,8 @@ from selfseg.collection.batching.together import embed_together
 from selfseg.data.reading.ahead import Skips, in_threads, map_beside, pixels_of
 from selfseg.data.reading.images import ImageCollection
 from selfseg.models.embedder import Embedder
+from selfseg.ops.geometry import LONGEST, is_thin
+from selfseg.telling import tell
 from selfseg.threads import one_thread_each, usable_cores
 
 T = TypeVar("T")
@@ -151,7 +153,7 @@ def map_embedded(
     read = in_threads(
         collection,
         indices,
-        lambda i, image: Looked(i, image, embedder.prepare(cut(image))),
+        lambda i, image: _looked(i, image, embedder.prepare(cut(image)), collection, embedder.resolution),
         lambda one: pixels_of(one.image),
         log,
         what,
@@ -181,6 +183,16 @@ def map_embedded(
                 while done:
                     yield done.popleft()
         yield from done
+
+
+def _looked(number: int, image: Image, seen: Image, collection: ImageCollection, resolution: int | None) -> Looked:
+    height, width = image.shape[:2]
+    if is_thin(height, width) and min(seen.shape[:2]) < (resolution or 0):
+        tell(
+            f"{collection.names[number]}: {width}x{height} px is more than {LONGEST} times as long as wide; it is "
+            f"looked at as {seen.shape[1]}x{seen.shape[0]} px, to bound the memory"
+        )
+    return Looked(number, image, seen)
 
 
 def beside(function: Callable[[T], R], items: Iterator[T], pixels: Callable[[T], int]) -> Generator[R, None, None]:

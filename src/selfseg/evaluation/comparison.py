@@ -283,7 +283,7 @@ def _named(what: str, row: Row) -> str:
 def _digest(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for key, value in tensors.items():
-        digest.update(key.encode())
+        digest.update(key.encode("utf-8", "surrogateescape"))
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
@@ -321,10 +321,10 @@ def _is_done(out: Path, folder: Path, settings: Mapping[str, Any]) -> bool:
 
 def _data_digest(data: LabelledImages) -> str:
     """Of the names, sizes and times of a split's images and labels."""
-    digest = hashlib.blake2b(str(data.root.resolve()).encode(), digest_size=16)
+    digest = hashlib.blake2b(str(data.root.resolve()).encode("utf-8", "surrogateescape"), digest_size=16)
     labels = ImageCollection(data.root, data.labels)
     for i, name in enumerate(data.images.names):
-        digest.update(f"{name} {data.images.version(i)} {labels.version(i)}\n".encode())
+        digest.update(f"{name} {data.images.version(i)} {labels.version(i)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -392,4 +392,8 @@ def _draw(sheet: Sheet, shown: Sequence[Shown], folder: Path, embedding: bool) -
 def file_name(name: str) -> str:
     """A name as that of a file; two names that differ stay different."""
     plain = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-")
-    return plain if plain == name else f"{plain}-{hashlib.blake2b(name.encode(), digest_size=2).hexdigest()}"
+    return (
+        plain
+        if plain == name
+        else f"{plain}-{hashlib.blake2b(name.encode('utf-8', 'surrogateescape'), digest_size=2).hexdigest()}"
+    )

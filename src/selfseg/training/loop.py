@@ -392,7 +392,7 @@ def _restore_scaler(fabric: Fabric, checkpoint: Checkpoint) -> None:
 
 
 def _names_hash(images: ImageCollection) -> str:
-    return hashlib.blake2b("\n".join(images.names).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\n".join(images.names).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def _next_batch(

@@ -107,8 +107,26 @@ def test_a_label_of_other_proportions_is_refused(labelled: Path) -> None:
     with pytest.raises(LabelError, match=r"50x45.*120x90; both must have the same proportions"):
         open_labelled(labelled, "val").read_label(1)
     Image.fromarray(np.zeros((120, 90), np.uint8)).save(path)
-    with pytest.raises(LabelError, match=r"90x120.*120x90 \(the image is turned by its EXIF orientation"):
+    with pytest.raises(LabelError, match=r"90x120.*120x90 \(the label is not turned as the image is"):
         open_labelled(labelled, "val").read_label(1)
+
+
+@pytest.mark.parametrize("turned", [3, 6, 8])
+def test_labels_on_the_pixels_as_they_are_stored_are_turned_with_them(labelled: Path, turned: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    picture = np.zeros((90, 120, 3), np.uint8)
+    picture[:45, :60] = 255
+    Image.fromarray(picture).save(labelled / "val" / "images" / "scene7.jpg", exif=exif, quality=95)
+    Image.fromarray((picture[..., 0] > 0).astype(np.uint8)).save(labelled / "val" / "labels" / "scene7.png")
+    if turned > 4:  # a label of the same proportions can't be told from one that was turned
+        with pytest.raises(LabelError, match=r"turned by its EXIF orientation, .*labelled\?labels=unrotated"):
+            open_labelled(labelled, "val").read_label(1)
+    data = open_labelled(f"{labelled}?labels=unrotated", "val")
+    label, image = data.read_label(1), data.images.read(1)
+    assert label.shape == image.shape[:2]
+    assert ((image[..., 0] > 127) == (label == 1)).mean() > 0.98
+    assert open_labelled(labelled, "val").read_label(0).tolist() == data.read_label(0).tolist()
 
 
 def test_a_label_of_colours_or_of_another_format(labelled: Path) -> None:

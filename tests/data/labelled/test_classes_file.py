@@ -116,3 +116,9 @@ def test_what_is_written_is_read() -> None:
     assert parse_classes(text, "").legend() == legend
     with pytest.raises(ConfigError, match="two classes"):
         parse_classes("a\na", "").legend()
+
+
+def test_numbers_below_0_are_no_names() -> None:
+    with pytest.raises(LabelError, match="'-1 a' has a number below 0"):
+        parse_classes("-1 a\n0 b\n", "classes.txt")
+    assert parse_classes("-1 degree\nwarm\n", "classes.txt").names == ("-1 degree", "warm")

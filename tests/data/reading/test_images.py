@@ -468,3 +468,11 @@ def test_folders_that_selfseg_wrote_are_passed_over(photos: Path) -> None:
     assert list_images(photos).names == before
     # Named itself, it is what the user wants.
     assert list_images(photos / "run" / "pictures").names == ("views0",)
+
+
+def test_a_thin_image_is_looked_at_with_fewer_pixels() -> None:
+    """Of 8 x 20,000 pixels, 320 x 800,000 would be made: 768 MB, and a network's memory for that."""
+    small = resize_short_side(np.zeros((8, 20_000, 3), np.uint8), 320)
+    assert small.shape[0] * small.shape[1] <= 1.01 * 32 * 320**2
+    assert abs(small.shape[1] / small.shape[0] / 2500 - 1) < 0.05
+    assert resize_short_side(np.zeros((10, 320, 3), np.uint8), 320).shape == (320, 10_240, 3)  # not thin

@@ -1,5 +1,6 @@
 """What a folder's images are, by their names."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import zarr
 
 from selfseg.data.reading.images import check_image
 from selfseg.data.reading.listing import READ, list_images
-from selfseg.errors import BadImage
+from selfseg.errors import BadImage, DataError
 
 
 def test_every_suffix_that_is_read_is_listed(tmp_path: Path) -> None:
@@ -38,3 +39,35 @@ def test_measured_files_among_photographs_say_what_to_do(tmp_path: Path) -> None
     np.save(tmp_path / "a.npy", np.zeros((40, 60)))
     with pytest.raises(BadImage, match=r"wrong-type .*measured images"):
         check_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbfa b.jpg\r\n\r\n# no image\r\nsub/c.jpg\r\n",
+        "a b.jpg\r\nsub/c.jpg\r\n".encode("utf-16"),
+        b'"a b.jpg"\nsub\\c.jpg\n',
+        b"a b.jpg\t3\troad\n  # said\n'sub\\c.jpg'\n",
+        b"a b.jpg\rsub/c.jpg",
+    ],
+)
+def test_lists_are_read_whatever_wrote_them(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a b.jpg").touch()
+    (tmp_path / "sub" / "c.jpg").touch()
+    (tmp_path / "list.txt").write_bytes(data)
+    assert list_images(tmp_path / "list.txt").names == ("a b", "sub/c")
+
+
+def test_a_file_that_is_really_called_so_is_taken(tmp_path: Path) -> None:
+    names = ['"a".jpg', "b\\c.jpg", "d\te.jpg", "f #g.jpg", "h\u2028i.jpg", os.fsdecode(b"caf\xe9.jpg"), "~nobody.jpg"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_bytes(os.fsencode("\n".join(names)))
+    assert [path.name for path in list_images(tmp_path / "list.txt").paths] == names
+
+
+def test_what_is_no_text_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\0\n")
+    with pytest.raises(DataError, match="zero bytes"):
+        list_images(tmp_path / "list.txt")

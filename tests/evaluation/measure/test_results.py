@@ -1,8 +1,24 @@
+import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pytest
+from rich.console import Console
+
+from selfseg.data.labelled.catalog import open_labelled
 from selfseg.drawing.result_charts import compare_results
-from selfseg.evaluation.measure.results import format_table, markdown_table, write_table
+from selfseg.errors import LabelError
+from selfseg.evaluation.measure.reading import Tally
+from selfseg.evaluation.measure.results import (
+    Question,
+    doubt_of,
+    format_table,
+    markdown_table,
+    result_of,
+    write_table,
+)
 from selfseg.types import EvalResult
 
 
@@ -28,6 +44,8 @@ def test_a_markdown_table_has_means_deviations_and_classes():
     )
     assert text == (
         "## street val, 2 classes\n"
+        "\n"
+        "**Note:** not one pixel of street val is a\\|b \\<c>\n"
         "\n"
         "mIoU ± standard deviation over seeds / pixel accuracy, fractions.\n"
         "\n"
@@ -81,3 +99,25 @@ def test_a_constant_stands_in_the_columns_of_its_crop_alone(tmp_path):
     for name, other in (("detection", '{"protocol": "detection"}'), ("list", "[]"), ("cut", '{"prot')):
         (tmp_path / "results" / f"{name}.json").write_text(other)
     assert write_table(tmp_path / "results").read_text() == path.read_text()
+
+
+def test_a_result_says_first_what_makes_it_mean_little() -> None:
+    assert doubt_of(replace(result(), confusion=((1, 0), (0, 1)), counts={"pixels": 60, "void": 40})) == ""
+    mostly = replace(result(), confusion=((1, 0), (0, 1)), counts={"pixels": 40, "void": 60})
+    assert doubt_of(mostly) == "60% of its pixels are void and count for nothing"
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(format_table([result(), mostly]))
+    said = " ".join(console.export_text().split())
+    assert said.startswith("note: not one pixel of street val is a|b <c> note: 60% of its pixels")
+
+
+def test_names_make_no_links_and_no_code_of_a_table() -> None:
+    text = markdown_table([replace(result(), class_names=("[x](javascript:y)", "![a](b)`c`"))])
+    assert r"\[x\](javascript:y)" in text
+    assert r"!\[a\](b)\`c\`" in text
+
+
+def test_a_split_whose_labels_are_all_void_has_no_result(labelled: Path) -> None:
+    question = Question("linear", 1, "embedder", "train", "native")
+    with pytest.raises(LabelError, match="no pixel of the 2 labels of the split 'val'"):
+        result_of(question, [np.zeros((2, 2), np.int64)], Tally(2, 0, 100), open_labelled(labelled, "val"), {})

@@ -11,27 +11,29 @@ as labelled data (`open_labelled`) a path is a labelled folder, see
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.coloured import ColouredCodes, read_stored
+from selfseg.data.labelled.cropping import CroppedImages
+from selfseg.data.labelled.cropping import centre_square as centre_square
+from selfseg.data.labelled.cropping import cropped_ids as cropped_ids
 from selfseg.data.labelled.datasets import DATASETS, DataSet, Files
 from selfseg.data.labelled.datasets.base import Codes
 from selfseg.data.labelled.datasets.folders import find_in_folder, splits_of
 from selfseg.data.labelled.labels import VOID as VOID
-from selfseg.data.labelled.labels import ColourMap, LabelMap, UnknownId, read_label_file
+from selfseg.data.labelled.labels import ColourMap, LabelMap, UnknownId, read_label_file, stored_size
 from selfseg.data.labelled.labels import upright_size as upright_size
 from selfseg.data.labelled.layouts.finding import FolderOptions
 from selfseg.data.labelled.values import same_proportions
-from selfseg.data.reading.decoding import MAX_PIXELS
-from selfseg.data.reading.images import ImageCollection, resize_short_side
+from selfseg.data.reading.decoding import upright
+from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.packed.shards import is_shards, open_shards
 from selfseg.errors import ConfigError, DataError, LabelError
@@ -41,47 +43,10 @@ from selfseg.storage.remote.urls import as_url
 from selfseg.telling import tell
 
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
-_OPTIONS = re.compile(r"(.+)\?((?:(?:label-suffix|val)=[^&]*)(?:&(?:label-suffix|val)=[^&]*)*)", re.DOTALL)
+_OPTIONS = re.compile(
+    r"(.+)\?((?:(?:label-suffix|val|labels)=[^&]*)(?:&(?:label-suffix|val|labels)=[^&]*)*)", re.DOTALL
+)
 _FOLDER = DATASETS["folder"]
-
-
-def centre_square(image: NDArray[Any]) -> NDArray[Any]:
-    """The square in the middle, as large as the shorter side; of an odd rest the smaller half is left or above.
-
-    Args:
-        image: (H, W, 3) or (H, W).
-
-    Returns:
-        A contiguous copy, or the image itself where it is a square.
-
-    Example:
-        >>> centre_square(np.arange(5, dtype=np.uint8)[None].repeat(2, 0)).tolist()
-        [[1, 2], [1, 2]]
-    """
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
-
-
-@dataclass(frozen=True)
-class CroppedImages(ImageCollection):
-    """Images as squares: the short side resized to `side` px (as `resize_short_side`), then the centre."""
-
-    side: int = 0
-
-    def read(self, index: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-        """Image `index` as (side, side, 3) uint8 RGB; raises BadImage as `read_image` does."""
-        return centre_square(resize_short_side(super().read(index, max_pixels), self.side, self.channels is not None))
-
-    def size(self, index: int) -> tuple[int, int]:
-        """(side, side)."""
-        return self.side, self.side
-
-    def subset(self, indices: Iterable[int]) -> CroppedImages:
-        """As of any collection; the images stay squares."""
-        kept = super().subset(indices)
-        return CroppedImages(kept.root, kept.paths, kept.names, self.side, channels=kept.channels, parts=kept.parts)
 
 
 @dataclass(frozen=True)
@@ -97,6 +62,7 @@ class LabelledImages:
         codes: what the values in the files mean; None: class indices.
         dataset: the name in the catalog; "" for a folder.
         crop: side in px of the square that images and labels are read as, see `cropped`; None = as they are.
+        unrotated: whether labels lie on their images' pixels as they are stored, and are turned with them.
     """
 
     root: Path
@@ -107,6 +73,7 @@ class LabelledImages:
     codes: Codes | None = None
     dataset: str = ""
     crop: int | None = None
+    unrotated: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -157,15 +124,20 @@ class LabelledImages:
                 its image as stored, or holds a value outside of the classes.
         """
         path = self.labels[index]
+        turned = self._orientation(index) if self.unrotated else 1
         codes = self.codes or LabelMap.indices(self.class_names)
         try:
             # A wrong size is a better reason than a wrong value.
             if isinstance(codes, ColouredCodes):
                 stored = read_stored(path)
+                if turned > 1:
+                    stored = replace(stored, pixels=upright(stored.pixels, turned))
                 size = self._check_size(index, stored.pixels.shape)
                 label = codes.apply(stored)
             else:
                 values = read_label_file(path, colours=isinstance(codes, ColourMap))
+                if turned > 1:
+                    values = upright(values, turned)
                 size = self._check_size(index, values.shape)
                 label = codes.apply(values)
         except UnknownId as error:
@@ -193,12 +165,24 @@ class LabelledImages:
         if own != size and not same_proportions(own, size):
             turned = ""
             if same_proportions(own, size[::-1]):
-                turned = " (the image is turned by its EXIF orientation, the label is not)"
+                turned = " (the label is not turned as the image is)"
+                if self._orientation(index) >= 5:
+                    turned = (
+                        " (the image is turned by its EXIF orientation, the label is not; if labels were drawn on the "
+                        f"pixels as they are stored, give the data as '{self.root}?labels=unrotated')"
+                    )
             raise LabelError(
                 f"{self.labels[index]} has {own[1]}x{own[0]} pixels but its image {self.images.paths[index]} "
                 f"has {size[1]}x{size[0]}{turned}; both must have the same proportions"
             )
         return size
+
+    def _orientation(self, index: int) -> int:
+        """Of the image by EXIF, 1 to 8; of what has none, or can't be read, 1."""
+        try:
+            return stored_size(self.images.file(index))[2]
+        except OSError:
+            return 1
 
     def _unknown(self, path: Path, error: UnknownId) -> str:
         value, at = error.value, f"at x = {error.at[0]}, y = {error.at[1]}"
@@ -216,16 +200,6 @@ class LabelledImages:
             f"{path} holds {what} but there are {count} classes (0 to {count - 1}, 255 = void), {at}; mend the label "
             f"or add the class to {classes}"
         )
-
-
-def cropped_ids(ids: NDArray[Any], side: int) -> NDArray[Any]:
-    """A label or mask (H, W) of an integer type, resized and cropped as `CroppedImages` are; no value is mixed."""
-    height, width = ids.shape
-    scale = side / min(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))  # as `resize_short_side`
-    # NEAREST_EXACT takes the pixel that the new one's centre lies in, NEAREST one up to half a pixel off.
-    resized = ids if size == (width, height) else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return centre_square(np.asarray(resized))
 
 
 def check_same_classes(fit: LabelledImages, measured: LabelledImages) -> None:
@@ -301,7 +275,7 @@ def parse_source(text: Path | str) -> Source:
         return replace(source, options=_options(said[2]))
     named = _NAMED.fullmatch(str(text))
     if named is None or Path(text).exists():
-        return Source(None, Path(text).expanduser())
+        return Source(None, Path(os.path.expanduser(text)))
     name, split, root = named.groups()
     if is_shards(text):
         raise ConfigError(f"{text}: shards hold images only, without labels; they are for training and clustering")
@@ -310,13 +284,15 @@ def parse_source(text: Path | str) -> Source:
         raise ConfigError(f"no data set {name!r}, and {text} does not exist; there is {', '.join(alike)}")
     if not root:
         raise ConfigError(f"{text} names no folder; write {name}:ROOT, where ROOT holds the data")
-    return Source(DATASETS[name], Path(root).expanduser(), split or "")
+    return Source(DATASETS[name], Path(os.path.expanduser(root)), split or "")
 
 
 def _options(text: str) -> FolderOptions:
     values = dict(part.split("=", 1) for part in text.split("&"))
+    if values.get("labels", "unrotated") != "unrotated":
+        raise ConfigError(f"labels are 'unrotated', or that isn't said; not {values['labels']!r}")
     try:
-        return FolderOptions(values.get("label-suffix"), float(values.get("val", 0)))
+        return FolderOptions(values.get("label-suffix"), float(values.get("val", 0)), "labels" in values)
     except ValueError as error:
         raise ConfigError(f"val is a percentage such as 20, not {values['val']!r}") from error
 
@@ -381,7 +357,9 @@ def with_labels(source: Source, split: str, files: Files) -> LabelledImages:
     name = source.dataset.name if source.dataset is not None and not source.plain else ""
     classes = files.codes.classes if files.codes is not None else ()
     images = ImageCollection(files.root, files.images)
-    return LabelledImages(source.root, split, images, files.labels, classes, files.codes, name)
+    return LabelledImages(
+        source.root, split, images, files.labels, classes, files.codes, name, unrotated=source.options.unrotated
+    )
 
 
 def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = None) -> ImageCollection:

@@ -20,6 +20,7 @@ from pathlib import Path
 from selfseg.data.labelled.labels import MOST_CLASSES, VOID
 from selfseg.data.labelled.legend import Colour, Legend, parse_colour
 from selfseg.errors import LabelError
+from selfseg.storage.regular import read_text
 
 _BETWEEN = r"[\s,;:]+"
 _RGB = r"\d{1,3}[\s,;]+\d{1,3}[\s,;]+\d{1,3}"
@@ -28,6 +29,7 @@ _COMMENT = r"(?:\s+#.*)?"
 _LAST = re.compile(rf"(?P<name>.+?){_BETWEEN}{_COLOUR}{_COMMENT}")
 _FIRST = re.compile(rf"(?P<colour>{_RGB}){_BETWEEN}(?P<name>[^\d\s].*)")
 _NUMBERED = re.compile(r"(\d+)[\s:,;]+(.+)")
+_BELOW_0 = re.compile(r"-\d+[\s:,;]+(.+)")
 _HEADS = {
     "index": ("index", "id", "value", "number"),
     "name": ("name", "class", "label", "names", "classes", "labels"),
@@ -48,10 +50,12 @@ class ClassList:
     Attributes:
         names: C names.
         colours: (red, green, blue, class) each, 255 = void; empty if it gives none.
+        void: whether it says what 255 is.
     """
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int, int], ...] = ()
+    void: bool = False
 
     def legend(self) -> Legend:
         """The classes with the first colour of each, safe ones where the file gives none.
@@ -78,7 +82,7 @@ def read_classes(path: Path) -> ClassList:
         LabelError: if it can't be read or understood, with the line.
     """
     try:
-        return parse_classes(path.read_text(encoding="utf-8-sig"), str(path))
+        return parse_classes(read_text(path), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise LabelError(f"can't read {path}: {error}") from error
 
@@ -90,7 +94,7 @@ def read_labelmap(path: Path) -> ClassList:
         LabelError: if it can't be read or understood.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LabelError(f"can't read {path}: {error}") from error
     fields = [line.split(":") for line in lines if line.strip() and not line.startswith("#")]
@@ -112,6 +116,11 @@ def parse_classes(text: str, where: str) -> ClassList:
     texts = [line for line in texts if line and not line.startswith("#")]
     if not texts:
         raise LabelError(f"{where} names no class; write one per line, e.g. '0 sky'")
+    if any(map(_BELOW_0.fullmatch, texts)) and all(_BELOW_0.fullmatch(t) or _NUMBERED.fullmatch(t) for t in texts):
+        below = next(filter(_BELOW_0.fullmatch, texts))
+        raise LabelError(
+            f"{where}: the line {below!r} has a number below 0; classes are numbered from 0, and void is 255 in labels"
+        )
     lines = _with_header(texts, where) or _with_colours(texts, where) or _plain(texts)
     if all(line.index is not None for line in lines):
         names = _by_index(lines, where)
@@ -135,7 +144,7 @@ def parse_classes(text: str, where: str) -> ClassList:
             colours.append((*line.colour, index))
     if colours and len(names) > MOST_CLASSES - 2:
         raise LabelError(f"{where} names {len(names)} classes with colours; there can be {MOST_CLASSES - 2}")
-    return ClassList(names, tuple(colours))
+    return ClassList(names, tuple(colours), any(line.index == VOID for line in lines))
 
 
 def format_classes(legend: Legend, comments: Sequence[str] = ()) -> str:

@@ -39,6 +39,7 @@ from selfseg.data.labelled.legend import Colour, parse_colour
 from selfseg.data.labelled.shapes import BadOutline, box_of, fill, points, runs, shorten, spread, touches
 from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.errors import DataError, LabelError
+from selfseg.storage.regular import read_text
 
 Box = tuple[float, float, float, float]
 Entry = TypeVar("Entry")
@@ -230,7 +231,7 @@ class _Faults:
 
 def _load(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig") if text is None else text)
+        content = json.loads(read_text(path, 4 << 30) if text is None else text)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"can't read {path} as JSON: {type(error).__name__}: {error}") from error
     lists = ("images", "categories", "annotations")

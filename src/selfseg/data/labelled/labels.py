@@ -8,6 +8,7 @@ pixels that count for nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfseg.data.labelled.values import FileValues, NoValues, read_values
-from selfseg.data.reading.decoding import quiet
+from selfseg.data.reading.decoding import orientation, quiet
 from selfseg.errors import ConfigError, LabelError
+from selfseg.storage.regular import open_regular
 
 VOID = 255
 """The label of pixels that count for nothing."""
@@ -188,9 +190,25 @@ _FROM_TABLE = np.array([VOID, *range(VOID - 1), VOID], np.uint8)
 
 def upright_size(path: Path | IO[bytes]) -> tuple[int, int]:
     """(H, W) of an image file as `read_image` gives it, from its header; raises OSError if that can't be read."""
-    with quiet(), Image.open(path) as image:
-        width, height = image.size
-        return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
+    height, width, turned = stored_size(path)
+    return (width, height) if turned >= 5 else (height, width)
+
+
+def stored_size(path: Path | IO[bytes]) -> tuple[int, int, int]:
+    """H and W of an image file's pixels, and its EXIF orientation, 1 to 8 (1: upright as it is); from its header.
+
+    Raises:
+        OSError: if that can't be read.
+    """
+    with open_regular(path) if isinstance(path, Path) else nullcontext(path) as stream, quiet():
+        try:
+            with Image.open(stream) as image:
+                turned = orientation(image)
+                return image.height, image.width, turned if 1 <= turned <= 8 else 1
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # a bomb, and whatever broken bytes make Pillow's parsers raise
+            raise OSError(f"{path}: {error}") from error
 
 
 def read_label_file(path: Path, colours: bool = False, data: bytes | None = None) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from selfseg.data.reading.decoding import MAX_PIXELS, quiet
 from selfseg.data.reading.formats.opening import open_pixels
+from selfseg.storage.regular import open_regular
 
 LOSSLESS = (".png", ".npy", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pbm", ".pnm")
 """Suffixes of label files, in the order in which they are looked for."""
@@ -87,7 +88,10 @@ def read_values(path: Path, data: bytes | None = None) -> FileValues:
         NoValues: if it can't be read or is too large.
     """
     try:
-        with open(path, "rb") if data is None else io.BytesIO(data) as stream:
+        with open_regular(path) if data is None else io.BytesIO(data) as stream:
+            if (size := stream.seek(0, io.SEEK_END)) > 16 * MAX_PIXELS:
+                raise NoValues(f"a file of {size} bytes")
+            stream.seek(0)
             if path.suffix.lower() == ".npy":
                 return _array(path, _read_npy(stream))
             return _picture(path, stream)
@@ -101,7 +105,7 @@ def holds_colours(path: Path) -> bool:
     """Whether a label file has pixels that are not gray, in no palette; False if it can't be read."""
     if path.suffix.lower() != ".npy":
         try:
-            with quiet(), Image.open(path) as image:
+            with open_regular(path) as stream, quiet(), Image.open(stream) as image:
                 if image.mode not in _COLOURED:
                     return False
         except Exception:  # whoever reads it will say so

@@ -257,8 +257,8 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo the EXIF orientation of (H, W) or (H, W, 3)."""
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo the EXIF orientation, 1 to 8, of (H, W) or (H, W, C)."""
     if orientation >= 5 and orientation <= 8:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -270,7 +270,7 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _pixels(image: Image.Image, data: bytes, kind: str) -> NDArray[np.uint8]:
     if _deep_colour(image, data, kind):
-        return np.ascontiguousarray(_upright(_decode_deep(data, kind), orientation(image)))
+        return np.ascontiguousarray(upright(_decode_deep(data, kind), orientation(image)))
     return from_pillow(image)
 
 
@@ -286,7 +286,7 @@ def from_pillow(image: Image.Image) -> NDArray[np.uint8]:
     pixels = _rgb(image)
     if inverted:  # Pillow assumes Adobe's inverted inks in every CMYK JPEG
         pixels = _rgb(Image.frombytes("CMYK", image.size, image.tobytes()).point(lambda value: 255 - value))
-    return np.ascontiguousarray(_upright(pixels, turned))
+    return np.ascontiguousarray(upright(pixels, turned))
 
 
 def _deep_colour(image: Image.Image, data: bytes, kind: str) -> bool:
@@ -360,7 +360,7 @@ def decode_as_stored(data: bytes, kind: str) -> NDArray[Any]:
         deep = _deep_values(data, kind)
         if data[25] == 4:  # OpenCV makes colours of gray with alpha
             deep = deep[:, :, [0, -1]]
-        return np.ascontiguousarray(_upright(deep, orientation(image)))
+        return np.ascontiguousarray(upright(deep, orientation(image)))
     channels, dtype, alpha = stored_as(image)
     if channels == 3 and not alpha:
         return from_pillow(image)
@@ -368,7 +368,7 @@ def decode_as_stored(data: bytes, kind: str) -> NDArray[Any]:
     if alpha:
         image = image.convert("RGBA" if channels == 3 else "LA")
     pixels = np.asarray(image.convert("L") if image.mode == "1" else image).astype(dtype)
-    return np.ascontiguousarray(_upright(pixels if pixels.ndim == 3 else pixels[:, :, None], orientation(image)))
+    return np.ascontiguousarray(upright(pixels if pixels.ndim == 3 else pixels[:, :, None], orientation(image)))
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

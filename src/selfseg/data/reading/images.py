@@ -19,14 +19,13 @@ and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.l
 
 from __future__ import annotations
 
-import operator
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Self, overload
+from typing import IO, Any, Self
 
 import cv2
 import numpy as np
@@ -44,9 +43,11 @@ from selfseg.data.reading.decoding import (
     sniff,
 )
 from selfseg.data.reading.formats.base import Layout, Window
+from selfseg.data.reading.long.paths import PathList
 from selfseg.data.reading.measured import (
     ImagePlace,
     Part,
+    check_inside,
     check_levels,
     file_error,
     layout_of,
@@ -57,7 +58,9 @@ from selfseg.data.reading.measured import (
 from selfseg.data.reading.sniffing import HEAD, stem_of
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
+from selfseg.ops.geometry import scale_to
 from selfseg.ops.levels import among_measured, resize
+from selfseg.storage.regular import open_regular
 from selfseg.storage.waiting import is_there
 
 REASONS = (
@@ -98,7 +101,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     path = Path(path)
     try:
         _refuse_folder(path)
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             if os.fstat(stream.fileno()).st_size > 16 * max_pixels:  # 4 channels of 32 bits, uncompressed
                 raise Damage("too-large", f"a file of {os.fstat(stream.fileno()).st_size} bytes")
             data = stream.read()
@@ -121,7 +124,7 @@ def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> None:
     """
     try:
         _refuse_folder(path)
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             whole = check_stream(stream, path.suffix, max_pixels)
         if not whole:
             read_image(path, max_pixels)
@@ -173,7 +176,8 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = 
 
     Returns:
         The resized image (area average when it shrinks, bilinear when it grows); no side gets below 1 px. The image
-        itself where nothing changes.
+        itself where nothing changes. One that is more than 32 times as long as wide may become narrower than
+        `short_side`: its length would take all memory (`selfseg.ops.geometry.scale_to`).
 
     Raises:
         ConfigError: if `short_side` is below 1.
@@ -185,7 +189,7 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = 
     if short_side < 1:
         raise ConfigError(f"a short side of {short_side} px is no size; give 1 or more")
     height, width = image.shape[:2]
-    scale = short_side / min(height, width)
+    scale = scale_to(short_side, height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == (width, height):
         return image
@@ -194,57 +198,6 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = 
         return among_measured(image, lambda part: resize(part, size, rule))
     resized = cv2.resize(image, size, interpolation=rule)
     return np.asarray(resized, np.uint8)
-
-
-class PathList(Sequence[Path]):
-    """Paths that are held as text, a third of what `Path` objects take; equal to a tuple of the same paths.
-
-    Args:
-        texts: of paths, as `str(path)` gives them.
-
-    Example:
-        >>> paths = PathList.of([Path("a/b.jpg"), Path("c.jpg")])
-        >>> paths[0].name, len(paths[1:]), paths == (Path("a/b.jpg"), Path("c.jpg"))
-        ('b.jpg', 1, True)
-    """
-
-    __slots__ = ("texts",)
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
-
-    @classmethod
-    def of(cls, paths: Iterable[Path]) -> PathList:
-        """A list of paths."""
-        return paths if isinstance(paths, PathList) else cls(tuple(map(str, paths)))
-
-    def some(self, indices: Iterable[int]) -> PathList:
-        """Those at `indices`."""
-        return PathList(tuple(self.texts[i] for i in indices))
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> PathList: ...
-    def __getitem__(self, index: int | slice) -> Path | PathList:
-        return PathList(self.texts[index]) if isinstance(index, slice) else Path(self.texts[index])
-
-    def __iter__(self) -> Iterator[Path]:
-        return map(Path, self.texts)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, PathList):
-            return len(self) == len(other) and all(map(operator.eq, self.texts, other.texts))
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return f"PathList.of({list(self)!r})"
 
 
 @dataclass(frozen=True)
@@ -386,9 +339,12 @@ class ImageCollection:
         Args:
             files: path below `root` by name. A name that is here is taken from here; other files are "missing" when
                 they are read, unless they are back.
+
+        Raises:
+            ValueError: if a name or a file leads out of the folder.
         """
         here = dict(zip(self.names, self.paths, strict=True))
-        places = {name: ImagePlace.of_json(value) for name, value in files.items()}
+        places = {check_inside(name): ImagePlace.of_json(value) for name, value in files.items()}
         paths = tuple(here.get(name, self.root / place.file) for name, place in places.items())
         parts = tuple(place.part for place in places.values())
         if not any(part != Part() for part in parts):

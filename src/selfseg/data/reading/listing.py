@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selfseg.data.reading.images import ImageCollection, PathList
+from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.images import LONG, open_long_list
+from selfseg.data.reading.long.paths import PathList, listed
 from selfseg.data.reading.packed.zips import open_zip
 from selfseg.data.reading.sniffing import MEASURED, SUFFIXES, companions
 from selfseg.errors import DataError, EmptyCollection
 from selfseg.storage.files import OUTPUT_MARKER
+from selfseg.storage.regular import read_whole
 from selfseg.storage.remote.urls import as_url, shown
 from selfseg.telling import tell
+
+_LONGEST_LIST = 1 << 30  # bytes
 
 READ = SUFFIXES | MEASURED
 """The suffixes of all that is read, photographs and measured images."""
@@ -27,10 +32,9 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
     Args:
         source: a folder (searched with all its folders, hidden ones left out, links followed, folders that selfseg
             wrote passed over; sorted by code point, the same in every locale), a zip, an image, a pattern such as
-            "photos/*.jpg" or "photos/**/*.png", a `.txt` file with a path per line (relative ones from the list's
-            folder; empty lines and lines that begin with # are passed over; the order is kept; from 64 MiB on it is not
-            held in memory, see `selfseg.data.reading.long.images`), or paths; any of these at a URL. Files without an
-            image's suffix are passed over, and counted (`selfseg.telling`).
+            "photos/*.jpg" or "photos/**/*.png", a `.txt` file with a path per line (`read_list`; the order is kept;
+            from 64 MiB on it is not held in memory, see `selfseg.data.reading.long.images`), or paths; any of these at
+            a URL. Files without an image's suffix are passed over, and counted (`selfseg.telling`).
 
     Returns:
         The collection. No image was opened: `scan` tells which of them are images.
@@ -49,7 +53,7 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         from selfseg.data.reading.remote import list_remote
 
         return _told(shown(url), *list_remote(url))
-    source = Path(source).expanduser()
+    source = Path(os.path.expanduser(source))
     if source.suffix.lower() == ".zarr" and source.is_dir():  # a folder that is one image
         return _from_paths([source], str(source))
     if source.is_dir():
@@ -73,12 +77,36 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         )
     if source.stat().st_size >= LONG:
         return open_long_list(source)
+    return _from_paths(read_list(source), f"the list {source}")
+
+
+def read_list(path: Path) -> list[Path]:
+    r"""The paths that a text file lists, one a line.
+
+    Windows writes such files, too: a byte order mark, UTF-16 and "\r\n" are understood. Other bytes that are no UTF-8
+    are taken for those of names. Of a line that names no file as it stands, quotes around it are taken off, what comes
+    behind a tab is left out, and "\" is taken for "/". Empty lines and those that begin with # are passed over; # in
+    the middle of a line is part of the name.
+
+    Args:
+        path: the list; relative paths are from its folder.
+
+    Raises:
+        DataError: if it can't be read, or is no text.
+    """
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read the list {source}: {error}") from error
-    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return _from_paths([source.parent / Path(line).expanduser() for line in listed], f"the list {source}")
+        data = read_whole(path, _LONGEST_LIST)
+    except OSError as error:
+        raise DataError(f"can't read the list {path}: {error}") from error
+    try:
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise DataError(f"can't read the list {path}: {error}") from error
+    if "\0" in text:
+        raise DataError(f"can't read the list {path}: it holds zero bytes, and is no text")
+    lines = (line.strip() for line in re.split("\r\n|\r|\n", text))
+    return [Path(listed(str(path.parent), line)) for line in lines if line and not line.startswith("#")]
 
 
 def _from_urls(urls: Sequence[str | None], source: Sequence[Path | str]) -> ImageCollection:
@@ -153,9 +181,13 @@ def _from_folder(root: Path) -> tuple[ImageCollection, Counter[str]]:
             if entry.name.startswith("."):
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()
-            if suffix == ".zarr" and entry.is_dir():  # a folder that is one image
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that points to itself, say: no folder, and whoever opens it is told why
+                is_folder = False
+            if suffix == ".zarr" and is_folder:  # a folder that is one image
                 found.append((prefix + entry.name, entry.path))
-            elif entry.is_dir():
+            elif is_folder:
                 (linked if entry.is_symlink() else pending).append((Path(entry.path), f"{prefix}{entry.name}/"))
             elif suffix in READ:
                 found.append((prefix + entry.name, entry.path))

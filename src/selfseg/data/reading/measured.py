@@ -18,6 +18,7 @@ from selfseg.data.reading.formats.pages import channels_of, pick_pages, read_pag
 from selfseg.data.reading.sniffing import WINDOWED
 from selfseg.errors import BadImage
 from selfseg.ops.channels import Channels
+from selfseg.storage.regular import NotRegular
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,27 @@ class ImagePlace:
 
     @staticmethod
     def of_json(value: Any) -> ImagePlace:
-        """What `to_json` gave; raises ValueError of anything else."""
+        """What `to_json` gave; raises ValueError of anything else, and of a file that leads out of the folder."""
         if isinstance(value, str):
-            return ImagePlace(value)
+            return ImagePlace(check_inside(value))
         try:
             file, page, window = value
             numbers = None if window is None else Window(*(int(number) for number in window))
         except TypeError as error:
             raise ValueError(f"{value!r} is no place of an image") from error
-        return ImagePlace(str(file), Part(str(page), numbers))
+        return ImagePlace(check_inside(str(file)), Part(str(page), numbers))
+
+
+def check_inside(name: str) -> str:
+    """A path of a list that somebody else may have written, if it stays below its folder; else raises ValueError.
+
+    Example:
+        >>> check_inside("street/a..b.jpg")
+        'street/a..b.jpg'
+    """
+    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise ValueError(f"{name!r} leads out of the folder")
+    return name
 
 
 def file_error(path: Path, error: OSError) -> BadImage:
@@ -79,6 +92,8 @@ def file_error(path: Path, error: OSError) -> BadImage:
         return BadImage(path, "no-permission")
     if isinstance(error, IsADirectoryError):
         return BadImage(path, "wrong-type", "a folder")
+    if isinstance(error, NotRegular):
+        return BadImage(path, "wrong-type", error.strerror or "")
     return BadImage(path, "unreadable", error.strerror or str(error))
 
 

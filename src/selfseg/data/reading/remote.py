@@ -268,7 +268,7 @@ def from_urls(urls: Sequence[str]) -> RemoteImages:
 def _from_list(source: str) -> RemoteImages:
     try:
         stamp = stamp_at(source)
-        text = Cache.of_environment().use(source, stamp, lambda path: path.read_text(encoding="utf-8"))
+        text = Cache.of_environment().use(source, stamp, lambda path: path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"can't read the list {shown(source)}: {error}") from error
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]

@@ -32,7 +32,7 @@ from selfseg.data.views import augment
 from selfseg.data.views.base import Crop, Ids, Image, without_void
 from selfseg.data.views.settings import check_jitter, check_settings, check_stride
 from selfseg.errors import ConfigError
-from selfseg.ops.geometry import Box, crop_affine, sample_ids
+from selfseg.ops.geometry import Box, crop_affine, sample_ids, scale_to
 from selfseg.ops.levels import among_measured, flip, measured, resize, with_channels
 
 CONTENT_FLOOR = 0.005
@@ -140,9 +140,9 @@ class ContentCentredViews:
             height = width = side
         scale = 1.0
         if self.short_side is not None:
-            scale = self.short_side / min(height, width)
+            scale = scale_to(self.short_side, height, width)
         elif self.shortest is not None:
-            scale = max(1.0, self.shortest / min(height, width))
+            scale = max(1.0, scale_to(self.shortest, height, width))
         if self.longest is not None:
             scale = min(scale, self.longest / max(height, width))
         return _resize(image, max(1, round(width * scale)), max(1, round(height * scale)), rgb)

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.drawing.result_charts import by_pixels, fine_print
 from selfseg.drawing.result_charts import column_of as column_of
 from selfseg.drawing.result_charts import read_results as read_results
+from selfseg.errors import LabelError
 from selfseg.evaluation.measure.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.protocols.coco import DetectionResult
@@ -98,6 +100,12 @@ def result_of(
         further: metrics beside mIoU and accuracy.
         counts: beside the tally's.
     """
+    if not tally.pixels:
+        raise LabelError(
+            f"no pixel of the {tally.images} labels of the split {measured.split!r} of {measured.name} is of a class: "
+            "all are void, so there is nothing to measure; are they the right labels, and does classes.txt say what "
+            f"their values mean? `selfseg data {measured.root}` tells what they hold"
+        )
     metrics = [metrics_of(confusion) for confusion in confusions]
     class_iou = mean_class_iou(metrics)
     names = measured.class_names
@@ -121,6 +129,19 @@ def result_of(
         options={**options, "absent_classes": absent},
         package_version=package_version(),
     )
+
+
+def doubt_of(result: EvalResult) -> str:
+    """Why a result may not mean what it seems to: classes without a pixel, or mostly void; "" without a doubt."""
+    said = []
+    pixels, void = result.counts.get("pixels", 0), result.counts.get("void", 0)
+    unseen = [name for name, row in zip(result.class_names, result.confusion, strict=False) if not any(row)]
+    if unseen and result.protocol not in ("objects", "retrieval"):  # whose rows are objects
+        names = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+        said.append(f"not one pixel of {result.dataset} {result.split} is {names}")
+    if void > pixels:
+        said.append(f"{void / (void + pixels):.0%} of its pixels are void and count for nothing")
+    return "; ".join(said)
 
 
 def split_name(fit: LabelledImages, measured: LabelledImages) -> str:
@@ -178,7 +199,11 @@ def format_table(results: Iterable[EvalResult]) -> Table:
     results = list(results)
     columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
     sets = dict.fromkeys(f"{r.dataset} {r.split}, {len(r.class_names)} classes" for r in results)
-    table = Table(title="; ".join(sets), caption="mIoU ± std over seeds / pixel accuracy, fractions")
+    doubts = [f"note: {doubt}" for doubt in dict.fromkeys(filter(None, map(doubt_of, results)))]
+    table = Table(
+        title="\n".join([*map(escape, doubts), "; ".join(sets)]),
+        caption="mIoU ± std over seeds / pixel accuracy, fractions",
+    )
     table.add_column("embedding")
     for column in columns:
         table.add_column(column, justify="right")
@@ -222,7 +247,9 @@ def markdown_table(results: Iterable[EvalResult]) -> str:
 def _markdown_group(results: Sequence[EvalResult]) -> str:
     first = results[0]
     columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
-    lines = [f"## {first.dataset} {first.split}, {len(first.class_names)} classes", ""]
+    lines = [f"## {_escaped(f'{first.dataset} {first.split}, {len(first.class_names)} classes')}", ""]
+    for doubt in dict.fromkeys(filter(None, map(doubt_of, results))):
+        lines += [f"**Note:** {_escaped(doubt)}", ""]
     if columns:
         lines += ["mIoU ± standard deviation over seeds / pixel accuracy, fractions.", ""]
     else:
@@ -250,8 +277,8 @@ def _markdown_classes(title: str, first: EvalResult, columns: Mapping[str, EvalR
 
 
 def _escaped(cell: str) -> str:
-    """Without what would end a cell (a pipe), a row (a line break) or begin a tag."""
-    return re.sub(r"([|<])", r"\\\1", " ".join(cell.split()))
+    """Without what would end a cell (a pipe), a row (a line break), or begin a tag, a link, a picture or code."""
+    return re.sub(r"([|<\[\]`\\])", r"\\\1", " ".join(cell.split()))
 
 
 def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

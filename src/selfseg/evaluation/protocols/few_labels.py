@@ -199,7 +199,7 @@ def finetune(
         "contenders": {c.what: weights_hash(start) for c, start in zip(pair, starts, strict=True)},
         "data": str(Path(data)),
         "images": hashlib.blake2b(
-            "\n".join((*fit.images.names, *measured.images.names)).encode(), digest_size=8
+            "\n".join((*fit.images.names, *measured.images.names)).encode("utf-8", "surrogateescape"), digest_size=8
         ).hexdigest(),
         **asdict(config),
     }

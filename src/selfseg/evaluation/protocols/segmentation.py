@@ -30,6 +30,7 @@ from selfseg.evaluation.measure.passes import AffineHead, count
 from selfseg.evaluation.measure.reading import Progress, Tally
 from selfseg.exchange.any_labels import open_labels
 from selfseg.fitting.supervised import FineTuningConfig, fine_tune
+from selfseg.ops.geometry import scale_to
 from selfseg.ops.levels import among_measured, measured, resize
 from selfseg.types import IMAGENET_MEAN
 
@@ -124,7 +125,7 @@ def random_crop(
     """
     factor, side = rng.uniform(*config.scale), config.crop
     if config.short_side is not None:
-        factor *= config.short_side / min(label.shape)
+        factor *= scale_to(config.short_side, *label.shape)
     height, width = (max(1, round(length * factor)) for length in label.shape)
     rule = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     if rgb:

@@ -19,6 +19,7 @@ from xml.parsers import expat
 from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.layouts.finding import split_in_words
 from selfseg.errors import DataError, LabelError
+from selfseg.storage.regular import read_whole
 
 _LARGEST = 1 << 31  # bytes of a text; COCO's own largest has 470 MB
 _EXPLAIN = ("legend.json", "labels.xml", "renamed.json")  # what writers lay beside the files they write
@@ -110,7 +111,7 @@ class Tree:
             if self.archive is None:
                 if self.place(name).stat().st_size > _LARGEST:
                     raise DataError(f"{self.place(name)} has more than {_LARGEST} bytes")
-                return self.place(name).read_bytes()
+                return read_whole(self.place(name), _LARGEST)
             info = self.archive.getinfo(name)
             if info.flag_bits & 1:
                 raise DataError(f"{self.place(name)} is encrypted; unpack it first")

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 _KEPT = ("embedder", "clusters", "results", "pictures", "concepts", "segmenter", "studio", "finetune")
 _LABELLED = re.compile(r"([A-Za-z][\w-]+(?:/[\w-]+)?):(.+)", re.DOTALL)
-_OPTIONS = re.compile(r"(.+?)(\?(?:label-suffix|val)=.*)", re.DOTALL)
+_OPTIONS = re.compile(r"(.+?)(\?(?:label-suffix|val|labels)=.*)", re.DOTALL)
 
 _active: dict[tuple[str, bool], Path] = {}
 """The copies that this process works with now, by URL and whether they are written: functions that call each other
@@ -99,7 +99,8 @@ def fetched(place: Any, wanted: Callable[[str], bool] | None = None) -> Iterator
         wanted: see `selfseg.storage.remote.snapshots.snapshot`.
     """
     text = str(place) if isinstance(place, str | Path) else ""
-    options = _OPTIONS.fullmatch(text) if as_url(text) is None or "?val=" in text or "?label-suffix=" in text else None
+    said = any(f"?{word}=" in text for word in ("val", "label-suffix", "labels"))
+    options = _OPTIONS.fullmatch(text) if said or as_url(text) is None else None
     body, rest = (options[1], options[2]) if options else (text, "")
     named = None if as_url(body) else _LABELLED.fullmatch(body)
     url = as_url(named[2] if named else body)

@@ -296,4 +296,5 @@ def telling_the_end(recipe: Recipe[Any]) -> Iterator[None]:
 
 
 def _over(recipe: Recipe[Any]) -> str:
-    return f"selfseg/over/{hashlib.blake2b(str(recipe.out.absolute()).encode(), digest_size=8).hexdigest()}"
+    place = str(recipe.out.absolute()).encode("utf-8", "surrogateescape")
+    return f"selfseg/over/{hashlib.blake2b(place, digest_size=8).hexdigest()}"

@@ -32,7 +32,20 @@ def test_0_and_255_are_background_and_foreground(tmp_path: Path, caplog: pytest.
     assert data.read_label(0)[0].tolist() == [0] * 6 + [1] * 6
     assert "0 and 255 were understood as background and foreground" in caplog.text
     assert "1 image in images/, 1 label in masks/, whose names end with _mask" in caplog.text
-    (tmp_path / "classes.txt").write_text("thing\n")  # said: 255 is void
+    (tmp_path / "classes.txt").write_text("0 thing\n255 void\n")  # said: 255 is void
+    assert open_labelled(tmp_path, "all").read_label(0)[0].tolist() == [0] * 6 + [255] * 6
+
+
+def test_0_and_255_with_names_are_asked_for(tmp_path: Path) -> None:
+    """All foreground would be void, the one class that is left always right, and mIoU 1.0."""
+    saved(tmp_path, np.array([[0] * 6 + [255] * 6] * 9, np.uint8))
+    (tmp_path / "classes.txt").write_text("background\nroad\n")
+    with pytest.raises(LabelError, match=r"nothing but 0 and 255.*'1 road #ffffff'"):
+        open_labelled(tmp_path, "all")
+    (tmp_path / "classes.txt").write_text("0 background #000000\n1 road #ffffff\n")
+    assert open_labelled(tmp_path, "all").read_label(0)[0].tolist() == [0] * 6 + [1] * 6
+    (tmp_path / "classes.txt").write_text("background\nroad\n")
+    saved(tmp_path, np.array([[0] * 6 + [1] * 6] * 9, np.uint8), "b")  # one label of indices tells what they are
     assert open_labelled(tmp_path, "all").read_label(0)[0].tolist() == [0] * 6 + [255] * 6
 
 

@@ -11,6 +11,7 @@ from selfseg.data.labelled.coloured import ColouredCodes
 from selfseg.data.labelled.labels import ColourMap, LabelMap
 from selfseg.data.reading.listing import list_images
 from selfseg.errors import DataError
+from selfseg.storage.regular import read_text
 
 Codes = LabelMap | ColourMap | ColouredCodes
 
@@ -88,7 +89,7 @@ def read_list(paths: Sequence[Path], what: str) -> list[str]:
     else:
         raise DataError(f"no list of {what}: looked for {' or '.join(str(path) for path in paths)}")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"can't read the list {path}: {error}") from error
     names = [os.path.splitext(os.path.basename(line.split()[0]))[0] for line in lines if line.strip()]

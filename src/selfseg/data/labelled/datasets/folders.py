@@ -26,9 +26,11 @@ from selfseg.data.labelled.datasets.base import Codes, DataSet, Files
 from selfseg.data.labelled.labels import MOST_CLASSES, VOID, LabelMap, as_ids, read_exact
 from selfseg.data.labelled.layouts.finding import FolderOptions, Layout, understand
 from selfseg.data.labelled.values import holds_colours
+from selfseg.data.reading.images import spread_indices
 from selfseg.errors import DataError, EmptyCollection, LabelError
 
 _VOID_16 = 65_535
+_LOOKED_AT = 16  # labels, for whether they hold anything but 0 and 255
 BINARY = ("background", "foreground")
 """The classes of labels that hold nothing but 0 and 255."""
 
@@ -84,12 +86,39 @@ def _codes(layout: Layout, labels: tuple[Path, ...]) -> tuple[Codes, str, bool]:
     first = next((label for label in labels if label.exists()), None)
     coloured = first is not None and holds_colours(first)
     if listed is not None and not coloured:
+        if not listed.void:
+            _check_binary(labels, path if path.exists() else path.with_name(said), listed)
         return LabelMap.indices(listed.names), f"the values are indices of {said}'s {len(listed.names)} classes", False
     # Over all splits, so that a class that is missing from one of them keeps the splits comparable.
     every = _labels_of(layout)
     if first is not None and coloured:
         raise LabelError(ask_for_colours(first, every, path, listed.names if listed else ()))
     return _by_values(every, path)
+
+
+def _check_binary(labels: Sequence[Path], listed_in: Path, listed: ClassList) -> None:
+    """Refuse labels of 0 and 255 whose list of classes doesn't say that 255 is void: most are masks of one class.
+
+    255 would count for nothing, all that is left would be of the first class, and whatever is measured perfect.
+    """
+    seen: set[int] = set()
+    there = [path for path in labels if path.is_file()]
+    for i in spread_indices(len(there), _LOOKED_AT):
+        try:
+            seen.update(np.flatnonzero(np.bincount(as_ids(read_exact(there[i])).ravel())).tolist())
+        except LabelError:
+            return  # whoever reads it says why
+        if not seen <= {0, VOID}:
+            return
+    if seen == {0, VOID}:
+        last = listed.names[-1] if len(listed.names) > 1 else "object"
+        first = listed.names[0] if len(listed.names) > 1 else "background"
+        raise LabelError(
+            f"the labels hold nothing but 0 and 255, e.g. {there[0]}, and 255 is void unless {listed_in} says "
+            f"otherwise, so that {listed.names[0]!r} would be all there is. If 255 is a class, write colours there: "
+            f"'0 {first} #000000' and '1 {last} #ffffff'; or leave the file out, and the classes are called "
+            f"{' and '.join(BINARY)}. If 255 really is void, add the line '255 void'"
+        )
 
 
 def _list_of(root: Path) -> tuple[Path, ClassList | None]:

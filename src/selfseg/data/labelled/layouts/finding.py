@@ -25,6 +25,7 @@ from selfseg.data.labelled.values import LOSSLESS
 from selfseg.data.reading.listing import list_folder, list_images
 from selfseg.data.reading.sniffing import stem_of
 from selfseg.errors import ConfigError, DataError, EmptyCollection, LabelError
+from selfseg.storage.regular import read_text
 
 LABEL_FOLDERS = ("labels", "annotations", "masks", "gt", "label", "mask", "annotation")
 """What the folder of labels may be called; the first that is there is taken."""
@@ -50,6 +51,8 @@ class FolderOptions:
     Attributes:
         label_suffix: what labels' names have behind their images', before the file type: "_mask"; None = found out.
         val: percent of the images that are drawn as val where the folder isn't divided; 0 = none.
+        unrotated: whether labels were drawn on the pixels as they are stored, and have to be turned with their images
+            by the EXIF orientation.
 
     Raises:
         ConfigError: if `val` is no share, or the suffix holds a "/".
@@ -57,6 +60,7 @@ class FolderOptions:
 
     label_suffix: str | None = None
     val: float = 0.0
+    unrotated: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.val < 100:
@@ -334,7 +338,7 @@ def _only_texts(folder: Path) -> bool:
 
 def _listed(file: Path) -> tuple[str, ...]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"can't read the list {file}: {error}") from error
     return tuple(line.split()[0] for line in lines if line.strip())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selfseg.data.reading.formats.base import PixelFile
 from selfseg.data.reading.sniffing import HEAD, Damage, sniff
+from selfseg.storage.regular import open_regular
 
 
 def open_pixels(path: Path, max_pixels: int | None) -> PixelFile:
@@ -30,7 +31,7 @@ def open_pixels(path: Path, max_pixels: int | None) -> PixelFile:
         if path.suffix.lower() != ".zarr" and not is_zarr(path):
             raise IsADirectoryError(21, "a folder", str(path))
         return ZarrImage(path, max_pixels)
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         kind = sniff(stream.read(HEAD), path.suffix)
     if kind == "TIFF":
         from selfseg.data.reading.formats.tiff import TiffImage

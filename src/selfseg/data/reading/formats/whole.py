@@ -7,6 +7,7 @@ it is 0), and EXIF orientation is undone as it is of photographs.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from selfseg.data.reading.codestreams import check_whole_jpeg2000, jpeg2000_size
 from selfseg.data.reading.decoding import decode_as_stored, open_image, orientation, quiet, stored_as
 from selfseg.data.reading.formats.base import Layout, Place, Window, check_header, inside
 from selfseg.data.reading.sniffing import MAX_PIXELS, Damage, words_of
+from selfseg.storage.regular import read_whole
 
 _NAMES = {"JPEG2000": "JPEG 2000", "PPM": "PNM", "WEBP": "WebP"}
 _GEO_JP2 = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
@@ -63,7 +65,12 @@ class WholeImage:
 
     def _decode(self) -> NDArray[Any]:
         if self._pixels is None:
-            data = self._path.read_bytes()
+            try:
+                data = read_whole(self._path, 16 * MAX_PIXELS)
+            except OSError as error:
+                if error.errno == errno.EFBIG:  # a header of a few pixels, and more bytes than any image has
+                    raise Damage("too-large", error.strerror or "") from error
+                raise
             try:
                 with quiet():
                     pixels = _pixels(data, self._kind, self.layout.dtype)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from selfseg.data.reading.images import ImageCollection, PathList
+from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.lines import Lines, Twice, pieces, said
+from selfseg.data.reading.long.paths import ODD, PathList, listed
 from selfseg.data.reading.sniffing import MEASURED, SUFFIXES, WINDOWED, stem_of
 from selfseg.errors import DataError, EmptyCollection
 
@@ -88,10 +89,9 @@ def open_long_list(source: Path) -> LongList:
     kinds: set[str] = set()
     with Twice(lines.stamp[0]) as twice, source.open("rb") as file:
         for _, piece in pieces(file):
-            try:
-                files = all_absolute(folder, piece.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"can't read the list {source}: {error}") from error
+            if b"\0" in piece:
+                raise DataError(f"can't read the list {source}: it holds zero bytes; is it UTF-16? Save it as UTF-8")
+            files = all_absolute(folder, piece.decode("utf-8", "surrogateescape"))
             if not files:
                 continue
             first, last = min(first, *files), max(last, *files)
@@ -119,13 +119,14 @@ def open_long_list(source: Path) -> LongList:
 
 def absolute(folder: str, line: str) -> str:
     """The path that a line names."""
-    return os.path.abspath(os.path.join(folder, os.path.expanduser(line)))
+    return os.path.abspath(listed(folder, line))
 
 
 def all_absolute(folder: str, text: str) -> list[str]:
     """Those of all lines of a text that say something."""
     lines = said(text)
     odd = "//" in text or "/." in text or "/\n" in text or text.endswith("/") or "./" in text or "~" in text
+    odd = odd or any(sign in text for sign in ODD)
     if odd or any(line[0] == "." for line in lines):
         return [absolute(folder, line) for line in lines]
     before = folder.rstrip("/") + "/"

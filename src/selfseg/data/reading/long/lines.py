@@ -73,7 +73,7 @@ class Lines(Sequence[str]):
             if _stamp(file) != self.stamp:
                 raise DataError(f"the list {self.path} has changed while it was gone through; run the command again")
             file.seek(int(self._starts[number]))
-            text = file.read(int(self._starts[number + 1] - self._starts[number])).decode("utf-8")
+            text = file.read(int(self._starts[number + 1] - self._starts[number])).decode("utf-8", "surrogateescape")
         found = self._read(text)
         self._held = (number, found)
         return found
@@ -81,6 +81,7 @@ class Lines(Sequence[str]):
 
 def said(text: str) -> list[str]:
     """The lines of a text that say something, without blanks around them."""
+    text = text.removeprefix("\ufeff")  # a byte order mark
     return [stripped for line in text.split("\n") if (stripped := line.strip()) and line[0] != "#"]
 
 

@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.labels import upright_size
-from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode
+from selfseg.data.reading.decoding import MAX_PIXELS, SUFFIXES, Damage, as_bad_image, decode, sniff
 from selfseg.data.reading.images import check_stream
 from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import read_part
+from selfseg.data.reading.sniffing import HEAD
 from selfseg.errors import BadImage, DataError, EmptyCollection
 from selfseg.storage.waiting import is_there
 
@@ -109,7 +110,11 @@ class ZippedImages(PackedImages):
             raise BadImage(path, "missing", "the zip is gone") from error
         if method == zipfile.ZIP_DEFLATED:
             try:
+                head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, HEAD)
+                sniff(head, path.suffix)  # before the memory for all of it is taken
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+            except Damage as damage:
+                raise as_bad_image(path, damage) from None
             except zlib.error as error:
                 raise BadImage(path, "unreadable", f"its packed bytes are damaged: {error}") from error
         if len(data) != size or zlib.crc32(data) != crc:

@@ -1,0 +1,53 @@
+"""The quick half of every part of the torture, and its runner."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = sorted(file.stem for file in (ROOT / "torture" / "parts").glob("*.py") if file.stem != "__init__")
+
+
+@pytest.fixture(name="runner")
+def _runner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("torture.run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARTS)
+def test_the_quick_half_holds(name: str, runner: ModuleType, tmp_path: Path) -> None:
+    promise, rows, _ = runner.run_part(name, tmp_path / name, quick=True)
+    assert promise
+    assert [row for row in rows if not row.ok] == []
+    assert sum(row.tries for row in rows) > 0
+
+
+def test_what_is_broken_ends_the_runner_with_1_and_stands_in_the_table(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = importlib.import_module("torture.rows").Row
+    part = ModuleType("torture.parts.paths")
+    part.PROMISE = "nothing outside is read"  # type: ignore[attr-defined]
+    part.run = lambda work, quick: [row("a | b", 3, False, "see x")]  # type: ignore[attr-defined]
+    monkeypatch.setitem(importlib.import_module("sys").modules, "torture.parts.paths", part)
+    arguments = ["--part", "paths", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(runner, "names", lambda: ["paths", "other"])
+    assert runner.main(arguments) == 1
+    assert "| a \\| b | 3 | **broken** | see x |" in (tmp_path / "out" / "paths.md").read_text()
+
+
+def test_an_error_that_a_part_lets_through_is_told(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = ModuleType("torture.parts.paths")
+    part.PROMISE = "p"  # type: ignore[attr-defined]
+    part.run = lambda work, quick: 1 / 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(importlib.import_module("sys").modules, "torture.parts.paths", part)
+    _, rows, _ = runner.run_part("paths", tmp_path, quick=True)
+    assert not rows[0].ok
+    assert "ZeroDivisionError" in rows[0].detail
