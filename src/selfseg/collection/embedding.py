@@ -22,7 +22,7 @@ from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.storage.files import write_atomically, write_json
+from selfseg.storage.files import MOST_LINES, read_json, storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
@@ -51,6 +51,7 @@ def embed(
     lies at ((2 j + 1) / w - 1, (2 i + 1) / h - 1) of the embedding's frame.
 
     An interrupted call goes on where it stopped: a file is kept if the same embedder made it from the same source file.
+    What another embedder made here before is removed first.
 
     Args:
         run: the run's folder.
@@ -79,6 +80,12 @@ def embed(
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
     whole = whole_images(collection, log)
+    for name in progress_file.of_others():  # one index.json tells of all that is here
+        with storage_errors(out):
+            (out / f"{name}.npy").unlink(missing_ok=True)
+    if _told_by(out / "index.json") not in ("", fingerprint):
+        with storage_errors(out):
+            (out / "index.json").unlink()
     todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
     carry_out(job, work, hire(where, "embed", progress, device), where, collection, todo, progress_file, log)
     found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
@@ -156,9 +163,8 @@ def _write_embedding(
     target, values = out / f"{name}.npy", found.numpy()
 
     def write(temporary: Path) -> None:
-        file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=values.shape)
-        file[:] = values
-        file.flush()
+        # Not through a map of the file: a full disk would kill the process, without a word.
+        np.save(temporary, np.ascontiguousarray(values, np.float16), allow_pickle=False)
 
     write_atomically(target, write)
     return {
@@ -215,8 +221,18 @@ def _is_done(progress: ProgressFile, collection: ImageCollection, index: int, ou
     entry = progress.made_from(collection.names[index], collection.version(index))
     try:
         return entry is not None and _shape(out / entry["file"])[1:] == tuple(entry["embedding_size"])
-    except (ValueError, KeyError, TypeError, OSError):  # a file that is gone or cut off
+    except (ValueError, KeyError, TypeError, OSError, EOFError):  # a file that is gone, cut off or empty
         return False
+
+
+def _told_by(index: Path) -> str:
+    """The embedder that an index.json is of; "" if there is none."""
+    try:
+        return str(read_json(index, MOST_LINES)["embedder"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        return "?"
 
 
 def _shape(file: Path) -> tuple[int, ...]:

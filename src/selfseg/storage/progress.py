@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from selfseg.storage.files import storage_errors
+from selfseg.storage.reading import objects_of_lines
 
 
 class ProgressFile:
@@ -32,13 +33,9 @@ class ProgressFile:
             with storage_errors(path):
                 text = path.read_text(encoding="utf-8", errors="replace")
             self._torn = bool(text) and not text.endswith("\n")
-            for line in text.splitlines():
-                try:
-                    entry = json.loads(line)
-                    if isinstance(entry[key], str) and isinstance(entry["name"], str):
-                        self.known[entry["name"]] = entry
-                except (ValueError, KeyError, TypeError):  # a line cut off by a crash
-                    continue
+            for entry in objects_of_lines(text):  # without one that was cut off by a crash
+                if isinstance(entry.get(key), str) and isinstance(entry.get("name"), str):
+                    self.known[entry["name"]] = entry
 
     def of(self, name: str) -> dict[str, Any] | None:
         """An image's line, if this maker wrote it."""
@@ -49,6 +46,10 @@ class ProgressFile:
         """An image's line, if this maker wrote it of the image as it is now (`ImageCollection.version`)."""
         entry = self.of(name)
         return entry if entry is not None and version is not None and entry.get("source") == version else None
+
+    def of_others(self) -> list[str]:
+        """The images whose files another maker made, as far as their names lead to files below a folder."""
+        return [name for name, entry in self.known.items() if entry[self.key] != self.maker and _is_inner(name)]
 
     def __enter__(self) -> ProgressFile:
         with storage_errors(self.path):
@@ -76,3 +77,8 @@ class ProgressFile:
         with storage_errors(self.path):
             self._lines.write(json.dumps(line) + "\n")
             self._lines.flush()
+
+
+def _is_inner(name: str) -> bool:
+    """Whether a name that was read leads to a file below a folder, and not elsewhere."""
+    return "\0" not in name and not name.startswith("/") and ".." not in name.split("/") and bool(name)
