@@ -26,11 +26,15 @@ def check_kinds(instance: Any, finite: bool = True) -> None:
         ...
         TypeError: image is None, and should be Tensor
     """
-    hints = get_type_hints(type(instance), include_extras=True)
-    for field in fields(instance):
-        value = getattr(instance, field.name)
-        if not _fits(value, hints[field.name], finite):
-            raise TypeError(f"{field.name} is {value!r:.60}, and should be {_named(hints[field.name])}")
+    check_values(type(instance), {field.name: getattr(instance, field.name) for field in fields(instance)}, finite)
+
+
+def check_values(kind: type, values: Mapping[str, Any], finite: bool = True) -> None:
+    """As `check_kinds`, for what the fields of a dataclass shall be; before it is made, which may compare them."""
+    hints = get_type_hints(kind, include_extras=True)
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name], finite):
+            raise TypeError(f"{name} is {value!r:.60}, and should be {_named(hints[name])}")
 
 
 def _fits(value: Any, kind: Any, finite: bool) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tyro.conf import Suppress, arg
 
 from selfseg.errors import CheckpointError, ConfigError
-from selfseg.kinds import check_kinds
+from selfseg.kinds import check_values
 from selfseg.models.backbones import check_backbone, is_vit
 from selfseg.models.inputs.groups import Group, groups_of
 from selfseg.models.start import Colour
@@ -247,8 +247,8 @@ def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
     try:
         settings["channels"] = Channels.of_json(settings.get("channels"))
         check_backbone(settings.get("backbone", EmbedderConfig.backbone))
+        check_values(EmbedderConfig, settings)
         config = EmbedderConfig(**settings)
-        check_kinds(config)
         for name, (least, most) in _BELIEVABLE.items():
             value = getattr(config, name)
             if value is not None and not least <= value <= most:

@@ -25,6 +25,7 @@ MOST_YAML = 1 << 22
 
 _DIGITS = 20  # of the largest unsigned number of 64 bits
 _LONG_NUMBER = re.compile(rf"\d{{{_DIGITS + 1}}}")
+_BRACKETS, _MOST_BRACKETS = re.compile(r"[\[\]{}]"), 200
 _DEEPEST, _MOST_VALUES = 64, 1 << 20  # of YAML, where one line can stand for billions of values
 
 
@@ -60,6 +61,11 @@ def parse_yaml(text: str | bytes) -> Any:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
+    depth = 0
+    for bracket in _BRACKETS.finditer(text):  # before PyYAML, which looks at each bracket again for each one before it
+        depth = max(0, depth + (1 if bracket[0] in "[{" else -1))
+        if depth > _MOST_BRACKETS:
+            raise ValueError("it nests too deeply")
     try:
         value = yaml.safe_load(text)
     except RecursionError:
