@@ -204,7 +204,7 @@ def placed_rows(
 
 def check_info(info: Mapping[str, Any]) -> None:
     """Raise ValueError or KeyError unless what is told of clusters can be used: embedder, position, images."""
-    position, count = info.get("position", 0.0), info["count"]
+    position, count = info.get("position", 0.0), info.get("count", 1)
     for name in ("embedder", "images"):
         _name(info[name])
     if not (is_number(position) and position >= 0):
@@ -333,7 +333,7 @@ def load_tree(run: Path | str) -> ClusterTree:
 def _tree_of(tensors: Mapping[str, Tensor], info: dict[str, Any]) -> ClusterTree:
     share = shares_of(info.pop("share"))
     best = tuple(tuple((_name(n), int(i), float(v)) for n, i, v in each) for each in info.pop("best"))
-    check_info(info)
+    check_info({"count": info["count"], **info})
     centroids = check_matrix(tensors["centroids"], "centroids", len(share))
     linkage = tensors["linkage"].double().numpy()
     if linkage.shape != (len(share) - 1, 4) or len(best) != len(share):

@@ -284,7 +284,7 @@ def _as_line(value: Mapping[str, Any]) -> bytes:
 
 def _parse(text: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
-        value = parse_json(text.removeprefix(b"\xef\xbb\xbf"))  # a mark that some editors leave
+        value = parse_json(text.removeprefix(b"\xef\xbb\xbf"), most_digits=4000)  # a mark that some editors leave
     except UnicodeDecodeError:
         return None, "not UTF-8"
     except ValueError:

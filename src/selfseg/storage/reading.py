@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,20 @@ MOST_JSON = 1 << 28
 MOST_YAML = 1 << 22
 """Bytes of a YAML file: recipes have some thousand."""
 
-_DIGITS = 20  # of the largest unsigned number of 64 bits
-_LONG_NUMBER = re.compile(rf"\d{{{_DIGITS + 1}}}")
+_LONG_NUMBER = re.compile(r"\d{21}")
 _BRACKETS, _MOST_BRACKETS = re.compile(r"[\[\]{}]"), 200
 _DEEPEST, _MOST_VALUES = 64, 1 << 20  # of YAML, where one line can stand for billions of values
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, most_digits: int = 20) -> Any:
     """The value of a JSON text.
 
+    Args:
+        text: UTF-8 if bytes.
+        most_digits: of an integer; by default those of the largest unsigned number of 64 bits.
+
     Raises:
-        ValueError: if it is none, is not UTF-8, nests too deeply, or holds an integer of more than 20 digits.
+        ValueError: if it is none, is not UTF-8, nests too deeply, or holds an integer of more digits.
 
     Example:
         >>> parse_json('{"a": [1, 2]}')
@@ -42,13 +46,13 @@ def parse_json(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode("utf-8")  # UnicodeDecodeError is a ValueError
     try:
-        return json.loads(text, parse_int=_integer if _LONG_NUMBER.search(text) else None)
+        return json.loads(text, parse_int=partial(_integer, most_digits) if _LONG_NUMBER.search(text) else None)
     except RecursionError:
         raise ValueError("it nests too deeply") from None
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > _DIGITS:
+def _integer(most: int, digits: str) -> int:
+    if len(digits) > most:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 
