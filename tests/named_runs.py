@@ -43,6 +43,7 @@ def add_clusters(run: Path, k: int, rows: int | None = None, position: float = 0
         "k": k,
         "seed": 0,
         "count": 6,
+        "images": "photos",
         "points": 100,
         "inertia": 60.0,
         "position": position,

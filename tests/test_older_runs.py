@@ -11,6 +11,8 @@ import torch
 import selfseg
 import tiny
 from conftest import draw_scene
+from selfseg.drawing.result_charts import read_results
+from selfseg.studio.decisions.log import DecisionLog
 from selfseg.training.recipe import read_recipe, unsettled
 
 KEPT = Path(__file__).parent / "fixtures" / "run_0_1_0"
@@ -49,3 +51,12 @@ def test_its_checkpoint_would_be_gone_on_with(run: Path) -> None:
     state = read_recipe(run / "recipe.yaml").build_method().state_dict()
     now = {f"model.{name}": list(value.shape) for name, value in state.items()}
     assert {name: shape for name, shape in held.items() if name.startswith("model.")} == now
+
+
+def test_its_result_and_its_decisions_are_read(run: Path) -> None:
+    (result,) = read_results(run)
+    assert (result.what, result.metrics["miou"], result.class_iou) == ("version 3", 0.5, (0.5, None))
+    assert result.confusion == ((3, 0), (0, 3))
+    state = DecisionLog.open(run / "studio").state()
+    assert dict(state.names) == {"4/3": "road", "4/1": "road"}
+    assert not state.left_out  # undone

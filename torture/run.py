@@ -33,7 +33,7 @@ from torture.rows import Row  # noqa: E402
 
 def names() -> list[str]:
     """The parts there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(torture.parts.__path__))
+    return sorted(m.name for m in pkgutil.iter_modules(torture.parts.__path__) if not m.name.startswith("_"))
 
 
 def run_part(name: str, work: Path, quick: bool) -> tuple[str, list[Row], float]:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfseg.kinds import check_kinds
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of ImageNet's R, G and B in [0, 1]: what embedders subtract, and the centre of the noise in views."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -179,9 +181,23 @@ class EvalResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EvalResult:
-        """The inverse of `to_dict`; an unknown or missing key raises TypeError."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: for an unknown or missing key, or a value of another kind.
+            ValueError: if there is not one IoU and one row of the confusion for each class.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"a result is an object, not {type(values).__name__}")
         values = dict(values)
-        for name in ("class_names", "class_iou", "seeds"):
-            values[name] = tuple(values[name])
-        values["confusion"] = tuple(tuple(row) for row in values["confusion"])
-        return cls(**values)
+        for name in ("class_names", "class_iou", "seeds", "confusion"):
+            if isinstance(values.get(name), list):  # and not a text, which is a sequence too
+                values[name] = tuple(values[name])
+        if isinstance(values.get("confusion"), tuple):
+            values["confusion"] = tuple(tuple(row) if isinstance(row, list) else row for row in values["confusion"])
+        result = cls(**values)
+        check_kinds(result, finite=False)
+        names, rows = len(result.class_names), result.confusion
+        if len(result.class_iou) != names or (rows and {len(rows), *map(len, rows)} != {names}):
+            raise ValueError(f"a result of {names} classes has {len(result.class_iou)} IoU and {len(rows)} rows")
+        return result

@@ -182,7 +182,7 @@ def test_options_that_can_not_work(run, painted, options, sentence):
 
 def test_prototypes_of_another_length_are_refused(run, painted):
     save_prototypes(run, torch.eye(5))
-    with pytest.raises(RunError, match="5 dimensions, its embedder 3"):
+    with pytest.raises(RunError, match=r"\(5, 5\), not float \(any, 3\)"):
         concepts(run, painted, device="cpu", progress=False)
 
 

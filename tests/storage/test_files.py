@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from selfseg.errors import StorageError
+from selfseg.storage import files
 from selfseg.storage.files import (
     put_in_place,
     read_json,
@@ -71,6 +72,7 @@ def test_a_folder_appears_at_once_in_place_of_the_old_one(tmp_path: Path) -> Non
 
 
 def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)  # as on file systems that can't
     folder = tmp_path / "product"
     write_folder_atomically(folder, lambda temporary: (temporary / "old.txt").write_text("old"))
 
@@ -108,15 +110,17 @@ def test_several_get_their_names_together_or_not_at_all(tmp_path: Path, monkeypa
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         rename(source, target)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", refuse_the_second)
-        with pytest.raises(StorageError, match=r"can't write .*two"):
-            put_in_place(*pairs)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        "one": "old 1",
-        ".tmp-1": "new 1",
-        ".tmp-2": "new 2",
-    }
+    for exchange in (files._exchange, lambda one, other: False):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_exchange", exchange)
+            patch.setattr(os, "rename", refuse_the_second)
+            with pytest.raises(StorageError, match=r"can't write .*two"):
+                put_in_place(*pairs)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+            "one": "old 1",
+            ".tmp-1": "new 1",
+            ".tmp-2": "new 2",
+        }
     put_in_place(*pairs)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "new 1", "two": "new 2"}
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from torture.parts._runs import ROOT, photographs
 from torture.rows import Row
 
+PROMISE = "two runs with one seed are the same by a hash of everything, and losses are those that were kept"
+
 TOLERANCE = 1e-3
 """Share of a loss, or of 1 where it is smaller."""
 

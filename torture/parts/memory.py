@@ -9,6 +9,8 @@ from pathlib import Path
 from torture.parts._runs import ROOT, photographs, state_hash
 from torture.rows import Row
 
+PROMISE = "where memory runs out, blocks are recomputed and the same is learned, or an error says what to do"
+
 _SCRIPT = """
 import resource, sys
 from dataclasses import replace

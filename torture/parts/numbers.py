@@ -17,6 +17,8 @@ from selfseg.training.guards.replaying import replay
 from torture.parts._runs import photographs
 from torture.rows import Row
 
+PROMISE = "what is no number reaches no checkpoint and can be done again, and a constant run is told of"
+
 
 def run(work: Path, quick: bool) -> list[Row]:
     """NaN and Inf in loss, gradient, weights and buffers after step 2; quick = NaN in the loss of one method."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from torture.parts._runs import ROOT
 from torture.rows import Row
 
+PROMISE = "with the network switched off everything works, and no address is ever asked for"
+
 _GUARD = """
 import runpy, socket, sys
 asked = []

@@ -18,6 +18,8 @@ from selfseg.training import loop
 from torture.parts._runs import photographs, state_hash
 from torture.rows import Row
 
+PROMISE = "a run that was stopped and continued is, by a hash of everything, the run that was never stopped"
+
 STEPS = 6  # two epochs of three
 EDGE, WITHIN = 3, 4
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from torture.parts._runs import SMALL, VERB, call, photographs
 from torture.rows import Row
 
+PROMISE = "a signal at any moment of a verb ends it within ten seconds with exit code 75, and nothing is lost"
+
 LIMIT = 10.0
 
 

@@ -39,7 +39,7 @@ from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Looks
 from selfseg.ops.merging import merge_tree
 from selfseg.ops.parts.steps import PartFiles
-from selfseg.storage.files import storage_errors
+from selfseg.storage.files import mark_output, sole_use, storage_errors
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
@@ -105,7 +105,7 @@ def cluster(
 
     Raises:
         ConfigError: if a k is below 2 or above the number of points that the images give.
-        RunError: see `load`.
+        RunError: see `load`; if another process clusters this run.
         EmptyCollection: if there are no images, or none could be read.
         TooManyBadImages: if too many can't be read.
     """
@@ -119,14 +119,16 @@ def cluster(
     run = Path(run)
     embedder = load(run, device, looks)
     collection = collect(images, embedder)
-    log = SkipLog(run / "clusters" / "skipped.jsonl", len(collection), max_bad)
-    job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch)
-    work = Drawer(job, embedder, here=True)
-    info = {"seed": seed, "position": position, "images": str(collection.root), "embedder": embedder_hash(run)}
-    kinds = 1 if work.before is None else 2
-    width = embedder.dim + (4 if position else 0)
-    fits = not batches and 4 * width * kinds * points <= IN_MEMORY
+    mark_output(run / "clusters")
     with ExitStack() as held:
+        held.enter_context(sole_use(run / "clusters"))  # two at once would write one another's files
+        log = SkipLog(run / "clusters" / "skipped.jsonl", len(collection), max_bad)
+        job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch)
+        work = Drawer(job, embedder, here=True)
+        info = {"seed": seed, "position": position, "images": str(collection.root), "embedder": embedder_hash(run)}
+        kinds = 1 if work.before is None else 2
+        width = embedder.dim + (4 if position else 0)
+        fits = not batches and 4 * width * kinds * points <= IN_MEMORY
         found: Points
         if fits:
             found = InMemory(*draw_pixels(job, work, collection, log, where))
@@ -152,11 +154,11 @@ def cluster(
         some = found.some() if propose else None
         if isinstance(found, InParts):
             found.remove()
-    (run / "clusters" / "proposal.json").unlink(missing_ok=True)  # it may be of other images
-    paths = tuple(save_clusters(run, clusters) for clusters in made)
-    if some is not None:
-        save_proposal(run, propose_k(*some, seed, merge))
-    return paths
+        (run / "clusters" / "proposal.json").unlink(missing_ok=True)  # it may be of other images
+        paths = tuple(save_clusters(run, clusters) for clusters in made)
+        if some is not None:
+            save_proposal(run, propose_k(*some, seed, merge))
+        return paths
 
 
 def _in_parts(

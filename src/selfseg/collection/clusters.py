@@ -15,17 +15,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selfseg.collection.assigning import assign_later
 from selfseg.collection.assigning import assign_pixels as assign_pixels
 from selfseg.collection.streaming import Fetched
 from selfseg.errors import ConfigError, RunError
+from selfseg.models.embedder_config import EmbedderConfig, read_config
 from selfseg.ops.merging import cut_tree
-from selfseg.storage.files import read_json, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.tensors import check_matrix, is_described, read_described, write_described
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ def add_position(embedding: Tensor, weight: float) -> Tensor:
 def available_clusters(run: Path | str) -> tuple[int, ...]:
     """The numbers of clusters that a run has been grouped into, ascending."""
     folder = Path(run) / "clusters"
-    found = (path.stem[1:] for path in folder.glob("k*.safetensors") if path.with_suffix(".json").is_file())
-    return tuple(sorted(int(word) for word in found if word.isdigit()))
+    found = (path.stem[1:] for path in folder.glob("k*.safetensors") if is_described(path))
+    return tuple(sorted(int(word) for word in found if word.isascii() and word.isdigit() and len(word) < 10))
 
 
 def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
@@ -143,30 +142,93 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
             f"take one of these, or run: selfseg cluster {run} IMAGES -k {max(k, 1)}"
         )
     k = found[-1] if k is None else k
-    path = run / "clusters" / f"k{k}.json"
     try:
-        info = read_json(path)
-        tensors = load_file(path.with_suffix(".safetensors"))
-        centroids, groups = tensors["centroids"], tensors.get("groups")
-        share = tuple(float(one["share"]) for one in info["clusters"])
-        typical = tuple(tuple(one["typical"]) for one in info["clusters"])
-        shares_before = tuple(map(float, info.pop("before", ())))
+        tensors, info = read_described(run / "clusters" / f"k{k}.safetensors")
         made_by = info["embedder"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        is_ours = made_by == embedder_hash(run)
+        made = _clusters_of(tensors, info, k, read_config(run / "embedder")[0]) if is_ours else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"the clusters with k = {k} in {run} are damaged ({type(error).__name__}: {error}); "
             f"run: selfseg cluster {run} IMAGES -k {k}"
         ) from error
-    if made_by != embedder_hash(run):
+    if made is None:
         raise RunError(
             f"the clusters with k = {k} in {run} were made by an earlier embedder; "
             f"run: selfseg cluster {run} IMAGES -k {k}"
         )
-    del info["clusters"]
+    return made
+
+
+def _clusters_of(tensors: Mapping[str, Tensor], info: dict[str, Any], k: int, config: EmbedderConfig) -> Clusters:
+    """The clusters that two files tell of; raises ValueError, KeyError or TypeError if they can't be these."""
+    listed, shares_before = info.pop("clusters"), shares_of(info.pop("before", []))
+    share = shares_of([one["share"] for one in listed])
+    typical = tuple(tuple(map(_name, one["typical"])) for one in listed)
+    if len(share) != k or info.get("k", k) != k or len(shares_before) not in (0, k):
+        raise ValueError(f"it tells of {len(share)} clusters, and of k = {info.get('k', k)}")
+    check_info(info)
+    centroids, groups = placed_rows(tensors, "centroids", info, k if "groups" not in tensors else None, config)
     before = None
     if shares_before and "before" in tensors:
-        before = Clusters(tensors["before"], shares_before, ((),) * k, info, tensors.get("before_groups"))
+        rows, merged = placed_rows(tensors, "before", info, k if "before_groups" not in tensors else None, config)
+        before = Clusters(rows, shares_before, ((),) * k, info, merged)
     return Clusters(centroids, share, typical, info, groups, before)
+
+
+def placed_rows(
+    tensors: Mapping[str, Tensor], name: str, info: Mapping[str, Any], rows: int | None, config: EmbedderConfig | None
+) -> tuple[Tensor, Tensor | None]:
+    """Centroids that were read, (K, D) or (K, D + 4) float32, and the groups of them.
+
+    Args:
+        tensors: that were read.
+        name: "centroids" or "before".
+        info: checked by `check_info`.
+        rows: how many there must be; None where they have groups.
+        config: of the embedder; None = any D.
+
+    Raises:
+        ValueError, KeyError: if they can't be these.
+    """
+    width = None if config is None or config.decoder == "none" else config.dim + (4 if info.get("position") else 0)
+    found = check_matrix(tensors[name], name, rows, width)
+    groups = tensors.get("groups" if name == "centroids" else "before_groups")
+    if groups is not None:
+        k = int(info["k"])
+        whole = groups.dtype == torch.int64 and groups.shape == (len(found),)
+        if not whole or np.unique(groups.numpy()).tolist() != list(range(k)):
+            raise ValueError(f"the groups of {len(found)} clusters don't give each of them one of {k}")
+    return found, groups
+
+
+def check_info(info: Mapping[str, Any]) -> None:
+    """Raise ValueError or KeyError unless what is told of clusters can be used: embedder, position, images."""
+    position, count = info.get("position", 0.0), info.get("count", 1)
+    for name in ("embedder", "images"):
+        _name(info[name])
+    if not (is_number(position) and position >= 0):
+        raise ValueError(f"position is a weight of at least 0, not {position!r}")
+    if not (isinstance(count, int) and count >= 1):
+        raise ValueError(f"count is a number of images, not {count!r}")
+
+
+def shares_of(values: Any) -> tuple[float, ...]:
+    """Fractions that were read; raises ValueError if they are something else."""
+    if not isinstance(values, list) or not all(is_number(value) and 0 <= value <= 1.001 for value in values):
+        raise ValueError("shares are fractions from 0 to 1")
+    return tuple(map(float, values))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value that was read is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a name is a text, not {value!r:.40}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -236,15 +298,14 @@ def diverse(ranked: Sequence[tuple[str, int]], images: int, most: int = 12) -> t
 
 def has_tree(run: Path | str) -> bool:
     """Whether a run has clusters that can be merged to any number."""
-    return (Path(run) / "clusters" / "tree.json").is_file()
+    return is_described(Path(run) / "clusters" / "tree.safetensors")
 
 
 def save_tree(run: Path | str, tree: ClusterTree) -> None:
-    """Write `RUN/clusters/tree.safetensors` and, last, `tree.json`."""
+    """Write `RUN/clusters/tree.safetensors`, and `tree.json` beside it for people (`selfseg.storage.tensors`)."""
     folder = Path(run) / "clusters"
     tensors = {"centroids": tree.centroids.contiguous(), "linkage": torch.from_numpy(tree.linkage)}
-    write_atomically(folder / "tree.safetensors", lambda path: save_file(tensors, path))
-    write_json(folder / "tree.json", {**tree.info, "share": tree.share, "best": tree.best})
+    write_described(folder / "tree.safetensors", tensors, {**tree.info, "share": tree.share, "best": tree.best})
 
 
 def load_tree(run: Path | str) -> ClusterTree:
@@ -253,14 +314,10 @@ def load_tree(run: Path | str) -> ClusterTree:
     Raises:
         RunError: if it is damaged, or another embedder's.
     """
-    path = Path(run) / "clusters" / "tree.json"
     try:
-        info = read_json(path)
-        tensors = load_file(path.with_suffix(".safetensors"))
-        best = tuple(tuple((str(n), int(i), float(v)) for n, i, v in each) for each in info.pop("best"))
-        share = tuple(map(float, info.pop("share")))
-        tree = ClusterTree(tensors["centroids"], tensors["linkage"].numpy(), share, best, info)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        tensors, info = read_described(Path(run) / "clusters" / "tree.safetensors")
+        tree = _tree_of(tensors, info)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"the tree of clusters in {run} is damaged ({type(error).__name__}: {error}); "
             f"run: selfseg cluster {run} IMAGES --merge 200"
@@ -273,8 +330,22 @@ def load_tree(run: Path | str) -> ClusterTree:
     return tree
 
 
+def _tree_of(tensors: Mapping[str, Tensor], info: dict[str, Any]) -> ClusterTree:
+    share = shares_of(info.pop("share"))
+    best = tuple(tuple((_name(n), int(i), float(v)) for n, i, v in each) for each in info.pop("best"))
+    check_info({"count": info["count"], **info})
+    centroids = check_matrix(tensors["centroids"], "centroids", len(share))
+    linkage = tensors["linkage"].double().numpy()
+    if linkage.shape != (len(share) - 1, 4) or len(best) != len(share):
+        raise ValueError(f"the linkage of {len(share)} clusters has the shape {linkage.shape}")
+    joined = linkage[:, :2]
+    if not (np.sort(joined, axis=None) == np.arange(2 * len(share) - 2)).all():
+        raise ValueError("its linkage doesn't join each cluster once")
+    return ClusterTree(centroids, linkage, share, best, info)
+
+
 def save_clusters(run: Path | str, clusters: Clusters) -> Path:
-    """Write `RUN/clusters/k{K}.safetensors` and, last, `k{K}.json`; returns the latter's path."""
+    """Write `RUN/clusters/k{K}.safetensors`, and `k{K}.json` beside it for people; returns the latter's path."""
     folder = Path(run) / "clusters"
     tensors = {"centroids": clusters.centroids.contiguous()}
     if clusters.groups is not None:
@@ -285,8 +356,6 @@ def save_clusters(run: Path | str, clusters: Clusters) -> Path:
         tensors["before"] = clusters.before.centroids.contiguous()
         if clusters.before.groups is not None:
             tensors["before_groups"] = clusters.before.groups.contiguous()
-    write_atomically(folder / f"k{clusters.k}.safetensors", lambda path: save_file(tensors, path))
     both = zip(clusters.share, clusters.typical, strict=True)
     listed = [{"cluster": c, "share": share, "typical": list(names)} for c, (share, names) in enumerate(both)]
-    write_json(folder / f"k{clusters.k}.json", {**info, "clusters": listed})
-    return folder / f"k{clusters.k}.json"
+    return write_described(folder / f"k{clusters.k}.safetensors", tensors, {**info, "clusters": listed})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.storage.files import write_atomically, write_json
+from selfseg.storage.files import MOST_LINES, read_json, storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
@@ -57,6 +57,7 @@ def embed(
     (`selfseg.data.reading.long.images`) the images are lines of JSON in `out/index.jsonl` instead.
 
     An interrupted call goes on where it stopped: a file is kept if the same embedder made it from the same source file.
+    What another embedder made here before is removed first.
 
     Args:
         run: the run's folder.
@@ -95,6 +96,7 @@ def embed(
             lambda some, i, line: _is_whole(out, entry_of(line, i)),
             lambda entries: {"entries": entries},
         )
+        _make_way(out, many.foreign(), fingerprint)
         many.do(job, work, crew, where, "embed", progress)
         _list_in(out / "index.jsonl", many)
         listed = {"images_in": "index.jsonl"}
@@ -102,6 +104,7 @@ def embed(
         log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
         progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
         whole = whole_images(collection, log)
+        _make_way(out, progress_file.of_others(), fingerprint)
         todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
         carry_out(job, work, crew, where, collection, todo, progress_file, log)
         found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
@@ -136,6 +139,16 @@ def _list_in(file: Path, many: LongWork) -> None:
                 stream.writelines(json.dumps(entry) + "\n" for entry in line["entries"])
 
     write_atomically(file, write)
+
+
+def _make_way(out: Path, others: Iterable[str], fingerprint: str) -> None:
+    """Remove what another embedder made here: one index.json tells of all that is in the folder."""
+    for name in others:
+        with storage_errors(out):
+            (out / f"{name}.npy").unlink(missing_ok=True)
+    if _told_by(out / "index.json") not in ("", fingerprint):
+        with storage_errors(out):
+            (out / "index.json").unlink()
 
 
 @dataclass(frozen=True)
@@ -197,9 +210,8 @@ def _write_embedding(
     target, values = out / f"{name}.npy", found.numpy()
 
     def write(temporary: Path) -> None:
-        file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=values.shape)
-        file[:] = values
-        file.flush()
+        # Not through a map of the file: a full disk would kill the process, without a word.
+        np.save(temporary, np.ascontiguousarray(values, np.float16), allow_pickle=False)
 
     write_atomically(target, write)
     return {
@@ -261,8 +273,18 @@ def _is_whole(out: Path, entry: dict[str, Any]) -> bool:
     """Whether the file of an embedding is what its entry says."""
     try:
         return _shape(out / entry["file"])[1:] == tuple(entry["embedding_size"])
-    except (ValueError, KeyError, TypeError, OSError):  # a file that is gone or cut off
+    except (ValueError, KeyError, TypeError, OSError, EOFError):  # a file that is gone, cut off or empty
         return False
+
+
+def _told_by(index: Path) -> str:
+    """The embedder that an index.json is of; "" if there is none."""
+    try:
+        return str(read_json(index, MOST_LINES)["embedder"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        return "?"
 
 
 def _shape(file: Path) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection
@@ -17,6 +16,7 @@ from selfseg.data.reading.windows import expand
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 from selfseg.models.embedder_config import read_config
+from selfseg.storage.reading import read_recipe_values
 from selfseg.storage.remote.places import at_places
 
 Images = str | Path | Sequence[Path] | ImageCollection
@@ -137,8 +137,4 @@ def plain_recipe(run: Path) -> dict[str, Any]:
     Args:
         run: the run's folder.
     """
-    try:
-        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_recipe_values(run)

@@ -17,7 +17,17 @@ from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.large.mosaic import Mosaic, Scores
 from selfseg.collection.large.places import check_geojson_of, write_areas
-from selfseg.collection.large.rasters import BandStore, Form, Look, map_file, map_large, write_map
+from selfseg.collection.large.rasters import (
+    SUFFIXES,
+    BandStore,
+    Form,
+    Look,
+    forms,
+    map_file,
+    map_large,
+    remove,
+    write_map,
+)
 from selfseg.collection.opening import Images, collect, load, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.reading.images import ImageCollection
@@ -27,10 +37,11 @@ from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.errors import ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
-from selfseg.storage.files import mark_output, write_json
+from selfseg.storage.files import mark_output, read_json, storage_errors, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
+from selfseg.telling import tell
 from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
 from selfseg.workers.hiring import hire
 from selfseg.workers.long_lists import LongWork
@@ -62,7 +73,8 @@ def segment(
     whole, and of one that knows where it lies, `out/index/NAME.tif` instead: tiled, with overviews, at the same place
     (`selfseg.collection.large.files`). Pixels of measured images where nothing was measured are 255 (65535 above
     k = 255). A call that was interrupted goes on where it stopped, within a large image too: what the same clusters
-    made of the same file is kept.
+    made of the same file is kept. What other clusters made here before is removed first, so that `legend.json` never
+    says what is not so.
 
     Args:
         run: the run's folder.
@@ -88,7 +100,8 @@ def segment(
         EmptyCollection: if there are no images, or none can be read.
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
-        ConfigError: if options don't fit each other; if there are large images and the clusters look at places.
+        ConfigError: if options don't fit each other; if there are large images and the clusters look at places; if
+            `out` holds maps of other clusters that `progress.jsonl` doesn't tell of.
     """
     check_geojson_of(geojson, min_area, large_as)
     job = _Segmenting(Path(run), Path(out), k, looks, device, window, large_as, progress, batch)
@@ -100,8 +113,17 @@ def segment(
         mark_output(out / kind)
     crew = hire(where, "segment", progress, device)
     made: Iterable[int]
+    legend: list[dict[str, Any]] = [
+        {"cluster": c, "value": c, "name": how.names[c], "colour": hex_colour(colour), "share": share}
+        for c, (colour, share) in enumerate(zip(how.colours, clusters.share, strict=True))
+    ]
+    nothing = {} if void is None else {"void": {"value": void}}
+    about = {"k": clusters.k, "embedder": work.fingerprint, "maker": work.maker, "clusters": legend, **nothing}
+    # The legend is there before the first map, as this may be stopped at any time.
     if isinstance(collection, LongList):
         many = LongWork(collection, out, "clusters", work.maker, max_bad, lambda some, i, _: work.are_there(some, i))
+        _remove_maps(out, many.foreign())
+        write_json(out / "legend.json", about)
         many.do(job, work, crew, where, "segment", progress)
         made = many.made()
     else:
@@ -110,20 +132,50 @@ def segment(
         if any(collection.is_large(i) for i in whole):
             cluster_rows(clusters)  # an error comes before any work
         done = ProgressFile(out / "progress.jsonl", "clusters", work.maker)
+        _make_way(out, done)
+        write_json(out / "legend.json", about)
         todo = [i for i in whole if not work.is_done(done, collection, i)]
         carry_out(job, work, crew, where, collection, todo, done, log)
         made = (i for i in whole if collection.names[i] not in log.skipped)
-    legend: list[dict[str, Any]] = [
-        {"cluster": c, "value": c, "name": how.names[c], "colour": hex_colour(colour), "share": share}
-        for c, (colour, share) in enumerate(zip(how.colours, clusters.share, strict=True))
-    ]
-    nothing = {} if void is None else {"void": {"value": void}}
     if geojson:
         for i in made:
             raster, name = map_file(out / "index", collection, i), collection.names[i]
             write_areas(raster, out / "geojson", name, legend, void, min_area)
-    write_json(out / "legend.json", {"k": clusters.k, "embedder": work.fingerprint, "clusters": legend, **nothing})
     return out
+
+
+def _make_way(out: Path, done: ProgressFile) -> None:
+    """Remove what other clusters made here, so that the one legend.json is true of every map.
+
+    Raises:
+        ConfigError: if there are maps that nothing tells of, of other clusters or an older version.
+    """
+    try:
+        made_by = read_json(out / "legend.json").get("maker")
+    except FileNotFoundError:
+        return
+    except (ValueError, AttributeError):
+        made_by = None
+    others = done.of_others()
+    if others:
+        tell(f"{out} holds the maps of {len(others)} images that other clusters made; they are replaced")
+    if made_by != done.maker:
+        known = {file for name in done.known for file in forms(out / "index", name)}
+        for file in (out / "index").rglob("*.*"):
+            if file.suffix in SUFFIXES and file not in known and not file.name.startswith("."):
+                raise ConfigError(
+                    f"{out} holds {file.relative_to(out)}, which other clusters made, or an older selfseg: its colours "
+                    f"are not those of {done.path.with_name('legend.json')}; give another --out, or remove the folder"
+                )
+    _remove_maps(out, others)
+
+
+def _remove_maps(out: Path, names: Iterable[str]) -> None:
+    """Remove what was made of some images."""
+    for name in names:
+        for file in (*forms(out / "index", name), out / "overlay" / f"{name}.jpg", out / "geojson" / f"{name}.geojson"):
+            with storage_errors(file):
+                remove(file)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +26,7 @@ from selfseg.errors import ConfigError
 from selfseg.ops.geometry import bounds, invert
 from selfseg.ops.pca import PcaBasis, fit_pca
 from selfseg.storage.files import read_json, write_atomically, write_json
+from selfseg.storage.tensors import read_tensors, write_tensors
 from selfseg.types import Batch
 
 Picture = NDArray[np.uint8]
@@ -212,12 +213,12 @@ def pca_picture(embedding: Tensor, basis: PcaBasis, size: tuple[int, int]) -> Pi
 def save_basis(basis: PcaBasis, path: Path) -> None:
     """Write a basis as safetensors, atomically."""
     tensors = {field.name: getattr(basis, field.name).contiguous() for field in fields(basis)}
-    write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary))
+    write_tensors(path, tensors)
 
 
 def load_basis(path: Path) -> PcaBasis:
-    """Read what `save_basis` wrote."""
-    tensors = safetensors.torch.load_file(path)
+    """Read what `save_basis` wrote; raises OSError, ValueError or KeyError if it is damaged."""
+    tensors = read_tensors(path)
     return PcaBasis(**{field.name: tensors[field.name] for field in fields(PcaBasis)})
 
 
@@ -230,8 +231,9 @@ def stored_basis(run: Path, embedder: str, embeddings: Callable[[], Iterable[Ten
         embeddings: gives (D, h, w) embeddings to fit the basis on; called only when needed.
     """
     path, note = run / "pictures" / "pca.safetensors", run / "pictures" / "pca.json"
-    if path.is_file() and note.is_file() and read_json(note).get("embedder") == embedder:
-        return load_basis(path)
+    with suppress(OSError, ValueError, KeyError, AttributeError):  # none yet, or damaged: it is fitted anew
+        if read_json(note).get("embedder") == embedder:
+            return load_basis(path)
     samples = []
     for i, embedding in enumerate(embeddings()):
         vectors = embedding.flatten(1).T

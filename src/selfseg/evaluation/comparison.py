@@ -315,7 +315,7 @@ def _is_done(out: Path, folder: Path, settings: Mapping[str, Any]) -> bool:
             EvalResult.from_dict(read_json(folder / "results" / name))
         pictures = [out / file for drawing in row["drawings"] for file in drawing["files"]]
         return bool(row["settings"] == settings) and all(path.is_file() for path in pictures)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

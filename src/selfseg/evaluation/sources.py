@@ -125,7 +125,10 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
     if path.is_file():
         # A first attempt that left nothing may have had a wrong setting.
         if any(any(out.rglob(left)) for left in ("checkpoints/step_*", "cells/*/cell.json")):
-            held = read_json(path)
+            try:
+                held = dict(read_json(path))
+            except (OSError, ValueError, TypeError) as error:
+                raise RunError(f"{path} is damaged ({error}); give another --out, or take a copy of it") from error
             changed = [
                 f"{key}: {held.get(key)} -> {wanted.get(key)}"
                 for key in {**held, **wanted}

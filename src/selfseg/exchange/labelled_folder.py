@@ -20,6 +20,7 @@ from selfseg.data.labelled.listed import MOST_COLOURED, list_classes
 from selfseg.errors import ConfigError, LabelError
 from selfseg.exchange.base import NamedMask, read
 from selfseg.storage.files import storage_errors
+from selfseg.storage.leftovers import sweep, temporary_prefix
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def to_labelled_folder(
     legend = _listable(found, path)
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=".tmp-"))
+        sweep(out.parent)
+        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=temporary_prefix()))
     try:
         writer = _Writer(temporary, legend, val, link)
         with storage_errors(out):

@@ -26,6 +26,7 @@ from selfseg.data.labelled.listed import list_classes
 from selfseg.errors import ConfigError, DataError
 from selfseg.exchange.any_labels import drawn_labels, open_labels, splits_of_labels, unpacked
 from selfseg.storage.files import storage_errors
+from selfseg.storage.leftovers import sweep, temporary_prefix
 
 
 def write_plain(
@@ -66,7 +67,8 @@ def write_plain(
 
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=".tmp-"))
+        sweep(out.parent)
+        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=temporary_prefix()))
         try:
             (temporary / "classes.txt").write_text(text, encoding="utf-8")
             for split in opened:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -31,7 +30,8 @@ from selfseg.fitting.memory import kept_memory
 from selfseg.fitting.stepping import ProgressBar, StepLog, step_seed, stop_signals
 from selfseg.numbers import require_usable
 from selfseg.storage.checkpoint import load_newest, remove_leftovers, save_checkpoint
-from selfseg.storage.files import sole_use, write_atomically
+from selfseg.storage.files import sole_use
+from selfseg.storage.tensors import write_tensors
 
 Precision = Literal["32-true", "bf16-mixed"]
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
@@ -163,7 +163,7 @@ def fine_tune(
         _fine_tune(model, made, config, loss, batches, out, checkpoint_every, progress, what)
         if keep_weights:
             weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-            write_atomically(out / "weights.safetensors", lambda path: save_file(weights, path))
+            write_tensors(out / "weights.safetensors", weights)
 
 
 def _sgd(groups: list[dict[str, Any]], config: FineTuningConfig) -> Optimizer:

@@ -14,6 +14,7 @@ Filling up never adds a cell: stages have ceil(size / stride) of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
@@ -71,6 +72,7 @@ def make_backbone(
         >>> [tuple(stage.shape) for stage in network(torch.rand(1, 3, 64, 90))]
         [(1, 192, 4, 6), (1, 192, 4, 6), (1, 192, 4, 6)]
     """
+    check_backbone(name)
     module = _module(name)
     try:
         if module in VITS:
@@ -103,6 +105,15 @@ def make_backbone(
     if settings is not None and settings.fixed_input_size and not free:
         network = Windows(network, cast(tuple[int, int], tuple(settings.input_size[1:])))
     return ChannelGroups(network, groups) if groups else network
+
+
+def check_backbone(name: str) -> None:
+    """Raise ConfigError for what isn't the name of a network: timm would ask a hub for it, or open a folder."""
+    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9_.\-]{1,200}", name) is None:
+        raise ConfigError(
+            f"the backbone {name!r:.80} is no name of timm's, such as resnet18: places on the network and folders are "
+            "never opened for it"
+        )
 
 
 def class_token(backbone: nn.Module, image: Tensor) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from selfseg.errors import CheckpointError, ConfigError
@@ -28,7 +27,8 @@ from selfseg.models.start import Colours, load_backbone
 from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch
-from selfseg.storage.files import write_atomically, write_json
+from selfseg.storage.files import write_json
+from selfseg.storage.tensors import read_tensors, write_tensors
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -411,7 +411,7 @@ class Embedder(nn.Module):
         """Write `weights.safetensors` and `embedder.json` into a folder, each atomically."""
         folder = Path(folder)
         weights = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
-        write_atomically(folder / "weights.safetensors", lambda path: save_file(weights, path))
+        write_tensors(folder / "weights.safetensors", weights)
         write_json(folder / "embedder.json", {"format": FORMAT, "start": self.start, **asdict(self.config)})
 
     @classmethod
@@ -423,16 +423,26 @@ class Embedder(nn.Module):
         """
         folder = Path(folder)
         try:
-            weights = load_file(folder / "weights.safetensors")
-        except Exception as error:  # missing, damaged, foreign: the user needs one sentence
+            weights = read_tensors(folder / "weights.safetensors")
+        except (OSError, ValueError) as error:  # missing, damaged, foreign, NaN: the user needs one sentence
             raise CheckpointError(
                 f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
             ) from error
         try:
             config, start = read_config(folder)
+            _check_sizes(config, weights)
             embedder = cls(config)
             embedder.start = start
             embedder.load_state_dict(weights)
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError, ConfigError) as error:
             raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
         return embedder.eval()
+
+
+def _check_sizes(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if the weights know nothing of a large size in the config: it would only take memory."""
+    sizes = {size for value in weights.values() for size in value.shape}
+    for name in ("dim", "hidden", "correction"):
+        value, used = getattr(config, name), name == "dim" or config.decoder in ("projector", "pyramid")
+        if used and value > 4096 and value not in sizes and config.decoder != "none":
+            raise ValueError(f"no weight has the size of {name} = {value}")

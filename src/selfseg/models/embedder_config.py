@@ -14,7 +14,8 @@ from torch import Tensor
 from tyro.conf import Suppress, arg
 
 from selfseg.errors import CheckpointError, ConfigError
-from selfseg.models.backbones import is_vit
+from selfseg.kinds import check_values
+from selfseg.models.backbones import check_backbone, is_vit
 from selfseg.models.inputs.groups import Group, groups_of
 from selfseg.models.start import Colour
 from selfseg.ops.channels import Channels
@@ -209,6 +210,19 @@ class Looks:
         return F.normalize(torch.stack(found).sum(0), dim=1)
 
 
+# A file of somebody else's must not take all memory by a number.
+_BELIEVABLE = {
+    "dim": (1, 1 << 16),
+    "hidden": (1, 1 << 17),
+    "correction": (0, 1 << 16),
+    "resolution": (32, 1 << 14),
+    "window": (64, 1 << 14),
+    "border": (0, 1 << 12),
+    "smooth": (0, 1e6),
+    "frozen_stages": (0, 1 << 10),
+}
+
+
 def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
     """What the embedder in a folder is made of, and what its weights began from.
 
@@ -217,7 +231,7 @@ def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
     """
     try:
         values = read_json(folder / "embedder.json")
-    except Exception as error:  # missing, damaged, foreign: the user needs one sentence
+    except (OSError, ValueError) as error:  # missing, damaged, foreign: the user needs one sentence
         raise CheckpointError(
             f"no readable embedder in {folder} (embedder.json and weights.safetensors): {error}"
         ) from error
@@ -232,8 +246,15 @@ def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
     }
     try:
         settings["channels"] = Channels.of_json(settings.get("channels"))
-        return _counted_from_the_last(EmbedderConfig(**settings), "final_norm" in values), start
-    except TypeError as error:
+        check_backbone(settings.get("backbone", EmbedderConfig.backbone))
+        check_values(EmbedderConfig, settings)
+        config = EmbedderConfig(**settings)
+        for name, (least, most) in _BELIEVABLE.items():
+            value = getattr(config, name)
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"{name} is {value}, where {least} to {most} is believable")
+        return _counted_from_the_last(config, "final_norm" in values), start
+    except (TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{folder / 'embedder.json'} has settings of another kind: {error}") from error
 
 

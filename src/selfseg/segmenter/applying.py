@@ -21,7 +21,6 @@ from selfseg.collection.large.places import check_geojson_of, write_areas
 from selfseg.collection.large.rasters import BandStore, Form, Look, forms, map_file, map_large, remove, write_map
 from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
-from selfseg.data.labelled.coco_json import inner_path
 from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import list_classes
 from selfseg.data.reading.images import ImageCollection
@@ -29,9 +28,8 @@ from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.palette_png import VOID_COLOUR
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
-from selfseg.errors import LabelError
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
-from selfseg.storage.files import mark_output, read_json, write_json, write_text
+from selfseg.storage.files import mark_output, read_json, storage_errors, write_json, write_text
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
@@ -107,10 +105,11 @@ def apply(
     else:
         log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
         done = ProgressFile(out / "progress.jsonl", "segmenter", work.digest)
-        others = (name for name in done.known if done.of(name) is None and _is_inner(name))
+        others = iter(done.of_others())
     for name in others:
         for file in (*forms(out / "masks", name), out / "overlay" / f"{name}.jpg"):
-            remove(file)
+            with storage_errors(file):
+                remove(file)
     if _told_by(out / "legend.json") != work.digest:  # before the first mask, as this may be stopped at any time
         write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, None)})
         write_text(out / "classes.txt", work.listed)
@@ -230,15 +229,6 @@ class _Applier:
 
     def _overlay(self, name: str) -> Path:
         return self.job.out / "overlay" / f"{name}.jpg"
-
-
-def _is_inner(name: str) -> bool:
-    """Whether a name leads to a file below a folder, and not elsewhere."""
-    try:
-        inner_path(name)
-    except LabelError:
-        return False
-    return True
 
 
 def _told_by(legend: Path) -> str:

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from selfseg.collection.assigning import assign_later, cell_scores
@@ -35,6 +34,7 @@ from selfseg.segmenter.cards import folder_card
 from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
+from selfseg.storage.tensors import read_tensors
 
 FORMAT = 1
 FORMAT_OF_FEATURES = 2
@@ -324,7 +324,7 @@ class Segmenter(nn.Module):
             values = read_json(folder / "segmenter.json")
             if not isinstance(values, dict) or values["format"] not in (FORMAT, FORMAT_OF_FEATURES):
                 raise ValueError(f"not of format {FORMAT} or {FORMAT_OF_FEATURES} of selfseg's segmenters")
-            tensors = load_file(folder / "weights.safetensors")
+            tensors = read_tensors(folder / "weights.safetensors")
             embedder = Embedder.load(folder / "embedder")
             if values["embedder"] != embedder_hash(folder):
                 raise ValueError("its embedder is another one, or was changed")
@@ -341,7 +341,7 @@ class Segmenter(nn.Module):
                 values["about"],
                 "features" if values["format"] == FORMAT_OF_FEATURES else "embedding",
             ).eval()
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError, CheckpointError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, CheckpointError) as error:
             raise CheckpointError(
                 f"the segmenter in {folder} is damaged ({type(error).__name__}: {error}); make it again, or take a copy"
             ) from error

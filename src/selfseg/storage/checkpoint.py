@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from selfseg.errors import CheckpointError
-from selfseg.storage.files import make_folder, read_json, storage_errors, write_json
+from selfseg.storage.files import make_folder, put_in_place, read_json, storage_errors, write_json
+from selfseg.storage.leftovers import sweep, temporary_prefix
+from selfseg.storage.tensors import read_tensors
 
 FORMAT = 1
 _FILES = ("state.safetensors", "state.json")
@@ -72,8 +74,10 @@ def save_checkpoint(
             else:
                 scalars[name] = value
     target = folder / f"step_{step:08d}"
-    temporary = folder / f".tmp-step_{step:08d}-{os.getpid()}"
+    temporary = folder / f"{temporary_prefix()}step_{step:08d}"
     with storage_errors(target):
+        make_folder(folder)
+        sweep(folder)
         make_folder(temporary)
         try:
             save_file(tensors, temporary / "state.safetensors")
@@ -83,9 +87,7 @@ def save_checkpoint(
             sizes = {name: (temporary / name).stat().st_size for name in _FILES}
             write_json(temporary / "COMPLETE", sizes)
             _sync(temporary / "COMPLETE")
-            if target.exists():
-                _remove(target)
-            os.rename(temporary, target)
+            put_in_place((temporary, target))
             _sync(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -136,7 +138,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _remove(checkpoint: Path) -> None:
     # Renamed first: a kill while it is being deleted must not leave a folder that looks like a checkpoint.
-    doomed = checkpoint.with_name(f".tmp-old-{checkpoint.name}")
+    doomed = checkpoint.with_name(f"{temporary_prefix()}doomed-{checkpoint.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     os.rename(checkpoint, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
@@ -162,7 +164,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         content = read_json(path / "state.json")
-        tensors = load_file(path / "state.safetensors")
+        tensors = read_tensors(path / "state.safetensors", finite=False)
         if content["format"] != FORMAT:
             raise CheckpointError(f"{path} has format {content['format']}, this version reads {FORMAT}")
         optimizer: dict[int, dict[str, Any]] = {}
@@ -176,12 +178,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 optimizer.setdefault(int(number), {})[key] = value
         step = content["step"]
         if type(step) is not int or step < 0 or f"step_{step:08d}" != path.name:
-            raise CheckpointError(f"{path} says that it is of step {step!r}: state.json was changed")
+            raise CheckpointError(f"{path} says that it is of step {step!r:.40}: it was renamed or changed")
         return Checkpoint(step, model, optimizer, dict(content["meta"]))
     except CheckpointError:
         raise
     except Exception as error:  # damaged or foreign: json, safetensors and key errors all mean this
         raise CheckpointError(f"can't read the checkpoint {path}: {type(error).__name__}: {error}") from error
+
+
+def _step_of(path: Path) -> int:
+    """The step that a checkpoint's folder is named by."""
+    return int(path.name.removeprefix("step_"))
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -18,6 +19,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from selfseg.errors import RunError, StorageError
+from selfseg.storage.leftovers import sweep, temporary_prefix
+from selfseg.storage.reading import objects_of_lines, read_bytes
+from selfseg.storage.reading import read_json as read_json
 
 
 @contextmanager
@@ -51,7 +55,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     with storage_errors(path):
         make_folder(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        sweep(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(), suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -65,7 +70,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary folder beside `folder`, then put it in that place.
 
-    What was there is renamed away first, and back if that fails: nobody ever sees a mixture of old and new.
+    The two folders are exchanged in one step where the file system can, so that a kill leaves one or the other; else
+    what was there is renamed away first, and back if that fails. Nobody ever sees a mixture of old and new.
 
     Args:
         folder: where it shall be; its parent is made.
@@ -76,7 +82,8 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
     """
     with storage_errors(folder):
         make_folder(folder.parent)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+        sweep(folder.parent)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=temporary_prefix()))
         try:
             write(temporary)
             temporary.chmod(0o755)
@@ -90,7 +97,8 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
 def put_in_place(*pairs: tuple[Path, Path]) -> None:
     """Rename what was written beside its places to its places, all or none.
 
-    What is there is renamed away first, and removed when all is in place. If that can't be, everything is renamed back.
+    What is there is exchanged with the new in one step where the file system can; else it is renamed away first. It is
+    removed when all is in place. If that can't be, everything is put back.
 
     Args:
         pairs: a temporary file or folder, and its place in the same folder.
@@ -98,35 +106,62 @@ def put_in_place(*pairs: tuple[Path, Path]) -> None:
     Raises:
         StorageError: if a name can't be given.
     """
-    olds = [temporary.with_name(temporary.name + "-old") for temporary, _ in pairs]
+    begun: list[tuple[Path, Path, Path | None]] = []  # and where the old one is renamed to, None if exchanged
     try:
-        for (temporary, place), old in zip(pairs, olds, strict=True):
+        for temporary, place in pairs:
             with storage_errors(place):
+                if os.path.lexists(place) and _exchange(temporary, place):
+                    begun.append((temporary, place, None))
+                    continue
+                old = temporary.with_name(temporary.name + "-old")
+                begun.append((temporary, place, old))
                 if os.path.lexists(place):
                     os.rename(place, old)
                 os.rename(temporary, place)
     except BaseException:
-        for (temporary, place), old in reversed(list(zip(pairs, olds, strict=True))):
-            _put_back(temporary, place, old)
+        for temporary, place, away in reversed(begun):
+            _put_back(temporary, place, away)
         raise
-    for old in olds:
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                old.unlink()
+    for temporary, _, away in begun:
+        _remove(temporary if away is None else away)
 
 
-def _put_back(temporary: Path, place: Path, old: Path) -> None:
+def _exchange(one: Path, other: Path) -> bool:
+    """Give two files or folders each other's names in one step; False where the system or its file system can't."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # no Linux, or a C library from before 2018
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD, and the flag of renameat2
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _put_back(temporary: Path, place: Path, old: Path | None) -> None:
     """What is there tells how far the renaming came."""
     try:
+        if old is None:
+            if not _exchange(temporary, place):
+                raise OSError(errno.EIO, "they can't be exchanged again")
+            return
         if not os.path.lexists(temporary):
             os.rename(place, temporary)
         if os.path.lexists(old):
             os.rename(old, place)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"what was in {place} is in {old} now, and can't be renamed back: {reason}") from error
+        raise StorageError(
+            f"what was in {place} is in {old or temporary} now, and can't be renamed back: {reason}"
+        ) from error
 
 
 OUTPUT_MARKER = ".selfseg-output"
@@ -215,20 +250,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def read_steps(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, JSON objects with a "step"; none if there is no log. A line that was cut off is left out."""
-    lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict) and "step" in value:
-                lines.append(value)
-    return lines
+    try:
+        text = read_bytes(path, MOST_LINES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise RunError(f"can't read {path}: {error}") from error
+    return [line for line in objects_of_lines(text) if isinstance(line.get("step"), int)]
+
+
+MOST_LINES = 1 << 32
+"""Bytes of a file with a line for each image or step."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from selfseg.storage.reading import read_recipe_values
 
 EXECUTION = frozenset(
     (
@@ -55,11 +55,8 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
 
 def run_hash(run: Path) -> str:
     """What checkpoints of the run carry, see `recipe_hash`; "" without a readable recipe."""
-    try:
-        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return ""
-    return recipe_hash(values) if isinstance(values, dict) else ""
+    values = read_recipe_values(run)
+    return recipe_hash(values) if values else ""
 
 
 def embedder_hash(run: Path | str) -> str:

@@ -21,6 +21,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 
 from selfseg.errors import StorageError
 from selfseg.storage.files import storage_errors
+from selfseg.storage.reading import parse_json
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # folders that can't be synced, on some network file systems
@@ -151,8 +153,10 @@ class Journal:
     def _open(self, flags: int, lock: int) -> int:
         """The file, locked, once it is sure that the path still leads to it."""
         while True:
-            file = os.open(self.path, flags | os.O_CLOEXEC, 0o644)
+            file = os.open(self.path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)  # a pipe would be waited for
             try:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise StorageError(f"{self.path} is no file; move it away")
                 self._lock(file, lock)
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.stat(self.path), os.fstat(file)):
@@ -280,9 +284,9 @@ def _as_line(value: Mapping[str, Any]) -> bytes:
 
 def _parse(text: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
-        value = json.loads(text.removeprefix(b"\xef\xbb\xbf").decode())  # a mark that some editors leave
+        value = parse_json(text.removeprefix(b"\xef\xbb\xbf"), most_digits=4000)  # a mark that some editors leave
     except UnicodeDecodeError:
         return None, "not UTF-8"
-    except (ValueError, RecursionError):
+    except ValueError:
         return None, "not JSON"
     return (value, "") if isinstance(value, dict) else (None, "not a JSON object")

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from selfseg.storage.files import storage_errors
+from selfseg.storage.reading import objects_of_lines
 
 
 class ProgressFile:
@@ -32,12 +33,9 @@ class ProgressFile:
             with storage_errors(path), path.open("rb") as file:
                 for line in file:
                     self._torn = not line.endswith(b"\n")
-                    try:
-                        entry = json.loads(line)
-                        if isinstance(entry[key], str) and isinstance(entry["name"], str):
+                    for entry in objects_of_lines(line.decode("utf-8", "replace")):  # none of one that was cut off
+                        if isinstance(entry.get(key), str) and isinstance(entry.get("name"), str):
                             self.known[entry["name"]] = line
-                    except (ValueError, KeyError, TypeError):  # a line cut off by a crash
-                        continue
 
     def of(self, name: str) -> dict[str, Any] | None:
         """An image's line, if this maker wrote it."""
@@ -49,6 +47,10 @@ class ProgressFile:
         """An image's line, if this maker wrote it of the image as it is now (`ImageCollection.version`)."""
         entry = self.of(name)
         return entry if entry is not None and version is not None and entry.get("source") == version else None
+
+    def of_others(self) -> list[str]:
+        """The images whose files another maker made, as far as their names lead to files below a folder."""
+        return [name for name in self.known if self.of(name) is None and _is_inner(name)]
 
     def __enter__(self) -> ProgressFile:
         with storage_errors(self.path):
@@ -76,3 +78,8 @@ class ProgressFile:
         with storage_errors(self.path):
             self._lines.write(line)
             self._lines.flush()
+
+
+def _is_inner(name: str) -> bool:
+    """Whether a name that was read leads to a file below a folder, and not elsewhere."""
+    return "\0" not in name and not name.startswith("/") and ".." not in name.split("/") and bool(name)

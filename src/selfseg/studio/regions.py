@@ -50,6 +50,7 @@ from selfseg.ops.regions.slic import slic
 from selfseg.ops.regions.smoothing import REGIONS, cell_places, pool_map
 from selfseg.storage.files import mark_output, sole_use, storage_errors
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.reading import parse_json
 
 VOID = 65_535
 """What stands in the superpixels where nothing was measured."""
@@ -323,7 +324,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         raise StorageError(f"can't read {path}: {error.strerror or error}") from error
     for line in data.split(b"\n")[:-1]:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             return
         if not isinstance(value, dict):

@@ -15,7 +15,7 @@ from selfseg.data.regions import ObjectMasks
 from selfseg.errors import CheckpointError
 from selfseg.models.embedder_config import EmbedderConfig
 from selfseg.ops.channels import Channels
-from selfseg.storage.files import read_json, write_json
+from selfseg.storage.files import MOST_LINES, read_json, write_json
 from selfseg.training.recipe import Recipe, change_each, read_recipe
 
 
@@ -187,7 +187,7 @@ def record_images(images: ImageCollection, run: Path) -> None:
 
 def _recorded(record: Path, found: ImageCollection) -> ImageCollection:
     try:
-        listed = read_json(record)
+        listed = read_json(record, MOST_LINES)
         if not isinstance(listed, dict):
             raise ValueError(f"it holds a {type(listed).__name__} and no names of images")
         return found.restore(listed)

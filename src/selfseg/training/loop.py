@@ -41,7 +41,7 @@ from selfseg.fitting.memory import kept_memory
 from selfseg.fitting.stepping import ProgressBar, step_seed, stop_signals
 from selfseg.methods import Method
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm, world_size
-from selfseg.models.prototypes import save_prototypes
+from selfseg.models.prototypes import save_product
 from selfseg.ops.phases import phase
 from selfseg.storage.checkpoint import Checkpoint, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use
@@ -154,8 +154,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
             meta["start"] = method.embedder.start
             meta["scaler"] = fabric.strategy.precision.state_dict()  # empty but for "16-mixed"
             save_checkpoint(run / "checkpoints", step, method.state_dict(), optimizer.optimizer, meta, recipe.keep)
-        method.embedder.save(run / "embedder")
-        save_prototypes(run, method.concept_vectors())
+        save_product(run, method.embedder, method.concept_vectors())
 
     def save() -> None:
         nonlocal saved

@@ -20,6 +20,7 @@ from selfseg.ops.channels import Channels
 from selfseg.plugins import load_all
 from selfseg.storage import hashes as identity
 from selfseg.storage.files import write_text
+from selfseg.storage.reading import read_yaml
 from selfseg.training.plain import KIND, from_plain, to_plain
 from selfseg.training.schedule import warmup_cosine, warmup_poly, warmup_steps
 
@@ -255,8 +256,8 @@ def read_recipe(path: Path) -> Recipe[Any]:
         RunError: if there is no such file or it is no recipe; ConfigError names a wrong entry.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        values = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise RunError(f"no readable recipe at {path}: {error}") from error
     if not isinstance(values, dict) or values.get(KIND) != "Recipe":
         raise RunError(f"{path} is no recipe of selfseg")

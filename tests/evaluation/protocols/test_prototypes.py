@@ -202,7 +202,7 @@ def test_what_can_not_work_is_said(run, stripes):
     with pytest.raises(ConfigError, match="one of hungarian, majority, not 'best'"):
         Prototypes(matching="best")
     save_prototypes(run, torch.eye(7))
-    with pytest.raises(RunError, match="7 dimensions"):
+    with pytest.raises(RunError, match=r"\(7, 7\), not float \(any, 8\)"):
         evaluate(run, stripes, [Prototypes()])
 
 

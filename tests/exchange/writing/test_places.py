@@ -8,6 +8,7 @@ import pytest
 from selfseg.data.reading.listing import list_images
 from selfseg.errors import ConfigError, EmptyCollection, StorageError
 from selfseg.exchange.writing.places import Place, commit, open_place
+from selfseg.storage import files
 
 BOTH = pytest.mark.parametrize("name", ["out", "out.zip"])
 
@@ -150,6 +151,7 @@ def test_if_the_new_cannot_get_its_name_the_old_keeps_it(
         rename(source, target)
 
     with monkeypatch.context() as patch:
+        patch.setattr(files, "_exchange", lambda one, other: False)
         patch.setattr(os, "rename", fails)
         patch.setattr(os, "replace", fails)
         with pytest.raises(StorageError, match="I/O error"):

@@ -11,6 +11,7 @@ from exchange import odd_masks
 from selfseg.data.labelled.legend import Legend
 from selfseg.errors import ConfigError, EmptyCollection, LabelError, StorageError
 from selfseg.exchange.base import FORMATS, NamedMask, write, write_formats
+from selfseg.storage import files
 
 LEGEND = Legend.of(["a", "b"])
 ONE = NamedMask("x.png", np.array([[0, 1, 255]], np.uint8))
@@ -123,6 +124,7 @@ def test_either_all_are_written_or_none(failing: str, tmp_path: Path, monkeypatc
         if failing == "prepare":
             patch.setattr(Path, "chmod", no_space)
         else:
+            patch.setattr(files, "_exchange", lambda one, other: False)
             patch.setattr(os, "rename", fails)
             patch.setattr(os, "replace", fails)
         with pytest.raises(StorageError):

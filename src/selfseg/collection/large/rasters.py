@@ -113,6 +113,14 @@ class Drawn:
     image: NDArray[np.uint8]
 
 
+def _plan_in(file: Path) -> Any:
+    """What a plan.json holds; None where there is none that can be read."""
+    try:
+        return read_json(file)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 class BandStore:
     """The finished bands of one map, on disk.
 
@@ -130,7 +138,7 @@ class BandStore:
         known = json.loads(json.dumps({**key, **asdict(mosaic)}))
         plan = self.folder / "plan.json"
         with storage_errors(self.folder):
-            if not plan.is_file() or read_json(plan) != known:
+            if _plan_in(plan) != known:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)
                 write_json(plan, known)

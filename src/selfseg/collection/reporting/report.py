@@ -6,7 +6,6 @@ clusters.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,6 +54,7 @@ from selfseg.ops.pca import PcaBasis
 from selfseg.pages.concepts import read_concepts
 from selfseg.storage.files import read_json, write_text
 from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.reading import objects_of_lines
 from selfseg.storage.remote.places import at_places
 from selfseg.version import __version__
 
@@ -241,8 +241,12 @@ def _find_images(recipe: Mapping[str, Any], images: Any, notes: list[str]) -> Im
     if "images" not in recipe:
         notes.append("No recipe says where the images are: give them with --images FOLDER to see them here.")
         return None
+    where = recipe["images"]
+    if not isinstance(where, str) or "://" in where:  # a run of a stranger's must not make anybody ask a server
+        notes.append(f"The run's images are at {where!r:.200}: give them with --images to see them here.")
+        return None
     try:
-        return find_images(recipe["images"])
+        return find_images(where)
     except DataError as error:
         notes.append(f"The run's images can't be shown: {error}")
         return None
@@ -411,7 +415,7 @@ def _charts(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
 def _comparisons(run: Path, notes: list[str]) -> list[Comparison]:
     try:
         return compare_results(run)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         notes.append(f"The results in {run / 'results'} can't be read: {error}")
         return []
 
@@ -420,7 +424,7 @@ def _few_labels(run: Path) -> list[tuple[str, Markup, str]]:
     """Title, plot and fine print of each few-label curve."""
     try:
         return [(curve.title, Markup(curve.svg()), curve.fine_print) for curve in few_label_curves(run)]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []  # the comparisons have said so
 
 
@@ -429,11 +433,8 @@ def _skipped(run: Path) -> dict[str, Any]:
     entries: dict[tuple[str, str], dict[str, Any]] = {}
     path = run / "skipped.jsonl"
     if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
+        for entry in objects_of_lines(path.read_text(encoding="utf-8", errors="replace")):
+            if isinstance(entry.get("name"), str) and isinstance(entry.get("reason"), str):
                 entries[entry["name"], entry["reason"]] = entry
-            except (ValueError, KeyError, TypeError):
-                continue
     reasons = Counter(entry["reason"] for entry in entries.values())
     return {"count": len(entries), "reasons": reasons.most_common(), "first": list(entries.values())[:200]}

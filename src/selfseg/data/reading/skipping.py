@@ -13,6 +13,7 @@ from selfseg.data.reading.decoding import MAX_PIXELS, quiet
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, TooManyBadImages
 from selfseg.storage.files import make_folder, storage_errors
+from selfseg.storage.reading import objects_of_lines
 from selfseg.telling import tell
 
 
@@ -39,12 +40,8 @@ class SkipLog:
         if path is not None and path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")
             self._torn = bool(text) and not text.endswith("\n")
-            for line in text.splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._listed.add((entry["name"], entry["reason"]))
-                except (ValueError, KeyError, TypeError):
-                    continue  # the torn last line of a run that was killed
+            for entry in objects_of_lines(text):  # without the torn last line of a run that was killed
+                self._listed.add((str(entry.get("name")), str(entry.get("reason"))))
 
     def add(self, name: str, reason: str, detail: str = "") -> None:
         """Count and list one image.

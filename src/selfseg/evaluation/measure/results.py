@@ -185,7 +185,7 @@ def write_table(folder: Path) -> Path:
     """
     found = []
     for path in sorted(folder.glob("*.json")):
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             found.append(EvalResult.from_dict(read_json(path)))
     write_text(folder / "table.md", markdown_table(found))
     return folder / "table.md"

@@ -31,6 +31,7 @@ from selfseg.data.labelled.coco_json import CocoObject, outline, read_coco
 from selfseg.data.labelled.shapes import BadOutline, spread
 from selfseg.data.reading.images import read_image
 from selfseg.errors import DataError, LabelError, MissingExtra
+from selfseg.kinds import check_kinds
 
 Image = NDArray[np.uint8]
 
@@ -74,7 +75,9 @@ class DetectionResult:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DetectionResult:
         """The inverse of `to_dict`; an unknown or missing key raises TypeError."""
-        return cls(**{**values, "class_names": tuple(values["class_names"])})
+        result = cls(**{**values, "class_names": tuple(values["class_names"])})
+        check_kinds(result, finite=False)
+        return result
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from selfseg.collection.opening import load
@@ -18,6 +17,7 @@ from selfseg.errors import CheckpointError
 from selfseg.evaluation.protocols.segmentation import Segmenter
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.segmenter.segmenter import Segmenter as NamedSegmenter
+from selfseg.storage.reading import read_recipe_values
 
 
 class FineTunedEmbedder(Segmenter):
@@ -151,8 +151,5 @@ def _trainable(config: EmbedderConfig) -> EmbedderConfig:
 
 
 def _recipe_init(run: Path) -> str | None:
-    try:
-        values = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return values.get("init") if isinstance(values, dict) else None
+    init = read_recipe_values(run).get("init")
+    return init if isinstance(init, str) else None

@@ -20,6 +20,8 @@ from typing import IO
 
 from selfseg.errors import ConfigError
 from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, put_in_place, storage_errors
+from selfseg.storage.leftovers import sweep, temporary_prefix
+from selfseg.storage.reading import parse_json
 
 _STORED = (".png", ".jpg", ".jpeg", ".webp")  # compressed already
 _COMMENT = b"masks written by selfseg"  # by which a zip of ours is told from a person's
@@ -91,7 +93,8 @@ class _Folder(Place):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         _refuse_what_is_not_ours(path)
-        self.temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
+        sweep(path.parent)
+        self.temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix()))
         self._streams: list[IO[str]] = []
         self._names: list[str] = []
 
@@ -134,7 +137,8 @@ class _Zip(Place):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         _refuse_a_zip_that_is_not_ours(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=".zip")
+        sweep(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(), suffix=".zip")
         self.temporary = Path(name)
         self._file = os.fdopen(handle, "wb")
         self._zip = zipfile.ZipFile(self._file, "w")
@@ -214,8 +218,8 @@ def _refuse_what_is_not_ours(path: Path) -> None:
     ours = {OUTPUT_MARKER}
     if marker.is_file():
         for line in marker.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):  # somebody wrote into it: what it doesn't list isn't ours
-                ours.add(str(json.loads(line)))
+            with suppress(ValueError):  # somebody wrote into it: what it doesn't list isn't ours
+                ours.add(str(parse_json(line)))
     for folder, folders, files in os.walk(path):
         links = [one for one in folders if (Path(folder) / one).is_symlink()]  # never gone into
         for file in (*files, *links):

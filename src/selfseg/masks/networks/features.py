@@ -30,8 +30,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 
 from selfseg.collection.batching.room import AUTO, Batching
@@ -49,7 +47,7 @@ from selfseg.ops.channels import Channels
 from selfseg.ops.levels import fill_void, resize
 from selfseg.ops.regions.smoothing import affinity, pool_map, smooth
 from selfseg.plugins import registered
-from selfseg.storage.files import write_atomically
+from selfseg.storage.tensors import read_tensors, write_tensors
 from selfseg.threads import one_thread_each, usable_cores
 
 VERSION = 1
@@ -318,8 +316,7 @@ class FeatureForeground:
         tensors = {"weights": torch.from_numpy(self.found.weights)}
         for i, (mean, deviation) in enumerate(zip(self.found.means, self.found.deviations, strict=True)):
             tensors |= {f"mean_{i}": torch.from_numpy(mean), f"deviation_{i}": torch.from_numpy(deviation)}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / FILE, lambda path: save_file(tensors, path))
+        write_tensors(folder / FILE, tensors)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.
@@ -328,13 +325,13 @@ class FeatureForeground:
             CheckpointError: if it is damaged.
         """
         try:
-            tensors = {name: each.numpy() for name, each in load_file(folder / FILE).items()}
+            tensors = {name: each.numpy() for name, each in read_tensors(folder / FILE).items()}
             means, deviations = (tuple(tensors[f"{what}_{i}"] for i in range(3)) for what in ("mean", "deviation"))
             found = Foreground(means, deviations, tensors["weights"])
             features = sum(len(each) for each in means[1:])
-            if len(found.weights) != features + 1 or not all(np.isfinite(each).all() for each in tensors.values()):
+            if found.weights.shape != (features + 1,) or any(each.ndim != 1 for each in (*means, *deviations)):
                 raise ValueError(f"{len(found.weights)} weights of {features} features")
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError) as error:
             raise CheckpointError(f"{folder / FILE} is damaged ({error}); remove it, it is made anew") from error
         self.found = found
 

@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -30,6 +29,7 @@ from selfseg.fitting.supervised import FineTuningConfig, Precision, fine_tune
 from selfseg.masks.networks.losses import WINDOW
 from selfseg.masks.priors.by_name import Prior, check_prior
 from selfseg.storage.files import mark_output, write_atomically
+from selfseg.storage.tensors import read_tensors
 
 VERSION = 2
 """Raised whenever the same images and settings would give another network."""
@@ -303,7 +303,7 @@ def train_network(
 def load_network(network: nn.Module, path: Path) -> None:
     """Fill a network from what `train_network` left; raises CheckpointError if it does not fit."""
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_tensors(path))
     except Exception as error:  # safetensors' and torch's kinds; all mean that it is another file
         raise CheckpointError(
             f"{path} does not hold this network ({error}); remove its folder to train anew"

@@ -266,7 +266,7 @@ def prepare(job: Job, kinds: Sequence[str], make: Callable[[str, NDArray[np.uint
         StorageError: if the disk is full.
     """
     marker = job.work / "squares" / "prepared.json"
-    if marker.is_file() and set(kinds) <= set(read_json(marker)):
+    if marker.is_file() and set(kinds) <= set(_prepared(marker)):
         return
     images, size, names = _chosen(job), job.config.size, ("images", *kinds)
     squares = {name: job.squares(name) for name in names}
@@ -296,6 +296,13 @@ def prepare(job: Job, kinds: Sequence[str], make: Callable[[str, NDArray[np.uint
                 rows[name].append(made[name])
     flush(count)
     write_json(marker, list(kinds))
+
+
+def _prepared(marker: Path) -> list[str]:
+    try:
+        return [str(kind) for kind in read_json(marker)]
+    except (ValueError, TypeError):  # damaged: what is missing is made, what is there is kept
+        return []
 
 
 def _chosen(job: Job) -> ImageCollection:

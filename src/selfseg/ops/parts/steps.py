@@ -6,6 +6,7 @@ Letters: N points, D dimensions, k clusters, M candidates.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfseg.errors import StorageError
 from selfseg.ops.kmeans import affine_scores, nearest
 from selfseg.threads import one_thread_each, usable_cores
 
@@ -186,9 +188,9 @@ class Shorten:
         del number
         candidates, cost = torch.from_numpy(self.candidates), 0.0
         count = len(np.load(part, mmap_mode="r", allow_pickle=False))
-        mode: Any = "w+" if self.first or not distances_of(part).is_file() else "r+"
         # A worker that dies in the middle leaves some distances shortened: to shorten them again changes nothing.
-        kept = np.memmap(distances_of(part), np.float32, mode, shape=(count,))
+        _reserve(distances_of(part), 4 * count)
+        kept = np.memmap(distances_of(part), np.float32, "r+", shape=(count,))
         for where, rows in rows_of(part, self.spherical):
             distance = nearest_of(rows, candidates, self.spherical)[0].numpy()
             kept[where] = distance if self.first else np.minimum(kept[where], distance)
@@ -255,3 +257,20 @@ def nearest_of(rows: Tensor, centroids: Tensor, spherical: bool) -> tuple[Tensor
     best, which = nearest(rows, weight, bias)
     distance = rows.square().sum(1) - 2 * best + (1 if spherical else 0)
     return distance.clamp(min=0), which
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of so many bytes that has its place on the disk: a full one would kill whoever fills a map of it.
+
+    Raises:
+        StorageError: if there is no space.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.ftruncate(file, size)
+        if size:
+            os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise StorageError(f"no space left for {size:,} bytes in {path}: {error.strerror}; free some") from error
+    finally:
+        os.close(file)

@@ -25,6 +25,7 @@ from typing import Any
 
 from selfseg.errors import ConfigError, RunError, SelfsegError, StorageError, Unreachable
 from selfseg.storage.files import storage_errors, write_text
+from selfseg.storage.reading import objects_of_lines
 from selfseg.storage.remote.cache import Cache, download
 from selfseg.storage.remote.connecting import Missing, Stamp, connect, list_files, persist
 from selfseg.storage.remote.snapshots import as_unreachable, digest, local_name, names_of
@@ -203,9 +204,8 @@ class Mirror:
     def _read_record(self) -> dict[str, dict[str, Any]]:
         record: dict[str, dict[str, Any]] = {}
         with suppress(FileNotFoundError):
-            for line in (self._folder / "record.jsonl").read_text("utf-8", "surrogateescape").splitlines():
-                with suppress(ValueError, KeyError, TypeError):  # the last line of a call that was killed
-                    entry = json.loads(line)
+            for entry in objects_of_lines((self._folder / "record.jsonl").read_text("utf-8", "surrogateescape")):
+                with suppress(KeyError, TypeError):
                     if entry.get("gone"):
                         record.pop(entry["name"], None)
                     else:

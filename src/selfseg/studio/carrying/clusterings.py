@@ -13,13 +13,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
-from selfseg.collection.clusters import Clusters
+from selfseg.collection.clusters import Clusters, placed_rows
 from selfseg.errors import RunError
-from selfseg.storage.files import write_atomically
+from selfseg.storage.tensors import read_header, read_tensors, write_tensors
 from selfseg.studio.decisions.log import DecisionLog
 
 
@@ -50,7 +46,7 @@ def remember(log: DecisionLog, clusters: Clusters) -> bool:
         if clusters.groups is not None:
             tensors["groups"] = clusters.groups.cpu().contiguous()
         about = {"k": clusters.k, "position": clusters.position, "embedder": clusters.info.get("embedder", "")}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, {"selfseg": json.dumps(about)}))
+        write_tensors(path, tensors, {"selfseg": json.dumps(about)})
     return log.use_clustering(clusters.k, digest)
 
 
@@ -89,12 +85,11 @@ def recall(folder: Path, digest: str) -> Clusters:
     """
     path = _path(folder, digest)
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["selfseg"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+        tensors, about = read_tensors(path), read_header(path)
         k, info = int(about["k"]), {"position": float(about["position"]), "embedder": str(about["embedder"])}
-        return Clusters(tensors["centroids"], (0.0,) * k, ((),) * k, info, tensors.get("groups"))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        rows, groups = placed_rows(tensors, "centroids", {**info, "k": k}, k if "groups" not in tensors else None, None)
+        return Clusters(rows, (0.0,) * k, ((),) * k, info, groups)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"the clustering in {path} can't be read ({type(error).__name__}: {error})") from error
 
 

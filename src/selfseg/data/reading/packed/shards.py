@@ -21,7 +21,6 @@ import glob
 import hashlib
 import io
 import itertools
-import json
 import os
 import re
 import tarfile
@@ -41,7 +40,7 @@ from selfseg.data.reading.images import check_stream, spread_indices
 from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import Slice, read_part
 from selfseg.errors import BadImage, DataError, EmptyCollection, Unreachable
-from selfseg.storage.files import storage_errors, write_atomically, write_json
+from selfseg.storage.files import MOST_LINES, read_json, storage_errors, write_atomically, write_json
 from selfseg.storage.remote.connecting import connect, persist
 from selfseg.storage.remote.urls import shown
 from selfseg.storage.waiting import is_there
@@ -263,7 +262,7 @@ def _index(shard: str, cache: Path | None) -> _Index:
     stored = None if cache is None else cache / f"{_digest(shard)}.json"
     if stored is not None and stored.is_file():
         try:
-            content = json.loads(stored.read_text(encoding="utf-8"))
+            content = read_json(stored, MOST_LINES)
             if tuple(content["stamp"]) == stamp:
                 return _Index(stamp, tuple((str(n), int(o), int(s)) for n, o, s in content["members"]))
         except (ValueError, KeyError, TypeError):

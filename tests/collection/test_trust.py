@@ -1,0 +1,90 @@
+"""Outputs of several makers are not mixed, and what a stranger or a kill left does no harm."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from named_runs import add_clusters, make_run
+from selfseg.collection.clustering import cluster
+from selfseg.collection.clusters import load_clusters, save_clusters
+from selfseg.collection.embedding import embed
+from selfseg.collection.opening import load
+from selfseg.collection.segmenting import segment
+from selfseg.errors import CheckpointError, ConfigError, RunError
+from selfseg.models.embedder import Embedder
+from selfseg.storage.files import mark_output, sole_use
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def test_maps_of_other_clusters_go_and_unknown_ones_are_refused(run: Path, photos: Path, tmp_path: Path) -> None:
+    add_clusters(run, 3)
+    few = tmp_path / "few.txt"
+    few.write_text(
+        str(next(path for path in sorted(photos.rglob("*.*")) if path.is_file() and not path.name.startswith(".")))
+        + "\n"
+    )
+    out = tmp_path / "out"
+    segment(run, photos, out, k=5, device="cpu", progress=False)
+    assert len(list(out.glob("index/**/*.png"))) > 1
+    segment(run, few, out, k=3, device="cpu", progress=False)
+    assert len(list(out.glob("index/**/*.png"))) == 1
+    assert json.loads((out / "legend.json").read_text())["k"] == 3
+    (out / "progress.jsonl").unlink()  # as of a version that wrote none
+    with pytest.raises(ConfigError, match=r"holds index/.*png, which other clusters made"):
+        segment(run, few, out, k=5, device="cpu", progress=False)
+
+
+def test_embeddings_of_another_embedder_go_and_empty_files_are_made_anew(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    index = json.loads(embed(run, photos, out, device="cpu", progress=False).read_text())
+    empty = out / index["images"][0]["file"]
+    whole = empty.read_bytes()
+    empty.write_bytes(b"")
+    embed(run, photos, out, device="cpu", progress=False)
+    assert empty.read_bytes() == whole
+    few = tmp_path / "few.txt"
+    few.write_text(
+        str(next(path for path in sorted(photos.rglob("*.*")) if path.is_file() and not path.name.startswith(".")))
+        + "\n"
+    )
+    embed(make_run(tmp_path / "other", resolution=96), few, out, device="cpu", progress=False)
+    assert len(list(out.rglob("*.npy"))) == 1
+
+
+def test_two_cannot_cluster_one_run_at_once(run: Path, photos: Path) -> None:
+    mark_output(run / "clusters")
+    with sole_use(run / "clusters"), pytest.raises(RunError, match="another process is at work on"):
+        cluster(run, photos, k=(3,), points=500, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("backbone", "hf-hub:timm/resnet18.a1_in1k"), ("backbone", "local-dir:/etc"), ("resolution", 10**9), ("dim", "8")],
+)
+def test_a_description_that_cannot_be_is_refused(run: Path, key: str, value: object) -> None:
+    path = run / "embedder" / "embedder.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(CheckpointError, match=key):
+        load(run, "cpu")
+
+
+def test_weights_and_clusters_that_are_no_numbers_are_refused(run: Path) -> None:
+    clusters = load_clusters(run, 5)
+    add_clusters(run, 5, position=1.0)
+    assert load_clusters(run, 5).position == 1.0
+    clusters.centroids[0, 0] = float("nan")
+    save_clusters(run, clusters)
+    with pytest.raises(RunError, match=r"damaged .*centroids.* no finite numbers.*selfseg cluster"):
+        load_clusters(run, 5)
+    embedder = Embedder.load(run / "embedder")
+    embedder.mean.fill_(float("inf"))
+    embedder.save(run / "embedder")
+    with pytest.raises(CheckpointError, match=r"'mean' that are no finite numbers"):
+        load(run, "cpu")
