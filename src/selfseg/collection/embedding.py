@@ -80,6 +80,8 @@ def embed(
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
     whole = whole_images(collection, log)
+    with progress_file:
+        progress_file.begin()
     for name in progress_file.of_others():  # one index.json tells of all that is here
         with storage_errors(out):
             (out / f"{name}.npy").unlink(missing_ok=True)

@@ -24,7 +24,6 @@ from selfseg.collection.large.rasters import (
     forms,
     map_file,
     map_large,
-    remove,
     write_map,
 )
 from selfseg.collection.opening import Images, collect, load, whole_images
@@ -35,7 +34,7 @@ from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.errors import ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
-from selfseg.storage.files import mark_output, read_json, storage_errors, write_json
+from selfseg.storage.files import clear, mark_output, read_json, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
@@ -104,14 +103,14 @@ def segment(
     clusters, how, out = work.clusters, work.how, Path(out)
     collection = collect(images, work.embedder, cut=False)
     void = how.void if collection.channels is not None else None
-    for kind in ("index", "overlay"):
-        mark_output(out / kind)
     log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
     whole = whole_images(collection, log)
     if any(collection.is_large(i) for i in whole):
         cluster_rows(clusters)  # an error comes before any work
     done = ProgressFile(out / "progress.jsonl", "clusters", work.maker)
     _make_way(out, done)
+    for kind in ("index", "overlay"):
+        mark_output(out / kind)
     legend: list[dict[str, Any]] = [
         {"cluster": c, "value": c, "name": how.names[c], "colour": hex_colour(colour), "share": share}
         for c, (colour, share) in enumerate(zip(how.colours, clusters.share, strict=True))
@@ -131,8 +130,10 @@ def segment(
 def _make_way(out: Path, done: ProgressFile) -> None:
     """Remove what other clusters made here, so that the one legend.json is true of every map.
 
+    legend.json is written before the first map, so all maps are of those clusters that it names.
+
     Raises:
-        ConfigError: if there are maps that nothing tells of, of other clusters or an older version.
+        ConfigError: if there are maps, but no word on which clusters made them: an older version's.
     """
     try:
         made_by = read_json(out / "legend.json").get("maker")
@@ -140,21 +141,20 @@ def _make_way(out: Path, done: ProgressFile) -> None:
         return
     except (ValueError, AttributeError):
         made_by = None
-    others = done.of_others()
-    if others:
-        tell(f"{out} holds the maps of {len(others)} images that other clusters made; they are replaced")
-    if made_by != done.maker:
-        known = {file for name in done.known for file in forms(out / "index", name)}
+    if made_by == done.maker:
+        return
+    if made_by is None:
+        known = {file for name in done.known if done.of(name) for file in forms(out / "index", name)}
+        known |= {file for name in done.of_others() for file in forms(out / "index", name)}
         for file in (out / "index").rglob("*.*"):
             if file.suffix in SUFFIXES and file not in known and not file.name.startswith("."):
                 raise ConfigError(
-                    f"{out} holds {file.relative_to(out)}, which other clusters made, or an older selfseg: its colours "
-                    f"are not those of {done.path.with_name('legend.json')}; give another --out, or remove the folder"
+                    f"{out} holds {file.relative_to(out)}, and nothing says which clusters made it: an older selfseg "
+                    "did; give another --out, or remove the folder"
                 )
-    for name in others:
-        for file in (*forms(out / "index", name), out / "overlay" / f"{name}.jpg", out / "geojson" / f"{name}.geojson"):
-            with storage_errors(file):
-                remove(file)
+    tell(f"{out} holds the maps of other clusters; they are replaced")
+    for kind in ("index", "overlay", "geojson"):
+        clear(out / kind)
 
 
 @dataclass(frozen=True)

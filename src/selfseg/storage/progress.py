@@ -29,13 +29,24 @@ class ProgressFile:
         self.known: dict[str, dict[str, Any]] = {}
         self._lines: IO[str] | None = None
         self._torn = False
+        self._replaced: dict[str, dict[str, Any]] = {}  # lines from before another maker began
+        self._last = ""  # who began last
         if path.is_file():
             with storage_errors(path):
                 text = path.read_text(encoding="utf-8", errors="replace")
             self._torn = bool(text) and not text.endswith("\n")
             for entry in objects_of_lines(text):  # without one that was cut off by a crash
-                if isinstance(entry.get(key), str) and isinstance(entry.get("name"), str):
-                    self.known[entry["name"]] = entry
+                if isinstance(entry.get(key), str):
+                    self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry.get("begins") is True:
+            self._last = entry[self.key]
+            for name in [name for name, one in self.known.items() if one[self.key] != self._last]:
+                self._replaced[name] = self.known.pop(name)
+        elif isinstance(entry.get("name"), str):
+            self.known[entry["name"]] = entry
+            self._replaced.pop(entry["name"], None)
 
     def of(self, name: str) -> dict[str, Any] | None:
         """An image's line, if this maker wrote it."""
@@ -49,7 +60,25 @@ class ProgressFile:
 
     def of_others(self) -> list[str]:
         """The images whose files another maker made, as far as their names lead to files below a folder."""
-        return [name for name, entry in self.known.items() if entry[self.key] != self.maker and _is_inner(name)]
+        others = [name for name, entry in self.known.items() if entry[self.key] != self.maker]
+        return [name for name in (*others, *self._replaced) if _is_inner(name)]
+
+    def begin(self) -> None:
+        """Say that this maker replaces what others made, before it does.
+
+        What was said before by the others counts no more. Without this, a kill after a file was replaced and before
+        its line was added would leave one maker's file under the other's line.
+
+        Raises:
+            StorageError: if the disk is full.
+        """
+        assert self._lines is not None, "use it as a context manager"
+        if (self._last and self._last != self.maker) or any(one[self.key] != self.maker for one in self.known.values()):
+            line = {"begins": True, self.key: self.maker}
+            with storage_errors(self.path):
+                self._lines.write(json.dumps(line) + "\n")
+                self._lines.flush()
+            self._take(line)
 
     def __enter__(self) -> ProgressFile:
         with storage_errors(self.path):
@@ -57,6 +86,7 @@ class ProgressFile:
             self._lines = self.path.open("a", encoding="utf-8")
             if self._torn:
                 self._lines.write("\n")
+                self._torn = False
         return self
 
     def __exit__(
