@@ -93,7 +93,8 @@ class ProgressFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lines is not None:
-            self._lines.close()
+            with storage_errors(self.path):  # what a full disk kept in the buffer is tried again by `close`
+                self._lines.close()
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """An image is done: {"name", "source", ...}.
