@@ -239,7 +239,7 @@ def _read_embeddings(folder: Path) -> int:
         version = hashes.index(index["embedder"])
         for image in index["images"]:  # what an index tells of is its own, whole
             _agree(_same(out / image["file"], folder / f"wanted{version}/embeddings/{image['file']}"), image["file"])
-    for file in out.glob("*.npy"):
+    for file in out.glob("[!.]*.npy"):
         wanted = [folder / f"wanted{number}/embeddings/{file.name}" for number in (0, 1)]
         _agree(any(_same(file, each) for each in wanted), f"{file.name} is of no version")
     return version
@@ -250,7 +250,7 @@ def _read_masks(folder: Path) -> int:
     if (out / "legend.json").is_file():
         makers = [read_json(folder / f"wanted{number}/masks/legend.json")["maker"] for number in (0, 1)]
         version = makers.index(read_json(out / "legend.json")["maker"])
-    for file in (*out.glob("index/*.png"), *out.glob("overlay/*.jpg")):
+    for file in (*out.glob("index/[!.]*.png"), *out.glob("overlay/[!.]*.jpg")):
         place = file.relative_to(out)
         _agree(version >= 0 and _same(file, folder / f"wanted{version}/masks" / place), f"{place} of another legend")
     return version

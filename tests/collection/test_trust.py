@@ -13,7 +13,7 @@ from selfseg.collection.opening import load
 from selfseg.collection.segmenting import segment
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder
-from selfseg.storage.files import mark_output, sole_use
+from selfseg.storage.files import mark_output, sole_use, write_json
 
 
 @pytest.fixture(name="run")
@@ -34,8 +34,9 @@ def test_maps_of_other_clusters_go_and_unknown_ones_are_refused(run: Path, photo
     segment(run, few, out, k=3, device="cpu", progress=False)
     assert len(list(out.glob("index/**/*.png"))) == 1
     assert json.loads((out / "legend.json").read_text())["k"] == 3
-    (out / "progress.jsonl").unlink()  # as of a version that wrote none
-    with pytest.raises(ConfigError, match=r"holds index/.*png, which other clusters made"):
+    (out / "progress.jsonl").unlink()  # as of a version that wrote none, nor who made the maps
+    write_json(out / "legend.json", {"k": 3})
+    with pytest.raises(ConfigError, match=r"holds index/.*png, and nothing says which clusters made it"):
         segment(run, few, out, k=5, device="cpu", progress=False)
 
 
@@ -88,3 +89,24 @@ def test_weights_and_clusters_that_are_no_numbers_are_refused(run: Path) -> None
     embedder.save(run / "embedder")
     with pytest.raises(CheckpointError, match=r"'mean' that are no finite numbers"):
         load(run, "cpu")
+
+
+def test_a_map_whose_line_was_never_written_is_not_taken_for_the_former_clusters(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """A kill between a file and its line: what the last line says of it is of another maker's file."""
+    add_clusters(run, 3)
+    kinds = {"maps": lambda k, out: segment(run, photos, out, k=k, device="cpu", progress=False)}
+    embedders = {5: run, 3: make_run(tmp_path / "other", resolution=96)}
+    kinds["embeddings"] = lambda k, out: embed(embedders[k], photos, out, device="cpu", progress=False)
+    for kind, make in kinds.items():
+        out = tmp_path / kind
+        make(5, out)
+        five = {path: path.read_bytes() for path in out.rglob("photo*.*")}
+        make(3, out)
+        lines = (out / "progress.jsonl").read_text().splitlines()
+        kept = [line for line in lines if "photo0" not in line or lines.index(line) < 6]
+        assert len(kept) == len(lines) - 1
+        (out / "progress.jsonl").write_text("\n".join(kept) + "\n")
+        make(5, out)
+        assert {path: path.read_bytes() for path in out.rglob("photo*.*")} == five

@@ -104,6 +104,8 @@ def embed(
         log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
         progress_file = ProgressFile(out / "progress.jsonl", "embedder", fingerprint)
         whole = whole_images(collection, log)
+        with progress_file:
+            progress_file.begin()
         _make_way(out, progress_file.of_others(), fingerprint)
         todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
         carry_out(job, work, crew, where, collection, todo, progress_file, log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from selfseg.collection.large.rasters import (
     forms,
     map_file,
     map_large,
-    remove,
     write_map,
 )
 from selfseg.collection.opening import Images, collect, load, whole_images
@@ -37,7 +36,7 @@ from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.errors import ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
-from selfseg.storage.files import mark_output, read_json, storage_errors, write_json
+from selfseg.storage.files import clear, mark_output, read_json, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
@@ -109,8 +108,6 @@ def segment(
     clusters, how, out = work.clusters, work.how, Path(out)
     collection = collect(images, work.embedder, cut=False)
     void = how.void if collection.channels is not None else None
-    for kind in ("index", "overlay"):
-        mark_output(out / kind)
     crew = hire(where, "segment", progress, device)
     made: Iterable[int]
     legend: list[dict[str, Any]] = [
@@ -119,11 +116,10 @@ def segment(
     ]
     nothing = {} if void is None else {"void": {"value": void}}
     about = {"k": clusters.k, "embedder": work.fingerprint, "maker": work.maker, "clusters": legend, **nothing}
-    # The legend is there before the first map, as this may be stopped at any time.
     if isinstance(collection, LongList):
         many = LongWork(collection, out, "clusters", work.maker, max_bad, lambda some, i, _: work.are_there(some, i))
-        _remove_maps(out, many.foreign())
-        write_json(out / "legend.json", about)
+        _make_way(out, work.maker, many.foreign())
+        _begin(out, about)
         many.do(job, work, crew, where, "segment", progress)
         made = many.made()
     else:
@@ -132,8 +128,8 @@ def segment(
         if any(collection.is_large(i) for i in whole):
             cluster_rows(clusters)  # an error comes before any work
         done = ProgressFile(out / "progress.jsonl", "clusters", work.maker)
-        _make_way(out, done)
-        write_json(out / "legend.json", about)
+        _make_way(out, work.maker, (*done.known, *done.of_others()))
+        _begin(out, about)
         todo = [i for i in whole if not work.is_done(done, collection, i)]
         carry_out(job, work, crew, where, collection, todo, done, log)
         made = (i for i in whole if collection.names[i] not in log.skipped)
@@ -144,11 +140,25 @@ def segment(
     return out
 
 
-def _make_way(out: Path, done: ProgressFile) -> None:
+def _begin(out: Path, about: Mapping[str, Any]) -> None:
+    """Make the folders, and say what will be in them: before the first map, as the call may be stopped at any time."""
+    for kind in ("index", "overlay"):
+        mark_output(out / kind)
+    write_json(out / "legend.json", about)
+
+
+def _make_way(out: Path, maker: str, names: Iterable[str]) -> None:
     """Remove what other clusters made here, so that the one legend.json is true of every map.
 
+    legend.json is written before the first map, so all maps are of those clusters that it names.
+
+    Args:
+        out: the verb's folder.
+        maker: the clusters that will make maps.
+        names: of the images whose maps progress.jsonl tells of.
+
     Raises:
-        ConfigError: if there are maps that nothing tells of, of other clusters or an older version.
+        ConfigError: if there are maps, but no word on which clusters made them: an older version's.
     """
     try:
         made_by = read_json(out / "legend.json").get("maker")
@@ -156,26 +166,19 @@ def _make_way(out: Path, done: ProgressFile) -> None:
         return
     except (ValueError, AttributeError):
         made_by = None
-    others = done.of_others()
-    if others:
-        tell(f"{out} holds the maps of {len(others)} images that other clusters made; they are replaced")
-    if made_by != done.maker:
-        known = {file for name in done.known for file in forms(out / "index", name)}
+    if made_by == maker:
+        return
+    if made_by is None:
+        known = {file for name in names for file in forms(out / "index", name)}
         for file in (out / "index").rglob("*.*"):
             if file.suffix in SUFFIXES and file not in known and not file.name.startswith("."):
                 raise ConfigError(
-                    f"{out} holds {file.relative_to(out)}, which other clusters made, or an older selfseg: its colours "
-                    f"are not those of {done.path.with_name('legend.json')}; give another --out, or remove the folder"
+                    f"{out} holds {file.relative_to(out)}, and nothing says which clusters made it: an older selfseg "
+                    "did; give another --out, or remove the folder"
                 )
-    _remove_maps(out, others)
-
-
-def _remove_maps(out: Path, names: Iterable[str]) -> None:
-    """Remove what was made of some images."""
-    for name in names:
-        for file in (*forms(out / "index", name), out / "overlay" / f"{name}.jpg", out / "geojson" / f"{name}.geojson"):
-            with storage_errors(file):
-                remove(file)
+    tell(f"{out} holds the maps of other clusters; they are replaced")
+    for kind in ("index", "overlay", "geojson"):
+        clear(out / kind)
 
 
 @dataclass(frozen=True)

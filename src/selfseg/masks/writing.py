@@ -138,8 +138,9 @@ class MaskWriter:
     def __enter__(self) -> MaskWriter:
         self._held.__enter__()
         progress = ProgressFile(self.out / "progress.jsonl", "made_by", self.made_by)
-        self.entries = {name: entry for name in progress.known if (entry := progress.of(name)) is not None}
         self._progress = progress.__enter__()
+        progress.begin()
+        self.entries = {name: entry for name in progress.known if (entry := progress.of(name)) is not None}
         return self
 
     def __exit__(

@@ -29,7 +29,7 @@ from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.palette_png import VOID_COLOUR
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
-from selfseg.storage.files import mark_output, read_json, storage_errors, write_json, write_text
+from selfseg.storage.files import clear, mark_output, read_json, storage_errors, write_json, write_text
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
@@ -95,9 +95,11 @@ def apply(
     work = job.open()
     legend, out = work.segmenter.legend, Path(out)
     collection = collect(images, work.segmenter.embedder, cut=False)
-    for kind in ("masks", "overlay") if overlays else ("masks",):
-        mark_output(out / kind)
     crew = hire(where, "apply", progress, device)
+    told = _told_by(out / "legend.json")
+    if told and told != work.digest:  # it was written before the first mask: all of them are that one's
+        for kind in ("masks", "overlay", "geojson"):
+            clear(out / kind)
     done: ProgressFile | LongWork
     if isinstance(collection, LongList):
         done = LongWork(collection, out, "segmenter", work.digest, max_bad, work.are_there, _summed)
@@ -106,11 +108,13 @@ def apply(
         log = SkipLog(out / "skipped.jsonl", len(collection), max_bad)
         done = ProgressFile(out / "progress.jsonl", "segmenter", work.digest)
         others = iter(done.of_others())
-    for name in others:
+    for name in others:  # where no legend tells
         for file in (*forms(out / "masks", name), out / "overlay" / f"{name}.jpg"):
             with storage_errors(file):
                 remove(file)
-    if _told_by(out / "legend.json") != work.digest:  # before the first mask, as this may be stopped at any time
+    for kind in ("masks", "overlay") if overlays else ("masks",):
+        mark_output(out / kind)
+    if told != work.digest:  # before the first mask, as this may be stopped at any time
         write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, None)})
         write_text(out / "classes.txt", work.listed)
     made: Iterable[int]

@@ -195,6 +195,17 @@ def mark_output(folder: Path) -> None:
         (folder / OUTPUT_MARKER).touch()
 
 
+def clear(folder: Path) -> None:
+    """Remove a folder of results, if it is there.
+
+    Raises:
+        StorageError: if it can't be removed.
+    """
+    with storage_errors(folder):
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+
+
 def is_unclaimed(folder: Path) -> bool:
     """Whether nothing is there, or only what a start leaves that is killed before it has written anything."""
     if not folder.exists():

@@ -29,13 +29,29 @@ class ProgressFile:
         self.known: dict[str, bytes] = {}
         self._lines: IO[str] | None = None
         self._torn = False
+        self._replaced: dict[str, None] = {}  # of which there were lines before another maker began
+        self._last = ""  # who began last
         if path.is_file():
             with storage_errors(path), path.open("rb") as file:
                 for line in file:
                     self._torn = not line.endswith(b"\n")
                     for entry in objects_of_lines(line.decode("utf-8", "replace")):  # none of one that was cut off
-                        if isinstance(entry.get(key), str) and isinstance(entry.get("name"), str):
-                            self.known[entry["name"]] = line
+                        if isinstance(entry.get(key), str):
+                            self._take(entry, line)
+
+    def _take(self, entry: Mapping[str, Any], line: bytes) -> None:
+        if entry.get("begins") is True:
+            self._last = entry[self.key]
+            gone = [name for name, one in self.known.items() if self._maker_of(one) != self._last]
+            for name in gone:
+                del self.known[name]
+            self._replaced.update(dict.fromkeys(gone))
+        elif isinstance(entry.get("name"), str):
+            self.known[entry["name"]] = line
+            self._replaced.pop(entry["name"], None)
+
+    def _maker_of(self, line: bytes) -> str:
+        return str(json.loads(line)[self.key])
 
     def of(self, name: str) -> dict[str, Any] | None:
         """An image's line, if this maker wrote it."""
@@ -50,7 +66,29 @@ class ProgressFile:
 
     def of_others(self) -> list[str]:
         """The images whose files another maker made, as far as their names lead to files below a folder."""
-        return [name for name in self.known if self.of(name) is None and _is_inner(name)]
+        others = [name for name, line in self.known.items() if self._maker_of(line) != self.maker]
+        return [name for name in (*others, *self._replaced) if _is_inner(name)]
+
+    def begin(self) -> None:
+        """Say that this maker replaces what others made, before it does.
+
+        What was said before by the others counts no more. Without this, a kill after a file was replaced and before
+        its line was added would leave one maker's file under the other's line.
+
+        Raises:
+            StorageError: if the disk is full.
+        """
+        assert self._lines is not None, "use it as a context manager"
+        others = (self._last and self._last != self.maker) or any(
+            self._maker_of(line) != self.maker for line in self.known.values()
+        )
+        if others:
+            entry = {"begins": True, self.key: self.maker}
+            line = json.dumps(entry) + "\n"
+            with storage_errors(self.path):
+                self._lines.write(line)
+                self._lines.flush()
+            self._take(entry, line.encode())
 
     def __enter__(self) -> ProgressFile:
         with storage_errors(self.path):
@@ -58,13 +96,15 @@ class ProgressFile:
             self._lines = self.path.open("a", encoding="utf-8")
             if self._torn:
                 self._lines.write("\n")
+                self._torn = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lines is not None:
-            self._lines.close()
+            with storage_errors(self.path):  # what a full disk kept in the buffer is tried again by `close`
+                self._lines.close()
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """An image is done: {"name", "source", ...}.
