@@ -95,7 +95,7 @@ def test_two_that_share_a_name_are_refused(tmp_path: Path, monkeypatch: pytest.M
     [
         (b"a.jpg\nb.TIF\n", DataError, r"files \.tif.*Cut it"),
         (b"# nothing\n\n", EmptyCollection, "names no image"),
-        (b"a.jpg\n\xff\xfe.jpg\n", DataError, "can't read the list"),
+        ("a.jpg\nb.jpg\n".encode("utf-16"), DataError, "zero bytes; is it UTF-16"),
     ],
 )
 def test_what_a_long_list_cannot_be(tmp_path: Path, text: bytes, error: type[DataError], words: str) -> None:
@@ -118,3 +118,11 @@ def test_only_long_lists_are_opened_so(tmp_path: Path, monkeypatch: pytest.Monke
     assert not isinstance(list_images(path), LongList)
     monkeypatch.setattr("selfseg.data.reading.listing.LONG", path.stat().st_size)
     assert isinstance(list_images(path), LongList)
+
+
+def test_a_long_list_of_windows_names_the_files_that_a_short_one_names(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes('\ufeffa.jpg\r\n"b c.jpg"\r\nsub\\d.jpg\r\ne.jpg\tclass 3\r\n'.encode() + b"\xff.jpg\r\n")
+    long, short = open_long_list(path), list_images(path)
+    assert tuple(long.paths) == tuple(short.paths)
+    assert tuple(long.names) == tuple(short.names) == ("a", "b c", "sub/d", "e", "\udcff")
