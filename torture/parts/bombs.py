@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -230,6 +231,8 @@ def _memory(what: str) -> int:
 
 def child(folder: Path) -> None:
     """Read every file of a folder, and print a line of JSON for each."""
+    limit = _memory("VmSize") + (4 << 30)  # so that a bomb that goes off ends this process and not the machine
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     warm = folder.parent / "warm.png"
     for path in [warm, *sorted(folder.iterdir())]:
         Path("/proc/self/clear_refs").write_text("5")

@@ -21,7 +21,7 @@ from torture.rows import Row
 
 PROMISE = "kill -9 at any moment leaves the former version or the new one, and nothing half-written is taken"
 ROOT = Path(__file__).resolve().parents[2]
-TRIES, QUICK = 50, 4
+TRIES, QUICK = 50, 1
 LONGEST = 0.4
 """Seconds until a kill: several writings of most artefacts."""
 

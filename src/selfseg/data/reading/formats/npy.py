@@ -82,6 +82,11 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool, in
         version = npy_format.read_magic(stream)
         if version not in _HEADERS:  # 3.0 is for names of fields, which no image has
             raise Damage("unreadable", f"NPY of version {version[0]}.{version[1]}")
+        place = stream.tell()
+        length = int.from_bytes(stream.read(2 if version == (1, 0) else 4), "little")
+        if length > _LONGEST_HEADER:  # NumPy would make room for it before it looks whether it is there
+            raise Damage("unreadable", f"a header that claims {length} bytes")
+        stream.seek(place)
         shape, fortran, dtype = _HEADERS[version](stream, max_header_size=_LONGEST_HEADER)
     except Damage:
         raise

@@ -18,6 +18,7 @@ BLOCK = 128
 """Lines that are read at once."""
 
 _PIECE = 1 << 19  # bytes that are looked through at once
+_LONGEST = 1 << 16  # bytes of a line: Linux has paths of up to 4096
 _PART = 1 << 24  # bytes of a list whose names are compared with each other at once; 5 MB of numbers or so
 _PARTS = 512  # at most: so many files are open
 _FIRST = b"# \t\r\n"  # with what a line may begin that isn't a path as it stands
@@ -92,6 +93,8 @@ def pieces(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         piece = rest + piece
         end = piece.rfind(b"\n") + 1
         rest = piece[end:]
+        if len(rest) > _LONGEST:
+            raise DataError(f"{file.name} has a line of more than {_LONGEST} bytes; it is no list of paths")
         if end:
             yield begin, piece[:end]
             begin += end
