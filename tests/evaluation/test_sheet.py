@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from selfseg.data.labelled.catalog import LabelledImages, open_labelled
-from selfseg.errors import ConfigError
+from selfseg.errors import ConfigError, LabelError
 from selfseg.evaluation import Clusters, EvaluationConfig, Extractor, Linear, evaluate_extractors
 from selfseg.evaluation.measure.results import column_of, result_name
 from selfseg.ops.crf import CRFConfig
@@ -201,13 +201,8 @@ def test_nothing_but_void(tmp_path):
     splits = {"train": draw(0, 3, [0, 1, 2]), "val": draw(1, 3, [0, 1, 2], void=1.1)}
     fit, measured = write(tmp_path / "data", 3, splits)
     config = EvaluationConfig((Clusters(k=(2, 3)), LINEAR), seeds=(0,))
-    results = evaluate_extractors([EMBEDDING], fit, measured, config)
-    assert len(results) == 4
-    for result in results:
-        assert (result.metrics["miou"], result.metrics["accuracy"]) == (0, 0)
-        assert result.class_iou == (None, None, None)
-        assert result.options["absent_classes"] == list(result.class_names)
-        assert (result.counts["pixels"], result.counts["void"]) == (0, splits["val"][1].size)
+    with pytest.raises(LabelError, match="all are void, so there is nothing to measure"):
+        evaluate_extractors([EMBEDDING], fit, measured, config)
     backwards = EvaluationConfig((LINEAR,), seeds=(0,))
     with pytest.raises(ConfigError, match="the fit split is all void"):
         evaluate_extractors([EMBEDDING], measured, fit, backwards)

@@ -113,10 +113,12 @@ saved, points = 1, 0
 for point in range(1000):
     child = os.fork()
     if child == 0:
-        calls = 0
+        calls, opened = 0, os.open
         def counted(function):
             def wrapper(*args, **kwargs):
                 global calls
+                if function is opened and not args[1] & (os.O_WRONLY | os.O_RDWR):
+                    return function(*args, **kwargs)  # reading changes nothing
                 if calls == point:
                     os._exit(9)  # at once, like kill -9: no clean-up code runs
                 calls += 1

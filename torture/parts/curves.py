@@ -8,6 +8,7 @@ more.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from torture.parts._runs import ROOT, photographs
@@ -21,6 +22,9 @@ TOLERANCE = 1e-3
 
 def run(work: Path, quick: bool) -> list[Row]:
     """Quick = three methods; in full all of them."""
+    for folder in ("tests", "benchmarks"):
+        if str(ROOT / folder) not in sys.path:
+            sys.path.insert(0, str(ROOT / folder))
     from golden_steps import draw, five_steps
     from tiny import RUNS
 

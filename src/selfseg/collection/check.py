@@ -419,8 +419,7 @@ def survey_parts(found: Survey) -> list[Table | str]:
     """What a survey found, for a terminal: sentences, and a table of the channels."""
     kinds = ", ".join(f"{count} {escape(kind)}" for kind, count in found.kinds.most_common())
     dtypes = ", ".join(f"{count} of {dtype}" for dtype, count in found.dtypes.most_common())
-    small, large = (f"{width}x{height}" for height, width in found.sizes)
-    sizes = small if small == large else f"{small} to {large}"
+    sizes = " to ".join(dict.fromkeys(f"{width}x{height}" for height, width in found.sizes))
     looked = f"{found.looked_at} of {found.images} files" if found.looked_at < found.images else "the files"
     parts: list[Table | str] = [f"{looked} were looked into: {kinds}; values {dtypes}; {sizes} px"]
     pages = [f"{files} with {count}" for count, files in found.pages.most_common() if count > 1]

@@ -186,11 +186,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"can't read the checkpoint {path}: {type(error).__name__}: {error}") from error
 
 
-def _step_of(path: Path) -> int:
-    """The step that a checkpoint's folder is named by."""
-    return int(path.name.removeprefix("step_"))
-
-
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

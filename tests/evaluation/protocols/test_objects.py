@@ -223,6 +223,8 @@ def test_few_objects(tmp_path):
 
 def test_a_split_without_any_object_is_background(tmp_path):
     root = draw(tmp_path / "none", {"train": [1, 2, 3], "val": [0, 0]}, tmp_path / "masks")
+    with (root / "classes.txt").open("a") as classes:  # labels of 0 and 255 alone are refused without it
+        classes.write("\n255 void\n")
     finder = mask_finder(colour, tmp_path / "masks")
     splits = open_labelled(root, "train"), open_labelled(root, "val")
     results = evaluate_objects(finder, *splits, [Objects(k=(3,)), Retrieval()], seeds=[0])
