@@ -193,7 +193,7 @@ def _names() -> list[Case]:
         "a..b",
         "~",
     ]
-    names += [os.fsdecode(b"caf\xe9"), "n" * 240, "$(id)", "<b>", "a|b", "a:b", "CON", "x.tar"]
+    names += [os.fsdecode(b"\xe9t\xe9"), "n" * 240, "$(id)", "<b>", "a|b", "a:b", "CON", "x.tar"]
     return [Case(f"{name}.jpg", data, READ) for name in names]
 
 
