@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from selfseg.storage.files import storage_errors
+from selfseg.storage.reading import objects_of_lines
 from selfseg.telling import tell
 
 
@@ -129,8 +130,4 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError:  # cut off by a crash
-        return {}
-    return value if isinstance(value, dict) else {}
+    return next(objects_of_lines(line.decode("utf-8", "replace")), {})  # none of one that was cut off by a crash

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from safetensors.torch import save_file
 from torch import Tensor
 
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import NonFiniteLoss
 from selfseg.methods import Method
-from selfseg.storage.files import write_atomically, write_json
+from selfseg.storage.files import write_json
+from selfseg.storage.tensors import all_finite, write_tensors
 from selfseg.training.processes import anywhere
 from selfseg.training.recipe import Recipe
 from selfseg.types import Batch
@@ -85,7 +85,7 @@ def require_finite_state(method: Method, optimizer: torch.optim.Optimizer, step:
     for number, values in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{number}.{key}": value for key, value in values.items()}
     for name, value in state.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if isinstance(value, Tensor) and value.is_floating_point() and not all_finite(value):
             raise NonFiniteLoss(
                 f"after step {step} {name} holds values that are no numbers, so nothing was saved. " + _ADVICE
             )
@@ -97,5 +97,4 @@ def _keep(path: Path, method: Method, batch: Batch) -> None:
         for part in ("image", "to_image", "regions"):
             tensors[f"view.{number}.{part}"] = getattr(view, part)
     tensors["index"] = batch.index
-    kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(kept, temporary))
+    write_tensors(path, {name: value.detach().clone() for name, value in tensors.items()})  # none may share memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -168,15 +168,10 @@ def _stamp(file: IO[bytes]) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-class _reading:
-    """Turns errors of a list's file into DataError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | UnicodeDecodeError):
-            raise DataError(f"can't read the list {self.path}: {error}") from error
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn errors of a list's file into DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"can't read the list {path}: {error}") from error
