@@ -23,11 +23,28 @@ def test_the_last_line_of_a_shard_counts(tmp_path: Path) -> None:
         assert progress.begun() == 2
         assert list(progress.foreign()) == [1, 3]
         progress.add(1, {"value": "d"})
+        assert progress.of(1) == {"shard": 1, "maker": "other", "value": "d"}
+        assert list(progress.foreign()) == [3]
     again = opened(path)
-    assert [entry["value"] for entry in again.entries()] == ["c"]
-    assert list(again.foreign()) == [1]
+    assert list(again.entries()) == []
+    assert list(again.foreign()) == [1, 3]
     assert again.of(0) is None
     assert not again.changed
+
+
+def test_another_maker_that_was_killed_before_its_first_line_may_have_replaced_files(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    with opened(path) as progress:
+        progress.add(0, {"value": "a"})
+        progress.add(1, {"value": "b"})
+    with opened(path, "other"):
+        pass  # it wrote the files of shard 0, and was killed
+    with opened(path) as progress:
+        assert list(progress.entries()) == []
+        assert list(progress.foreign()) == [0, 1]
+        progress.add(0, {"value": "c"})
+        assert list(progress.foreign()) == [1]
+    assert [entry["value"] for entry in opened(path).entries()] == ["c"]
 
 
 def test_a_torn_line_is_none_and_spoils_no_other(tmp_path: Path) -> None:

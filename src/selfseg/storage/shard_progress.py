@@ -19,7 +19,8 @@ class ShardProgress:
     """The lines of OUT/progress.shards.jsonl; a context manager while lines are added.
 
     In memory are 8 bytes a shard, the place of its last line. A line that a kill cut off is none. Before the lines of a
-    call stands one that says which list they are of.
+    call stands one that says which list they are of, and who makes the files from here on. Lines before another maker's
+    beginning don't count any more: it may have replaced their files, and have been killed before it said so.
 
     Args:
         path: of the file; none there is no error.
@@ -37,6 +38,7 @@ class ShardProgress:
         self.path, self.key, self.maker, self.source = path, key, maker, dict(source)
         self.changed = False
         self._places = np.full(shards, -1, np.int64)
+        self._others_began = -1  # the place where another maker last did
         self._lines: IO[bytes] | None = None
         self._said = self._torn = False
         if path.is_file():
@@ -47,12 +49,14 @@ class ShardProgress:
         return len(self._places)
 
     def _read(self) -> None:
-        place, before, fits = 0, None, False
+        place, before, by, fits = 0, None, None, False
         with self.path.open("rb") as file:
             for line in file:
                 entry = _parsed(line)
                 if "list" in entry:
-                    before = entry["list"]
+                    before, by = entry["list"], entry.get(self.key)
+                    if by != self.maker:
+                        self._others_began = place
                     fits = isinstance(before, dict) and before.get("shard") == self.source.get("shard")
                     if not fits:
                         self._places[:] = -1
@@ -60,8 +64,8 @@ class ShardProgress:
                     self._places[number] = place
                 place += len(line)
                 self._torn = not line.endswith(b"\n")
-        self._said = before == self.source
-        self.changed = before is not None and not self._said
+        self._said = before == self.source and by == self.maker
+        self.changed = before is not None and before != self.source
         if self.changed:
             tell(
                 f"{self.path} was written for another list of images, or this one has changed since: what was made of "
@@ -73,9 +77,9 @@ class ShardProgress:
         return int((self._places >= 0).sum())
 
     def of(self, shard: int) -> dict[str, Any] | None:
-        """A shard's last line, if this maker wrote it."""
+        """A shard's last line, if this maker wrote it, and no other has begun since."""
         place = int(self._places[shard])
-        if place < 0:
+        if place <= self._others_began:
             return None
         with storage_errors(self.path), self.path.open("rb") as file:
             file.seek(place)
@@ -90,7 +94,7 @@ class ShardProgress:
                 yield entry
 
     def foreign(self) -> Iterator[int]:
-        """The shards whose last line another maker wrote."""
+        """The shards whose files another maker made, or may have."""
         return (shard for shard in range(len(self)) if self._places[shard] >= 0 and self.of(shard) is None)
 
     def __enter__(self) -> ShardProgress:
@@ -100,7 +104,7 @@ class ShardProgress:
             if self._torn:
                 self._lines.write(b"\n")
             if not self._said:
-                self._lines.write(_line({"list": self.source}))
+                self._lines.write(_line({"list": self.source, self.key: self.maker}))
                 self._said = True
         return self
 
