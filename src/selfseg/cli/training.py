@@ -50,6 +50,7 @@ def train(words: list[str]) -> int:
     recipe = parse_recipe(function, rest, f"selfseg train {name}")
     from torch import distributed
 
+    from selfseg.data.reading.skipping import accepting
     from selfseg.models.distributed import rank
     from selfseg.training.loop import train as run_train
     from selfseg.training.machines.launching import find_launch
@@ -69,7 +70,7 @@ def train(words: list[str]) -> int:
         distributed.destroy_process_group()  # its threads may abort a process that ends with them
     if first:
         run = run if as_url(recipe.out) is None else recipe.out  # not the local copy
-        say(f"trained: {run}; next: selfseg cluster {run} {recipe.images} -k 8 27")
+        say(f"trained: {run}; next: selfseg cluster {run} {recipe.images}{accepting(recipe.max_bad)} -k 8 27")
     return 0
 
 

@@ -24,6 +24,7 @@ CHUNK = 1024
 """Side of a chunk of OME-Zarr in px: each is a file."""
 
 _NODATA = 42113  # GDAL's tag
+_WAITING = 1 << 24  # bytes of tiles that are compressed side by side; tifffile would hold 512 MiB of them
 
 Bands = Callable[[], Iterator[NDArray[Any]]]
 """Gives a map from the top, (R, W) uint8 or uint16 each; called once for each level."""
@@ -70,6 +71,7 @@ def write_tiled(
                     predictor=False,
                     metadata=None,
                     software="selfseg",
+                    buffersize=_WAITING,
                     subfiletype=0 if step == 1 else 1,
                     extratags=[*geo, *nodata] if step == 1 else nodata,
                     **look,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.skipping import accepting
 
 
 def facts_of(
@@ -69,14 +70,15 @@ def next_commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list
         recipe: plain values of recipe.yaml.
         clustered: whether there are clusters.
     """
-    images = str(recipe.get("images", "IMAGES"))
-    commands = [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {run} {images} -k 8 27")]
+    images, max_bad = str(recipe.get("images", "IMAGES")), recipe.get("max_bad", 0.05)
+    bad = accepting(max_bad if isinstance(max_bad, float | int) else 0.05)
+    commands = [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {run} {images}{bad} -k 8 27")]
     return [
         *commands,
-        ("Segment images", f"selfseg segment {run} {images} --out {run}/segments"),
-        ("One vector per pixel, for your own code", f"selfseg embed {run} {images} --out {run}/embeddings"),
+        ("Segment images", f"selfseg segment {run} {images}{bad} --out {run}/segments"),
+        ("One vector per pixel, for your own code", f"selfseg embed {run} {images}{bad} --out {run}/embeddings"),
         ("Measure on a labelled folder", f"selfseg evaluate {run} LABELLED"),
-        ("Another number of concepts", f"selfseg cluster {run} {images} -k 64"),
-        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {run} {images} --top 10"),
+        ("Another number of concepts", f"selfseg cluster {run} {images}{bad} -k 64"),
+        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {run} {images}{bad} --top 10"),
         ("This page again", f"selfseg report {run}"),
     ]

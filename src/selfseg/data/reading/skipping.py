@@ -121,6 +121,16 @@ class SkipCount:
             self.take(name, reason)
 
 
+def accepting(limit: float) -> str:
+    """What a command needs to accept as many bad images as another one did, to be put behind its images.
+
+    Example:
+        >>> accepting(0.05), accepting(0.6)
+        ('', ' --max-bad 0.6')
+    """
+    return "" if limit == 0.05 else f" --max-bad {limit:g}"
+
+
 def check_limit(limit: float) -> None:
     """Raise ConfigError for a share of unreadable images that is none."""
     if not 0 <= limit <= 1:
