@@ -42,4 +42,4 @@ def test_a_suffix_is_asked_for_where_several_fit(
     assert main(["data", str(labelled), "--label-suffix", "_b"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "4 images in val/images/, 4 labels in val/labels/, whose names end with _b" in out
-    assert "not taken: 10 labels have no image" in out
+    assert "left out: 10 labels have no image" in out

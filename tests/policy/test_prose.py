@@ -15,16 +15,24 @@ PAGES = [
         f"docs/{name}.md"
         for name in (
             "add-a-method",
+            "data",
             "decisions",
             "formats",
             "labels",
+            "machines",
             "masks",
+            "measured",
+            "odd_files",
             "papers",
             "protocols",
+            "rasters",
+            "remote",
+            "scale",
             "segmenter",
             "start",
             "studio",
             "tutorial",
+            "workers",
         )
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -53,9 +54,11 @@ HELP = ("-h", "--help", "--help-all")
 def parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
     """Call a verb's function with the options of the command line."""
     prog = f"selfseg {verb}"
+    function = _checked(function)
     if asks_for_help(words):
         function = _everyday(function, prog)
-    return tyro.cli(_checked(function), prog=prog, args=_for_tyro(words))
+    function.__doc__ = _flowing(function.__doc__)
+    return tyro.cli(function, prog=prog, args=_for_tyro(words))
 
 
 def parse_settings(
@@ -81,6 +84,7 @@ def parse_settings(
     if asks_for_help(words):
         settings, default = _everyday_settings(default, everyday, nested or {})
         about = f"{(about or '').strip().partition(chr(10))[0]} {_more(prog)}"
+        settings.__doc__ = _flowing(settings.__doc__)
     given = tyro.cli(settings, default=default, args=_for_tyro(words), prog=prog, description=about)
     require_usable(given, "", _option)
     return given
@@ -95,6 +99,19 @@ def _checked(function: Callable[..., int]) -> Callable[..., int]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def _flowing(doc: str | None) -> str:
+    r"""A docstring whose entries have one line each: a terminal breaks lines where it needs to.
+
+    Example:
+        >>> print(_flowing("Do it.\n\n    Args:\n        k: how\n            many.\n"))
+        Do it.
+        <BLANKLINE>
+        Args:
+            k: how many.
+    """
+    return re.sub(r"\n {8,}(?=\S)", " ", inspect.cleandoc(doc or ""))
 
 
 def _option(name: str) -> str:
@@ -147,7 +164,7 @@ def _hidden(hint: Any) -> Any:
 
 def _more(prog: str) -> str:
     """The sentence that tells how to see all options."""
-    return f"`{prog} --help-all` shows every option, and the settings of its parts."
+    return f"`{prog} --help-all` shows all options."
 
 
 def say(sentence: str) -> None:

@@ -345,7 +345,7 @@ def pick(words: Sequence[str], names: Sequence[str]) -> list[int]:
             have = ", ".join(f"{c} ({name})" for c, name in enumerate(names))
             raise ConfigError(f"there is no channel {word!r}; the files have {have}")
     if len(set(found)) < len(found):
-        raise ConfigError(f"the channels {' '.join(words)} name one of them twice")
+        raise ConfigError(f"the channels {' '.join(words)} name a channel twice")
     return found
 
 

@@ -107,7 +107,7 @@ def test_files_that_are_not_taken_are_counted(photos: Path, caplog: pytest.LogCa
         list_images(photos)
         list_images(f"{photos}/*")
     assert [record.message for record in caplog.records] == [
-        f"{where}: 2 files .xyz, 1 file .mp4 were not taken, as no images that are read"
+        f"{where}: 2 files .xyz, 1 file .mp4 were left out, since selfseg does not read such files"
         for where in (photos, f"{photos}/*")
     ]
 
