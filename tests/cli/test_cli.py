@@ -323,7 +323,7 @@ def test_the_words_of_embed_reach_it(calls: Any, capsys: pytest.CaptureFixture[s
     assert seen == [((Path("run"), Path("images"), Path("out"), Looks(), "auto"), expected)]
     assert said(capsys)[0] == "written: out/index.json"
     assert main("embed run images --out out --batch 0".split()) == 2
-    assert "--batch 0 is no number of images" in " ".join(capsys.readouterr().err.split())
+    assert "--batch must be auto or a number of images from 1 on, not 0" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_words_of_concepts_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ PAGES = [
             "add-a-method",
             "data",
             "decisions",
+            "design",
             "formats",
             "labels",
             "machines",
@@ -31,6 +32,7 @@ PAGES = [
             "segmenter",
             "start",
             "studio",
+            "trust",
             "tutorial",
             "workers",
         )

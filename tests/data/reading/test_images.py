@@ -373,7 +373,7 @@ def test_sources_without_images_say_what_there_is(tmp_path: Path) -> None:
         list_images(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         list_images(tmp_path / "no")
-    with pytest.raises(DataError, match="is a file of a kind"):
+    with pytest.raises(DataError, match="is not a kind of file"):
         list_images(tmp_path / "film.mp4")
     (tmp_path / "list.txt").write_text("# nothing\n")
     with pytest.raises(EmptyCollection, match="names no image"):
