@@ -395,7 +395,7 @@ def test_the_words_of_compare_reach_it(calls: Any, capsys: pytest.CaptureFixture
     }
     assert "written: out/compare.html" in said(capsys)[0]
     assert main("compare runs/a --out out".split()) == 2
-    assert "and the data last" in said(capsys)[1]
+    assert "one or more runs and then the data" in said(capsys)[1]
 
 
 def test_the_words_of_report_reach_it(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -435,7 +435,7 @@ def test_data_lists_what_is_known_and_checks_it(
     assert main(["data", f"cityscapes19:{root}", "--sheet", "x.png"]) == 3
     assert "wrong: train: 2 images, but 2975 are published" in said(capsys)[0]
     assert main(["data", f"cityscapes:{root}"]) == 2
-    assert "there is cityscapes19, cityscapes27" in said(capsys)[1]
+    assert "data sets are cityscapes19, cityscapes27" in said(capsys)[1]
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def test_no_server_is_told_with_the_attempts(
     err = " ".join(capsys.readouterr().err.split())
     assert "can't reach s3://bucket/photos" in err
     assert "6 attempts" in err
-    assert "5 requests were repeated" in err
+    assert "5 requests failed and were sent again" in err
     assert "Traceback" not in err
 
 

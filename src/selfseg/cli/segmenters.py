@@ -171,8 +171,9 @@ def _names(pairs: Sequence[str]) -> dict[int, str]:
 def _parted(word: str) -> list[str]:
     """["3=road", "5=sky"] of "3=road,5=sky"; a comma before the first "=" stands between numbers."""
     numbers, sign, names = word.partition("=")
-    first, *others = re.split(r",\s*(?=\d+(?:,\d+)*=)", names)
-    return [numbers + sign + first, *others]
+    begins = [match.start() for match in re.finditer(r",\s*\d+(?:,\d+)*=", names)]
+    parts = [names[begin:end] for begin, end in zip([0, *begins], [*begins, len(names)], strict=True)]
+    return [numbers + sign + parts[0], *(part[1:].lstrip() for part in parts[1:])]
 
 
 def _colours(pairs: Sequence[str]) -> dict[str, Colour]:

@@ -418,7 +418,7 @@ def test_too_many_bad_images_stop_the_run(tmp_path: Path) -> None:
     for words in ("3 of 40", "2 empty", "1 truncated", str(tmp_path / "skipped.jsonl"), "--max-bad"):
         assert words in str(caught.value)
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 3
-    with pytest.raises(ConfigError, match="--max-bad 5"):
+    with pytest.raises(ConfigError, match=r"--max-bad must be a fraction .*, not 5"):
         SkipLog(None, 10, limit=5)
 
 
