@@ -54,11 +54,10 @@ HELP = ("-h", "--help", "--help-all")
 def parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
     """Call a verb's function with the options of the command line."""
     prog = f"selfseg {verb}"
-    function = _checked(function)
-    if asks_for_help(words):
-        function = _everyday(function, prog)
-    function.__doc__ = _flowing(function.__doc__)
-    return tyro.cli(function, prog=prog, args=_for_tyro(words))
+    checked = _checked(function)
+    if any(word in HELP for word in words):
+        checked = _shown(checked, prog, everyday=asks_for_help(words))
+    return tyro.cli(checked, prog=prog, args=_for_tyro(words))
 
 
 def parse_settings(
@@ -129,16 +128,17 @@ def _for_tyro(words: Sequence[str]) -> list[str]:
     return ["--help" if word == "--help-all" else word for word in words]
 
 
-def _everyday(function: Callable[..., int], prog: str) -> Callable[..., int]:
-    """A function for its help: without the options that are marked as `Further`."""
+def _shown(function: Callable[..., int], prog: str, everyday: bool) -> Callable[..., int]:
+    """A function for its help: the everyday one is without the options that are marked as `Further`."""
     hints = get_type_hints(function, include_extras=True)
-    further = [name for name, hint in hints.items() if _FURTHER in getattr(hint, "__metadata__", ())]
+    further = [name for name, hint in hints.items() if everyday and _FURTHER in getattr(hint, "__metadata__", ())]
 
     def shown(*args: Any, **kwargs: Any) -> int:
         return function(*args, **kwargs)
 
-    about, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:")
-    shown.__doc__ = f"{about.rstrip()} {_more(prog)}\n\nArgs:{rest}" if further else function.__doc__
+    doc = _flowing(function.__doc__)
+    about, _, rest = doc.partition("\nArgs:")
+    shown.__doc__ = f"{about.rstrip()} {_more(prog)}\n\nArgs:{rest}" if further else doc
     shown.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     shown.__annotations__ = {name: _hidden(hint) if name in further else hint for name, hint in hints.items()}
     return shown
