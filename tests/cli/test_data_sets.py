@@ -24,7 +24,7 @@ def test_data_of_ones_own_is_understood_and_written(
     assert len(open_labelled("plain", "train")) + len(open_labelled("plain", "val")) == 10
     assert main(["data", "plain", "--sheet", "sheet.png"]) == 0
     assert main(["data", "coco", "--write", "plain"]) == 2
-    assert "plain is there already; give a new folder to --write" in capsys.readouterr().err
+    assert "plain exists already; give --write a new folder" in capsys.readouterr().err
     assert not (tmp_path / "all-check.png").exists()
 
 
@@ -42,4 +42,4 @@ def test_a_suffix_is_asked_for_where_several_fit(
     assert main(["data", str(labelled), "--label-suffix", "_b"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "4 images in val/images/, 4 labels in val/labels/, whose names end with _b" in out
-    assert "not taken: 10 labels have no image" in out
+    assert "left out: 10 labels have no image" in out

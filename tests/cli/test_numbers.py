@@ -21,7 +21,7 @@ TRAIN = ["train", "vice", "images", "--out", "run"]
         ([*TRAIN, "--optimizer.base-lr", "nan"], "optimizer.base_lr must be a finite number, not nan"),
         ([*TRAIN, "--epochs", "nan"], "epochs must be a finite number, not nan"),
         ([*TRAIN, "--epochs", "inf"], "epochs must be a finite number, not inf"),
-        ([*TRAIN, "--steps", "99999999999999"], "which never end"),
+        ([*TRAIN, "--steps", "99999999999999"], "steps can be at most"),
         ([*TRAIN, "--seed", LONG], "seed must have at most 19 digits"),
         ([*TRAIN, "--method.temperature", "nan"], "method.temperature must be"),
         (["cluster", "run", "images", "-k", LONG], "--k must have at most 19 digits"),
@@ -44,7 +44,7 @@ def test_numbers_that_nothing_can_work_with(
 def test_in_python_too() -> None:
     with pytest.raises(ConfigError, match=r"optimizer\.base_lr must be a finite number"):
         Recipe(Path("images"), Path("run"), ViCEConfig(), OptimizerConfig(base_lr=float("nan")), steps=1)
-    with pytest.raises(ConfigError, match="which never end"):
+    with pytest.raises(ConfigError, match="can make at most"):
         Recipe(Path("images"), Path("run"), ViCEConfig(), epochs=1e300).total_steps(100)
     with pytest.raises(ConfigError, match="lr must be a finite number"):
         FineTuningConfig(lr=float("nan"))

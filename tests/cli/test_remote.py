@@ -141,7 +141,7 @@ def test_errors_are_one_sentence(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["train", "vice", "s3://no-such-bucket/x", "--out", str(tmp_path / "run")]) == 3
-    assert "there is nothing at s3://no-such-bucket/x; is the name right?" in " ".join(capsys.readouterr().err.split())
+    assert "there is nothing at s3://no-such-bucket/x; check the address" in " ".join(capsys.readouterr().err.split())
     assert main(["segment", "s3://bucket/no-run", "s3://bucket/x", "--out", str(tmp_path / "o")]) in (3, 4)
     assert "s3://bucket/no-run" in capsys.readouterr().err
     assert main(["embed", "s3://bucket/no-run", "s3://bucket/x", "--out", "https://host/o"]) in (2, 3, 4)
@@ -168,7 +168,7 @@ def test_no_server_is_told_with_the_attempts(
     err = " ".join(capsys.readouterr().err.split())
     assert "can't reach s3://bucket/photos" in err
     assert "6 attempts" in err
-    assert "5 requests were repeated" in err
+    assert "5 requests failed and were sent again" in err
     assert "Traceback" not in err
 
 

@@ -41,23 +41,29 @@ def test_clusters_are_named_listed_and_applied(
     assert not (tmp_path / "out" / "overlay").exists()
 
 
+def test_names_may_be_parted_by_commas(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["name", str(run), "1=two,2=a=b, 0,3=sky"]) == 0
+    assert "(two, a=b, sky)" in capsys.readouterr().out
+
+
 def test_clicks_that_names_leave_out_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = {"hash": "1", "name": "photo0"}
     DecisionLog.open(run / "studio").append("click", image=image, level=9, point=[0.5, 0.5], name="bird")
     assert main(["name", str(run), "0=sky"]) == 0
-    assert "for the 1 click made in the studio, use “Hand over” there" in capsys.readouterr().out
+    assert "does not use the 1 click made in the studio; “Hand over” there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["road"], 2, "'road' names no cluster"),
-        (["a=road"], 2, "names no cluster"),
-        (["3,=road"], 2, "names no cluster"),
-        (["3=road", "3=sky"], 2, "cluster 3 gets two names, 'road' and 'sky'"),
+        (["road"], 2, "'road' does not name a cluster"),
+        (["a=road"], 2, "does not name a cluster"),
+        (["3,=road"], 2, "does not name a cluster"),
+        (["3=road,3=sky"], 2, "cluster 3 has two names, 'road' and 'sky'"),
+        (["3=road", "3=sky"], 2, "cluster 3 has two names, 'road' and 'sky'"),
         (["9=road"], 2, "no cluster 9; with k = 5 they are 0 to 4"),
         (["3=road", "-k", "4"], 4, "no clusters with k = 4"),
-        (["3=road", "--colours", "road"], 2, "no colour of a class"),
+        (["3=road", "--colours", "road"], 2, "does not give a class a colour"),
         (["3=road", "--colours", "road=red"], 2, "#rrggbb"),
         (["3=road", "--colours", "sky=#000000"], 2, "no class 'sky' to colour"),
     ],

@@ -126,10 +126,10 @@ def test_it_tells_how_a_folder_was_understood(labelled: Path, tmp_path: Path) ->
         "val: 4 images in val/images/, 4 labels in val/masks/",
         "the values are indices of classes.txt's 4 classes",
     )
-    assert found.not_taken == ("2 files .xyz were not taken",)
+    assert found.not_taken == ("2 files .xyz: selfseg does not read such files here",)
     text = printed(found)
     assert "understood as: SPLIT/images and SPLIT/masks" in text
-    assert "not taken: 2 files .xyz were not taken" in text
+    assert "left out: 2 files .xyz: selfseg does not read such files here" in text
     archive = make_archive(str(tmp_path / "set"), "zip", labelled)
     assert check_data(archive, progress=False).understood == found.understood
 

@@ -54,7 +54,8 @@ def test_kinds_that_only_one_half_has_are_no_agreement():
 def test_too_few_images_and_too_few_colours_are_said():
     samples, owners = kinds(4, 0.1, images=FEWEST_IMAGES - 1)
     assert (
-        propose_k(samples, owners).sentence == "With 15 images no number of clusters can be proposed; 16 are the least."
+        propose_k(samples, owners).sentence
+        == "No number of clusters is proposed: that takes 16 images or more, and there are 15."
     )
     samples, owners = kinds(4, 0.0)
     assert propose_k(torch.ones_like(samples), owners).sentence.endswith("pixels differ too little.")

@@ -59,8 +59,8 @@ def test_what_is_refused_is_listed_with_its_reason_and_kinds_are_told(
         "a_heic.jpg": "wrong-type (a HEIC photograph, which isn't read; save it as JPEG",
         "broken_link.jpg": "missing",
         "bomb.tif": "too-large",
-        "big_planar.btf": "unreadable (5 channels; a collection of such files is read as measured images",
-        "named.ome.zarr": "wrong-type (Zarr is no photograph; a collection of such files is read as measured",
+        "big_planar.btf": "unreadable (5 channels; selfseg reads a collection of such files as measured images",
+        "named.ome.zarr": "wrong-type (a Zarr file is not a photograph; selfseg reads a collection of such files",
     }.items():
         assert reasons[name].startswith(reason)
     with Image.open(tmp_path / "sheet.png") as sheet:

@@ -404,7 +404,7 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(["export", str(run), "--format", "timm", "--out", str(out)]) == 0
     assert out.is_file()
     said = capsys.readouterr().out
-    assert f"written: {out}; how to load it: {out}.md" in said
+    assert f"written: {out}; {out}.md says how to load it" in said
     assert cli.main(["export", str(run), "--format", "keras"]) == 2
     assert "keras" in capsys.readouterr().err
     assert cli.main(["export", "--help"]) == 0

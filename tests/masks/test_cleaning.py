@@ -69,10 +69,10 @@ def test_the_thresholds() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"threshold": 0}, "threshold of 0"),
-        ({"threshold": 1.5}, "threshold of 1.5"),
+        ({"threshold": 0}, "threshold must be above 0 and at most 1, e.g. 0.5, not 0"),
+        ({"threshold": 1.5}, "threshold must be above 0 and at most 1, e.g. 0.5, not 1.5"),
         ({"threshold": "mean"}, "'mean'"),
-        ({"min_piece": -0.1}, "min_piece -0.1"),
+        ({"min_piece": -0.1}, "min_piece must be a share of the image from 0 to below 1, e.g. 0.01, not -0.1"),
         ({"min_area": 0.9, "max_area": 0.5}, "min_area 0.9 and max_area 0.5"),
         ({"max_area": 2}, "max_area 2"),
     ],

@@ -207,7 +207,7 @@ def test_the_words_of_the_command_reach_it(
     assert main("masks photos --out masks --threshold 0.3".split()) == 0
     assert seen[1][0][2:] == ("features", Cleaning(0.3))
     assert main("masks photos --out masks --threshold 7".split()) == 2
-    assert "threshold of 7.0 parts nothing" in " ".join(capsys.readouterr().err.split())
+    assert "a threshold must be above 0 and at most 1, e.g. 0.5, not 7.0" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

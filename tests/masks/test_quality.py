@@ -86,7 +86,7 @@ def test_what_can_not_be_measured_is_refused() -> None:
         quality.add(np.zeros((2, 2)), np.zeros((2, 2), bool), np.zeros((2, 2), bool))
     with pytest.raises(DataError, match="none of the 0"):
         quality.scores()
-    with pytest.raises(ConfigError, match="threshold of 0"):
+    with pytest.raises(ConfigError, match="threshold must be above 0"):
         MaskQuality(0)
 
 

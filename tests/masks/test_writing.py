@@ -144,7 +144,7 @@ def test_a_folder_of_something_else_is_left_alone(photos: Path, tmp_path: Path) 
     out = tmp_path / "papers"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="papers holds files that are no masks of selfseg"):
+    with pytest.raises(ConfigError, match="papers holds files that selfseg did not write as masks"):
         MaskWriter(out, list_images(photos), HOW)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 

@@ -15,16 +15,26 @@ PAGES = [
         f"docs/{name}.md"
         for name in (
             "add-a-method",
+            "data",
             "decisions",
+            "design",
             "formats",
             "labels",
+            "machines",
             "masks",
+            "measured",
+            "odd_files",
             "papers",
             "protocols",
+            "rasters",
+            "remote",
+            "scale",
             "segmenter",
             "start",
             "studio",
+            "trust",
             "tutorial",
+            "workers",
         )
     ),
 ]

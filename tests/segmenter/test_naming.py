@@ -73,7 +73,7 @@ def test_names_are_kept_changed_and_taken_away(run: Path) -> None:
     assert kept.colours["sky"] == (1, 1, 1)
     name_clusters(run, {1: "", 2: ""})
     assert Segmenter.load(run / "segmenter").legend.names == ("street", "road")
-    with pytest.raises(ConfigError, match=r"takes the last of the classes away \(street, road\)"):
+    with pytest.raises(ConfigError, match=r"would take away the last class \(street, road\)"):
         name_clusters(run, {0: "", 3: ""})
     assert Segmenter.load(run / "segmenter").legend.names == ("street", "road")
 
@@ -81,7 +81,7 @@ def test_names_are_kept_changed_and_taken_away(run: Path) -> None:
 def test_names_of_one_k_say_nothing_of_another(run: Path) -> None:
     add_clusters(run, 7)
     name_clusters(run, {4: "road"}, k=5)
-    with pytest.raises(ConfigError, match=r"k = 5, which say nothing of k = 7; go on with -k 5"):
+    with pytest.raises(ConfigError, match=r"k = 5, which do not fit k = 7; go on with -k 5"):
         name_clusters(run, {6: "sky"}, k=7)
     with pytest.raises(ConfigError, match="no cluster 6"):  # without -k it is that of the names
         name_clusters(run, {6: "sky"})

@@ -36,7 +36,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
         temporary.write_bytes(b"ne")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(StorageError, match=r"no space left while writing .*value\.bin; free some"):
+    with pytest.raises(StorageError, match=r"no space left while writing .*value\.bin; make room"):
         write_atomically(path, fill_the_disk)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -35,7 +35,7 @@ def test_what_is_no_file_or_too_large_is_refused_without_waiting(tmp_path: Path)
     with pytest.raises(ValueError, match="is no file"):
         read_json(tmp_path / "pipe.json")
     (tmp_path / "large.json").write_text("[1, 2, 3]")
-    with pytest.raises(ValueError, match=r"9 bytes, where at most 8"):
+    with pytest.raises(ValueError, match=r"9 bytes, and such a file has at most 8"):
         read_json(tmp_path / "large.json", most=8)
     assert read_json(tmp_path / "large.json", most=9) == [1, 2, 3]
     assert parse_json('{"size": 18446744073709551615}') == {"size": 18446744073709551615}

@@ -189,7 +189,7 @@ def test_sigterm_exits_with_its_own_code_and_the_same_command_goes_on(photos: Pa
     process.send_signal(signal.SIGINT)
     _, text = process.communicate()
     assert process.returncode == Interrupted.exit_code, text
-    assert "the same command goes on" in " ".join(text.split())
+    assert "the same command continues" in " ".join(text.split())
     assert "Traceback" not in text
     done = load_newest(run / "checkpoints")
     assert done is not None
@@ -229,7 +229,7 @@ def test_a_finished_run_is_left_alone_and_a_foreign_folder_refused(photos: Path,
     train(recipe, progress=False)
     assert checkpoint.stat().st_ino == identity
     assert (tmp_path / "run" / "embedder" / "weights.safetensors").read_bytes() == weights
-    with pytest.raises(RunError, match="no run of selfseg"):
+    with pytest.raises(RunError, match="is not a run of selfseg"):
         train(vice(photos, photos), progress=False)
 
 

@@ -58,7 +58,7 @@ def test_every_view_plan_survives(tmp_path: Path, plan: type[Any]) -> None:
         (("stepps",), 3, "unknown entry stepps"),
         (("batch_size",), "many", "recipe.batch_size: 'many' should be int"),
         (("method", "kind"), "Nonsense", "no kind 'Nonsense'"),
-        (("method", "embedder", "decoder"), "unet", "recipe.method.embedder.decoder: 'unet' is none of"),
+        (("method", "embedder", "decoder"), "unet", "recipe.method.embedder.decoder: 'unet' is not one of"),
         (("method", "views", "zoom"), [1.0], "has 1 entries instead of 2"),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_wrong_entry_is_named(tmp_path: Path, path: tuple[str, ...], value: ob
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("- 1\n")
-    with pytest.raises(RunError, match="no recipe"):
+    with pytest.raises(RunError, match="not a recipe"):
         read_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(RunError, match="no readable recipe"):
         read_recipe(tmp_path / "absent.yaml")

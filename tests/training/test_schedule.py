@@ -49,5 +49,5 @@ def test_steps_are_a_tenth_at_each_milestone() -> None:
     ("schedule", "milestones"), [("steps", ()), ("cosine", (0.5,)), ("steps", (0.5, 1.0)), ("steps", (0.0,))]
 )
 def test_milestones_belong_to_steps(schedule: str, milestones: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"milestones are shares of the training, in \(0, 1\)"):
+    with pytest.raises(ConfigError, match=r"milestones must be shares of the training between 0 and 1"):
         OptimizerConfig(schedule=schedule, milestones=milestones)  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def test_a_list_that_has_changed_is_noticed(tmp_path: Path, caplog: pytest.LogCa
     path.write_text("\n".join([*lines, "new/last.jpg"]))
     with caplog.at_level(logging.INFO):
         work = call(tmp_path, Counting(tmp_path))
-    assert "was written for another list of images, or this one has changed" in caplog.text
+    assert "was written for another list of images, or the list has changed" in caplog.text
     assert f"2 of {SHARDS} shards that were finished earlier had to be done again" in caplog.text
     whole, rest = (
         {name_of(i) for i in range(BLOCK * 4, BLOCK * 5)},

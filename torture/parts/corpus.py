@@ -271,7 +271,7 @@ def _stops(images: ImageCollection) -> Row:
             scan(images, SkipLog(None, len(images), limit))
             stopped = False
         except TooManyBadImages as error:
-            stopped = "Mend or remove them" in str(error)
+            stopped = "Repair or remove them" in str(error)
         if stopped != stops:
             wrong.append(f"at {limit:.3f}")
     return Row("above the share that was set it stops, below it does not", 3, not wrong, "; ".join(wrong))

@@ -26,33 +26,48 @@ from selfseg.storage.remote.places import with_urls
 from selfseg.telling import TOLD, Once
 from selfseg.version import __version__
 
-_USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic segmenter
+_USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic segmenter.
 
-  [bold]train[/]     RECIPE IMAGES --out RUN      learn an embedding; the same command goes on with a stopped run
-  [bold]cluster[/]   RUN IMAGES -k 8 27           group the pixels of all images into k concepts
-  [bold]segment[/]   RUN IMAGES --out DIR         an index PNG and a coloured overlay per image
-  [bold]studio[/]    RUN IMAGES                   look at the clusters in the browser, name and correct them
-  [bold]name[/]      RUN 3=road 5=road 7=sky      name clusters: a segmenter; without names: list them
-  [bold]apply[/]     RUN IMAGES --out DIR         masks of the named classes, as palette PNGs
-  [bold]embed[/]     RUN IMAGES --out DIR         one vector per pixel, memory-mapped float16
-  [bold]concepts[/]  RUN IMAGES --top 10          what each prototype (or with --k each cluster) finds
-  [bold]probabilities[/] RUN IMAGES               how probable each prototype is at each pixel, as a page
-  [bold]nearest[/]   RUN IMAGES --masks MASKS     the objects that are nearest to some, as a page
-  [bold]film[/]      RUN IMAGES                   how the embedding came about, as an animation
-  [bold]evaluate[/]  RUN DATA --protocols linear  measure on a labelled folder, beside trivial baselines
-  [bold]compare[/]   RUN... DATA --out DIR        several runs under one protocol, on one page
-  [bold]finetune[/]  RUN DATA --labels 1 5 25     what the run is worth where labels are few, as a curve
-  [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune the backbone on a task with labels, and measure it
-  [bold]data[/]      NAME:ROOT                    is a data set complete? counts, damage, classes, a contact sheet
-  [bold]masks[/]     IMAGES --out MASKS           what stands out in each image, as masks of objects
-  [bold]report[/]    RUN                          one page that shows what was learned
-  [bold]weights[/]   FILE --out RUN               published weights as a run; without --out: what is in it
-  [bold]export[/]    RUN --format timm            what was learned, in the files that other projects load
-  [bold]time[/]      RECIPE IMAGES                what a step and a look at an image cost, by phase
-  [bold]recipes[/]                                what can be trained
-  [bold]doctor[/]                                 what this machine has, and whether training works
+The usual way, for a folder photos:
+  selfseg train pyramid photos --out runs/photos    learn from the images
+  selfseg cluster runs/photos photos -k 8 27        group their pixels
+  selfseg studio runs/photos photos                 name the groups
 
-`selfseg VERB --help` tells the everyday options, `--help-all` every one; for training `selfseg train RECIPE --help`."""
+Make a segmenter
+  [bold]train[/]     RECIPE IMAGES --out RUN      learn an embedding of your images
+  [bold]cluster[/]   RUN IMAGES -k 8 27           group the pixels of all images
+  [bold]studio[/]    RUN IMAGES                   name clusters in the browser
+  [bold]name[/]      RUN 3=road 5=road 7=sky      name clusters, or list them
+  [bold]recipes[/]   [NAME]                       list the recipes for train
+  [bold]masks[/]     IMAGES --out MASKS           find masks of objects, without labels
+  [bold]weights[/]   FILE --out RUN               make a run of published weights
+
+Use it
+  [bold]apply[/]     RUN IMAGES --out DIR         write masks of the named classes
+  [bold]segment[/]   RUN IMAGES --out DIR         write masks of all clusters
+  [bold]embed[/]     RUN IMAGES --out DIR         write a vector for every place
+  [bold]export[/]    RUN --format timm            write weights for other programs
+
+See what it learned
+  [bold]report[/]    RUN                          make one page that shows the run
+  [bold]concepts[/]  RUN IMAGES --top 10          make a page of the prototypes
+  [bold]probabilities[/] RUN IMAGES               make a page: prototypes at each pixel
+  [bold]nearest[/]   RUN IMAGES --masks MASKS     make a page of objects that look alike
+  [bold]film[/]      RUN IMAGES                   make an animation of the training
+
+Measure it, with labels
+  [bold]evaluate[/]  RUN DATA --protocols linear  measure a run on labelled images
+  [bold]compare[/]   RUN... DATA --out DIR        measure several runs on one page
+  [bold]finetune[/]  RUN DATA --labels 1 5 25     measure a run where labels are few
+  [bold]transfer[/]  PRESET RUN DATA --out DIR    fine-tune on a task with labels
+
+Check
+  [bold]data[/]      FOLDER                       say what is in a folder of data
+  [bold]time[/]      RECIPE IMAGES                measure the time of a training step
+  [bold]doctor[/]                                 see if training works on this machine
+
+`selfseg VERB --help` explains the options that you need most, and
+`selfseg VERB --help-all` all of them; for training `selfseg train RECIPE --help`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +110,7 @@ def _begin(words: list[str]) -> int:
     """`main` with its words."""
     _share_the_cores()
     if not words or words[0] in ("-h", "--help", "help"):
-        OUT.print(_USAGE, highlight=False)
+        OUT.print(_USAGE, highlight=False, soft_wrap=True)
         return 0
     if words[0] in ("-V", "--version"):
         OUT.print(f"selfseg {__version__}", highlight=False)
@@ -118,7 +133,10 @@ def _run(words: Sequence[str]) -> int:
     except SystemExit as stop:  # tyro's way to end after --help and wrong options
         return stop.code if isinstance(stop.code, int) else ConfigError.exit_code
     except Stopped as stop:
-        ERR.print(f"stopped by {stop.name}; what was finished stays, and the same command goes on", soft_wrap=True)
+        ERR.print(
+            f"stopped by {stop.name}; what was finished is kept, and the same command continues from there",
+            soft_wrap=True,
+        )
         return Interrupted.exit_code
     except KeyboardInterrupt:
         ERR.print("interrupted")
@@ -127,7 +145,7 @@ def _run(words: Sequence[str]) -> int:
         if not ran_out_of_memory(error):
             raise
         ERR.print("[bold red]error:[/] ", end="")
-        ERR.print(f"memory ran out ({error})", markup=False, highlight=False, soft_wrap=True)
+        ERR.print(f"there was not enough memory ({error})", markup=False, highlight=False, soft_wrap=True)
         return OutOfMemory.exit_code
     finally:
         _tell_repeats()
@@ -139,7 +157,8 @@ def _tell_repeats() -> None:
     connecting = sys.modules.get("selfseg.storage.remote.connecting")
     count = 0 if connecting is None else connecting.repeated()
     if count:
-        ERR.print(f"{count} {'request was' if count == 1 else 'requests were'} repeated; docs/remote.md tells why")
+        requests = "request failed and was" if count == 1 else "requests failed and were"
+        ERR.print(f"{count} {requests} sent again; docs/remote.md explains when that happens")
 
 
 def _share_the_cores() -> None:
@@ -184,7 +203,7 @@ _OF_WORDS = {"train", "finetune", "transfer", "data", "time", "recipes", "doctor
 def _call(verb: str, words: Sequence[str]) -> int:
     """Call a verb's function."""
     if verb not in _VERBS:
-        raise ConfigError(f"no verb {verb!r}; there are {', '.join(_VERBS)}")
+        raise ConfigError(f"there is no verb {verb!r}; the verbs are {', '.join(_VERBS)}")
     module, name = _VERBS[verb]
     function: Callable[..., int] = getattr(importlib.import_module(f"selfseg.cli.{module}"), name)
     return function(list(words)) if verb in _OF_WORDS else parse(verb, function, words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -53,9 +54,10 @@ HELP = ("-h", "--help", "--help-all")
 def parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
     """Call a verb's function with the options of the command line."""
     prog = f"selfseg {verb}"
-    if asks_for_help(words):
-        function = _everyday(function, prog)
-    return tyro.cli(_checked(function), prog=prog, args=_for_tyro(words))
+    checked = _checked(function)
+    if any(word in HELP for word in words):
+        checked = _shown(checked, prog, everyday=asks_for_help(words))
+    return tyro.cli(checked, prog=prog, args=_for_tyro(words))
 
 
 def parse_settings(
@@ -81,6 +83,7 @@ def parse_settings(
     if asks_for_help(words):
         settings, default = _everyday_settings(default, everyday, nested or {})
         about = f"{(about or '').strip().partition(chr(10))[0]} {_more(prog)}"
+        settings.__doc__ = _flowing(settings.__doc__)
     given = tyro.cli(settings, default=default, args=_for_tyro(words), prog=prog, description=about)
     require_usable(given, "", _option)
     return given
@@ -95,6 +98,19 @@ def _checked(function: Callable[..., int]) -> Callable[..., int]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def _flowing(doc: str | None) -> str:
+    r"""A docstring whose entries have one line each: a terminal breaks lines where it needs to.
+
+    Example:
+        >>> print(_flowing("Do it.\n\n    Args:\n        k: how\n            many.\n"))
+        Do it.
+        <BLANKLINE>
+        Args:
+            k: how many.
+    """
+    return re.sub(r"\n {8,}(?=\S)", " ", inspect.cleandoc(doc or ""))
 
 
 def _option(name: str) -> str:
@@ -112,16 +128,17 @@ def _for_tyro(words: Sequence[str]) -> list[str]:
     return ["--help" if word == "--help-all" else word for word in words]
 
 
-def _everyday(function: Callable[..., int], prog: str) -> Callable[..., int]:
-    """A function for its help: without the options that are marked as `Further`."""
+def _shown(function: Callable[..., int], prog: str, everyday: bool) -> Callable[..., int]:
+    """A function for its help: the everyday one is without the options that are marked as `Further`."""
     hints = get_type_hints(function, include_extras=True)
-    further = [name for name, hint in hints.items() if _FURTHER in getattr(hint, "__metadata__", ())]
+    further = [name for name, hint in hints.items() if everyday and _FURTHER in getattr(hint, "__metadata__", ())]
 
     def shown(*args: Any, **kwargs: Any) -> int:
         return function(*args, **kwargs)
 
-    about, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:")
-    shown.__doc__ = f"{about.rstrip()} {_more(prog)}\n\nArgs:{rest}" if further else function.__doc__
+    doc = _flowing(function.__doc__)
+    about, _, rest = doc.partition("\nArgs:")
+    shown.__doc__ = f"{about.rstrip()} {_more(prog)}\n\nArgs:{rest}" if further else doc
     shown.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     shown.__annotations__ = {name: _hidden(hint) if name in further else hint for name, hint in hints.items()}
     return shown
@@ -147,7 +164,7 @@ def _hidden(hint: Any) -> Any:
 
 def _more(prog: str) -> str:
     """The sentence that tells how to see all options."""
-    return f"`{prog} --help-all` shows every option, and the settings of its parts."
+    return f"`{prog} --help-all` shows all options."
 
 
 def say(sentence: str) -> None:

@@ -13,6 +13,14 @@ from selfseg.errors import ConfigError, DataError
 from selfseg.storage.files import write_text
 from selfseg.storage.remote.places import at_places
 
+_DATA = """usage: selfseg data FOLDER [OPTIONS]
+       selfseg data NAME:ROOT [OPTIONS]
+
+Say what is in a folder of images, or in images with labels, and what is damaged or missing. Published data sets are
+known by a name: camvid:/data/CamVid is CamVid in the folder /data/CamVid. You can write NAME:ROOT wherever images or
+data are asked for. The names, and the folders that are expected in ROOT:
+"""
+
 
 def data(words: list[str]) -> int:
     """Check a data set, or list those that are known."""
@@ -20,7 +28,7 @@ def data(words: list[str]) -> int:
         return parse("data", _check, words)
     from selfseg.data.labelled.datasets import DATASETS
 
-    say("selfseg data NAME:ROOT [options] checks a data set on disk; NAME:ROOT stands wherever data is asked for:\n")
+    say(_DATA)
     for known in DATASETS.values():
         OUT.print(f"[bold]{known.name:14}[/]", end="", highlight=False)
         say(known.about)
@@ -45,30 +53,37 @@ def _check(
     channels: tuple[str, ...] = (),
     pages: str = "auto",
 ) -> int:
-    """Tell how data was understood and check it: counts, missing and damaged files, class shares, a contact sheet.
+    """Say how data was understood, and check it.
+
+    You get the numbers of images and labels, missing and damaged files, how much of the pixels each class has, and a
+    picture of some images with their labels.
 
     Args:
-        data: NAME:ROOT, NAME/SPLIT:ROOT, a folder of images, or a folder, zip or file with images and labels.
-        splits: which ones; if not given all, of which train and val must be there.
-        sheet: picture of some images under their labels; NAME-check.png if not given. Where much can't be
-            used, all of it is listed with its reason in a .txt beside it.
-        count: images on it.
-        decode: decode every image too, instead of looking at its header and end.
-        partial: other numbers of images than published are no error.
-        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
-        val: percent of the images that are drawn as val where the folder isn't divided.
-        write: a new folder, in which the same is written as SPLIT/images, SPLIT/labels and classes.txt.
-        link: what is written has links to the images instead of copies.
-        leave_out: what can't be used of another tool's labels is left out of what is written.
-        channels: of images with many channels or bits, those that are looked at, by number from 0 or by name;
-            rgb reads all files as photographs.
-        pages: of files with several pages, which are images: all, first, max, mean, channels, or a number from 0.
+        data: a folder of images; or images with labels as a folder, a zip or another tool's file; or NAME:ROOT or
+            NAME/SPLIT:ROOT.
+        splits: which splits are checked. If not given, all of them; train and val must then be there.
+        sheet: file for a picture of some images under their labels; NAME-check.png if not given. If many files can't be
+            used, a .txt file beside it lists them all, with the reasons.
+        count: how many images the picture shows.
+        decode: decode every image completely. This is slower, and finds damage in the middle of a file, too.
+        partial: accept another number of images than the data set was published with.
+        label_suffix: what the name of a label has after the name of its image, e.g. _mask. It is found out if not
+            given.
+        val: percentage of the images that are drawn at random for measuring, if the folder has no splits. They become
+            the split val.
+        write: a new folder. The same images and labels are written there as SPLIT/images, SPLIT/labels and classes.txt.
+        link: with --write: make links to the images instead of copies.
+        leave_out: with --write: leave out labels of another tool that can't be used, instead of stopping.
+        channels: for images with many channels or bits: which channels are looked at, by number from 0 or by name. rgb
+            reads all files as photographs.
+        pages: for files with several pages: which of them are images. all, first, max, mean, channels, or a page's
+            number from 0.
     """
     from selfseg.collection.check import check_data
     from selfseg.data.labelled.catalog import parse_source, with_options
 
     if write is not None and write.exists():
-        raise ConfigError(f"{write} is there already; give a new folder to --write")
+        raise ConfigError(f"{write} exists already; give --write a new folder")
     asked = with_options(data, label_suffix, val)
     source = parse_source(asked)
     name = source.dataset.name if source.dataset else re.sub(r"[^\w.-]+", "", source.root.resolve().name).strip(".-")
@@ -80,7 +95,7 @@ def _check(
         listed = drawn.with_suffix(".txt")
         faults = [fault for split in found.splits for fault in split.faults()]
         write_text(listed, "".join(f"{fault}\n" for fault in faults))
-        say(f"written: {listed}, all {len(faults)} that can't be used, and why")
+        say(f"written: {listed}, a list of all {len(faults)} files that can't be used, with the reasons")
     if write is not None:
         from selfseg.data.labelled.layouts.finding import counted
         from selfseg.exchange.plain_layout import write_plain

@@ -49,38 +49,46 @@ def masks(
     ray: RayAddress = None,
     batch: BatchSize = "auto",
 ) -> int:
-    """Mine a mask of what stands out in each image, without labels; OUT/masks.html shows them.
+    """Find a mask of what stands out in each image, without labels. The page OUT/masks.html shows them.
 
     Args:
-        images: folder of images, or NAME:ROOT.
-        out: folder for the masks; the same command goes on with what is missing there.
-        method: features, which learns from your images what their foregrounds have in common, as a pretrained network
-            sees them; or one of the saliency priors, five times as fast, for one image after the other; or hierarchy,
-            which gives several objects per image; or a network that learns from all priors (network), then again from
-            its own predictions (bootstrapped), or from masks (supervised); or what a self-supervised ViT attends to
-            (attention) or tells apart (tokencut).
-        threshold: from which value on a pixel is the object's; or otsu, or adaptive (twice the map's mean).
-        min_piece: smaller pieces are dropped; share of the image.
-        min_area: smaller masks are rejected; share of the image.
-        max_area: larger masks are rejected; share of the image.
-        labels: a labelled folder, or NAME:ROOT, to measure the maps with; class 0 is background.
-        split: of the labelled data.
-        max_bad: share of unreadable images that is an error.
-        window: cut images with more than twice this side's pixels into windows of this many px, as a training with
-            the same --window does; 1024 of images that can't be looked at whole if not given.
-        train_images: folder of images that features or a network learns from, e.g. simpler ones; IMAGES if not given.
-        train_masks: folder of masks that the supervised network learns from.
-        features: how features are looked at and learned from.
-        network: how networks are trained; attention and tokencut need backbone and init.
-        device: auto, cpu or cuda; of networks.
-        channels: of measured images, those that are taken, by index from 0 or by name; none given = all.
-        pages: of files with several pages, which are images, as of train.
-        processes: share the work between so many processes of this machine; the files are the same.
-        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
-            local to start one here. --processes is then the number of workers; as many as there is room for if not
-            given.
-        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
-            images side by side whatever is said here.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
+        out: folder for the masks. If some are there already, the same command makes those that are missing.
+        method: how masks are found. features: learns from your images what their foregrounds have in common, as a
+            pretrained network sees them. A saliency prior: five times as fast, and looks at each image by itself.
+            hierarchy: several objects per image. network: a network that learns from all priors. bootstrapped: one that
+            then learns from its own predictions. supervised: one that learns from masks. attention, tokencut: what a
+            self-supervised transformer attends to, or tells apart.
+        threshold: pixels with at least this value belong to the object. Or otsu, or adaptive (twice the mean of the
+            map).
+        min_piece: pieces of a mask that are a smaller share of the image than this are dropped.
+        min_area: masks that are a smaller share of the image than this are rejected.
+        max_area: masks that are a larger share of the image than this are rejected.
+        labels: labelled images to measure the masks with: a folder, or NAME:ROOT. Class 0 is the background.
+        split: which split of the labelled images is measured.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
+        window: side in px of the windows that large images are cut into, each an image of its own. Give the same value
+            as in the training. Large are images with more than twice as many pixels as a window. If not given, only
+            images that are too large to be looked at whole are cut, into windows of 1024 px. JPEG and PNG files are
+            never cut.
+        train_images: folder of other images that features or a network learns from, e.g. simpler ones. If not given, it
+            learns from IMAGES.
+        train_masks: folder of the masks that the supervised network learns from.
+        features: settings of the method features.
+        network: settings of the networks. attention and tokencut need backbone and init.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        channels: for images with many channels or bits: which channels are taken, by number from 0 or by name. All if
+            not given.
+        pages: for files with several pages: which of them are images, as for `selfseg train`.
+        processes: how many processes of this machine share the work; 1 if not given. The results are the same with any
+            number.
+        ray: share the work on a Ray cluster: give its address; or auto, to find it through RAY_ADDRESS or this
+            machine's files; or local, to start one on this machine. --processes is then the number of workers. If it is
+            not given, there are as many as the cluster has room for.
+        batch: how many images a GPU looks at together; auto measures how many its memory holds. On a CPU this changes
+            nothing.
     """
     cleaning = Cleaning(threshold, min_piece, min_area, max_area)
     training = Training(network, train_images, train_masks, device, features)

@@ -74,44 +74,52 @@ def evaluate(
     processes: Processes = None,
     ray: RayAddress = None,
 ) -> int:
-    """Measure a run on a labelled folder, beside trivial baselines.
+    """Measure a run on labelled images, beside baselines that learned nothing.
 
     Args:
-        run: the trained run; or any timm backbone: timm:NAME (with timm's weights), timm:NAME:random, timm:NAME:FILE.
-        data: NAME:ROOT of the catalog (selfseg data), or a folder, zip or file with images and labels.
-        protocols: clusters, linear, prototypes (of a run whose method has some), objects and retrieval (of a run with a
-            saliency head, or with --objects.masks).
-        k: numbers of clusters; the number of classes and 64 if not given.
-        seeds: how many seeds k-means is run with.
-        split: the split that is measured.
-        fit_split: the split that clusters and the linear layer are fitted on.
-        fit_data: other labelled data of the same classes to fit on: the protocol domain.
-        val: percent of the images that are drawn as val where a folder isn't divided into splits.
-        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
-        matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
-            SlotCon do. Results have both figures.
-        resolution: short side in px that images are resized to, or native: as they are, also for a run that has a size
-            of its own. If not given the run's own, and 320 for prototypes.
-        crop: measure in a centre square of this many px, images and labels resized to it; 320 is the field's.
-        scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
-        flip: also look at its mirror image.
-        baselines: also measure the trivial baselines.
+        run: folder of the trained run; or a network of timm: timm:NAME (with timm's weights), timm:NAME:random, or
+            timm:NAME:FILE.
+        data: images with labels: a folder, a zip, another tool's file, or NAME:ROOT for a data set that `selfseg data`
+            lists.
+        protocols: how the run is measured. clusters: groups pixels, and names the groups by the labels. linear: trains
+            a linear layer with labels. prototypes: for methods that have some. objects, retrieval: for a run with a
+            saliency head, or with --objects.masks.
+        k: numbers of clusters to measure with. If not given, the number of classes, and 64.
+        seeds: how many times k-means is run, each time with another seed.
+        split: the split that is measured on.
+        fit_split: the split on which clusters and the linear layer are fitted.
+        fit_data: other labelled images of the same classes to fit on. Results call this protocol domain.
+        val: percentage of the images that are drawn at random for measuring, if the folder has no splits. They become
+            the split val.
+        label_suffix: what the name of a label has after the name of its image, e.g. _mask. It is found out if not
+            given.
+        matching: how clusters get the classes' names, one cluster for each class. iou makes the sum of the IoU as large
+            as possible; it is taken if you give nothing. pixels makes the number of right pixels as large as possible,
+            as PiCIE, IIC and SlotCon do. The results have both figures.
+        resolution: short side in px that images are resized to; or native, which leaves them as they are. If not given,
+            the run's own, and 320 px for prototypes.
+        crop: measure only in a square of this many px in the middle of each image, to which images and labels are
+            resized. Papers usually take 320.
+        scales: look at each image at each of these multiples of its size and take the mean, e.g. 1 1.5.
+        flip: also look at the mirror image of each image, and take the mean.
+        baselines: also measure baselines that learned nothing.
         untrained: also measure the same network with random weights.
-        backbone: also measure what the backbone gives before the decoder (of SlotCon, before the projector).
-        features: also measure the decoder's features, before its last linear map.
-        position: above 0, also measure the embedding with the pixel's place in the image appended at this weight.
-        crf: also measure everything but objects with its probabilities refined by a CRF (much slower).
-        clusters: how clusters are fitted and named.
+        backbone: also measure the features of the backbone, before the decoder (for SlotCon, before the projector).
+        features: also measure the features of the decoder, before its last linear layer.
+        position: if above 0, also measure with each pixel's place in its image added to the embedding, at this weight.
+        crf: also measure after a CRF has refined the probabilities. This is much slower, and isn't done for objects.
+        clusters: how clusters are fitted and get their names.
         linear: how the linear layer is trained.
-        prototypes: how prototypes are applied and named.
+        prototypes: how prototypes are applied and get their names.
         objects: how objects become vectors.
         retrieval: how objects are retrieved.
-        device: auto, cpu or cuda.
-        out: folder for the result files; RUN/results if not given, nowhere for a timm backbone.
-        processes: share the looking at images between so many processes of this machine; the results are the same.
-        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
-            local to start one here. --processes is then the number of workers; as many as there is room for if not
-            given.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        out: folder for the result files. RUN/results if not given; for a network of timm nothing is written then.
+        processes: how many processes of this machine share the looking at images; 1 if not given. The results are the
+            same with any number.
+        ray: share the work on a Ray cluster: give its address; or auto, to find it through RAY_ADDRESS or this
+            machine's files; or local, to start one on this machine. --processes is then the number of workers. If it is
+            not given, there are as many as the cluster has room for.
     """
     from selfseg.evaluation.evaluator import evaluate as measure
     from selfseg.evaluation.measure.results import format_table
@@ -173,45 +181,52 @@ def compare(
     count: int = 6,
     device: str = "auto",
 ) -> int:
-    """Measure several runs on a labelled folder by one protocol; one page has the table and their pictures.
+    """Measure several runs on the same labelled images, and make one page with the table and their pictures.
 
-    Nothing is trained, and what is in OUT already is not measured again.
+    No run is trained further. What was measured in OUT before is not measured again.
 
     Args:
-        runs: RUN... DATA: the runs, or timm:NAME, timm:NAME:random, timm:NAME:FILE; NAME=RUN says what the table calls
-            it. The last one is the data: a folder with {train,val}/{images,labels}, classes.txt, or NAME:ROOT.
+        runs: the runs, and the data last. A run may be timm:NAME, timm:NAME:random or timm:NAME:FILE, too. Write
+            NAME=RUN to choose its name in the table. The data is a folder with labels, or NAME:ROOT, as for `selfseg
+            evaluate`.
         out: folder for the page compare.html and all results.
-        protocols: clusters, linear, prototypes (of runs whose method has some).
-        k: numbers of clusters; the number of classes and 64 if not given.
-        seeds: how many seeds k-means is run with.
-        split: the split that is measured.
-        fit_split: the split that clusters and the linear layer are fitted on.
-        fit_data: other labelled data of the same classes to fit on: the protocol domain.
-        val: percent of the images that are drawn as val where a folder isn't divided into splits.
-        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
-        matching: what naming clusters one to one maximises: the sum of iou (if not given), or pixels, as PiCIE, IIC and
-            SlotCon do. Results have both figures.
-        resolution: short side in px that all resize images to, or native: as they are. Each its own if not given, and
-            320 for prototypes.
-        crop: measure in a centre square of this many px, to which images and labels are resized.
-        scales: look at each image at these multiples of its size and average, e.g. 1 1.5.
-        flip: also look at its mirror image.
-        baselines: also measure the trivial baselines.
+        protocols: how the runs are measured: clusters, linear, or prototypes (for methods that have some).
+        k: numbers of clusters to measure with. If not given, the number of classes, and 64.
+        seeds: how many times k-means is run, each time with another seed.
+        split: the split that is measured on.
+        fit_split: the split on which clusters and the linear layer are fitted.
+        fit_data: other labelled images of the same classes to fit on. Results call this protocol domain.
+        val: percentage of the images that are drawn at random for measuring, if the folder has no splits. They become
+            the split val.
+        label_suffix: what the name of a label has after the name of its image, e.g. _mask. It is found out if not
+            given.
+        matching: how clusters get the classes' names, one cluster for each class. iou makes the sum of the IoU as large
+            as possible; it is taken if you give nothing. pixels makes the number of right pixels as large as possible,
+            as PiCIE, IIC and SlotCon do. The results have both figures.
+        resolution: short side in px that images are resized to for all runs; or native, which leaves them as they are.
+            If not given, each run's own, and 320 px for prototypes.
+        crop: measure only in a square of this many px in the middle of each image, to which images and labels are
+            resized.
+        scales: look at each image at each of these multiples of its size and take the mean, e.g. 1 1.5.
+        flip: also look at the mirror image of each image, and take the mean.
+        baselines: also measure baselines that learned nothing.
         untrained: also measure the first run's network with random weights.
-        backbone: also measure what each backbone gives before the decoder.
-        features: also measure each decoder's features, before its last linear map.
-        position: above 0, also measure each with the pixel's place in the image appended at this weight.
-        clusters: how clusters are fitted and named.
+        backbone: also measure the features of each backbone, before the decoder.
+        features: also measure the features of each decoder, before its last linear layer.
+        position: if above 0, also measure with each pixel's place in its image added to the embedding, at this weight.
+        clusters: how clusters are fitted and get their names.
         linear: how the linear layer is trained.
-        prototypes: how prototypes are applied and named.
-        count: how many images of the measured split to show.
-        device: auto, cpu or cuda.
+        prototypes: how prototypes are applied and get their names.
+        count: how many images the page shows.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
     """
     from selfseg.evaluation.comparison import compare as measure
     from selfseg.evaluation.measure.results import format_table
 
     if len(runs) < 2:
-        raise ConfigError("selfseg compare RUN... DATA --out DIR: give at least one run, and the data last")
+        raise ConfigError(
+            "nothing to compare; write one or more runs and then the data: selfseg compare RUN... DATA --out DIR"
+        )
     if matching is not None:
         clusters, prototypes = replace(clusters, maximise=matching), replace(prototypes, maximise=matching)
     asked: dict[str, Protocol] = {
@@ -245,18 +260,25 @@ def _tell_starts(results: Sequence[EvalResult]) -> None:
             say(f"{what}: {start}")
 
 
+_TRANSFER = """usage: selfseg transfer PRESET SOURCE DATA --out DIR [OPTIONS]
+
+Fine-tune a backbone on a task with labels, as papers do it, and measure it. SOURCE is a run, a file of weights,
+imagenet or random. `selfseg transfer PRESET --help` explains the options. The presets:
+"""
+
+
 def transfer(words: list[str]) -> int:
     """Fine-tune a backbone by a preset."""
     from selfseg.evaluation.protocols.transfer import PRESETS
     from selfseg.evaluation.protocols.transfer import transfer as run_transfer
 
     if not words or words[0] in HELP:
-        say("selfseg transfer PRESET RUN|FILE|imagenet|random DATA --out DIR [settings]; the presets:\n")
+        say(_TRANSFER)
         for name, preset in PRESETS.items():
             OUT.print(f"[bold]{name:12}[/]{(preset.__doc__ or '').splitlines()[0]}", highlight=False, soft_wrap=True)
         return 0 if words else ConfigError.exit_code
     if words[0] not in PRESETS:
-        raise ConfigError(f"no preset {words[0]!r}; there are {', '.join(PRESETS)}")
+        raise ConfigError(f"there is no preset {words[0]!r}; the presets are {', '.join(PRESETS)}")
     default: Any = _TransferJob(tyro.MISSING, tyro.MISSING, tyro.MISSING, PRESETS[words[0]]())
     settings: Any = _TransferJob[type(default.config)]  # type: ignore[misc]
     about = PRESETS[words[0]].__doc__
@@ -272,7 +294,7 @@ def transfer(words: list[str]) -> int:
         checkpoint_every=job.checkpoint_every,
     )
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items() if "_std" not in name)
-    say(f"began from {result.options['start']}")
+    say(f"the fine-tuning began from {result.options['start']}")
     say(f"{result.what} on {result.dataset} {result.split}: {numbers}; written: {job.out}")
     return 0
 
@@ -282,15 +304,18 @@ class _TransferJob(Generic[Settings]):
     """The options of `selfseg transfer PRESET`.
 
     Attributes:
-        source: a run; or a file of weights, "imagenet:TAG" or "random", for which --backbone tells the architecture.
-        data: NAME:ROOT of the catalog (selfseg data), or a labelled folder; coco:ROOT for detection.
-        out: folder for weights, checkpoints and results; the same command goes on with a stopped transfer.
+        source: a run. Or a file of weights, imagenet:TAG or random; then --backbone says which network it is.
+        data: images with labels: a folder, a zip, another tool's file, or NAME:ROOT for a data set that `selfseg data`
+            lists. For detection coco:ROOT.
+        out: folder for weights, checkpoints and results. If you stop a transfer, the same command continues it.
         config: the preset's settings.
-        val: percent of the images that are drawn as val where a folder isn't divided into splits.
-        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
-        device: auto, cpu or cuda.
-        workers: processes that read images.
-        checkpoint_every: iterations between checkpoints.
+        val: percentage of the images that are drawn at random for measuring, if the folder has no splits. They become
+            the split val.
+        label_suffix: what the name of a label has after the name of its image, e.g. _mask. It is found out if not
+            given.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        workers: how many processes read images.
+        checkpoint_every: how many iterations lie between two checkpoints.
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
@@ -312,8 +337,9 @@ def finetune(words: list[str]) -> int:
 
     default: Any = _CurveJob(tyro.MISSING, tyro.MISSING, FewLabelsConfig())
     about = (
-        "Fine-tune the whole network on shares of the labels, from the run's weights and from those that it began "
-        "from, and plot the curve. The same command goes on with a stopped one; further shares and splits are added."
+        "Measure what a run is worth where few images have labels. The whole network is fine-tuned on some of the "
+        "labelled images, once from the run's weights and once from those that the run began from. The results are a "
+        "curve. If you stop it, the same command continues it; it also adds further percentages and splits."
     )
     settings: Any = _CurveJob[FewLabelsConfig]
     shown = ("run", "data", "labels", "splits", "keep", "out", "val", "device")
@@ -332,11 +358,11 @@ def finetune(words: list[str]) -> int:
         checkpoint_every=job.checkpoint_every,
     )
     OUT.print(format_table(results))
-    say(f"the plot: selfseg report {job.run}")
+    say(f"to see the curve: selfseg report {job.run}")
     if job.keep:
         place = curve_folder(job.run, job.out, results[0].dataset)
         say(
-            f"written: {place / 'predictions.html'}; masks: "
+            f"written: {place / 'predictions.html'}; to write masks: "
             f"selfseg segment {place}/cells/CELL/segmenter IMAGES --out DIR"
         )
     return 0
@@ -347,19 +373,23 @@ class _CurveJob(Generic[Settings]):
     """The options of `selfseg finetune`.
 
     Attributes:
-        run: the trained run.
-        data: NAME:ROOT of the catalog (selfseg data), or a folder, zip or file with images and labels.
+        run: folder of the trained run, which `selfseg train` wrote to --out.
+        data: images with labels: a folder, a zip, another tool's file, or NAME:ROOT for a data set that `selfseg data`
+            lists.
         config: how the cells are trained.
-        labels: shares of the labelled images in percent; at least one image is taken.
-        splits: random subsets for each share, the same for both networks.
+        labels: which percentages of the labelled images are used, one point of the curve each. At least one image is
+            taken.
+        splits: how many random subsets are drawn for each percentage. Both networks get the same ones.
         out: folder for the work; RUN/finetune/DATA if not given.
-        init: what the run began from (a file, imagenet:TAG, random); what its recipe says if not given.
-        keep: keep the networks, for segment, apply and export, and show what they predict on a page.
-        val: percent of the images that are drawn as val where a folder isn't divided into splits.
-        label_suffix: what labels' names have behind their images', e.g. _mask; found out if not given.
-        device: auto, cpu or cuda.
-        workers: processes that read images.
-        checkpoint_every: iterations between checkpoints.
+        init: what the run began from: a file, imagenet:TAG or random. If not given, what its recipe says.
+        keep: keep the networks, for `selfseg segment`, `apply` and `export`, and make a page of what they predict.
+        val: percentage of the images that are drawn at random for measuring, if the folder has no splits. They become
+            the split val.
+        label_suffix: what the name of a label has after the name of its image, e.g. _mask. It is found out if not
+            given.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        workers: how many processes read images.
+        checkpoint_every: how many iterations lie between two checkpoints.
     """
 
     run: RunPath

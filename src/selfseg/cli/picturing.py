@@ -22,17 +22,19 @@ def probabilities(
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
-    """Show how probable each prototype is at each pixel of some images, as RUN/probabilities.html.
+    """Make the page RUN/probabilities.html: how probable each prototype is at each pixel of some images.
 
     Args:
-        run: the trained run.
-        images: folder of images, or NAME:ROOT.
-        count: how many images, evenly over the collection.
-        top: prototypes of each image whose maps are shown.
-        k: the run's clusters with this k instead of its prototypes.
-        temperature: of the softmax; that of the training if not given.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
+        run: folder of the trained run, which `selfseg train` wrote to --out.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
+        count: how many images are shown, spread evenly over the collection.
+        top: how many prototypes are shown of each image: the most probable ones.
+        k: show the run's clusters with this k instead of its prototypes.
+        temperature: temperature of the softmax; that of the training if not given.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
     """
     from selfseg.collection.picturing.probabilities import probabilities as run_probabilities
 
@@ -57,20 +59,24 @@ def nearest(
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
-    """Show the objects that the run finds nearest to some objects, as RUN/nearest.html; no labels are needed.
+    """Make the page RUN/nearest.html: for some objects, the objects that the run finds most alike. Needs no labels.
 
     Args:
-        run: the trained run.
-        images: folder of images, or NAME:ROOT.
-        masks: folder of masks of objects (selfseg masks); the run's saliency head if not given.
-        queries: names of images whose largest object is looked for; drawn if not given.
-        count: how many queries are drawn.
-        top: neighbours shown of each, each of another image.
-        apart: neighbours lie so many images from the query and each other in the folder; for frames of a video.
-        min_share: smaller objects are left out, as a share of their image.
-        seed: of the drawn queries.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
+        run: folder of the trained run, which `selfseg train` wrote to --out.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
+        masks: folder with masks of objects, which `selfseg masks` makes. If not given, the run's saliency head finds
+            the objects.
+        queries: names of images; the largest object of each is looked for. If not given, images are drawn at random.
+        count: how many images are drawn at random.
+        top: how many neighbours are shown of each object; each is of another image.
+        apart: least number of images that lie in the folder between the query and its neighbours. For frames of a
+            video, where the next frame shows the same.
+        min_share: objects that are a smaller share of their image than this are left out.
+        seed: seed of the random choice of images.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
     """
     from selfseg.evaluation.nearest import nearest as run_nearest
 
@@ -93,14 +99,16 @@ def nearest(
 
 @at_places(runs=["run"], wanted=of_film)
 def film(run: RunPath, images: ImagesPath, count: int = 4, device: str = "auto", max_bad: Further[float] = 0.05) -> int:
-    """Show how the embedding came about, checkpoint by checkpoint: RUN/film.webp and RUN/film.html.
+    """Make an animation of how the embedding came about, from checkpoint to checkpoint: RUN/film.webp and film.html.
 
     Args:
-        run: the run, trained with e.g. --keep 30 --checkpoint-every 20.
-        images: folder of images, or NAME:ROOT.
-        count: how many images, evenly over the collection.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
+        run: folder of a run that kept several checkpoints, e.g. trained with --keep 30 --checkpoint-every 20.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
+        count: how many images are shown, spread evenly over the collection.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
     """
     from selfseg.collection.picturing.film import film as run_film
 

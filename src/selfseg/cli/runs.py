@@ -44,29 +44,35 @@ def cluster(
     ray: RayAddress = None,
     batch: BatchSize = "auto",
 ) -> int:
-    """Group the pixels of a collection into k clusters; several k from one pass over the images.
+    """Group the pixels of all images into k clusters, for one or several k.
 
     Args:
-        run: the trained run.
-        images: folder of images, or NAME:ROOT.
-        k: numbers of clusters.
-        seed: of the sampled pixels and k-means.
-        points: pixels that k-means sees.
-        position: how much a pixel's place in its image has a say; e.g. 1 for a camera that stands.
-        merge: find so many clusters first, e.g. 200, and merge them to each k; segment -k then takes any other number
-            too.
-        scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
-        flip: also look at its mirror image.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
-        propose: look for a number of clusters to begin with, on which two halves of the images agree.
-        batches: go through the points so many times by mini-batches, instead of exactly; for very many points.
-        processes: share the work between so many processes of this machine; the files are the same.
-        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
-            local to start one here. --processes is then the number of workers; as many as there is room for if not
-            given.
-        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
-            images side by side whatever is said here.
+        run: folder of the trained run, which `selfseg train` wrote to --out.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
+        k: how many clusters: one number, or several, which all come from one look at the images.
+        seed: seed of the random choice of pixels, and of k-means.
+        points: how many pixels are drawn for k-means.
+        position: how much the place of a pixel in its image counts, beside what it looks like. 0 is not at all; 1 suits
+            a camera that does not move.
+        merge: find this many small clusters first, e.g. 200, and merge them until k are left. `selfseg segment -k` then
+            takes any other number, too.
+        scales: look at each image at each of these multiples of its size and take the mean, e.g. 1 1.5. This is slower,
+            and the results are steadier.
+        flip: also look at the mirror image of each image, and take the mean.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
+        propose: look for a good number of clusters to begin with: one at which two halves of the images agree.
+        batches: take mini-batches, and go through the points this many times, instead of the exact k-means. For very
+            many points.
+        processes: how many processes of this machine share the work; 1 if not given. The results are the same with any
+            number.
+        ray: share the work on a Ray cluster: give its address; or auto, to find it through RAY_ADDRESS or this
+            machine's files; or local, to start one on this machine. --processes is then the number of workers. If it is
+            not given, there are as many as the cluster has room for.
+        batch: how many images a GPU looks at together; auto measures how many its memory holds. On a CPU this changes
+            nothing.
     """
     from selfseg.collection.clustering import cluster as run_cluster
     from selfseg.collection.proposal import load_proposal
@@ -113,29 +119,37 @@ def segment(
     ray: RayAddress = None,
     batch: BatchSize = "auto",
 ) -> int:
-    """Segment every image: an index PNG and a coloured overlay, at the image's own size.
+    """Write which cluster each pixel belongs to: for every image a PNG of numbers, and a coloured picture.
+
+    Both have the image's own size. If you stop it, the same command continues.
 
     Args:
-        run: the trained and clustered run; or a segmenter's folder, such as finetune --keep
-            leaves, whose masks are written as by selfseg apply.
-        images: folder of images, or NAME:ROOT.
+        run: folder of a trained run that has clusters. Or the folder of a segmenter, such as `selfseg finetune --keep`
+            leaves; then masks of its classes are written, as by `selfseg apply`.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
         out: folder for the results.
-        k: which clustering; the largest if not given.
-        scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
-        flip: also look at its mirror image.
-        window: look at images with more than twice this side's pixels in windows of this many px; the
-            run's own if not given, or 1024 for images that can't be looked at whole.
-        geojson: also write the areas as polygons, in map coordinates where an image has some.
-        min_area: of the polygons, in px: smaller ones become part of the largest one beside them.
-        large_as: what the maps of images that are looked at in windows are written as: tiled TIFF or OME-Zarr.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
-        processes: share the work between so many processes of this machine; the files are the same.
-        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
-            local to start one here. --processes is then the number of workers; as many as there is room for if not
-            given.
-        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
-            images side by side whatever is said here.
+        k: which of the run's clusterings: the one with this many clusters. The largest if not given.
+        scales: look at each image at each of these multiples of its size and take the mean, e.g. 1 1.5. This is slower,
+            and the results are steadier.
+        flip: also look at the mirror image of each image, and take the mean.
+        window: side in px of the overlapping windows in which large images are looked at. Large are images with more
+            than twice as many pixels as a window. If not given, the run's own value is taken, or 1024 px for images
+            that are too large to be looked at whole. Only files that can be read in parts are cut, such as TIFF and
+            Zarr; JPEG and PNG files never are.
+        geojson: also write the areas as polygons. They are in map coordinates if the image says where it lies.
+        min_area: of the polygons, in px. Smaller areas become part of the largest area beside them.
+        large_as: how the maps of images that are looked at in windows are written: as tiled TIFF or as OME-Zarr.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
+        processes: how many processes of this machine share the work; 1 if not given. The results are the same with any
+            number.
+        ray: share the work on a Ray cluster: give its address; or auto, to find it through RAY_ADDRESS or this
+            machine's files; or local, to start one on this machine. --processes is then the number of workers. If it is
+            not given, there are as many as the cluster has room for.
+        batch: how many images a GPU looks at together; auto measures how many its memory holds. On a CPU this changes
+            nothing.
     """
     from selfseg.collection.segmenting import segment as run_segment
 
@@ -147,7 +161,7 @@ def segment(
 
         if k is not None or flip or scales != (1.0,):
             raise ConfigError(
-                f"{run} is a segmenter, which knows its classes and looks: leave out -k, --scales, --flip"
+                f"{run} is a segmenter, and its classes and settings are fixed; leave out -k, --scales and --flip"
             )
         made = apply(run, images, out, **options)
         say(f"written: {made}")
@@ -171,24 +185,32 @@ def embed(
     ray: RayAddress = None,
     batch: BatchSize = "auto",
 ) -> int:
-    """Write one vector per pixel of every image: memory-mapped float16 with geometry.
+    """Write one vector for every place of every image, as .npy files of float16.
+
+    OUT/index.json says which pixels of the image each vector stands for. If you stop it, the same command continues.
 
     Args:
-        run: the trained run.
-        images: folder of images, or NAME:ROOT.
+        run: folder of the trained run, which `selfseg train` wrote to --out.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
         out: folder for the results.
-        scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
-        flip: also look at its mirror image.
-        window: look at images with more than twice this side's pixels in windows of this many px; the
-            run's own if not given, or 1024 for images that can't be looked at whole.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
-        processes: share the work between so many processes of this machine; the files are the same.
-        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
-            local to start one here. --processes is then the number of workers; as many as there is room for if not
-            given.
-        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
-            images side by side whatever is said here.
+        scales: look at each image at each of these multiples of its size and take the mean, e.g. 1 1.5. This is slower,
+            and the results are steadier.
+        flip: also look at the mirror image of each image, and take the mean.
+        window: side in px of the overlapping windows in which large images are looked at. Large are images with more
+            than twice as many pixels as a window. If not given, the run's own value is taken, or 1024 px for images
+            that are too large to be looked at whole. Only files that can be read in parts are cut, such as TIFF and
+            Zarr; JPEG and PNG files never are.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
+        processes: how many processes of this machine share the work; 1 if not given. The results are the same with any
+            number.
+        ray: share the work on a Ray cluster: give its address; or auto, to find it through RAY_ADDRESS or this
+            machine's files; or local, to start one on this machine. --processes is then the number of workers. If it is
+            not given, there are as many as the cluster has room for.
+        batch: how many images a GPU looks at together; auto measures how many its memory holds. On a CPU this changes
+            nothing.
     """
     from selfseg.collection.embedding import embed as run_embed
 
@@ -211,19 +233,22 @@ def concepts(
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
-    """Show what each concept finds: its best segments over a collection, with counts, as RUN/concepts.html.
+    """Make the page RUN/concepts.html, which shows the best segments of each prototype or cluster, and counts them.
 
     Args:
-        run: the trained run.
-        images: folder of images, or NAME:ROOT.
-        top: segments shown of each concept.
-        k: the run's clusters with this k instead of its prototypes.
+        run: folder of the trained run, which `selfseg train` wrote to --out.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
+        top: how many segments are shown of each concept.
+        k: show the run's clusters with this k. If not given, its prototypes are shown.
         resolution: short side in px that images are resized to; the run's own if not given.
-        crop: side in px of the centre square that is looked at; the whole image if not given.
-        min_share: segments below this share of their image are ranked last.
-        whole: take each image as one segment; for pictures of single objects.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
+        crop: look only at a square of this many px in the middle of each image. If not given, the whole image is looked
+            at.
+        min_share: segments that are a smaller share of their image than this are ranked last.
+        whole: take each image as one segment. For pictures that show one object each.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
     """
     from selfseg.collection.concepts import concepts as run_concepts
 
@@ -247,14 +272,15 @@ def concepts(
 def report(
     run: RunPath, images: Path | None = None, count: int = 12, beside: Path | None = None, device: str = "auto"
 ) -> int:
-    """Write RUN/report.html, one page that shows what was learned.
+    """Make the page RUN/report.html, which shows what a run has learned.
 
     Args:
-        run: the run.
-        images: folder of images to show; the run's own if not given.
-        count: how many of them.
-        beside: another run, whose clusters are shown beside this one's; its own start if it is known.
-        device: auto, cpu or cuda.
+        run: folder of the run.
+        images: the images to show; the run's own if not given.
+        count: how many images are shown.
+        beside: another run, whose clusters are shown beside this one's. If not given, that is what the run began from,
+            if it is known.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
     """
     from selfseg.collection.reporting.report import report as run_report
 
@@ -268,21 +294,20 @@ def export(
     format: str,
     out: Path | None = None,
 ) -> int:
-    """Write what a run has learned in the files that other projects load, each checked by loading it.
+    """Write what a run has learned as a file that other programs load. The file is loaded once, to check it.
 
     Args:
-        run: the trained run.
-        format: timm, torchvision, detectron2, mmseg: the backbone, for the last two with configurations that start the
-            papers' fine-tuning there; safetensors, onnx: the whole embedder;
-            segmenter-onnx, segmenter: what named clusters have become (see name); or one that an installed package
-            adds.
-        out: the file (for safetensors and segmenter the folder); in RUN/export if not given.
+        run: folder of the trained run, which `selfseg train` wrote to --out.
+        format: timm, torchvision, detectron2 or mmseg write the backbone (the last two with a configuration for the
+            papers' fine-tuning there). safetensors or onnx write the whole embedder. segmenter or segmenter-onnx write
+            the model of the named classes (see `selfseg name`). Installed packages may add others.
+        out: the file; for safetensors and segmenter a folder. It goes into RUN/export if not given.
     """
     from selfseg.exporting.export import card_of
     from selfseg.exporting.export import export as run_export
 
     path = run_export(run, format, out)
-    say(f"written: {path}; how to load it: {card_of(path)}")
+    say(f"written: {path}; {card_of(path)} says how to load it")
     return 0
 
 
@@ -296,19 +321,21 @@ def weights(
     mean: Further[tuple[float, float, float] | None] = None,
     std: Further[tuple[float, float, float] | None] = None,
 ) -> int:
-    """Tell what a file of published weights holds, and write its model as a run; nothing that is in it is run.
+    """Make a run of a file of published weights, or only say what is in the file.
 
-    Of SlotCon's, MaskContrast's, ViCE's and PiCIE's files the decoder and the prototypes are taken too, of others the
-    backbone alone.
+    From files of SlotCon, MaskContrast, ViCE and PiCIE the decoder and the prototypes are taken, too; from others only
+    the backbone. No code that is in the file is run.
 
     Args:
-        file: a .safetensors or torch file.
-        out: the run's folder; if not given, nothing is written.
-        backbone: timm's name of the network; if not given it is told from the file, which works for ResNets.
-        output_stride: of the backbone's last stage; as the project had it if not given, 32 for a backbone alone.
-        resolution: short side in px that images are resized to, 0 = as they are; as the project had it if not given.
-        mean: of R, G and B in [0, 1] that the network expects to be subtracted; ImageNet's if not given.
-        std: that it expects to be divided by; ImageNet's if not given.
+        file: a .safetensors file, or one that torch wrote.
+        out: folder of the run to write. If not given, nothing is written.
+        backbone: timm's name of the network. If not given it is found from the file, which works for ResNets.
+        output_stride: how much smaller the last feature map is than the image. If not given, as the project had it, or
+            32 for a backbone alone.
+        resolution: short side in px that images are resized to; 0 leaves them as they are. As the project had it if not
+            given.
+        mean: mean of red, green and blue in [0, 1] that the network expects to be subtracted; ImageNet's if not given.
+        std: standard deviations of red, green and blue that it expects to be divided by; ImageNet's if not given.
     """
     from selfseg.models.published.importing import import_weights
 
@@ -318,7 +345,7 @@ def weights(
     for sentence in made.sentences:
         say(sentence)
     if made.run is not None:
-        say(f"written: {made.run}; next: selfseg evaluate {made.run} DATA, or cluster, segment, transfer, ...")
+        say(f"written: {made.run}; you can now use it as a run, e.g. selfseg cluster {made.run} IMAGES -k 27")
     return 0
 
 

@@ -37,14 +37,16 @@ def name(
     k: Annotated[int | None, arg(aliases=["-k"])] = None,
     colours: tuple[str, ...] = (),
 ) -> int:
-    """Name a run's clusters, which makes RUN/segmenter; without pairs: list them, with their names.
+    """Give names to a run's clusters, and write RUN/segmenter. Without names, list the clusters.
 
     Args:
-        run: the trained and clustered run.
-        pairs: a cluster, or several with commas, and a name. The same name again: one class. 9=void leaves cluster 9
-            out, 9= takes its name away, or takes it in again. Names given earlier are kept.
-        k: which clustering; that of the names so far, else the largest.
-        colours: of classes, such as road=#804080.
+        run: folder of a trained run that has clusters.
+        pairs: cluster numbers, an equals sign, and a name: 3=road, or 3,5='traffic light' for several. Clusters with
+            the same name become one class. 9=void leaves cluster 9 out of the masks. 9= takes its name away. Names that
+            you gave earlier are kept.
+        k: which clustering: the one with this many clusters. If not given, the one that has names already, or the
+            largest.
+        colours: colours of classes, such as road=#804080.
     """
     from selfseg.collection.clusters import load_clusters
     from selfseg.segmenter.naming import LEFT_OUT, cluster_name, renamed
@@ -60,10 +62,10 @@ def name(
     clusters = load_clusters(run, made.about["k"])
     keep_names(run, clusters, {n: given for n, given in names.items() if n not in out}, out)
     folder = made.save(run / "segmenter")
-    say(f"written: {folder} ({', '.join(made.legend.names)}); masks with it: selfseg apply {run} IMAGES --out DIR")
+    say(f"written: {folder} ({', '.join(made.legend.names)}); to write masks: selfseg apply {run} IMAGES --out DIR")
     if clicks := len(DecisionLog.open(run / "studio").state().clicks):
         noun = "click" if clicks == 1 else "clicks"
-        say(f"it is made of names alone; for the {clicks:,} {noun} made in the studio, use “Hand over” there")
+        say(f"it does not use the {clicks:,} {noun} made in the studio; “Hand over” there makes a segmenter that does")
     return 0
 
 
@@ -83,26 +85,33 @@ def apply(
     ray: RayAddress = None,
     batch: BatchSize = "auto",
 ) -> int:
-    """Write the mask of every image in named classes, as palette PNGs; a stopped call goes on.
+    """Write a mask of the named classes for every image, as PNGs with a palette.
+
+    If you stop it, the same command continues.
 
     Args:
-        segmenter: a run whose clusters have names, or the folder of a segmenter.
-        images: folder of images, or NAME:ROOT.
+        segmenter: folder of a run whose clusters have names, or of a segmenter.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
         out: folder for the results.
-        overlays: whether to write the photographs under the classes' colours, too.
-        window: look at images with more than twice this side's pixels in windows of this many px; the
-            run's own if not given, or 1024 for images that can't be looked at whole.
-        geojson: also write the areas as polygons, in map coordinates where an image has some.
-        min_area: of the polygons, in px: smaller ones become part of the largest one beside them.
-        large_as: what the maps of images that are looked at in windows are written as: tiled TIFF or OME-Zarr.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
-        processes: share the work between so many processes of this machine; the files are the same.
-        ray: share it on a Ray cluster: its address, auto for the one that RAY_ADDRESS or this machine's files name, or
-            local to start one here. --processes is then the number of workers; as many as there is room for if not
-            given.
-        batch: how many images a GPU looks at together; auto finds out how many its memory holds. A CPU looks at
-            images side by side whatever is said here.
+        overlays: also write the photographs with the classes' colours over them.
+        window: side in px of the overlapping windows in which large images are looked at. Large are images with more
+            than twice as many pixels as a window. If not given, the run's own value is taken, or 1024 px for images
+            that are too large to be looked at whole. Only files that can be read in parts are cut, such as TIFF and
+            Zarr; JPEG and PNG files never are.
+        geojson: also write the areas as polygons. They are in map coordinates if the image says where it lies.
+        min_area: of the polygons, in px. Smaller areas become part of the largest area beside them.
+        large_as: how the maps of images that are looked at in windows are written: as tiled TIFF or as OME-Zarr.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
+        processes: how many processes of this machine share the work; 1 if not given. The results are the same with any
+            number.
+        ray: share the work on a Ray cluster: give its address; or auto, to find it through RAY_ADDRESS or this
+            machine's files; or local, to start one on this machine. --processes is then the number of workers. If it is
+            not given, there are as many as the cluster has room for.
+        batch: how many images a GPU looks at together; auto measures how many its memory holds. On a CPU this changes
+            nothing.
     """
     from selfseg.segmenter.applying import apply as run_apply
 
@@ -144,19 +153,27 @@ def _list(run: Path, k: int | None) -> int:
 
 
 def _names(pairs: Sequence[str]) -> dict[int, str]:
-    """{3: "road"} of "3=road"."""
+    """{3: "road", 5: "sky"} of "3=road" and "5=sky", also of "3=road,5=sky"."""
     names: dict[int, str] = {}
-    for pair in pairs:
+    for pair in (pair for word in pairs for pair in _parted(word)):
         numbers, sign, given = pair.partition("=")
         if not sign or not re.fullmatch(r"\d+(,\d+)*", numbers):
             raise ConfigError(
-                f"{pair!r} names no cluster; write its number and a name, e.g. 3=road or 3,5='traffic light'"
+                f"{pair!r} does not name a cluster; write its number, = and a name, e.g. 3=road or 3,5='traffic light'"
             )
         for number in map(int, numbers.split(",")):
             if names.get(number, given) != given:
-                raise ConfigError(f"cluster {number} gets two names, {names[number]!r} and {given!r}; give it one")
+                raise ConfigError(f"cluster {number} has two names, {names[number]!r} and {given!r}; give it one")
             names[number] = given
     return names
+
+
+def _parted(word: str) -> list[str]:
+    """["3=road", "5=sky"] of "3=road,5=sky"; a comma before the first "=" stands between numbers."""
+    numbers, sign, names = word.partition("=")
+    begins = [match.start() for match in re.finditer(r",\s*\d+(?:,\d+)*=", names)]
+    parts = [names[begin:end] for begin, end in zip([0, *begins], [*begins, len(names)], strict=True)]
+    return [numbers + sign + parts[0], *(part[1:].lstrip() for part in parts[1:])]
 
 
 def _colours(pairs: Sequence[str]) -> dict[str, Colour]:
@@ -167,6 +184,6 @@ def _colours(pairs: Sequence[str]) -> dict[str, Colour]:
     for pair in pairs:
         given, sign, colour = pair.rpartition("=")
         if not sign or not given:
-            raise ConfigError(f"{pair!r} is no colour of a class; write e.g. road=#804080")
+            raise ConfigError(f"{pair!r} does not give a class a colour; write e.g. road=#804080")
         colours[clean_name(given)] = parse_colour(colour)
     return colours

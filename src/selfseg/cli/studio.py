@@ -26,24 +26,29 @@ def studio(
     device: str = "auto",
     max_bad: Further[float] = 0.05,
 ) -> int:
-    """Open the studio: look at the clusters of a collection in the browser, name and correct them, take masks away.
+    """Open the studio, a page in your browser. There you name and correct clusters, and take masks and a model away.
 
-    Nothing leaves this computer. Every decision is saved at once in RUN/studio, and Ctrl+C ends the studio.
+    Nothing leaves this computer. Every decision is saved at once in RUN/studio. Ctrl+C ends the studio.
 
     Args:
-        run: the trained and clustered run.
-        images: folder of images, or NAME:ROOT.
-        k: the number of clusters to begin with; the one that was worked with last, or one that is not too many.
-        decisions: RUN/studio of another run, from which to take over what was decided.
-        labels: labels that you already have of some of the images (COCO, CVAT, palette PNGs, a labelled folder, ...),
-            which are taken over as clicks.
-        format: of the labels; auto looks what is there.
-        port: where to listen; the first free one from 8760 on if not given, any that is free if 0.
-        browser: open the page; --no-browser for another computer, and the words to reach it are printed.
-        scales: look at each image at these multiples of its size and average, e.g. 1 1.5; slower, and steadier.
-        flip: also look at its mirror image.
-        device: auto, cpu or cuda.
-        max_bad: share of unreadable images that is an error.
+        run: folder of a trained run that has clusters.
+        images: the images: a folder, a zip, one image, a .txt list of paths, or NAME:ROOT for a data set that `selfseg
+            data` lists.
+        k: how many clusters to begin with. If not given, those that you worked with last, or a number that is not too
+            large.
+        decisions: RUN/studio of another run, whose names and clicks are taken over.
+        labels: labels that you already have of some of the images (COCO, CVAT, palette PNGs, a labelled folder, ...).
+            They are taken over as clicks.
+        format: format of the labels; auto finds it out.
+        port: port of the page. If not given, the first free one from 8760 on; 0 takes any free port.
+        browser: open the page in a browser. With --no-browser its address is printed, for a browser on another
+            computer.
+        scales: look at each image at each of these multiples of its size and take the mean, e.g. 1 1.5. This is slower,
+            and the results are steadier.
+        flip: also look at the mirror image of each image, and take the mean.
+        device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the command stops
+            with an error. 0.05 is one image in twenty.
     """
     from selfseg.models.embedder import Looks
     from selfseg.studio.server.serving import kept_token, serve

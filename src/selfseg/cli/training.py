@@ -36,13 +36,34 @@ _EVERYDAY = (
 )
 
 
+_TRAIN = """usage: selfseg train RECIPE IMAGES --out RUN [OPTIONS]
+
+Learn an embedding from the images, without labels, and write it to the folder RUN. If you stop the training, the same
+command continues it.
+
+Start with the recipe pyramid, which takes a minute or two. Recipes with _small in their name are for your own images.
+`selfseg train RECIPE --help` explains the options. `selfseg recipes RECIPE` prints what is known about a recipe, e.g.
+from which paper it is and how good it was. The recipes:
+"""
+
+_RECIPES = """usage: selfseg recipes [NAME]
+
+List what `selfseg train` can train; with a name, print all about that recipe.
+"""
+
+_DOCTOR = """usage: selfseg doctor
+
+Show what this machine and the installed packages have, and try whether a short training works. Takes no options.
+"""
+
+
 def train(words: list[str]) -> int:
     """Train by a recipe."""
     from selfseg.training.recipe import recipes
 
     known = recipes()
     if not words or words[0] in HELP:
-        OUT.print("selfseg train RECIPE IMAGES --out RUN [settings]; the recipes:\n", highlight=False)
+        say(_TRAIN)
         list_recipes([])
         return 0 if words else ConfigError.exit_code
     name, rest = words[0], words[1:]
@@ -98,7 +119,7 @@ def parse_recipe(function: Callable[..., Recipe[Any]], words: Sequence[str], pro
         default = replace(default, steps=None, epochs=1.0)
     default = replace(default, images=tyro.MISSING, out=tyro.MISSING)
     settings: Any = Recipe[type(default.method)]  # type: ignore[misc]
-    nested = {"masks": Annotated[Path, arg(help="folder of masks of objects, such as `selfseg masks` makes.")]}
+    nested = {"masks": Annotated[Path, arg(help="folder with masks of objects, which `selfseg masks` makes.")]}
     recipe: Recipe[Any] = parse_settings(
         settings, default, _EVERYDAY, words, prog, function.__doc__, nested if wants_masks else None
     )
@@ -109,7 +130,7 @@ def _recipe_function(name: str, known: dict[str, Callable[..., Recipe[Any]]]) ->
     """A recipe by its name; a method's name stands for its recipe for one's own images."""
     function = known.get(f"{name}_small" if f"{name}_small" in known else name)
     if function is None:
-        raise ConfigError(f"no recipe {name!r}; there are {', '.join([*_methods(known), *known])}")
+        raise ConfigError(f"there is no recipe {name!r}; the recipes are {', '.join([*_methods(known), *known])}")
     return function
 
 
@@ -118,20 +139,23 @@ def time(words: list[str]) -> int:
     from selfseg.training.recipe import recipes
 
     known = recipes()
-    own = argparse.ArgumentParser("selfseg time RECIPE IMAGES", add_help=False, allow_abbrev=False)
-    own.add_argument("--measured", type=int, default=20, help="steps whose phases are measured (20)")
-    own.add_argument("--warm-up", type=int, default=5, help="steps, and images, before anything is measured (5)")
-    own.add_argument("--rows", type=int, default=256, help="clusters, and filters of the linear model (256)")
-    own.add_argument("--looks", type=int, default=20, help="images that are segmented (20)")
-    own.add_argument("--json", type=Path, help="a file for all figures")
+    about = "Measure what a training step of a recipe costs, phase by phase, and what segmenting an image costs."
+    own = argparse.ArgumentParser("selfseg time RECIPE IMAGES", None, about, add_help=False, allow_abbrev=False)
+    own.add_argument("--measured", type=int, default=20, help="how many training steps are measured (20)")
+    own.add_argument(
+        "--warm-up", type=int, default=5, help="how many steps and images come before the measured ones (5)"
+    )
+    own.add_argument("--rows", type=int, default=256, help="how many clusters, and filters of the linear model (256)")
+    own.add_argument("--looks", type=int, default=20, help="how many images are segmented (20)")
+    own.add_argument("--json", type=Path, help="a JSON file to which all figures are written")
     if not words or words[0] in HELP:
         say(own.format_help())
-        say("and the settings of the recipe, see selfseg train RECIPE --help; the recipes:\n")
+        say("The settings of the recipe can be given, too; `selfseg train RECIPE --help` explains them. The recipes:\n")
         list_recipes([])
         return 0 if words else ConfigError.exit_code
     name, function = words[0], _recipe_function(words[0], known)
     if any(word in HELP for word in words):
-        say(own.format_help() + f"\nand the settings of the recipe, as in selfseg train {name}:")
+        say(own.format_help() + f"\nThe settings of the recipe can be given, too, as for `selfseg train {name}`:")
     given, rest = own.parse_known_args(words[1:])
     require_usable(vars(given), "", lambda name: f"--{name.replace('_', '-')}")
     recipe = parse_recipe(function, [*rest, "--out", "unused"], f"selfseg time {name}")
@@ -150,13 +174,16 @@ def time(words: list[str]) -> int:
 
 def list_recipes(words: list[str]) -> int:
     """What can be trained, or one recipe's whole text."""
+    if words and words[0] in HELP:
+        say(_RECIPES)
+        return 0
     from selfseg.training.recipe import recipes
 
     known = recipes()
     if words and words[0] not in known and f"{words[0]}_small" in known:
         words = [f"{words[0]}_small"]  # as train takes it
     if words and words[0] not in known:
-        raise ConfigError(f"no recipe {words[0]!r}; there are {', '.join(known)}")
+        raise ConfigError(f"there is no recipe {words[0]!r}; the recipes are {', '.join(known)}")
     width = max(28, *(len(name) + 2 for name in known))
     for name, function in known.items():
         lines = [escape(line.strip()) for line in (function.__doc__ or "").strip().splitlines()]
@@ -169,8 +196,11 @@ def list_recipes(words: list[str]) -> int:
 
 def doctor(words: list[str]) -> int:
     """What this machine has, and whether training works."""
+    if words and words[0] in HELP:
+        say(_DOCTOR)
+        return 0
     if words:
-        raise ConfigError(f"doctor takes no options, not {' '.join(words)}")
+        raise ConfigError(f"doctor takes no options, and was given {' '.join(words)}")
     from selfseg.training.doctor import doctor as run_doctor
 
     diagnosis = run_doctor()

@@ -163,7 +163,7 @@ class DataCheck:
             )
         parts: list[Table | str] = [f"understood as: {escape(phrase)}" for phrase in self.understood[:1]]
         parts += [f"  {escape(phrase)}" for phrase in self.understood[1:]]
-        parts += [f"  [yellow]not taken:[/] {escape(sentence)}" for sentence in self.not_taken]
+        parts += [f"  [yellow]left out:[/] {escape(sentence)}" for sentence in self.not_taken]
         parts.append(counts)
         if self.survey is not None:
             parts += survey_parts(self.survey)
@@ -228,7 +228,7 @@ def check_data(
     """
     source = parse_source(data)
     if source.split and splits:
-        raise ConfigError(f"{data} names a split, so do not name others ({', '.join(splits)})")
+        raise ConfigError(f"{data} names a split already; leave out --splits ({', '.join(splits)})")
     known = splits_of_labels(source)
     if source.dataset is None and not known:
         return _check_images(source, sheet, count, decode, progress, channels, pages)
@@ -255,7 +255,7 @@ def check_data(
         checks.append(_check_split(source, split, files, expected, split in needed, decode, progress, images))
         opened.append((checks[-1], files))
     if not opened:
-        raise first or DataError(f"{data} holds no split")
+        raise first or DataError(f"there is no split in {data}")
     name = source.dataset.name if source.dataset else source.root.resolve().name
     about = source.dataset.about if source.dataset else "a labelled folder"
     classes = next((files.codes.classes for _, files in opened if files.codes is not None), ())
@@ -421,21 +421,21 @@ def survey_parts(found: Survey) -> list[Table | str]:
     dtypes = ", ".join(f"{count} of {dtype}" for dtype, count in found.dtypes.most_common())
     sizes = " to ".join(dict.fromkeys(f"{width}x{height}" for height, width in found.sizes))
     looked = f"{found.looked_at} of {found.images} files" if found.looked_at < found.images else "the files"
-    parts: list[Table | str] = [f"{looked} were looked into: {kinds}; values {dtypes}; {sizes} px"]
+    parts: list[Table | str] = [f"{looked} were opened: {kinds}; type of the values: {dtypes}; size: {sizes} px"]
     pages = [f"{files} with {count}" for count, files in found.pages.most_common() if count > 1]
     if pages:
         parts.append(f"files with several pages: {', '.join(pages)} (--pages says which are images)")
     note = [f"[yellow]note:[/] {escape(found.warning())}"] if found.warning() else []
     if len(found.groups) > 1:
         root = os.path.commonpath([file.parent for _, files in found.groups for file in files])
-        parts.append("the kinds, of which each could be a collection of its own:")
+        parts.append("there are several kinds of files, and each could be a collection of its own:")
         for kind, files in found.groups:
             some = ", ".join(os.path.relpath(file, root) for file in files[:3]) + (", ..." if len(files) > 3 else "")
             parts.append(f"  {escape(kind)}: {escape(counted(len(files), 'file'))} ({escape(some)})")
     if found.channels is None:
-        parts.append("they are photographs to selfseg: each is read as 8-bit red, green and blue")
+        parts.append("selfseg reads them as photographs: each becomes 8-bit red, green and blue")
         return [*parts, *note]
-    parts.append("they are measured images to selfseg: all channels and bits are kept (--channels chooses some)")
+    parts.append("selfseg reads them as measured images: all channels and bits are kept (--channels chooses some)")
     title = "values of drawn pixels (low: .1 %, high: 99.9 %)"
     table = Table("", "channel", title=title, title_justify="left")
     for head in ("least", "low", "median", "high", "most", "void"):

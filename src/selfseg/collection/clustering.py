@@ -136,8 +136,8 @@ def cluster(
             workers = held.enter_context(hire(where, "cluster", progress, device))
             found = _in_parts(job, work, collection, log, where, workers, batches)
             tell(
-                f"{found.count:,} points of {width} numbers lie in {run / 'clusters'} while they are grouped; what the "
-                "training moved is not told of them"
+                f"{found.count:,} points of {width} numbers are kept in {run / 'clusters'} while they are grouped; "
+                "how much the training moved them is not reported then"
             )
         for name, wanted in (("k", max(counts)), ("merge", merge or 0)):
             if wanted > found.count:

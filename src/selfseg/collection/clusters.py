@@ -105,7 +105,7 @@ def add_position(embedding: Tensor, weight: float) -> Tensor:
         torch.Size([5, 1, 2])
     """
     if not weight >= 0:
-        raise ConfigError(f"position is a weight of at least 0, not {weight}")
+        raise ConfigError(f"position must be a weight of at least 0, not {weight}")
     if weight == 0:
         return embedding
     h, w = embedding.shape[1:]

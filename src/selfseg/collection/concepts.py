@@ -113,9 +113,13 @@ def concepts(
     vectors, groups = (clusters.centroids, clusters.groups) if clusters else (load_prototypes(run), None)
     position = clusters.position if clusters else 0.0
     if position and whole:
-        raise ConfigError(f"the clusters with k = {k} look at a pixel's place in its image, which a whole one has not")
+        raise ConfigError(
+            f"the clusters with k = {k} depend on a pixel's place in its image (--position); leave out --whole"
+        )
     if position and crop is not None:
-        raise ConfigError(f"the clusters with k = {k} look at a pixel's place in its image; leave out crop = {crop}")
+        raise ConfigError(
+            f"the clusters with k = {k} depend on a pixel's place in its image (--position); leave out crop = {crop}"
+        )
     if vectors.shape[1] != embedder.dim + (4 if position else 0):
         raise RunError(f"the concepts of {run} have {vectors.shape[1]} dimensions, its embedder {embedder.dim}")
     native = copy.copy(embedder)  # shares the weights; images are resized here, so that pictures show what it saw

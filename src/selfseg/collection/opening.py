@@ -57,7 +57,7 @@ def _trained(run: Path | str) -> Path:
         if not any((run / name).exists() for name in ("recipe.yaml", "log.jsonl", "checkpoints")):
             raise RunError(f"{run} is not a run (no recipe.yaml, log.jsonl or embedder/ in it)")
         raise RunError(
-            f"{run} has no embedder yet; training writes it: run the same train command again and it goes on"
+            f"{run} has no embedder yet. Training writes it; run the same train command again to continue it"
         )
     return run
 
@@ -79,7 +79,9 @@ def choose_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {device!r} is not there ({torch.cuda.device_count()} CUDA devices); use auto or cpu")
+        raise ConfigError(
+            f"device {device!r} is not there; there are {torch.cuda.device_count()} CUDA devices; use auto or cpu"
+        )
     return chosen
 
 

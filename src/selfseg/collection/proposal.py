@@ -76,7 +76,9 @@ def propose_k(samples: Tensor, owners: Tensor, seed: int = 0, merge: int | None 
     """
     images = len(torch.unique(owners))
     if images < FEWEST_IMAGES:
-        sentence = f"With {images} images no number of clusters can be proposed; {FEWEST_IMAGES} are the least."
+        sentence = (
+            f"No number of clusters is proposed: that takes {FEWEST_IMAGES} images or more, and there are {images}."
+        )
         return Proposal(None, sentence, {}, images, merge)
     block = torch.unique(owners, return_inverse=True)[1].cpu().numpy() * _BLOCKS // images
     tables: list[list[float]] = []

@@ -176,7 +176,7 @@ def _make_way(out: Path, maker: str, names: Iterable[str]) -> None:
                     f"{out} holds {file.relative_to(out)}, and nothing says which clusters made it: an older selfseg "
                     "did; give another --out, or remove the folder"
                 )
-    tell(f"{out} holds the maps of other clusters; they are replaced")
+    tell(f"{out} has maps of other clusters from before; they are replaced")
     for kind in ("index", "overlay", "geojson"):
         clear(out / kind)
 
@@ -288,7 +288,8 @@ def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:
     """
     if clusters.position:
         raise ConfigError(
-            "these clusters look at a pixel's place in its image, which windows of a large image have not"
+            "these clusters depend on a pixel's place in its image (--position), and the windows of a large image have "
+            "none; cluster again without --position"
         )
     rows = len(clusters.centroids)
     groups = np.arange(rows) if clusters.groups is None else clusters.groups.cpu().numpy()

@@ -190,7 +190,7 @@ def _looked(number: int, image: Image, seen: Image, collection: ImageCollection,
     if is_thin(height, width) and min(seen.shape[:2]) < (resolution or 0):
         tell(
             f"{collection.names[number]}: {width}x{height} px is more than {LONGEST} times as long as wide; it is "
-            f"looked at as {seen.shape[1]}x{seen.shape[0]} px, to bound the memory"
+            f"looked at as {seen.shape[1]}x{seen.shape[0]} px, to save memory"
         )
     return Looked(number, image, seen)
 

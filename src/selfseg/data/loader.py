@@ -383,7 +383,7 @@ def _why_ended(codes: Sequence[int]) -> str:
     code = codes[0] if codes else -signal.SIGKILL
     if code > 0:
         return (
-            f"a loader process ended as it began (exit code {code}); its message stands above. If it has run your "
+            f"a loader process ended as it began (exit code {code}); its message is above. If it has run your "
             'script once more, put what the script does under `if __name__ == "__main__":`, or give --workers 0'
         )
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

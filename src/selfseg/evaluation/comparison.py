@@ -94,7 +94,7 @@ def parse_rows(sources: Sequence[Path | str]) -> tuple[Row, ...]:
         raise ConfigError(
             f"rows need names that nothing else in the tables has, not {', '.join(map(repr, wrong))}; write NAME=RUN"
             if wrong
-            else "nothing to compare; give at least one run, or timm:NAME"
+            else "nothing to compare; give one or more runs, or timm:NAME"
         )
     return tuple(rows)
 

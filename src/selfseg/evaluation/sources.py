@@ -138,7 +138,7 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
                 raise RecipeMismatch(
                     f"{out} holds another {kind}:\n  "
                     + "\n  ".join(changed)
-                    + "\ngive another --out, or the old settings to go on with it"
+                    + "\ngive another --out, or the old settings to continue it"
                 )
     elif not is_unclaimed(out):
         raise RunError(f"{out} exists and is no {kind} of selfseg; give another --out")

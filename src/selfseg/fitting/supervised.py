@@ -211,7 +211,7 @@ def _fine_tune(
                 save()
                 raise Interrupted(
                     f"stopped by a signal after iteration {step} of {config.steps}; the state is saved in {out}, and "
-                    "the same command goes on from there"
+                    "the same command continues from there"
                 )
             rate = rate_at(config, step)
             for group in optimizer.param_groups:

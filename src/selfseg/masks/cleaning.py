@@ -44,11 +44,15 @@ class Cleaning:
     def __post_init__(self) -> None:
         if isinstance(self.threshold, str):
             if self.threshold not in ("otsu", "adaptive"):
-                raise ConfigError(f"no threshold {self.threshold!r}; give a number in (0, 1], otsu or adaptive")
+                raise ConfigError(
+                    f"a threshold is a number above 0 and at most 1, otsu or adaptive, not {self.threshold!r}"
+                )
         else:
             check_threshold(self.threshold)
         if not 0 <= self.min_piece < 1:
-            raise ConfigError(f"min_piece {self.min_piece} is no share of an image; give one in [0, 1), e.g. 0.01")
+            raise ConfigError(
+                f"min_piece must be a share of the image from 0 to below 1, e.g. 0.01, not {self.min_piece}"
+            )
         check_areas(self.min_area, self.max_area)
 
 

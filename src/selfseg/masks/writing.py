@@ -128,7 +128,9 @@ class MaskWriter:
         self.out, self.images, self.how = Path(out), images, dict(how)
         self.made_by = hashlib.blake2b(json.dumps(self.how, sort_keys=True).encode(), digest_size=8).hexdigest()
         if not is_unclaimed(self.out) and not (self.out / OUTPUT_MARKER).is_file():
-            raise ConfigError(f"{self.out} holds files that are no masks of selfseg; give a new folder with --out")
+            raise ConfigError(
+                f"{self.out} holds files that selfseg did not write as masks; give a new folder with --out"
+            )
         mark_output(self.out)
         self.files = MaskFiles(self.out, images, self.made_by)
         self._held = sole_use(self.out)

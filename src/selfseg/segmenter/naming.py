@@ -199,7 +199,7 @@ def renamed(
     before = named(run)
     if before is not None and k is not None and k != before.k and before.names:
         raise ConfigError(
-            f"{run} has {len(before.names)} names of its clusters with k = {before.k}, which say nothing of k = {k}; "
+            f"{run} has {len(before.names)} names of its clusters with k = {before.k}, which do not fit k = {k}; "
             f"go on with -k {before.k}, or remove {Path(run) / 'segmenter'} to begin again"
         )
     kept = dict(before.names) if before is not None else {}
@@ -222,7 +222,7 @@ def _no_class(run: Path | str, before: Named | None) -> str:
     """Why names can't be written that leave no class."""
     if before is not None and before.colours:
         return (
-            f"that takes the last of the classes away ({', '.join(before.colours)}), and a segmenter needs one; name "
+            f"this would take away the last class ({', '.join(before.colours)}), and a segmenter needs one; name "
             f"another cluster with it, e.g. 3=road, or remove {Path(run) / 'segmenter'} to begin again"
         )
     return "a segmenter needs a class, and no cluster has a name that makes it one; name one with it, e.g. 3=road"

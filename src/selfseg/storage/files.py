@@ -39,7 +39,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 def _storage_error(path: Path, number: int | None, reason: str) -> StorageError:
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"no space left while writing {path}; free some and run the same command again")
+        return StorageError(f"no space left while writing {path}; make room and run the same command again")
     return StorageError(f"can't write {path}: {reason}")
 
 

@@ -118,7 +118,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = file.read(most + 1) if size <= most else b""
     if size > most or len(data) > most:
-        raise ValueError(f"{path} has {size:,} bytes, where at most {most:,} are believable")
+        raise ValueError(f"{path} has {size:,} bytes, and such a file has at most {most:,}")
     return data
 
 

@@ -68,8 +68,8 @@ class ShardProgress:
         self.changed = before is not None and before != self.source
         if self.changed:
             tell(
-                f"{self.path} was written for another list of images, or this one has changed since: what was made of "
-                "images that are still at their place and unchanged is kept, all others are done"
+                f"{self.path} was written for another list of images, or the list has changed since then. Results are "
+                "kept for images that are unchanged and at the same line of the list; all others are made again"
             )
 
     def begun(self) -> int:

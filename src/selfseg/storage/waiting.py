@@ -120,7 +120,7 @@ class Patience:
             if away >= self.seconds:
                 raise self.error(
                     f"{folder} can't be reached any more, for {self.seconds:g} s; bring it back, and the same command "
-                    "goes on from the newest checkpoint (--wait-folder waits longer)"
+                    "continues from the newest checkpoint (--wait-folder waits longer)"
                 ) from cause
             if not looks:
                 first = folder

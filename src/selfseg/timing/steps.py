@@ -93,7 +93,7 @@ def time_recipe(recipe: Recipe[Any], config: TimingConfig | None = None) -> Timi
             "the images that one of them has in a step as --batch-size"
         )
     if recipe.precision == "auto":
-        raise ConfigError("precision auto is chosen by time: give one, 32-true or bf16-mixed, to have it measured")
+        raise ConfigError("precision auto is chosen by time; give 32-true or bf16-mixed to measure one of them")
     with tempfile.TemporaryDirectory(prefix="selfseg-time-") as folder:
         return _time(replace(recipe, out=Path(folder), devices=1), config)
 
@@ -104,7 +104,7 @@ def _time(recipe: Recipe[Any], config: TimingConfig) -> Timing:
     torch.manual_seed(recipe.seed)
     method = recipe.build_method(len(images)).to(fabric.device).to(memory_format=torch.channels_last)
     if not any(parameter.requires_grad for parameter in method.parameters()):
-        raise ConfigError(f"{recipe.name} learns nothing, so that it has no steps to be timed; take another recipe")
+        raise ConfigError(f"{recipe.name} learns nothing, so it has no steps to measure; take another recipe")
     if method.embedder.config.decoder == "pyramid":
         few = images.subset(range(min(_FITTED, len(images))))
         method.fit_start(draw_stages(method.embedder, few, SkipLog(None, len(few), 1.0), recipe.seed))

@@ -186,7 +186,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
                 save()
                 raise Interrupted(
                     f"stopped by a signal after step {step} of {total}; the state is saved in {run}, and the same "
-                    "command goes on from there"
+                    "command continues from there"
                 )
             if step == 0:
                 _draw_first_views(fabric, recipe, batch)
@@ -325,10 +325,10 @@ def _claim_folder(fabric: Fabric, recipe: Recipe[Any], held: ExitStack) -> None:
             raise RecipeMismatch(
                 f"{recipe.out} holds a run of another recipe:\n  "
                 + "\n  ".join(changed)
-                + "\ngive another --out, or the old settings to go on with it"
+                + "\ngive another --out, or the old settings to continue it"
             )
     elif not path.exists() and not is_unclaimed(recipe.out):
-        raise RunError(f"{recipe.out} exists and is no run of selfseg; give another --out")
+        raise RunError(f"{recipe.out} exists and is not a run of selfseg; give another --out")
     fabric.barrier()
     with together(fabric):
         if fabric.is_global_zero:
@@ -434,12 +434,13 @@ def _draw_first_views(fabric: Fabric, recipe: Recipe[Any], batch: Batch) -> None
 
 
 def _too_much(recipe: Recipe[Any], step: int, error: Exception) -> str:
-    said = f"memory ran out in step {step + 1} ({str(error).strip().splitlines()[0] if str(error) else 'MemoryError'})"
+    reason = str(error).strip().splitlines()[0] if str(error) else "MemoryError"
+    said = f"there was not enough memory in step {step + 1} ({reason})"
     if not recipe.recompute:
         return said
     return (
-        f"{said}, although blocks are recomputed; the last checkpoint is untouched. Smaller views or a smaller "
-        "--batch-size need less, and learn something else; fewer --workers need less, too"
+        f"{said}, although blocks are recomputed; the last checkpoint is kept. Fewer --workers need less memory. "
+        "Smaller views or a smaller --batch-size do, too, but change what is learned"
     )
 
 

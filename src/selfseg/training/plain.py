@@ -44,7 +44,7 @@ def from_plain(annotation: Any, value: Any, kinds: Mapping[str, type[Any]], wher
     if isinstance(value, Mapping) and KIND in value:
         cls = kinds.get(str(value[KIND]))
         if cls is None:
-            raise ConfigError(f"{where}: no kind {value[KIND]!r}; there are {', '.join(sorted(kinds))}")
+            raise ConfigError(f"{where}: there is no kind {value[KIND]!r}; the kinds are {', '.join(sorted(kinds))}")
         hints = typing.get_type_hints(cls)
         names = {field.name for field in fields(cls)}
         # What an entry that came later would have been, where that isn't its default.
@@ -76,14 +76,14 @@ def from_plain(annotation: Any, value: Any, kinds: Mapping[str, type[Any]], wher
                 return from_plain(option, value, kinds, where)
             except ConfigError:
                 continue
-        raise ConfigError(f"{where}: {value!r} is none of {annotation}")
+        raise ConfigError(f"{where}: {value!r} does not fit {annotation}")
     if origin is Literal:
         if value in arguments:
             return value
-        raise ConfigError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}")
+        raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: {value!r} is no list")
+            raise ConfigError(f"{where}: {value!r} is not a list")
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             arguments = (arguments[0],) * len(value)
         if len(arguments) != len(value):

@@ -80,18 +80,18 @@ class OptimizerConfig:
                 raise ConfigError(f"optimizer.{name} must be in [0, 1), not {getattr(self, name)}")
         if any(not 0 < share < 1 for share in self.milestones) or (self.schedule == "steps") != bool(self.milestones):
             raise ConfigError(
-                "optimizer.milestones are shares of the training, in (0, 1), and belong to the schedule steps, not "
-                f"{self.milestones} to {self.schedule}"
+                "optimizer.milestones must be shares of the training between 0 and 1, for the schedule steps only; "
+                f"they are {self.milestones}, and the schedule is {self.schedule}"
             )
         if self.clip is not None and self.clip <= 0:
             raise ConfigError(f"optimizer.clip must be above 0 or None, not {self.clip}")
         if self.backbone_lr <= 0:
             raise ConfigError(
-                f"optimizer.backbone_lr must be above 0, not {self.backbone_lr}; a backbone that stays as it is has "
-                "--method.embedder.frozen"
+                f"optimizer.backbone_lr must be above 0, not {self.backbone_lr}; to keep the backbone "
+                "as it is, take --method.embedder.frozen"
             )
         if not 0 < self.layer_decay <= 1:
-            raise ConfigError(f"optimizer.layer_decay must be in (0, 1], not {self.layer_decay}; 1 is none")
+            raise ConfigError(f"optimizer.layer_decay must be in (0, 1], not {self.layer_decay}; 1 switches it off")
         if self.clip_each is not None and (self.clip_each <= 0 or self.clip is not None):
             raise ConfigError(
                 f"optimizer.clip_each must be above 0 or None, and clip None beside it, not {self.clip_each} and "
@@ -137,40 +137,46 @@ class Recipe(Generic[Config]):
     """One run.
 
     Attributes:
-        images: folder (or list file) of images; or NAME:ROOT, see `selfseg data --help`.
-        out: the run's folder.
+        images: the images: a folder, a zip, a .txt list of paths, or NAME:ROOT for a data set that `selfseg data`
+            lists.
+        out: folder for the run. If you stop the training, the same command continues it.
         method: the method's settings; their class chooses the method.
-        optimizer: how weights move.
-        name: of the recipe.
-        steps: training steps; or give epochs. 0 is the start alone, without any training.
-        epochs: passes over the images; or give steps.
-        batch_size: images a step, over all processes.
-        init: initial weights of the backbone: "default" (packaged ones, where there are some of this backbone),
-            "imagenet" or "imagenet:TAG" (timm downloads them; tv_in1k is the tag of those that papers begin from), a
-            file, or "random", which None is too.
-        seed: of everything random.
-        precision: "32-true", "bf16-mixed" or "16-mixed"; or "auto": the faster of the first two, which is measured when
-            the run begins and then kept.
-        accelerator: "auto", "cpu" or "cuda".
-        devices: processes per node; 0 = every GPU, or one process on a CPU. torchrun and srun say it themselves.
-        nodes: machines; torchrun and srun say it themselves.
-        workers: loader processes per process; 0 = in the training process.
-        checkpoint_every: steps between checkpoints (also saved at the end and on a signal).
-        keep: newest checkpoints that are kept.
-        log_every: steps between lines of the log.
-        max_bad: share of unreadable images that stops the run.
+        optimizer: how the weights are changed in each step.
+        name: name of the recipe.
+        steps: how many training steps; or give --epochs. 0 makes a run without any training.
+        epochs: how many times the training goes through all images; or give --steps.
+        batch_size: how many images a step looks at, over all processes together.
+        init: initial weights of the backbone: "default" (weights that come with selfseg, if it has some for this
+            backbone), "imagenet" or "imagenet:TAG" (timm downloads them; papers begin from the tag tv_in1k), a file, or
+            "random". None is "random", too.
+        seed: seed of everything random.
+        precision: "32-true", "bf16-mixed" or "16-mixed"; or "auto", which measures the first two when the run begins
+            and keeps the faster one.
+        accelerator: where the training runs: "cpu", "cuda" (a GPU), or "auto", which takes a GPU if there is one.
+        devices: how many processes train on each machine. 0 is one for each GPU, or one on a CPU. torchrun and srun set
+            this themselves.
+        nodes: how many machines train together. torchrun and srun set this themselves.
+        workers: how many processes read images for each training process. With 0, the training process reads them
+            itself.
+        checkpoint_every: how many steps lie between two checkpoints. One is also saved at the end, and when a signal
+            stops the training.
+        keep: how many of the newest checkpoints are kept.
+        log_every: how many steps lie between two lines of the log.
+        max_bad: share of the images that may be unreadable. They are left out. If there are more, the run stops with an
+            error. 0.05 is one image in twenty.
         cache: keep the regions on disk, in RUN/cache.
-        wait_process: seconds without a sign of life of one process after which the others end; 0 = never. A slow one
-            gives signs, a killed or stopped one does not.
-        wait_folder: seconds that training waits for a folder that vanishes as a whole, of the images or the run; 0 =
-            not at all.
-        recompute: compute the blocks of backbones again for the gradient instead of keeping what is in them: less
-            memory, another forward pass, the same result. A run of one process does so by itself when memory runs out.
-        channels: of measured images, those that are taken, by index from 0 or by name; none given = all. "rgb" reads
-            any image as an 8-bit photograph.
-        pages: of files with several pages, which are images: "all", "first", a number from 0; or one image of all,
-            by "max" or "mean", or with the pages as its "channels". "auto" takes 2 to 16 pages that nobody named for
-            channels, and others for images.
+        wait_process: for several processes: after how many seconds without a sign of life of one process the others
+            end; 0 = never. A slow process gives signs of life, a killed or stopped one doesn't.
+        wait_folder: how many seconds the training waits if the whole folder of the images or of the run vanishes; 0 =
+            it doesn't wait.
+        recompute: compute the blocks of the backbone a second time for the gradient, instead of keeping what they gave.
+            This takes less memory and more time, and the result is the same. A run of one process does so by itself
+            when memory runs out.
+        channels: for images with many channels or bits: which channels are taken, by number from 0 or by name. All if
+            not given. "rgb" reads any image as an 8-bit photograph.
+        pages: for files with several pages: which of them are images. "all", "first", or a page's number from 0. Or one
+            image is made of all pages: by "max" or "mean", or with the pages as its "channels". "auto" takes 2 to 16
+            pages that nobody named for channels, and other pages for images.
     """
 
     images: Annotated[Positional[Path], arg(metavar="IMAGES")]
@@ -211,7 +217,7 @@ class Recipe(Generic[Config]):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name} can't be negative: {getattr(self, name)}")
         if self.steps is not None and self.steps > _MOST_STEPS:
-            raise ConfigError(f"steps ({self.steps}) are more than {_MOST_STEPS:g}, which never end")
+            raise ConfigError(f"steps can be at most {_MOST_STEPS:g}, not {self.steps}")
 
     def total_steps(self, images: int) -> int:
         """Steps of the whole run on a collection of this many images."""
@@ -220,7 +226,7 @@ class Recipe(Generic[Config]):
         assert self.epochs is not None
         steps = self.epochs * images / self.batch_size
         if steps > _MOST_STEPS:
-            raise ConfigError(f"epochs ({self.epochs:g}) are more than {_MOST_STEPS:g} steps, which never end")
+            raise ConfigError(f"epochs ({self.epochs:g}) can make at most {_MOST_STEPS:g} steps; give fewer")
         return max(round(steps), 1)
 
     def build_method(self, images: int | None = None) -> Method:
@@ -260,7 +266,7 @@ def read_recipe(path: Path) -> Recipe[Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"no readable recipe at {path}: {error}") from error
     if not isinstance(values, dict) or values.get(KIND) != "Recipe":
-        raise RunError(f"{path} is no recipe of selfseg")
+        raise RunError(f"{path} is not a recipe of selfseg")
     recipe = from_plain(Recipe, values, _kinds())
     assert isinstance(recipe, Recipe)
     return recipe

@@ -146,8 +146,8 @@ class RayWorkers(Pool[Any]):
             self._asked[member.do.remote(self._key, self._reference, shard)] = member
         except TypeError as error:
             raise ConfigError(
-                f"other machines can't be given what this call was given ({error}); give folders and files instead of "
-                "objects, or leave out --ray"
+                f"what this call was given can't be handed to other machines ({error}); give folders and files "
+                "instead of objects, or leave out --ray"
             ) from error
 
     def listen(self) -> tuple[Any, Ready | Finished | Died]:

@@ -42,7 +42,7 @@ class Where:
 
     def __post_init__(self) -> None:
         if self.processes < (0 if self.ray is not None else 1):
-            raise ConfigError(f"--processes {self.processes} can't do anything; give 1 or more")
+            raise ConfigError(f"--processes must be 1 or more, not {self.processes}")
 
     @property
     def here(self) -> bool:

@@ -262,12 +262,12 @@ class Pool(abc.ABC, Generic[Member]):
             return
         work.strikes += 1
         if work.strikes >= STRIKES:
-            tell(f"{work.shard.label} is set aside: {work.strikes} workers died over it ({said.how})")
+            tell(f"{work.shard.label} is left out: {work.strikes} workers died while they worked on it ({said.how})")
             bar.advance(task, len(work.shard))
             for index in work.shard.indices:
                 yield Lost(index, f"{work.strikes} workers died over it ({said.how})")
             return
-        tell(f"a worker died ({said.how}) over {work.shard.label}; another one takes its place")
+        tell(f"a worker died ({said.how}) while it worked on {work.shard.label}; another one takes its place")
         singles = work.shard.singles() if work.strikes == STRIKES - 1 else []
         if singles:  # so that only the image is set aside that kills workers, which two must have died over alone
             todo.give_back([_Work(single, STRIKES - 2) for single in singles])
@@ -280,9 +280,9 @@ class Pool(abc.ABC, Generic[Member]):
 
     def _summarise(self) -> None:
         rates = ", ".join(f"{one.images / one.seconds:.2f}" for one in self.paces() if one.seconds > 0)
-        told = f"{self.what}: images/s of each worker: {rates}" if rates else ""
+        told = f"{self.what}: images per second of each worker: {rates}" if rates else ""
         if self._replaced:
-            told += f"; {self._replaced} had to be replaced"
+            told += f"; {self._replaced} died and had to be replaced"
         if told:
             tell(told)
 

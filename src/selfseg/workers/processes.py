@@ -104,8 +104,8 @@ class ProcessWorkers(Pool[Child]):
             return
         except Exception as error:  # of any kind: objects say in their own ways that they can't be pickled
             raise ConfigError(
-                f"other processes can't be given what this call was given ({error}); give folders and files instead of "
-                "objects, or leave out --processes"
+                f"what this call was given can't be handed to other processes ({error}); give folders and files "
+                "instead of objects, or leave out --processes"
             ) from error
         member.job = job
 

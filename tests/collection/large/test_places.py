@@ -183,5 +183,5 @@ def test_a_large_geotiff_by_gdals_own_tools(tmp_path: Path) -> None:
     "options", [{"min_area": 5}, {"geojson": True, "min_area": -1}, {"geojson": True, "large_as": "zarr"}]
 )
 def test_options_that_do_not_fit_are_errors_before_any_work(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"min-area|GeoJSON"):
+    with pytest.raises(ConfigError, match=r"min-area|geojson"):
         segment(tmp_path / "no-run", tmp_path, tmp_path / "out", **options)

@@ -139,7 +139,7 @@ def test_another_run_stands_beside_this_one(scenes, tmp_path):
     words = words_of(report(run, count=3, beside=other, device="cpu", progress=False))
     assert "in 3 clusters of a start and of this run" in words
     assert "% of the pixels of these 3 images have another cluster than in a start" in words
-    assert "So few images can't tell which is better" in words
+    assert "With so few images the numbers can't say which is better" in words
     assert "clustered in different ways" not in words
     cluster(other, scenes, k=3, points=600, merge=9, progress=False)
     words = words_of(report(run, count=3, beside=other, device="cpu", progress=False))

@@ -155,7 +155,7 @@ def test_the_images_shown_are_those_learned_from(run):
     [
         (
             ["loss", "rank"],
-            "No fault was found in what can be counted. Whether what it found means",
+            "No fault was found in what can be counted. No number can say whether what it found means",
         ),
         (["speed", "rank"], "Too little was logged to say. No fault was found in what could be checked: "),
         ([], "Nothing to judge yet."),

@@ -279,9 +279,9 @@ def test_names(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kind": "binary"}, "'binary'; there is auto, soft, index"),
-        ({"threshold": 0}, "threshold of 0"),
-        ({"threshold": 2}, "threshold of 2"),
+        ({"kind": "binary"}, "must be auto, soft or index, not 'binary'"),
+        ({"threshold": 0}, "threshold must be above 0 and at most 1, e.g. 0.5, not 0"),
+        ({"threshold": 2}, "threshold must be above 0 and at most 1, e.g. 0.5, not 2"),
         ({"min_area": 0.5, "max_area": 0.5}, "min_area 0.5 and max_area 0.5"),
         ({"min_area": -0.1}, "min_area -0.1"),
     ],

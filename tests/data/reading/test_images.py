@@ -373,7 +373,7 @@ def test_sources_without_images_say_what_there_is(tmp_path: Path) -> None:
         list_images(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         list_images(tmp_path / "no")
-    with pytest.raises(DataError, match="is a file of a kind"):
+    with pytest.raises(DataError, match="is not a kind of file"):
         list_images(tmp_path / "film.mp4")
     (tmp_path / "list.txt").write_text("# nothing\n")
     with pytest.raises(EmptyCollection, match="names no image"):
@@ -418,7 +418,7 @@ def test_too_many_bad_images_stop_the_run(tmp_path: Path) -> None:
     for words in ("3 of 40", "2 empty", "1 truncated", str(tmp_path / "skipped.jsonl"), "--max-bad"):
         assert words in str(caught.value)
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 3
-    with pytest.raises(ConfigError, match="--max-bad 5"):
+    with pytest.raises(ConfigError, match=r"--max-bad must be a fraction .*, not 5"):
         SkipLog(None, 10, limit=5)
 
 

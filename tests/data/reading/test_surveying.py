@@ -31,6 +31,18 @@ def names(folder: Path, *words: str, pages: str = "auto") -> ImageCollection:
     return expand(images.measured(survey(images, words, pages).channels))
 
 
+def test_files_that_are_never_cut_into_windows_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = ImageCollection(tmp_path, (tmp_path / "a.JPG", tmp_path / "b.tif"))
+    with caplog.at_level("INFO", "selfseg.told"):
+        expand(images)
+        assert not caplog.messages
+        expand(images, 64)
+    assert caplog.messages == [
+        "windows of 64 px: only files that can be read in parts are cut, such as TIFF; "
+        "those named .jpg are looked at whole"
+    ]
+
+
 def test_eight_bit_formats_need_no_look(tmp_path: Path) -> None:
     for suffix, looked in ((".jpg", False), (".bmp", False), (".png", True), (".tif", True), (".npy", True)):
         assert may_be_measured(ImageCollection(tmp_path, (tmp_path / f"a{suffix}",))) is looked

@@ -339,6 +339,6 @@ def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["transfer", "--help"]) == 0
     assert "ade20k" in capsys.readouterr().out
     assert main(["transfer", "voc", "run", "data", "--out", str(out)]) == 2
-    assert "no preset 'voc'; there are voc12aug" in " ".join(capsys.readouterr().err.split())
+    assert "there is no preset 'voc'; the presets are voc12aug" in " ".join(capsys.readouterr().err.split())
     assert main(["transfer", "coco-1x", "--help-all"]) == 0
     assert "--short-sides" in capsys.readouterr().out

@@ -108,5 +108,5 @@ def test_a_full_disk_is_told_as_one(memory: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_sizes() -> None:
     assert (bytes_of("20G"), bytes_of("1.5 MiB"), bytes_of("12")) == (20 << 30, 3 << 19, 12)
-    with pytest.raises(ConfigError, match="'much' is no size"):
+    with pytest.raises(ConfigError, match="'much' is not a size"):
         bytes_of("much")

@@ -116,7 +116,7 @@ def test_when_memory_runs_out_the_run_goes_on_with_recomputed_blocks_and_learns_
     assert len(made) == 1
     assert made[0] > 4
     told = " ".join(capfd.readouterr().err.split())
-    assert "memory ran out in step 5" in told
+    assert "there was not enough memory in step 5" in told
     assert "resuming" in told
     written = read_recipe(recipe.out / "recipe.yaml")
     assert recipe_hash(written) == recipe_hash(recipe)

@@ -52,7 +52,7 @@ class Batching:
     def __post_init__(self) -> None:
         whole = isinstance(self.images, int) and not isinstance(self.images, bool)
         if self.images != "auto" and not (whole and int(self.images) >= 1):
-            raise ConfigError(f"--batch {self.images} is no number of images; give auto, or 1 or more")
+            raise ConfigError(f"--batch must be auto or a number of images from 1 on, not {self.images}")
 
     def applies(self, device: torch.device) -> bool:
         """Whether images are put together on a device."""
@@ -182,7 +182,7 @@ class Room:
             elif tried_alone:
                 raise RunError(
                     f"the GPU's memory is too small for one image of {pixels:,} pixels; give a smaller --window, or "
-                    "--device cpu, or end what else uses the GPU. The same command goes on"
+                    "--device cpu, or end other programs that use the GPU; then the same command continues"
                 )
             tried_alone = len(some) == 1
         return found

@@ -99,11 +99,11 @@ def check_geojson_of(geojson: bool, min_area: int, large_as: str) -> None:
         ConfigError: if they don't fit each other; MissingExtra without rasterio.
     """
     if not geojson and min_area:
-        raise ConfigError(f"--min-area {min_area} is about the polygons of --geojson, which isn't given")
+        raise ConfigError(f"--min-area {min_area} only works together with --geojson; add it, or leave --min-area out")
     if min_area < 0:
         raise ConfigError(f"--min-area {min_area} can't be negative")
     if geojson and large_as != "tiff":
-        raise ConfigError("GeoJSON is made of TIFF maps: leave out --geojson or --large-as zarr")
+        raise ConfigError("--geojson needs maps that are TIFF files; leave out --geojson or --large-as zarr")
     if geojson:
         check_rasterio()
 

@@ -346,7 +346,9 @@ def _in_words(
     clear = [phrases[key][named[key].clear < 0] for key in phrases if named[key].clear]
     subject = "After it, segments" if trained else "This run's segments"
     if count < _FEWEST:
-        sentences.append(f"So few images can't tell which is better by number; {_FEWEST} are the least.")
+        sentences.append(
+            f"With so few images the numbers can't say which is better; that takes {_FEWEST} images or more."
+        )
     elif clear:
         sentences.append(f"{subject} {', '.join(clear[:-1])}{' and ' if clear[1:] else ''}{clear[-1]}.")
     else:

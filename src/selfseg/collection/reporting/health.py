@@ -146,7 +146,7 @@ def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             early = steps < _FEWEST_STEPS
             sentence = (
                 f"A region's prototype is predicted no better than by a guess among {k} "
-                f"(loss {end:.3f}, a guess {uniform:.3f})"
+                f"(its loss is {end:.3f}, and a guess has {uniform:.3f})"
             )
             if early:
                 advice = f"{steps} steps are too few to tell: train for some hundred at least."
@@ -158,7 +158,8 @@ def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             level: Level = "bad" if progress > 0.5 and not early else "warn"
             verdicts.append(Verdict("guessing", level, sentence + (" yet." if early else "."), share, advice))
         else:
-            sentence = f"A region's prototype is predicted better than by a guess among {k} (loss {share:.0%} of it)."
+            sentence = f"A region's prototype is predicted better than by a guess among {k}"
+            sentence += f" (its loss is {share:.0%} of the guess's)."
             verdicts.append(Verdict("guessing", "ok", sentence, share))
     return verdicts
 
@@ -171,7 +172,7 @@ def _judge_finding(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     guess = float(lines[-1]["found_guess"])
     if guess >= 1:  # a single key is found by everybody
         return []
-    shares = f"({found:.1%}, a guess among {round(1 / max(guess, 1e-9))} finds {guess:.1%})"
+    shares = f"({found:.1%} of them; a guess among {round(1 / max(guess, 1e-9))} would find {guess:.1%})"
     if found > min(2 * guess, guess + 0.1 * (1 - guess)):
         return [
             Verdict("finding", "ok", f"Pixels find their own object more often than a guess would {shares}.", found)

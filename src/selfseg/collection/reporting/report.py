@@ -212,15 +212,15 @@ def report(
 
 
 _LOOK = (
-    "Whether what it found means something, no number can tell: look at the pictures below, and hold them against "
-    "those of “selfseg train pyramid”, which learns nothing."
+    "No number can say whether what it found means something. Look at the pictures below, and compare them with those "
+    "of “selfseg train pyramid”, which learns nothing."
 )
 
 
 def _headline(trained: bool, verdicts: Sequence[Verdict]) -> tuple[str, str]:
     """The verdicts in one word (level) and some sentences."""
     if not trained:
-        return "none", "Nothing was trained: this run is its start alone. " + _LOOK.partition(", and")[0] + "."
+        return "none", "Nothing was trained: this run is only its start. " + _LOOK.partition(", and")[0] + "."
     if not verdicts:
         return "none", "Nothing to judge yet."
     level = verdicts[0].level

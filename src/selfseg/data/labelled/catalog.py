@@ -271,30 +271,30 @@ def parse_source(text: Path | str) -> Source:
     if said is not None:
         source = parse_source(said[1])
         if not source.plain:
-            raise ConfigError(f"{said[2]} can be said of a folder of your own only, not of {said[1]}")
+            raise ConfigError(f"{said[2]} only works for a folder of your own, not for the data set {said[1]}")
         return replace(source, options=_options(said[2]))
     named = _NAMED.fullmatch(str(text))
     if named is None or Path(text).exists():
         return Source(None, Path(os.path.expanduser(text)))
     name, split, root = named.groups()
     if is_shards(text):
-        raise ConfigError(f"{text}: shards hold images only, without labels; they are for training and clustering")
+        raise ConfigError(f"{text}: tar shards hold images only, no labels; use them for training and clustering")
     if name not in DATASETS:
         alike = [known for known in DATASETS if known.startswith(name.lower()[:4])] or list(DATASETS)
-        raise ConfigError(f"no data set {name!r}, and {text} does not exist; there is {', '.join(alike)}")
+        raise ConfigError(f"there is no data set {name!r} and no folder {text}; data sets are {', '.join(alike)}")
     if not root:
-        raise ConfigError(f"{text} names no folder; write {name}:ROOT, where ROOT holds the data")
+        raise ConfigError(f"{text} does not say where the data is; write {name}:ROOT, with its folder as ROOT")
     return Source(DATASETS[name], Path(os.path.expanduser(root)), split or "")
 
 
 def _options(text: str) -> FolderOptions:
     values = dict(part.split("=", 1) for part in text.split("&"))
     if values.get("labels", "unrotated") != "unrotated":
-        raise ConfigError(f"labels are 'unrotated', or that isn't said; not {values['labels']!r}")
+        raise ConfigError(f"?labels= must be unrotated or left out, not {values['labels']!r}")
     try:
         return FolderOptions(values.get("label-suffix"), float(values.get("val", 0)), "labels" in values)
     except ValueError as error:
-        raise ConfigError(f"val is a percentage such as 20, not {values['val']!r}") from error
+        raise ConfigError(f"val must be a percentage such as 20, not {values['val']!r}") from error
 
 
 def splits_in(source: Source) -> tuple[str, ...]:

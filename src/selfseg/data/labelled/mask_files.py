@@ -65,7 +65,7 @@ Kind = Literal["auto", "soft", "index"]
 def check_threshold(threshold: float) -> None:
     """Raise ConfigError for a threshold of soft masks that is not in (0, 1]."""
     if not 0 < threshold <= 1:
-        raise ConfigError(f"a threshold of {threshold} parts nothing; give a number in (0, 1], e.g. 0.5")
+        raise ConfigError(f"a threshold must be above 0 and at most 1, e.g. 0.5, not {threshold}")
 
 
 def check_areas(min_area: float, max_area: float) -> None:
@@ -110,7 +110,7 @@ class MaskFolder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path).expanduser())
         if self.kind not in ("auto", "soft", "index"):
-            raise ConfigError(f"no kind of masks {self.kind!r}; there is auto, soft, index")
+            raise ConfigError(f"the kind of masks must be auto, soft or index, not {self.kind!r}")
         check_threshold(self.threshold)
         check_areas(self.min_area, self.max_area)
 

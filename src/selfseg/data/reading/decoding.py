@@ -41,7 +41,7 @@ from selfseg.data.reading.sniffing import Damage as Damage
 from selfseg.data.reading.sniffing import sniff as sniff
 from selfseg.errors import BadImage
 
-_MEASURED = "a collection of such files is read as measured images (--channels, --pages)"
+_MEASURED = "selfseg reads a collection of such files as measured images (--channels, --pages)"
 _ORIENTATION = 0x0112
 # Padding that stands in for a JPEG's end marker: 1-bits, which are no Huffman code. Enough for the decoder's look-ahead
 # (8 bytes) at the end of a whole picture, too little for one more row of blocks.
@@ -87,7 +87,7 @@ def quiet() -> Iterator[None]:
 
 def refuse_measured(kind: str) -> NoReturn:
     """Say that a format is no photograph's; raises Damage."""
-    raise Damage("wrong-type", f"{kind} is no photograph; {_MEASURED}")
+    raise Damage("wrong-type", f"a {kind} file is not a photograph; {_MEASURED}")
 
 
 def open_image(stream: IO[bytes], kind: str, max_pixels: int) -> Image.Image:

@@ -72,8 +72,8 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         return _from_paths([source], str(source))
     if suffix != ".txt":
         raise DataError(
-            f"{source} is a file of a kind that isn't read; give a folder, a zip, a .txt list with one path a line, or "
-            f"an image ({' '.join(READ)})"
+            f"{source} is not a kind of file that selfseg reads; give a folder, a zip, a .txt list with one path a "
+            f"line, or an image ({' '.join(READ)})"
         )
     if source.stat().st_size >= LONG:
         return open_long_list(source)
@@ -104,7 +104,7 @@ def read_list(path: Path) -> list[Path]:
     except UnicodeDecodeError as error:
         raise DataError(f"can't read the list {path}: {error}") from error
     if "\0" in text:
-        raise DataError(f"can't read the list {path}: it holds zero bytes, and is no text")
+        raise DataError(f"can't read the list {path}: it has zero bytes in it, so it is not a text file")
     lines = (line.strip() for line in re.split("\r\n|\r|\n", text))
     return [Path(listed(str(path.parent), line)) for line in lines if line and not line.startswith("#")]
 
@@ -129,7 +129,8 @@ def _told(source: Path | str, images: ImageCollection, others: Mapping[str, int]
         kinds = [f"{count} files {suffix}" if count > 1 else f"1 file {suffix}" for suffix, count in others.items()]
         shown = ", ".join(kinds[:5]) + (f" and {sum(others.values())} in all" if len(kinds) > 5 else "")
         tell(
-            f"{source}: {shown} {'was' if sum(others.values()) == 1 else 'were'} not taken, as no images that are read"
+            f"{source}: {shown} {'was' if sum(others.values()) == 1 else 'were'} left out, since selfseg does not "
+            "read such files"
         )
     return images
 

@@ -182,7 +182,7 @@ def list_remote(source: str) -> tuple[ImageCollection, Counter[str]]:
             if "http" in source
             else ""
         )
-        raise Unreachable(f"there is nothing at {shown(source)}; is the name right?{hint}")
+        raise Unreachable(f"there is nothing at {shown(source)}; check the address{hint}")
     return _from_listing(folder, listed, pattern)
 
 

@@ -134,7 +134,7 @@ def accepting(limit: float) -> str:
 def check_limit(limit: float) -> None:
     """Raise ConfigError for a share of unreadable images that is none."""
     if not 0 <= limit <= 1:
-        raise ConfigError(f"--max-bad {limit} is no fraction; give a value from 0 to 1, e.g. 0.05")
+        raise ConfigError(f"--max-bad must be a fraction from 0 to 1, e.g. 0.05, not {limit}")
 
 
 def _line(skipped: tuple[str, str, str]) -> str:
@@ -153,8 +153,8 @@ def _message(
         f"{bad} of {total} images can't be used ({bad / max(total, 1):.1%}; at most {limit:.1%} "
         f"may be bad): {counts}; e.g. {first}."
         + (f" All of them are listed in {path}." if path is not None else "")
-        + " `selfseg data` of the images tells which kinds of files there are."
-        + f" Mend or remove them, or accept them with --max-bad {min(1.0, bad / max(total, 1) + 0.01):.2f}"
+        + " `selfseg data IMAGES` shows which kinds of files there are."
+        + f" Repair or remove them, or accept them with --max-bad {min(1.0, bad / max(total, 1) + 0.01):.2f}"
     )
 
 

@@ -141,7 +141,7 @@ class Survey:
         kinds = f"values {_counted_words(self.dtypes)}; channels: {', '.join(counts)}"
         if self.channels is None:
             return (
-                f"the files are of different kinds ({kinds}), so that all are read as 8-bit RGB photographs; to keep "
+                f"the files are of different kinds ({kinds}), so all are read as 8-bit RGB photographs; to keep "
                 "all channels and bits, put files of one kind into a folder, or into a .txt list"
             )
         return (
@@ -345,7 +345,7 @@ def pick(words: Sequence[str], names: Sequence[str]) -> list[int]:
             have = ", ".join(f"{c} ({name})" for c, name in enumerate(names))
             raise ConfigError(f"there is no channel {word!r}; the files have {have}")
     if len(set(found)) < len(found):
-        raise ConfigError(f"the channels {' '.join(words)} name one of them twice")
+        raise ConfigError(f"the channels {' '.join(words)} name a channel twice")
     return found
 
 

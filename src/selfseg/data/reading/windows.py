@@ -20,6 +20,7 @@ from selfseg.data.reading.sniffing import WINDOWED
 from selfseg.data.reading.surveying import Survey, may_be_measured, survey
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
+from selfseg.telling import tell
 
 WINDOW = 1024
 """Side of a window in px where nobody said another."""
@@ -40,6 +41,12 @@ def expand(images: ImageCollection, window: int | None = None, cut: bool = True)
         The same collection where there is nothing to expand. Else one with `parts`; NAME/PAGE and NAME/y0-x0 are the
         names of pages and windows. Files that can't be opened stay as they are, for `scan` to judge.
     """
+    whole = images.suffixes - WINDOWED
+    if window is not None and whole and not images.parts:
+        tell(
+            f"windows of {window} px: only files that can be read in parts are cut, such as TIFF; those named "
+            f"{' '.join(sorted(whole))} are looked at whole"
+        )
     if images.parts or not images.suffixes & WINDOWED:
         return images
     pages = images.channels.pages if images.channels is not None else None
@@ -72,7 +79,7 @@ def look_into(images: ImageCollection, words: Sequence[str] = (), pages: str = "
     """
     as_photographs = [word.lower() for word in words] == ["rgb"]
     if images.blocks and words and not as_photographs:
-        raise ConfigError(f"--channels {' '.join(words)}: images in tar shards and zips are photographs; unpack them")
+        raise ConfigError(f"--channels {' '.join(words)} does not work in tar shards and zips; unpack them")
     if images.blocks or as_photographs or not (words or may_be_measured(images)):
         return None
     return survey(images, words, pages, seed)

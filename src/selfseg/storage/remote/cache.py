@@ -45,7 +45,7 @@ def bytes_of(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if found is None:
-        raise ConfigError(f"{text!r} is no size; give one such as 20G or 500M")
+        raise ConfigError(f"{text!r} is not a size; write e.g. 20G or 500M")
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 

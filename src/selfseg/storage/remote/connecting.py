@@ -71,7 +71,7 @@ class Patience:
                 except ValueError:
                     values[field.name] = 0
                 if not values[field.name] > 0:
-                    raise ConfigError(f"{variable}={text} is no positive number; give one, or leave it out")
+                    raise ConfigError(f"{variable}={text} must be a positive number, or be left out")
         return cls(**values)
 
 
@@ -180,7 +180,7 @@ def persist(ask: Callable[[], T], url: str) -> T:
     what = str(failure) or type(failure).__name__
     raise Unreachable(
         f"can't reach {shown(url)}: {what} ({attempt} attempts in {spent:.0f} s); when it can be reached, run the "
-        "command again and it goes on"
+        "command again to continue"
     ) from failure
 
 

@@ -61,7 +61,7 @@ def snapshot(url: str, wanted: Callable[[str], bool] | None = None) -> Iterator[
     cache = Cache.of_environment()
     listed = list_files(url)
     if not listed:
-        raise Unreachable(f"there is nothing at {shown(url)}; is the name right?")
+        raise Unreachable(f"there is nothing at {shown(url)}; check the address")
     parent, _, last = url.rpartition("/")
     single = list(listed) == [url]
     if wanted is not None and not single:

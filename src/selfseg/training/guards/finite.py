@@ -25,9 +25,7 @@ from selfseg.training.processes import anywhere
 from selfseg.training.recipe import Recipe
 from selfseg.types import Batch
 
-_ADVICE = (
-    "Try a lower --optimizer.base-lr, --optimizer.clip 1, or --precision 32-true; the last checkpoint is untouched"
-)
+_ADVICE = "Try a lower --optimizer.base-lr, --optimizer.clip 1, or --precision 32-true; the last checkpoint is kept"
 
 
 def require_finite(
@@ -69,8 +67,8 @@ def require_finite(
     _keep(path.with_suffix(".safetensors"), method, batch)
     write_json(path, record)
     raise NonFiniteLoss(
-        f"the {what} of step {step + 1} is {numbers[what]} (here or in another process); the weights are those of "
-        f"before it. The images are listed in {path}, and selfseg.training.guards.replaying.replay does it again. "
+        f"the {what} of step {step + 1} is {numbers[what]} (here or in another process). The weights are those of "
+        f"before this step. {path} lists its images, and selfseg.training.guards.replaying.replay repeats the step. "
         + _ADVICE
     )
 
@@ -87,7 +85,7 @@ def require_finite_state(method: Method, optimizer: torch.optim.Optimizer, step:
     for name, value in state.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not all_finite(value):
             raise NonFiniteLoss(
-                f"after step {step} {name} holds values that are no numbers, so nothing was saved. " + _ADVICE
+                f"after step {step} {name} holds values that are not numbers, so nothing was saved. " + _ADVICE
             )
 
 

@@ -85,9 +85,9 @@ def test_options_stand_behind_the_folder(tmp_path: Path) -> None:
     assert splits_in(parse_source(word)) == ("train", "val")
     assert len(open_labelled(word, "val")) + len(open_labelled(word, "train")) == 5
     assert open_labelled(with_options(tmp_path, "_other"), "all").read_label(0).max() == 1
-    with pytest.raises(ConfigError, match="val is a percentage"):
+    with pytest.raises(ConfigError, match="val must be a percentage"):
         parse_source(f"{tmp_path}?val=many")
-    with pytest.raises(ConfigError, match="of your own only"):
+    with pytest.raises(ConfigError, match="only works for a folder of your own"):
         parse_source(f"voc:{tmp_path}?val=20")
     with pytest.raises(ConfigError, match="such as _mask"):
         with_options(tmp_path, "a&b")

@@ -18,7 +18,7 @@ def test_everything_else_is_named_or_counted(labelled: Path) -> None:
     assert found() == (
         "1 label has no image: val/labels/old.png",
         "1 image has no place in a split: photo.jpg",
-        "2 files .xyz, 1 file no suffix were not taken",
+        "2 files .xyz, 1 file no suffix: selfseg does not read such files here",
     )
     for i in range(6):
         (labelled / f"{i}.jpg").touch()

@@ -107,7 +107,7 @@ def test_files_that_are_not_taken_are_counted(photos: Path, caplog: pytest.LogCa
         list_images(photos)
         list_images(f"{photos}/*")
     assert [record.message for record in caplog.records] == [
-        f"{where}: 2 files .xyz, 1 file .mp4 were not taken, as no images that are read"
+        f"{where}: 2 files .xyz, 1 file .mp4 were left out, since selfseg does not read such files"
         for where in (photos, f"{photos}/*")
     ]
 
@@ -117,7 +117,7 @@ def test_images_in_a_zip_are_photographs(photos: Path, tmp_path: Path) -> None:
     assert images.blocks == (len(images),)
     assert images.subset([0, 1]).blocks == (2,)
     assert images.measured(None) is images
-    with pytest.raises(DataError, match="from files of their own; unpack the zip"):
+    with pytest.raises(DataError, match="can't be read from it; unpack the zip"):
         images.measured(Channels(("a",), (0,), 1, (0.0,), (1.0,), (0.5,), (0.1,)))
 
 

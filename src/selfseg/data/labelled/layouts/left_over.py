@@ -57,7 +57,7 @@ def kinds(others: Counter[str]) -> tuple[str, ...]:
     if not others:
         return ()
     counted = [f"{count} file{'s' if count > 1 else ''} {suffix}" for suffix, count in others.most_common()]
-    return (f"{', '.join(counted)} {'was' if others.total() == 1 else 'were'} not taken",)
+    return (f"{', '.join(counted)}: selfseg does not read such files here",)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

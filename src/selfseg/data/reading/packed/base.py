@@ -30,7 +30,9 @@ class PackedImages(ImageCollection):
     def measured(self, channels: Channels | None) -> Self:
         """The same images; raises DataError for channels."""
         if channels is not None:
-            raise DataError(f"{self.root}: measured images are read from files of their own; unpack {self.packing}")
+            raise DataError(
+                f"{self.root}: images with many channels or bits can't be read from it; unpack {self.packing}"
+            )
         return self
 
     @property
