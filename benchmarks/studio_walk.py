@@ -1,21 +1,24 @@
 """The whole way in a real browser: from clusters to files, with a kill -9 in the middle, and pictures of each part.
 
     python benchmarks/studio_walk.py RUN IMAGES LABELS --pictures docs/pictures
+    python benchmarks/studio_walk.py RUN IMAGES LABELS --animation docs/pictures/studio.webp
 
 RUN is a trained run with clusters (its decisions are put aside), IMAGES and LABELS folders with files of the same
 names, LABELS index PNGs with a classes.txt beside their folder's parent (CamVid's layout: ROOT/SPLIT/labels and
 ROOT/classes.txt). The person is simulated: she knows the labels and clicks as a person does, through the page. Needs
 Playwright and a Chromium (`pip install playwright`; --chromium PATH), neither of which selfseg depends on.
 
-She names 12 clusters, two of them alike, splits one, leaves one out, corrects 30 segments in five images, undoes three,
-judges 20 places of an audit, and takes COCO, CVAT, palette PNGs and the model away. After the corrections the server is
-killed with -9 and started again: everything decided must be there. Any request outside of the page's origin, and any
-error on the browser's console, fails the walk.
+She names 12 clusters, two of them alike, splits one, leaves one out, corrects 30 segments in five images (with a new
+class where none of the list fits), undoes three, judges 20 places of an audit, and takes COCO, CVAT, palette PNGs and
+the model away. After the corrections the server is killed with -9 and started again: everything decided must be there.
+Any request outside of the page's origin, and any error on the browser's console, fails the walk.
+`benchmarks/studio_photographs.py` makes a run, images and labels to walk through.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -24,14 +27,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 VOID = "void"
+ANIMATED = (960, 645)
+"""Width and height of the animation, in pixels."""
+PATIENCE = 180_000  # ms; of a busy machine
+PICTURES_ARE_THERE = """() => [...document.images].every((one) => {
+  const {top, bottom, left, right} = one.getBoundingClientRect();
+  const seen = bottom > 0 && top < innerHeight && right > 0 && left < innerWidth && bottom > top;
+  return !seen || (one.complete && one.naturalWidth > 0);
+})"""
 
 
 class Person:
@@ -39,7 +52,8 @@ class Person:
 
     def __init__(self, images: Path, labels: Path) -> None:
         lines = (labels.parents[1] / "classes.txt").read_text("utf-8").splitlines()
-        self.names = dict(re.match(r"(\d+)\s+(.*)", line).groups() for line in lines if line.strip())  # type: ignore[union-attr]
+        pairs = [re.match(r"(\d+)\s+(.*)", line).groups() for line in lines if line.strip()]  # type: ignore[union-attr]
+        self.names = {value: name for value, name in pairs if not name.lower().startswith(VOID)}
         self.files = {path.stem: path for path in sorted(labels.iterdir())}
         self.images = images
 
@@ -51,16 +65,15 @@ class Person:
         label = self.label(name)
         height, width = label.shape
         value = int(label[min(int(y * height), height - 1), min(int(x * width), width - 1)])
-        found = self.names.get(str(value), VOID)
-        return "" if found.lower() == VOID else found
+        return self.names.get(str(value), "")
 
-    def in_box(self, name: str, mask: NDArray[np.bool_]) -> Counter[str]:
-        """How many pixels of a mask are of which class."""
+    def votes(self, name: str, superpixels: NDArray[Any]) -> NDArray[np.int64]:
+        """How many pixels (regions, 256) of each region of an (h, w) map are of which value of the label."""
         label = self.label(name)
-        size = (label.shape[1], label.shape[0])
-        inside = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)) > 0
-        values, counts = np.unique(label[inside], return_counts=True)
-        return Counter({self.names.get(str(v), VOID): int(c) for v, c in zip(values, counts, strict=True)})
+        rows = ((np.arange(label.shape[0]) + 0.5) * superpixels.shape[0] / label.shape[0]).astype(int)
+        columns = ((np.arange(label.shape[1]) + 0.5) * superpixels.shape[1] / label.shape[1]).astype(int)
+        pairs = superpixels[np.ix_(rows, columns)].astype(np.int64) * 256 + label
+        return np.bincount(pairs.ravel(), minlength=256 * (int(superpixels.max()) + 1)).reshape(-1, 256)
 
 
 class Server:
@@ -91,6 +104,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("--pictures", type=Path, default=Path("build/studio"))
+    parser.add_argument("--animation", type=Path, help="an animated WebP of the walk")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     options = parser.parse_args()
     options.pictures.mkdir(parents=True, exist_ok=True)
@@ -106,12 +120,39 @@ def main() -> None:
             walk = Walk(browser, server, Person(options.images, options.labels), options)
             try:
                 walk.go()
+                walk.film.write(options.animation)
             finally:
                 walk.server.kill()
             browser.close()
     finally:
         server.kill()
         (options.pictures / "studio.log").unlink(missing_ok=True)
+
+
+class Film:
+    """Some moments of the walk, each with how long it is shown."""
+
+    def __init__(self) -> None:
+        self.frames: list[Image.Image] = []
+        self.milliseconds: list[int] = []
+
+    def add(self, page: Any, seconds: float, pointer: tuple[float, float] | None = None) -> None:
+        """What is on the page now, and the mouse, which a screenshot lacks, at a place of the page in pixels."""
+        frame = Image.open(io.BytesIO(page.screenshot(type="png"))).convert("RGB")
+        if pointer is not None:
+            corners = ((0, 0), (0, 24), (6, 19), (10, 28), (14, 26), (10, 17), (18, 17))
+            arrow = [(pointer[0] + x, pointer[1] + y) for x, y in corners]
+            ImageDraw.Draw(frame).polygon(arrow, fill="black", outline="white", width=2)
+        self.frames.append(frame.resize(ANIMATED, Image.Resampling.LANCZOS))
+        self.milliseconds.append(round(1000 * seconds))
+
+    def write(self, file: Path | None) -> None:
+        if file is None:
+            return
+        first, *rest = self.frames
+        how = {"duration": self.milliseconds, "loop": 0, "quality": 70, "method": 6}
+        first.save(file, "WEBP", save_all=True, append_images=rest, **how)
+        print(f"{len(self.frames)} frames, {file.stat().st_size:,} bytes: {file}")
 
 
 class Walk:
@@ -121,7 +162,10 @@ class Walk:
         self.server, self.person, self.options = server, person, options
         self.origin = server.address.split("/?")[0]
         self.context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
+        self.film = Film()
+        self.pointer = (0.0, 0.0)
         self.strangers: list[str] = []
         self.errors: list[str] = []
         self.killed = False
@@ -133,6 +177,19 @@ class Walk:
     def request(self, request: Any) -> None:
         if not request.url.startswith((self.origin, "data:", "blob:")):
             self.strangers.append(request.url)
+
+    def kept(self, path: str, action: Callable[[], object]) -> None:
+        """Do what is sent, and wait for its answer and for the page to draw it."""
+        with self.page.expect_response(lambda answer: answer.url.endswith(path)):
+            action()
+        self.page.wait_for_timeout(350)
+
+    def settle(self) -> None:
+        """Wait for the pictures that are in view, and for the image."""
+        self.page.wait_for_function(PICTURES_ARE_THERE)
+        for shown in self.page.locator(".viewer-notice").all():
+            shown.wait_for(state="hidden")
+        self.page.wait_for_timeout(700)
 
     def api(self, path: str) -> Any:
         return self.page.evaluate("async (path) => (await fetch(path)).json()", path)
@@ -155,6 +212,7 @@ class Walk:
         from selfseg.studio.regions import RegionStore
 
         self.picture("concepts_begin")
+        self.film.add(self.page, 2)
         state = self.api("/api/state")
         store = RegionStore.open(self.options.run)
         named: list[tuple[str, str]] = []
@@ -168,17 +226,17 @@ class Walk:
             name = votes.most_common(1)[0][0]
             if name != VOID:
                 named.append((cluster["id"], name))
-        for path, name in named[:12]:
+        for turn, (path, name) in enumerate(named[:12], 1):
             field = self.page.locator(f'input[aria-label="Name of cluster {path.split("/")[1]}"]')
             field.fill(name)
-            field.press("Enter")
-            self.page.wait_for_timeout(150)
+            self.kept("/api/name", partial(field.press, "Enter"))
+            if turn in (1, 4):
+                self.settle()
+                self.film.add(self.page, 1.2)
         rest = [one["id"] for one in self.api("/api/state")["clusters"] if not one["name"]]
         self.verb(rest[0], "Split")
-        self.page.locator(".parts:visible button").first.click()
-        self.page.wait_for_timeout(800)
-        self.verb(rest[1], "Leave out")
-        self.page.wait_for_timeout(500)
+        self.kept("/api/split", self.page.locator(".parts:visible button").first.click)
+        self.kept("/api/leave-out", partial(self.verb, rest[1], "Leave out"))
         state = self.api("/api/state")
         names = [one["name"] for one in state["clusters"] if one["name"]]
         print(f"{len(names)} clusters have {len(set(names))} names, {len(state['clusters'])} clusters after a split")
@@ -188,6 +246,7 @@ class Walk:
         assert sum(one["leftOut"] for one in state["clusters"]) == 1
         self.page.evaluate("scrollTo(0, 0)")
         self.picture("concepts")
+        self.film.add(self.page, 2)
 
     def verb(self, path: str, words: str) -> None:
         number = path.split("/")[1]
@@ -199,30 +258,40 @@ class Walk:
         page = self.page
         corrected = 0
         count = self.api("/api/state")["images"]
-        for image in np.linspace(3, count - 4, 5).astype(int).tolist():
-            page.goto(f"{self.origin}/#images/{image}")
-            page.wait_for_timeout(1500)
+        even = np.linspace(3, count - 4, 5).astype(int).tolist()
+        for image in (*even, *(other for other in range(count) if other not in even)):
+            if corrected == 30:
+                break
             about = self.api(f"/api/images?from={image}&count=1")[0]
+            if len(self.wrong(image, about)) < 20:
+                continue  # she goes on to an image with more to do
+            page.goto(f"{self.origin}/#images/{image}")
+            page.wait_for_selector(".workbench canvas")
+            self.settle()
+            if not corrected:
+                self.film.add(page, 2)
             for _ in range(6):
                 corrected += self.correct(image, about)
+                if corrected in (1, 3, 6):
+                    self.settle()
+                    self.film.add(page, 1.2, self.pointer)
         print(f"{corrected} segments corrected in five images")
         assert corrected == 30
+        page.locator(".tools-side").evaluate("one => one.scrollTo(0, 0)")
         self.picture("images")
         before = self.api("/api/state")["progress"]["clicks"]
         for _ in range(3):
-            page.keyboard.press("z")
-            page.wait_for_timeout(500)
+            self.kept("/api/undo", partial(page.keyboard.press, "z"))
         after = self.api("/api/state")["progress"]["clicks"]
         print(f"three undone: {before} clicks, then {after}")
         assert before - after == 3
 
-    def correct(self, image: int, about: dict[str, Any]) -> int:
-        """Click on a place whose prediction is wrong, with the right class, as it is on the page's list."""
+    def wrong(self, image: int, about: dict[str, Any]) -> list[tuple[str, tuple[float, float]]]:
+        """The right class, and a place, of each superpixel whose prediction is wrong, the largest first."""
         from selfseg.studio.regions import RegionStore
 
         store = RegionStore.open(self.options.run)
-        state = self.api("/api/state")
-        classes = [one["name"] for one in state["classes"]]
+        classes = [one["name"] for one in self.api("/api/state")["classes"]]
         data = self.page.evaluate(
             "async (i) => [...new Uint8Array(await (await fetch(`/api/image/${i}/prediction`)).arrayBuffer())]", image
         )
@@ -230,27 +299,31 @@ class Walk:
         n = int.from_bytes(raw[:4], "little")
         predicted = np.frombuffer(raw, "<u2", n, 4)
         first = int(store.first[image])
-        order = np.argsort(-store.areas[first : first + n], kind="stable")
         superpixels = store.superpixels(image)
-        for region in order:
-            votes = self.person.in_box(about["name"], superpixels == region)
-            if not votes:
-                continue
-            name, hits = votes.most_common(1)[0]
+        votes = self.person.votes(about["name"], superpixels)
+        found = []
+        for region in np.argsort(-store.areas[first : first + n], kind="stable"):
+            name = self.person.names.get(str(votes[region].argmax()), VOID)
             now = classes[predicted[region]] if predicted[region] < len(classes) else ""
-            if name == VOID or name == now or hits < 0.9 * sum(votes.values()):
-                continue
-            if name not in classes:
+            if name in (VOID, now) or votes[region].max() < 0.9 * votes[region].sum():
                 continue
             ys, xs = np.nonzero(superpixels == region)
             middle = int(((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2).argmin())
             place = (xs[middle] + 0.5) / superpixels.shape[1], (ys[middle] + 0.5) / superpixels.shape[0]
-            self.page.get_by_role("radio", name=name).or_(
-                self.page.locator(".tools-side").get_by_text(name, exact=True)
-            ).first.click()
-            self.click(place, about)
-            return 1
-        return 0
+            found.append((name, place))
+        return found
+
+    def correct(self, image: int, about: dict[str, Any]) -> int:
+        """Click on a place whose prediction is wrong, with the right class: one of the page's list, or a new one."""
+        name, place = self.wrong(image, about)[0]
+        side = self.page.locator(".tools-side")
+        if name in [one["name"] for one in self.api("/api/state")["classes"]]:
+            self.page.get_by_role("radio", name=name).or_(side.get_by_text(name, exact=True)).first.click()
+        else:
+            side.get_by_placeholder("New class").fill(name)
+            side.get_by_placeholder("New class").press("Enter")
+        self.click(place, about)
+        return 1
 
     def click(self, place: tuple[float, float], about: dict[str, Any]) -> None:
         box = self.page.locator(".workbench canvas").first.bounding_box()
@@ -258,8 +331,8 @@ class Walk:
         left = box["x"] + (box["width"] - scale * about["width"]) / 2
         top = box["y"] + (box["height"] - scale * about["height"]) / 2
         self.page.mouse.move(left + 1, top + 1)
-        self.page.mouse.click(left + place[0] * scale * about["width"], top + place[1] * scale * about["height"])
-        self.page.wait_for_timeout(350)
+        self.pointer = left + place[0] * scale * about["width"], top + place[1] * scale * about["height"]
+        self.kept("/api/click", partial(self.page.mouse.click, *self.pointer))
 
     def kill_and_go_on(self) -> None:
         before = self.api("/api/state")
@@ -279,15 +352,16 @@ class Walk:
 
     def next(self) -> None:
         self.page.goto(f"{self.origin}/#next")
+        self.page.wait_for_selector(".queue li")
         self.page.wait_for_timeout(2500)
         self.picture("next")
+        self.film.add(self.page, 1.6)
 
     def audit(self) -> None:
         page = self.page
         page.goto(f"{self.origin}/#audit")
         page.wait_for_timeout(800)
-        page.get_by_role("button", name="Draw 60 places").click()
-        page.wait_for_timeout(1500)
+        self.kept("/api/audit/start", page.get_by_role("button", name="Draw 60 places").click)
         self.picture("audit")
         names = self.api("/api/images?from=0&count=500")
         right = 0
@@ -296,21 +370,22 @@ class Walk:
             truth = self.person.at(names[place["image"]]["name"], place["x"], place["y"])
             classes = [one["name"] for one in self.api("/api/state")["classes"]]
             if not truth:
-                page.get_by_role("button", name="Can’t tell").click()
+                verdict = page.get_by_role("button", name="Can’t tell")
             elif place["predicted"] == (truth if truth in classes else ""):
                 right += 1
-                page.locator(".verdicts .yes").click()
+                verdict = page.locator(".verdicts .yes")
             elif truth in classes:
-                page.locator(".verdicts .answer").get_by_text(truth, exact=True).first.click()
+                verdict = page.locator(".verdicts .answer").get_by_text(truth, exact=True).first
             else:
-                page.get_by_role("button", name="none of the names").click()
-            page.wait_for_timeout(350)
+                verdict = page.get_by_role("button", name="none of the names")
+            self.kept("/api/audit/answer", verdict.click)
         found = self.api("/api/audit")
         print(f"audit: {found['answered']} answered, {found['right']} right; {found['sentence']}")
         assert (found["answered"], found["right"]) == (20, right)
         page.get_by_role("button", name="Stop here for now").click()
         page.wait_for_timeout(600)
         self.picture("audit_result")
+        self.film.add(page, 2)
 
     def hand_over(self) -> None:
         page = self.page
@@ -326,7 +401,9 @@ class Walk:
             page.wait_for_timeout(500)
         assert job["error"] is None, job["error"]
         page.wait_for_timeout(800)
-        self.picture("hand_over")
+        self.picture("hand_over", show=".files")
+        page.locator(".files").evaluate("one => one.scrollIntoView({block: 'end'})")
+        self.film.add(page, 2.4)
         for one in job["files"]:
             with page.expect_download() as caught:
                 page.locator(f'a[href$="{one["name"]}"]').first.click()
@@ -335,13 +412,18 @@ class Walk:
             print(f"downloaded {one['name']}: {size:,} bytes; {one['about']}")
         print(json.dumps([one["name"] for one in job["files"]]))
 
-    def picture(self, name: str, narrow: bool = True) -> None:
-        """Light and dark, 1280 and 390 px wide."""
+    def picture(self, name: str, narrow: bool = True, show: str = "") -> None:
+        """Light and dark, 1280 and 390 px wide, with the end of what `show` selects at the bottom."""
         for width, height in ((1280, 860), (390, 844)) if narrow else ((1280, 860),):
             for scheme in ("light", "dark"):
                 self.page.set_viewport_size({"width": width, "height": height})
                 self.page.emulate_media(color_scheme=scheme)
-                self.page.wait_for_timeout(1200 if width == 1280 else 700)
+                if show:
+                    self.page.locator(show).evaluate("one => one.scrollIntoView({block: 'end'})")
+                if self.killed:
+                    self.page.wait_for_timeout(1200)
+                else:
+                    self.settle()
                 path = self.options.pictures / f"studio_{name}_{width}_{scheme}.jpg"
                 self.page.screenshot(path=path, type="jpeg", quality=82)
         self.page.set_viewport_size({"width": 1280, "height": 860})

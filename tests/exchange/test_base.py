@@ -15,6 +15,7 @@ ONE = NamedMask("x.png", np.array([[0, 1, 255]], np.uint8))
 @pytest.mark.parametrize("one", FORMATS.values(), ids=FORMATS)
 def test_every_format_has_sentences_and_a_writer(one: Format) -> None:
     assert FORMATS[one.name] is find_format(one.name) is one
+    assert "`" not in one.for_what + one.how_to_import + one.cannot_hold  # the page shows them as they are
     for sentence in (one.for_what, one.how_to_import, one.cannot_hold):
         assert sentence == "" or sentence[-1] in ".)"
     assert one.for_what

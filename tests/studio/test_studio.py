@@ -11,7 +11,7 @@ from selfseg.cli import main
 from selfseg.errors import ConfigError, RunError
 from selfseg.studio.beliefs import NONE
 from selfseg.studio.server.contract import UNSURE, StudioLike
-from selfseg.studio.studio import Studio
+from selfseg.studio.studio import Studio, _why
 
 
 def opened(run: Path, scenes: Path, **options: object) -> Studio:
@@ -157,6 +157,13 @@ def test_questions_are_about_places_inside_of_regions_that_were_not_answered(stu
     later = studio.queue(8)
     assert all(studio.store.region_at(one.image, one.x, one.y) != asked for one in later if one.image == first.image)
     assert superpixels.max() < first.level <= superpixels.max() + 1
+
+
+@pytest.mark.parametrize("scores", [(0.45, 0.05, 0.4), (0.4, 0.05, 0.45)])
+def test_no_question_begins_with_none_of_the_names(scores: tuple[float, ...]) -> None:
+    names = ("none of the names", "sky", "Road")
+    assert _why(np.float32(scores), names, False) == "Road or none of the names? Both are about as likely."
+    assert _why(np.float32([0.1, 0.46, 0.44]), names, False) == "sky or Road? Both are about as likely."
 
 
 def test_an_audit_judges_what_is_predicted(studio: Studio) -> None:

@@ -129,7 +129,7 @@ _ALL = (
     Format(
         "datumaro",
         "Datumaro",
-        "Datumaro's own JSON, from which `datum convert` makes more than forty formats; read by Datumaro, CVAT, Geti.",
+        "Datumaro's own JSON, from which its own command makes more than forty formats; read by Datumaro, CVAT, Geti.",
         'In CVAT: Actions, Upload annotations, "Datumaro 1.0". In a shell: datum convert -i FOLDER -if datumaro.',
         "",
         "selfseg.exchange.writing.datumaro:DatumaroWriter",

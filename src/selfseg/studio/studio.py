@@ -401,7 +401,8 @@ def _why(scores: NDArray[np.float32], names: Sequence[str], new: bool) -> str:
     if first == second or scores[second] < 0.05:
         return f"Believed to be {names[first]}, and less sure than most of it."
     if scores[first] - scores[second] < 0.2:
-        return f"{names[first]} or {names[second]}? Both are about as likely."
+        one, other = (first, second) if first else (second, first)  # "none of the names" begins no sentence
+        return f"{names[one]} or {names[other]}? Both are about as likely."
     return f"Probably {names[first]}, perhaps {names[second]}."
 
 

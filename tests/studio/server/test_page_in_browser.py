@@ -159,9 +159,12 @@ def test_arrow_keys_leave_the_mark_on_what_a_digit_answers(screen: Callable[[str
 
 def test_a_half_typed_name_is_no_verdict(studio: DrawnStudio, screen: Callable[[str], Page]) -> None:
     many_names(studio)
+    for number in range(3):
+        studio.click(1, [((number + 0.5) / 3, 0.5)], 1000, f"tenth or later {number}", "")
     studio.audit_start(4, 1)
     page = screen("audit")
     field = page.locator(".others .name-field input")
+    assert "⇧1" in page.locator(".others .answer", has_text="tenth or later").first.inner_text()
     field.press_sequentially("zzz")
     kept(page, lambda: page.click("text=Can’t tell"), "/api/audit/answer")
     assert verdicts(studio) == ["unsure", None, None, None]

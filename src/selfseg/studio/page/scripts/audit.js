@@ -3,7 +3,7 @@
 import {get, post} from "./api.js";
 import {asked} from "./asking.js";
 import {result} from "./audit_result.js";
-import {classOfKey} from "./classes.js";
+import {classOfKey, keyOf} from "./classes.js";
 import {afterPress, fill, h, icon, typed} from "./dom.js";
 import {nameField} from "./names.js";
 import {fail} from "./notices.js";
@@ -116,7 +116,7 @@ export class Audit {
       onblur: () => this.update(store.state), // what came while a name was typed
     });
     this.field = field.input;
-    const digit = (one) => store.state.classes.indexOf(one) + 1;
+    const key = (one) => keyOf(store.state.classes.indexOf(one));
     const buttons = h(
       "div",
       {class: "verdicts"},
@@ -129,7 +129,7 @@ export class Audit {
           h(
             "button",
             {type: "button", class: "answer", "aria-pressed": String(place.verdict === one.name), onclick: () => this.judge(one.name)},
-            digit(one) < 10 && h("kbd", {}, String(digit(one))),
+            key(one) && h("kbd", {}, key(one)),
             h("span", {class: "dot", style: {"--colour": one.colour}}),
             typed(one.name),
           ),

@@ -2,7 +2,7 @@
 
 import {get} from "./api.js";
 import {brush} from "./brush.js";
-import {classOfKey} from "./classes.js";
+import {classOfKey, keyOf} from "./classes.js";
 import {fill, h, icon} from "./dom.js";
 import {colourNote, inColours} from "./false_colours.js";
 import {describe} from "./images.js";
@@ -174,7 +174,7 @@ export class Next {
         h(
           "button",
           {type: "button", class: "answer", style: {"--colour": one.colour}, onclick: () => this.answer(one.name)},
-          place < 9 && h("kbd", {}, String(place + 1)),
+          keyOf(place) && h("kbd", {}, keyOf(place)),
           h("span", {class: "dot", style: {"--colour": one.colour}}),
           h("bdi", {}, one.name),
         ),
