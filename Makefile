@@ -28,7 +28,7 @@ demo: $(STAMP)  ## train, cluster and picture in minutes on a CPU (IMAGES=folder
 	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") --out "$(RUN)"
 
 test: $(STAMP)  ## the tests (WORKERS=2 processes)
-	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS)
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 quick: $(STAMP)  ## the tests that take less than half a second each, in a minute; the others are marked slow
 	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' -o addopts='-q --import-mode=importlib' tests

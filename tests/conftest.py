@@ -23,6 +23,7 @@ from PIL import Image
 from tiny import masks_of
 
 cv2.setNumThreads(1)
+os.fsync = lambda handle: None  # a test can't cut the power, and waiting for the disk takes more than some tests do
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfseg import plugins
+from selfseg.cli import main
 from selfseg.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,18 +30,23 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_an_installed_method_is_trained_by_name_and_its_run_can_be_used(
-    installed: Path, photos: Path, tmp_path: Path
+    installed: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])}
     words = ["train", "region_contrast", str(photos), "--out", str(run), "--steps", "2", "--batch-size", "2"]
     words += ["--workers", "0", "--method.embedder.backbone", "resnet10t", "--method.views.size", "64"]
-    train = [sys.executable, "-m", "selfseg", *words]
-    first = subprocess.run(train, env=environment, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
-    assert "kind: RegionContrastConfig" in (run / "recipe.yaml").read_text()
-    again = subprocess.run(train, env=environment, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, "the recipe is read back, and the run is done"
+    before = set(sys.modules)
+    with monkeypatch.context() as there:
+        there.syspath_prepend(str(installed))
+        plugins.registered.cache_clear()
+        assert main(words) == 0
+        assert "kind: RegionContrastConfig" in (run / "recipe.yaml").read_text()
+        assert main(words) == 0, "the recipe is read back, and the run is done"
+    plugins.registered.cache_clear()
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "region_contrast":
+            del sys.modules[name]
+    assert main(words) == 2, "it is gone"
     # Whoever gets the run needs the package no more: the embedder is selfseg's.
     from selfseg import load
 

@@ -21,7 +21,7 @@ def run(job: Job) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     options = {
         "images": job.images / "camvid" / "train" / "images",
-        "precision": "bf16-mixed",
+        "precision": "32-true" if job.tiny else "bf16-mixed",
         "workers": 0 if job.tiny else max(1, min(8, cores - 1)),
         "batch_size": 2 if job.tiny else 8,
         "log_every": 1 if job.tiny else 50,

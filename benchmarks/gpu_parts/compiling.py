@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gpu_parts import material
-from gpu_parts.harness import Job, difference, seconds_of
+from gpu_parts.harness import Job, difference
 from gpu_parts.operations import Loss, loss_inputs
 from selfseg.types import Batch, StepOutput
 
@@ -40,9 +40,8 @@ def _compare(job: Job, name: str, loss: Loss, backend: str) -> None:
     compiled = torch.compile(loss.parts()[1], backend=backend)
     # The first call of each, from the same state: a step moves queues and centres, and with them the next loss.
     result = difference(Loss(loss.make)(), loss(compiled), 1e-3)["verdict"]
-    repeats = 2 if job.tiny else 7
-    eager, _ = seconds_of(loss, job.device, repeats, 1, most=4)
-    seconds, _ = seconds_of(lambda: loss(compiled), job.device, repeats, 1, most=4)
+    eager, _ = job.seconds_of(loss, 7, 1, most=4)
+    seconds, _ = job.seconds_of(lambda: loss(compiled), 7, 1, most=4)
     job.note(
         f"compiled: {name}",
         value=eager / seconds,
@@ -90,8 +89,8 @@ def _step(job: Job, name: str, whole: bool, backend: str, what: str) -> None:
                 module.backbone.compile(backend=backend)
         eager, fast = stepper(plain, plain), stepper(compiled, compiled)
     losses = eager(), fast()
-    before, memory = seconds_of(eager, job.device, 2 if job.tiny else 7, 1, most=6)
-    after, less = seconds_of(fast, job.device, 2 if job.tiny else 7, 1, most=6)
+    before, memory = job.seconds_of(eager, 7, 1, most=6)
+    after, less = job.seconds_of(fast, 7, 1, most=6)
     job.note(
         what,
         value=before / after,

@@ -122,6 +122,18 @@ class Job:
         self.note(what, verdict="left out", why=f"{self.left():.0f} s were left, it takes about {seconds:.0f}")
         return False
 
+    def seconds_of(
+        self,
+        function: Callable[[], Any],
+        repeats: int = 7,
+        warm_up: int = 2,
+        most: float = 8.0,
+        device: torch.device | None = None,
+    ) -> tuple[float, float]:
+        """`seconds_of` on the job's device, or another one; of one call in a tiny run, whose times mean nothing."""
+        repeats, warm_up = (1, 0) if self.tiny else (repeats, warm_up)
+        return seconds_of(function, device or self.device, repeats, warm_up, most)
+
     def pictures(self, kind: str) -> list[Path]:
         """The images of "photographs" or of "camvid/train/images" and so on, by name."""
         return sorted(path for path in (self.images / kind).iterdir() if path.suffix.lower() in (".jpg", ".png"))

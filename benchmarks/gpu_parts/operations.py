@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu_parts.harness import Job, random_state, seconds_of, share_of_peak, synchronise
+from gpu_parts.harness import Job, random_state, share_of_peak, synchronise
 from selfseg.data.reading.images import read_image
 from selfseg.data.views.content_centred import ContentCentredViews
 from selfseg.methods.maskcontrast import MaskContrast, MaskContrastConfig
@@ -42,7 +42,7 @@ def _machine(job: Job) -> None:
     ):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         a, b = (torch.randn(side, side, device=job.device).to(dtype) for _ in range(2))
-        seconds, _ = seconds_of(lambda a=a, b=b: a @ b, job.device, 5)
+        seconds, _ = job.seconds_of(lambda a=a, b=b: a @ b, 5)
         flop = 2 * side**3
         job.speed(
             f"product of {side}x{side} matrices, {kind}",
@@ -55,13 +55,13 @@ def _machine(job: Job) -> None:
     size = (1 << 20) if job.tiny else (1 << 30)
     source = torch.empty(size, dtype=torch.uint8, device=job.device)
     target = torch.empty_like(source)
-    seconds, _ = seconds_of(lambda: target.copy_(source), job.device, 5)
+    seconds, _ = job.seconds_of(lambda: target.copy_(source), 5)
     share = share_of_peak(job.device, "memory", 2 * size, seconds)
     job.speed("copy on the card, read and written", seconds, 2 * size / 1e9, "GB", share_of_peak=share)
     host = torch.empty(size // 4, dtype=torch.uint8, pin_memory=job.device.type == "cuda")
-    seconds, _ = seconds_of(lambda: target[: size // 4].copy_(host, non_blocking=True), job.device, 5)
+    seconds, _ = job.seconds_of(lambda: target[: size // 4].copy_(host, non_blocking=True), 5)
     job.speed("copy from page-locked memory to the card", seconds, size / 4e9, "GB")
-    seconds, _ = seconds_of(lambda: host.copy_(target[: size // 4], non_blocking=True), job.device, 5)
+    seconds, _ = job.seconds_of(lambda: host.copy_(target[: size // 4], non_blocking=True), 5)
     job.speed("copy from the card to page-locked memory", seconds, size / 4e9, "GB")
 
 
@@ -135,7 +135,7 @@ def _losses(job: Job) -> None:
     for name, function in loss_inputs(job).items():
         if job.enough(3, name):
             with job.attempt(name):
-                seconds, memory = seconds_of(function, job.device, most=4)
+                seconds, memory = job.seconds_of(function, most=4)
                 job.duration(f"{name}, forward and backward", seconds, gib=memory)
 
 
@@ -257,8 +257,10 @@ def _crf(job: Job) -> None:
         coarse = torch.randn(1, classes, 12, 16, generator=random_state(0)) * 2
         probabilities = F.interpolate(coarse, (height, width), mode="bilinear")[0].softmax(0)
         on_device = probabilities.to(job.device)
-        seconds, memory = seconds_of(lambda p=on_device: crf.refine(p, image), job.device, 5, most=6)
-        beside, _ = seconds_of(lambda p=probabilities: crf.refine(p, image), torch.device("cpu"), 3, 1, most=4)
+        seconds, memory = job.seconds_of(lambda p=on_device: crf.refine(p, image), 5, most=6)
+        beside, _ = job.seconds_of(
+            lambda p=probabilities: crf.refine(p, image), 3, 1, most=4, device=torch.device("cpu")
+        )
         job.duration(
             f"CRF {width}x{height}, {classes} classes, 10 iterations",
             seconds,

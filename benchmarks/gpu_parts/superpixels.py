@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from gpu_parts.harness import Job, seconds_of
+from gpu_parts.harness import Job
 from selfseg.data.reading.images import read_image, resize_short_side
 from selfseg.ops.regions.slic import slic, slic_batched
 
@@ -30,12 +30,10 @@ def run(job: Job) -> None:
                 continue
             with job.attempt(what):
                 batch = kernel[torch.arange(count) % len(images)].to(job.device).float() / 255
-                seconds, memory = seconds_of(lambda batch=batch: slic_batched(batch, SIZE), job.device, most=3)
+                seconds, memory = job.seconds_of(lambda batch=batch: slic_batched(batch, SIZE), most=3)
                 aim = AIM if count >= 32 else None
                 job.speed(what, seconds, count, "images", aim, gib=memory)
-                seconds, _ = seconds_of(
-                    lambda batch=batch: slic_batched(batch, SIZE, connectivity=False), job.device, most=2
-                )
+                seconds, _ = job.seconds_of(lambda batch=batch: slic_batched(batch, SIZE, connectivity=False), most=2)
                 job.speed(f"{what}, without connectivity", seconds, count, "images")
         if job.enough(4, "the CPU's kernel"):
             with job.attempt(f"the CPU's kernel, {width}x{height}"):
@@ -52,9 +50,9 @@ def _cpu(job: Job, images: list[np.ndarray], size: str) -> None:
 
     cpu = torch.device("cpu")
     few = rows[:8]
-    seconds, _ = seconds_of(lambda: [slic(image, SIZE) for image in few], cpu, 5, most=4)
+    seconds, _ = job.seconds_of(lambda: [slic(image, SIZE) for image in few], 5, most=4, device=cpu)
     job.speed(f"the CPU's kernel, {size}, one thread", seconds, len(few), "images")
-    seconds, _ = seconds_of(in_all, cpu, 5, most=4)
+    seconds, _ = job.seconds_of(in_all, 5, most=4, device=cpu)
     job.speed(f"the CPU's kernel, {size}, {cores} threads", seconds, len(rows), "images")
 
 

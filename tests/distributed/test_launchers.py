@@ -165,20 +165,6 @@ def test_the_script_for_torchrun_asks_it_for_what_it_says(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-# Starts its words twice, as srun does for two tasks on a machine, and ends with the highest exit code.
-_SRUN = """#!/usr/bin/env bash
-[ "$1" = --kill-on-bad-exit=1 ] || exit 9
-shift
-export SLURM_JOB_ID=4242 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=1 SLURM_STEP_NODELIST=127.0.0.1
-export SLURM_STEP_TASKS_PER_NODE=2 SLURM_NODEID=0
-SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
-SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & second=$!
-wait $first; a=$?
-wait $second; b=$?
-exit $(( a > b ? a : b ))
-"""
-
-
 def slurm(tmp_path: Path, srun: str, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     """The script for Slurm with commands of ours in place of Slurm's; scontrol writes its words to a file."""
     scontrol = f"#!/usr/bin/env bash\necho \"$@\" >> '{tmp_path / 'scontrol.txt'}'\n"
@@ -201,15 +187,49 @@ def test_slurm_gives_another_turn_to_a_run_that_a_signal_has_stopped(tmp_path: P
         assert (tmp_path / "scontrol.txt").read_text() == "requeue 4242\n"
 
 
+def test_the_script_for_slurm_lets_srun_start_what_it_was_given(tmp_path: Path) -> None:
+    stub = tmp_path / "python"
+    stub.write_text(_STUB)
+    stub.chmod(0o755)
+    srun = '#!/usr/bin/env bash\n[ "$1" = --kill-on-bad-exit=1 ] || exit 9\nshift\n"$@"\n'
+    done = slurm(tmp_path, srun, ["vice", "two words"], PYTHON=str(stub), WORDS=str(tmp_path / "words"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "words").read_text().splitlines() == ["-m", "selfseg", "train", "vice", "two words"]
+
+
+def started_by_srun(number: int, port: str, words: list[str], told: Path) -> None:
+    """The command as a task of two on one machine."""
+    srun = {"SLURM_JOB_ID": 4242, "SLURM_STEP_ID": 0, "SLURM_STEP_NUM_TASKS": 2, "SLURM_STEP_NUM_NODES": 1}
+    srun |= {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_TASKS_PER_NODE": 2, "SLURM_NODEID": 0}
+    srun |= {"SLURM_PROCID": number, "SLURM_LOCALID": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in srun.items()})
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(told / f"{name}{number}", os.O_WRONLY | os.O_CREAT), stream)
+    from selfseg.cli import main
+
+    code = main(words)
+    sys.stdout.flush()
+    os._exit(code)
+
+
 @pytest.mark.slow
-def test_the_script_for_slurm_trains_by_as_many_processes_as_srun_starts(photos: Path, tmp_path: Path) -> None:
-    words = ["vice", str(photos), "--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "2"]
+def test_the_command_trains_by_as_many_processes_as_srun_starts(photos: Path, tmp_path: Path) -> None:
+    words = ["train", "vice", str(photos), "--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "2"]
     words += "--workers 0 --log-every 1 --precision 32-true --accelerator cpu --devices 5".split()
     words += "--method.views.size 32 --method.views.short-side 48 --method.embedder.dim 8 --method.queue 10".split()
-    done = slurm(tmp_path, _SRUN, words, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "srun has started 2 processes on 1 machines, which is taken instead of --devices 5" in " ".join(
-        done.stderr.split()
+    port = free_port()
+    tasks = [
+        ready_to_fork().Process(target=started_by_srun, args=(number, port, words, tmp_path)) for number in range(2)
+    ]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join(120)
+        task.kill()
+    out, err = (
+        "".join((tmp_path / f"{name}{number}").read_text() for number in range(2)) for name in ("stdout", "stderr")
     )
-    assert done.stdout.count("trained:") == 1
+    assert [task.exitcode for task in tasks] == [0, 0], err[-3000:]
+    assert "srun has started 2 processes on 1 machines, which is taken instead of --devices 5" in " ".join(err.split())
+    assert out.count("trained:") == 1
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2]

@@ -4,7 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -12,31 +16,131 @@ from PIL import Image
 
 import layouts
 from conftest import draw_scene
+from selfseg import train
 from selfseg.data.reading.packed.shards import WINDOW
 from selfseg.models.distributed import SyncedBatchNorm2d, gather_rows, rank, sum_over_processes, world_size
 from selfseg.storage.checkpoint import load_newest
 from selfseg.training.log import read_log
 from selfseg.training.recipe import read_recipe
-from tiny import RUNS, TWO_PROCESSES, free_port, train_tiny
+from tiny import RUNS, TWO_PROCESSES, free_port, train_tiny, vice
 
 pytestmark = pytest.mark.distributed
 
-# Both processes are started here and train one method after the other: a start takes longer than a tiny run.
-_TRAIN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+# Scripts come as lines, and what came of each goes back as one: a start takes longer than most of them.
+_LOOP = """
+import json, os, sys, traceback
 import torch
-from tiny import RUNS, TWO_PROCESSES, train_tiny
+import torch.distributed as dist
 
-if __name__ == "__main__":
-    for method in RUNS:
-        train_tiny(method, Path(sys.argv[2]), Path(sys.argv[3]) / method, {**TWO_PROCESSES, "devices": 2})
-    torch.distributed.destroy_process_group()  # its threads may abort a process that ends with them
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+torch.set_num_threads(1)
+for line in sys.stdin:
+    script, words, os.environ["MASTER_PORT"] = json.loads(line)
+    error = ""
+    try:
+        exec(compile(script, "script", "exec"), {"__name__": "__main__", "WORDS": words, "RANK": int(sys.argv[1])})
+    except BaseException:
+        error = traceback.format_exc()
+    if dist.is_initialized():
+        dist.destroy_process_group()  # its threads may abort a process that ends with them
+    answers.write(json.dumps(error) + "\\n")
+    answers.flush()
+"""
+
+
+class Pair:
+    """Two processes, ranks 0 and 1, that run the same scripts; one that failed is begun anew with the next script."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[str]] = []
+        self.said = [0, 0]
+
+    def begin(self, script: str, *words: str) -> None:
+        """Let both run a script, which finds WORDS and its RANK."""
+        if not self.processes or any(process.poll() is not None for process in self.processes):
+            self.stop()
+            self._start()
+        line = json.dumps([script, words, free_port()]) + "\n"
+        self.said = [len(messages) for messages in self._messages()]
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(line)
+            process.stdin.flush()
+
+    def end(self, seconds: float = 300.0) -> str:
+        """What both have written to stderr, when they are done."""
+        waiting: dict[IO[str], str] = {process.stdout: "" for process in self.processes if process.stdout is not None}
+        until, errors = time.monotonic() + seconds, list[str]()
+        while waiting and not errors:
+            ready = wait(list(waiting), max(0.0, until - time.monotonic()))
+            errors += [] if ready else [f"no answer after {seconds:g} s"]
+            for stream in ready:
+                assert not isinstance(stream, int)
+                answer = stream.readline()  # type: ignore[union-attr]
+                del waiting[stream]  # type: ignore[arg-type]
+                if not answer or (error := json.loads(answer)):
+                    errors.append(error if answer else "a process has ended")
+        said = "".join(messages[before:] for messages, before in zip(self._messages(), self.said, strict=True))
+        if errors:  # the other one may wait for it for ever
+            self.stop()
+        assert not errors, "\n".join([*errors, said[-3000:]])
+        return said
+
+    def run(self, script: str, *words: str) -> str:
+        """`begin` and `end`."""
+        self.begin(script, *words)
+        return self.end()
+
+    def stop(self) -> None:
+        """Whatever they do."""
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+        self.processes = []
+
+    def _start(self) -> None:
+        tests = str(Path(__file__).parents[1])
+        paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "NODE_RANK": "0", "PYTHONPATH": paths}
+        for number in range(2):
+            with (self.folder / f"stderr{number}").open("a") as stderr:
+                started = subprocess.Popen(
+                    [sys.executable, "-c", _LOOP, str(number)],
+                    env={**environment, "LOCAL_RANK": str(number)},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    text=True,
+                )
+            self.processes.append(started)
+
+    def _messages(self) -> list[str]:
+        return [(self.folder / f"stderr{number}").read_text() for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    made = Pair(tmp_path_factory.mktemp("pair"))
+    yield made
+    made.stop()
+
+
+# The same fits and collectives as in others: once is enough.
+_METHODS = [name for name in RUNS if name not in ("slotcon_on_pyramid", "stego_on_pyramid")]
+_STEPS = 4
+
+_TRAIN = """
+from pathlib import Path
+from tiny import TWO_PROCESSES, train_tiny
+
+images, out, steps, *methods = WORDS
+for method in methods:
+    train_tiny(method, Path(images), Path(out) / method, {**TWO_PROCESSES, "devices": 2, "steps": int(steps)})
 """
 
 _COLLECTIVES = """
-import os, sys, warnings
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -44,7 +148,7 @@ from selfseg.errors import RunError
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm
 from selfseg.training.processes import anywhere, together
 
-dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
+dist.init_process_group("gloo", rank=RANK, world_size=2)
 me = dist.get_rank()
 rows, start = gather_rows(torch.full((me + 1, 2), float(me)))
 assert rows[:, 0].tolist() == [0.0, 1.0, 1.0], rows
@@ -82,12 +186,10 @@ except (RunError, ValueError) as error:
     assert isinstance(error, RunError if me == 0 else ValueError), error
 else:
     raise AssertionError("nobody raised")
-dist.destroy_process_group()
 """
 
 # Matched slots in the second process only; heads on any share of the rows, even none or a single one.
 _SLOTS = """
-import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -125,7 +227,7 @@ def heads(rows, total):
 
 alone = [step(change, slice(None)) for change in changes]
 whole = [heads(slice(None), split) for split in splits]
-dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
+dist.init_process_group("gloo", rank=RANK, world_size=2)
 me = dist.get_rank()
 for change, (expected, gradients, method) in zip(changes, alone):
     output, mine, copy = step(change, half(me))
@@ -143,12 +245,10 @@ for split, expected in zip(splits, whole):
         torch.testing.assert_close(sum_over_processes(a.grad), b.grad, msg=lambda m: f"{split} {name}: {m}")
     for (name, a), b in zip(mine.named_buffers(), expected.buffers()):
         torch.testing.assert_close(a, b, msg=lambda m: f"{split} {name}: {m}")
-dist.destroy_process_group()
 """
 
 
 _OBJECTS = """
-import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -178,7 +278,7 @@ def step(weighting, counts, images):
     return losses, [x.grad for x in inputs], method.queue
 
 alone = [step(*case, slice(None)) for case in cases]
-dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2)
+dist.init_process_group("gloo", rank=RANK, world_size=2)
 me = dist.get_rank()
 mine = slice(2 * me, 2 * me + 2)
 for case, (losses, gradients, queue) in zip(cases, alone):
@@ -189,7 +289,6 @@ for case, (losses, gradients, queue) in zip(cases, alone):
         torch.testing.assert_close(a / 2, b[mine], msg=lambda m: f"{case}: {m}")
     assert int(copy.filled) == int(queue.filled) == min(3 * sum(case[1]), 12)
     torch.testing.assert_close(copy.vectors, queue.vectors, msg=lambda m: f"{case}: {m}")  # in the same order
-dist.destroy_process_group()
 """
 
 
@@ -207,38 +306,17 @@ def test_alone_everything_is_the_identity() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [_COLLECTIVES, _SLOTS, _OBJECTS], ids=["collectives", "slots", "objects"])
-def test_two_processes_agree_with_one(script: str) -> None:
-    tests = str(Path(__file__).parents[1])
-    paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "PYTHONPATH": paths}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", script, str(i)], env=environment, stderr=subprocess.PIPE)
-        for i in range(2)
-    ]
-    messages = [worker.communicate()[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], messages
+def test_two_processes_agree_with_one(script: str, pair: Pair) -> None:
+    pair.run(script)
 
 
 @pytest.mark.slow
-def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(_TRAIN)
-    words = [
-        sys.executable,
-        str(tmp_path / "script.py"),
-        str(Path(__file__).parents[1]),
-        str(photos),
-        str(tmp_path / "2"),
-    ]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "NODE_RANK": "0"}
-    pair = [
-        subprocess.Popen(words, env={**environment, "LOCAL_RANK": str(i)}, stderr=subprocess.PIPE, text=True)
-        for i in range(2)
-    ]
-    for method in RUNS:
-        train_tiny(method, photos, tmp_path / "1" / method, TWO_PROCESSES)
-    messages = [process.communicate()[1] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], messages
-    for method in RUNS:
+def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path: Path, pair: Pair) -> None:
+    pair.begin(_TRAIN, str(photos), str(tmp_path / "2"), str(_STEPS), *_METHODS)
+    for method in _METHODS:
+        train_tiny(method, photos, tmp_path / "1" / method, {**TWO_PROCESSES, "steps": _STEPS})
+    pair.end()
+    for method in _METHODS:
         one, two = (load_newest(tmp_path / devices / method / "checkpoints") for devices in ("1", "2"))
         assert one is not None, method
         assert two is not None, method
@@ -247,50 +325,48 @@ def test_one_process_equals_two_on_the_same_global_batch(photos: Path, tmp_path:
             told = f"{method}, {key}: "
             torch.testing.assert_close(value, two.model[key], atol=2e-3, rtol=2e-3, msg=lambda m, t=told: t + m)
         losses = [[line["loss"] for line in read_log(tmp_path / devices / method)] for devices in ("1", "2")]
+        assert len(losses[0]) == _STEPS
         # Sums in another order move the weights. DetCon's loss is ten times the others', so is what that does.
         assert losses[0] == pytest.approx(losses[1], abs=1e-2 if method == "detcon" else 1e-3), method
 
 
 _SHARDS = """
-import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import torch
+from unittest.mock import patch
 from fsspec.implementations.local import LocalFileSystem
 from selfseg import train
 from selfseg.data.reading.packed import shards
 from tiny import vice
 
-devices = int(sys.argv[4])
-if devices == 2:  # as if the shards were far away: each is copied once, whoever of the two needs it first
-    class Far(LocalFileSystem):
-        def get_file(self, path, target, **options):
-            with open(sys.argv[3] + ".fetched", "a") as log:
-                log.write(path + "\\n")
-            super().get_file(path, target, **options)
-    shards._is_remote = lambda shard: True
-    shards.connect = lambda shard: (Far(), shard)
-if __name__ == "__main__":
-    settings = {"devices": devices, "accelerator": "cpu", "batch_size": 4, "steps": 5}
-    train(vice(Path("shards:" + sys.argv[2]), Path(sys.argv[3]), **settings), progress=False)
-    if devices == 2:
-        torch.distributed.destroy_process_group()  # its threads may abort a process that ends with them
+images, out = WORDS
+
+class Far(LocalFileSystem):
+    def get_file(self, path, target, **options):
+        with open(out + ".fetched", "a") as log:
+            log.write(path + "\\n")
+        super().get_file(path, target, **options)
+
+# As if the shards were far away: each is copied once, whoever of the two needs it first.
+with (
+    patch.object(shards, "_is_remote", lambda shard: True),
+    patch.object(shards, "connect", lambda shard: (Far(), shard)),
+):
+    settings = {"devices": 2, "accelerator": "cpu", "batch_size": 4, "steps": 5}
+    train(vice(Path("shards:" + images), Path(out), **settings), progress=False)
 """
 
 
 @pytest.mark.slow
-def test_one_process_equals_two_on_shards(tmp_path: Path) -> None:
+def test_one_process_equals_two_on_shards(tmp_path: Path, pair: Pair) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(WINDOW + 2):
         Image.fromarray(draw_scene(seed)[0]).save(tmp_path / "photos" / f"scene{seed:02d}.jpg")
     folder = layouts.shards(tmp_path / "photos", tmp_path / "shards", each=1)
-    (tmp_path / "script.py").write_text(_SHARDS)
-    tests, source = str(Path(__file__).parents[1]), f"{folder}/part-{{000..{WINDOW + 1:03d}}}.tar"
-    for devices in ("1", "2"):
-        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-        words = [sys.executable, str(tmp_path / "script.py"), tests, source, str(tmp_path / devices), devices]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+    source = f"{folder}/part-{{000..{WINDOW + 1:03d}}}.tar"
+    pair.begin(_SHARDS, source, str(tmp_path / "2"))
+    settings = {"accelerator": "cpu", "batch_size": 4, "steps": 5}
+    train(vice(Path(f"shards:{source}"), tmp_path / "1", **settings), progress=False)
+    pair.end()
     losses = [[line["loss"] for line in read_log(tmp_path / devices)] for devices in ("1", "2")]
     assert len(losses[0]) == 5
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
@@ -299,15 +375,13 @@ def test_one_process_equals_two_on_shards(tmp_path: Path) -> None:
 
 
 _AUTO = """
-import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import torch
+from unittest.mock import patch
 from selfseg import train
-from selfseg.models.distributed import rank
 from selfseg.training import precision
 from tiny import vice
 
+images, out, second = WORDS
 original = precision._Trial.__init__
 
 def named(self, fabric, recipe, method, choice):
@@ -315,30 +389,25 @@ def named(self, fabric, recipe, method, choice):
     self.choice = choice
 
 def seconds(self, batch):
-    return {"32-true": 1.0, "bf16-mixed": (0.5, float(sys.argv[4]))[rank()]}[self.choice]
+    return {"32-true": 1.0, "bf16-mixed": (0.5, float(second))[RANK]}[self.choice]
 
-precision._Trial.__init__, precision._Trial.step = named, seconds
-if __name__ == "__main__":
+with patch.object(precision._Trial, "__init__", named), patch.object(precision._Trial, "step", seconds):
     settings = {"devices": 2, "accelerator": "cpu", "batch_size": 4, "steps": 2, "precision": "auto"}
-    train(vice(Path(sys.argv[2]), Path(sys.argv[3]), **settings), progress=False)
-    torch.distributed.destroy_process_group()  # its threads may abort a process that ends with them
+    train(vice(Path(images), Path(out), **settings), progress=False)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("second", "choice"), [("0.7", "bf16-mixed"), ("0.9", "32-true"), ("inf", "32-true")])
 def test_all_processes_take_the_precision_that_the_slowest_of_them_is_faster_in(
-    photos: Path, tmp_path: Path, second: str, choice: str
+    photos: Path, tmp_path: Path, second: str, choice: str, pair: Pair
 ) -> None:
-    (tmp_path / "script.py").write_text(_AUTO)
-    words = [str(tmp_path / "script.py"), str(Path(__file__).parents[1]), str(photos), str(tmp_path / "run"), second]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    said = pair.run(_AUTO, str(photos), str(tmp_path / "run"), second)
     assert read_recipe(tmp_path / "run" / "recipe.yaml").precision == choice
-    assert done.stderr.count(f"precision: {choice}") == 1
+    assert said.count(f"precision: {choice}") == 1
 
 
+# A script that starts its second process itself, as people's do.
 _SKIP = """
 import sys
 from pathlib import Path

@@ -99,11 +99,12 @@ def test_a_row_that_was_cut_off_is_measured_again(runs, labelled, tmp_path, monk
 
 @pytest.mark.slow
 def test_prototypes_are_of_those_that_have_some(runs, labelled, tmp_path):
-    options = {"protocols": [Linear(), Prototypes()], "seeds": 1, "count": 1, "beside": ALONE}
+    protocols = [Linear(pixels=900, steps=30, batch=64), Prototypes()]
+    options = {"protocols": protocols, "seeds": 1, "count": 1, "beside": ALONE}
     _, results = compare(runs, labelled, tmp_path / "out", **options)
     found = {(result.what, result.protocol) for result in results}
     assert found == {("first", "linear"), ("first", "prototypes"), ("second", "linear")}
-    alone = evaluate(runs[0], labelled, [Linear(), Prototypes()], seeds=1, beside=ALONE)
+    alone = evaluate(runs[0], labelled, protocols, seeds=1, beside=ALONE)
     assert [replace(result, what="first") for result in alone] == [r for r in results if r.what == "first"]
     with pytest.raises(ConfigError, match="second has no prototypes"):
         compare(runs, labelled, tmp_path / "out", **{**options, "protocols": [Prototypes()]})

@@ -21,6 +21,7 @@ TINY = NetworkConfig(
     round_steps=30,
     steps=30,
     boundary_steps=40,
+    precision="32-true",  # of which the default's bfloat16 takes a multiple on most processors
 )
 
 

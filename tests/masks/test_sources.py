@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = (
     "--network.backbone test_resnet --network.size 48 --network.width 8 --network.batch-size 4 "
     "--network.lr 5e-3 --network.priors mbd --network.rounds 1 --network.round-steps 30 --network.steps 30 "
-    "--network.boundary-steps 40 --device cpu"
+    "--network.boundary-steps 40 --network.precision 32-true --device cpu"
 ).split()
 
 

@@ -118,7 +118,7 @@ def test_the_loss_of_views_that_stay_inside_does_not_know_what_becomes_of_others
     """To the bit, with its gradients: filling only changes views that reach beyond the image."""
     plan = replace(PLAN, zoom=(0.25, 0.4), short_side=64)
     compared = 0
-    for seed in range(12):
+    for seed in range(6):
         filled, clipped = (make_batch(replace(plan, outside=outside), seed=seed) for outside in ("fill", "clip"))  # type: ignore[arg-type]
         beyond = any((_corners(view).abs() > 1 + 1e-6).any() for view in filled.views)
         found = []
@@ -133,7 +133,7 @@ def test_the_loss_of_views_that_stay_inside_does_not_know_what_becomes_of_others
         if not beyond:
             compared += 1
             assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))  # type: ignore[arg-type]
-    assert 0 < compared < 12
+    assert 0 < compared < 6
 
 
 def _corners(view: View) -> torch.Tensor:

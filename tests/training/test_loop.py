@@ -49,9 +49,9 @@ from tiny import RECIPES, RUNS, assert_same_state, maskcontrast, masks_of, ready
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call with n: a signal comes within the n-th step."""
+    """Call with numbers: a signal comes within these steps, counted over all trainings from then on."""
 
-    def arrange(steps: int) -> None:
+    def arrange(*steps: int) -> None:
         calls = 0
         original = loop._require_finite
 
@@ -59,7 +59,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
             nonlocal calls
             original(*args)
             calls += 1
-            if calls == steps:
+            if calls in steps:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(loop, "_require_finite", counted)
@@ -77,19 +77,19 @@ def test_a_run_leaves_what_the_other_verbs_need(photos: Path, tmp_path: Path) ->
     assert list((run / "tensorboard").iterdir())
 
 
+# LARS is every method's optimiser in the test of kill -9.
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [3, 4], ids=["at an epoch's edge", "within an epoch"])
-@pytest.mark.parametrize("optimizer", ["lars", "adamw"])
 @pytest.mark.parametrize("method", RUNS)
 def test_stopped_and_resumed_equals_straight_bit_for_bit(
-    photos: Path, tmp_path: Path, stop_after: Any, stop: int, optimizer: Any, method: str
+    photos: Path, tmp_path: Path, stop_after: Any, method: str
 ) -> None:
-    settings = {"optimizer": OptimizerConfig(name=optimizer, base_lr=0.01)}
+    settings = {"optimizer": OptimizerConfig(name="adamw", base_lr=0.01)}
     train(RUNS[method](photos, tmp_path / "straight", **settings), progress=False)
-    stop_after(stop)
+    stop_after(3, 4)  # at an epoch's edge, and within the next one
     stopped = RUNS[method](photos, tmp_path / "stopped", **settings)
-    with pytest.raises(Interrupted, match=f"after step {stop} of 6"):
-        train(stopped, progress=False)
+    for step in (3, 4):
+        with pytest.raises(Interrupted, match=f"after step {step} of 6"):
+            train(stopped, progress=False)
     train(stopped, progress=False)
     assert_same_state(tmp_path / "straight", tmp_path / "stopped")
     losses = [[line["loss"] for line in read_log(tmp_path / name)] for name in ("straight", "stopped")]
@@ -160,40 +160,44 @@ def test_half_precision_needs_a_gpu(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "workers"), [*((method, 0) for method in RECIPES), ("vice", 2)])
 def test_kill_9_and_resume_equals_straight_bit_for_bit(photos: Path, tmp_path: Path, workers: int, method: str) -> None:
-    settings = {"workers": workers, "steps": 12, "checkpoint_every": 2}
+    settings = {"workers": workers, "steps": 10, "checkpoint_every": 2}
     victim = ready_to_fork().Process(target=train_tiny, args=(method, photos, tmp_path / "killed", settings))
     victim.start()
     log = tmp_path / "killed" / "log.jsonl"
     deadline = time.monotonic() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) >= 5) and time.monotonic() < deadline:
+    while not (log.exists() and len(log.read_text().splitlines()) >= 3) and time.monotonic() < deadline:
         time.sleep(0.002)
     victim.kill()
     victim.join()
     before = load_newest(tmp_path / "killed" / "checkpoints")
     assert before is not None
-    assert 0 < before.step < 12
+    assert 0 < before.step < 10
+    settings["workers"] = 0  # whoever loads the images, they are the same
     train_tiny(method, photos, tmp_path / "killed", settings)
-    train_tiny(method, photos, tmp_path / "straight", {**settings, "workers": 0})
+    train_tiny(method, photos, tmp_path / "straight", settings)
     assert_same_state(tmp_path / "straight", tmp_path / "killed")
 
 
 @pytest.mark.slow
-def test_sigterm_exits_with_its_own_code_and_the_same_command_goes_on(photos: Path, tmp_path: Path) -> None:
+def test_a_signal_to_all_processes_exits_with_its_own_code_and_the_same_command_goes_on(
+    photos: Path, tmp_path: Path
+) -> None:
+    # What a scheduler does: SIGTERM to every process of the group, those of the loader, too.
     run = tmp_path / "run"
-    words = [sys.executable, "-m", "selfseg", "train", "vice", str(photos), "--out", str(run), "--steps", "400"]
-    words += "--batch-size 2 --workers 0 --log-every 1 --precision 32-true --method.views.size 32 --max-bad 0.2".split()
+    words = [sys.executable, "-m", "selfseg", "train", "vice", str(photos), "--out", str(run), "--steps", "4000"]
+    words += "--batch-size 2 --workers 2 --log-every 1 --precision 32-true --method.views.size 32 --max-bad 0.2".split()
     words += "--method.views.short-side 48 --method.embedder.dim 8 --method.queue 10".split()
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not (run / "log.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)
     _, text = process.communicate()
     assert process.returncode == Interrupted.exit_code, text
     assert "the same command continues" in " ".join(text.split())
     assert "Traceback" not in text
     done = load_newest(run / "checkpoints")
     assert done is not None
-    assert 0 < done.step < 400
+    assert 0 < done.step < 4000
 
 
 def test_two_trainings_at_once_in_one_folder_are_refused(photos: Path, tmp_path: Path) -> None:
@@ -433,22 +437,6 @@ def test_a_region_cache_that_cannot_be_written_is_one_sentence(photos: Path, tmp
     (tmp_path / "run" / "cache").write_text("in the way")
     with pytest.raises(StorageError, match=r"^can't write \S*\.regions: .*[a-z]$"):
         train(vice(photos, tmp_path / "run", steps=1, workers=workers), progress=False)
-
-
-@pytest.mark.slow
-def test_loader_processes_that_are_terminated_with_the_run_do_not_lose_it(photos: Path, tmp_path: Path) -> None:
-    # What a scheduler does: SIGTERM to every process of the group.
-    run = tmp_path / "run"
-    words = [sys.executable, "-m", "selfseg", "train", "vice", str(photos), "--out", str(run), "--steps", "4000"]
-    words += "--batch-size 2 --workers 2 --log-every 1 --precision 32-true --method.views.size 32 --max-bad 0.2".split()
-    words += "--method.views.short-side 48 --method.embedder.dim 8 --method.queue 10".split()
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not (run / "log.jsonl").exists() and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, text = process.communicate()
-    assert process.returncode == Interrupted.exit_code, text
-    assert load_newest(run / "checkpoints") is not None
 
 
 def test_training_in_a_thread_works(photos: Path, tmp_path: Path) -> None:

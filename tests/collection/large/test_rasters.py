@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ import torch
 from conftest import draw_scene
 from large_images import georeferenced
 from named_runs import add_clusters, make_run
+from selfseg.cli import main
 from selfseg.collection.clusters import load_clusters, save_clusters
 from selfseg.collection.embedding import embed
 from selfseg.collection.large import rasters
@@ -33,6 +32,7 @@ from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.channels import Channels
 from selfseg.segmenter.applying import apply
 from selfseg.segmenter.naming import name_clusters
+from tiny import ready_to_fork
 
 
 @pytest.fixture(scope="module")
@@ -183,19 +183,21 @@ def test_a_map_of_as_many_other_clusters_is_begun_anew(run: Path, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize(("verb", "kind"), [("segment", "index"), ("apply", "masks")])
 def test_a_call_that_was_killed_goes_on_to_the_same_bytes(verb: str, kind: str, run: Path, tmp_path: Path) -> None:
-    raster(tmp_path / "a.tif", 1000, 500)
+    raster(tmp_path / "a.tif", 1000, 250)
     call = {"segment": segment, "apply": apply}[verb]
     call(run, [tmp_path / "a.tif"], tmp_path / "plain", window=64, progress=False, device="cpu")
     expected = {path.name: path.read_bytes() for path in (tmp_path / "plain").rglob("a.*")}
     assert set(expected) == {"a.tif", "a.jpg"}
     out = tmp_path / "out"
     words = [verb, str(run), str(tmp_path / "a.tif"), "--out", str(out), "--window", "64", "--device", "cpu"]
-    child = subprocess.Popen([sys.executable, "-m", "selfseg", *words], stdout=subprocess.DEVNULL)
+    child = ready_to_fork().Process(target=main, args=(words,))
+    child.start()
     parts = out / kind / "a.tif.parts"
-    while child.poll() is None and len(list(parts.glob("band*.npz"))) < 3:
+    while child.is_alive() and len(list(parts.glob("band*.npz"))) < 3:
         time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert len(list(parts.glob("band*.npz"))) >= 3
     assert not (out / kind / "a.tif").exists()
     call(run, [tmp_path / "a.tif"], out, window=64, progress=False, device="cpu")

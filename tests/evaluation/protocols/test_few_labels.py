@@ -21,7 +21,7 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage import checkpoint
 
-SMALL = EmbedderConfig(backbone="resnet18", output_stride=32, dim=8, resolution=64)
+SMALL = EmbedderConfig(backbone="test_resnet", output_stride=32, dim=8, resolution=64)
 TINY = FewLabelsConfig(steps=2, batch_size=2, crop=48)
 QUIET = {"device": "cpu", "workers": 0, "progress": False}
 
@@ -85,7 +85,7 @@ def test_the_curve(run, labelled, monkeypatch):
     held = Embedder.load(run / "embedder").backbone.state_dict()
     start = {split: seen[f"random-50-split{split}"][3] for split in range(2)}
     assert same(held, {k.removeprefix("embedder.backbone."): v for k, v in seen["embedder-50-split1"][3].items()})
-    assert not torch.equal(start[0]["embedder.backbone.conv1.weight"], start[1]["embedder.backbone.conv1.weight"])
+    assert not torch.equal(start[0]["embedder.backbone.conv1.0.weight"], start[1]["embedder.backbone.conv1.0.weight"])
 
     for result in results[:-1]:
         assert (result.protocol, result.seeds, result.fit_split) == ("finetune", (0, 1), "train")

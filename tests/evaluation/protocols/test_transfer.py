@@ -31,7 +31,7 @@ from selfseg.storage.files import mark_output, sole_use
 COLOURS = np.array([[40, 60, 40], [220, 60, 50], [60, 90, 230]], np.uint8)
 SIDE = 64
 TINY = TransferConfig(
-    backbone="resnet18",
+    backbone="test_resnet",
     steps=4,
     batch_size=2,
     lr=0.01,
@@ -87,7 +87,7 @@ def test_it_learns_and_tells_so(shapes: Path, tmp_path: Path) -> None:
     assert result.options["lr"] == 0.05
     assert read_results(out)[0].metrics == result.metrics
     weights = load_file(out / "weights.safetensors")
-    model = FCN(make_backbone("resnet18", 8), 3, TINY.head_channels, TINY.head_dilation)
+    model = FCN(make_backbone("test_resnet", 8), 3, TINY.head_channels, TINY.head_dilation)
     model.load_state_dict(weights)
 
 
@@ -177,10 +177,11 @@ def test_every_source_gives_its_backbone(shapes: Path, tmp_path: Path) -> None:
         start, effective = open_source(source, config, 16)
         assert (effective.backbone, start.what) == ("resnet18", what)
         assert all(torch.equal(value, wanted[name]) for name, value in start.backbone.state_dict().items())
-    start, _ = open_source(tmp_path / "moco.safetensors", TINY, 16)
+    config = replace(TINY, backbone="resnet18")
+    start, _ = open_source(tmp_path / "moco.safetensors", config, 16)
     assert start.what == "moco.safetensors"
     assert all(torch.equal(value, wanted[name]) for name, value in start.backbone.state_dict().items())
-    assert open_source("random", TINY, 16)[0].weights == open_source("random", TINY, 32)[0].weights != start.weights
+    assert open_source("random", config, 16)[0].weights == open_source("random", config, 32)[0].weights != start.weights
     with pytest.raises(CheckpointError, match="give a run, a file of weights, default, imagenet or random"):
         open_source(tmp_path / "nowhere.pth", TINY, 16)
 
@@ -331,7 +332,7 @@ def test_settings_that_can_not_work_say_so(change: dict[str, object], sentence: 
 
 def test_the_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    words = f"transfer voc12aug random {shapes} --out {out} --backbone resnet18 --steps 1 --batch-size 2 --crop 40"
+    words = f"transfer voc12aug random {shapes} --out {out} --backbone test_resnet --steps 1 --batch-size 2 --crop 40"
     words += " --short-side 64 --head-channels 8 --workers 0 --device cpu"
     assert main(words.split()) == 0
     assert "random on shapes val: miou 0." in " ".join(capsys.readouterr().out.split())

@@ -98,7 +98,7 @@ def test_balls_are_found_without_labels_and_the_second_network_follows(photos: P
 def test_stopped_anywhere_and_resumed_is_straight(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(TINY, boundary_steps=20)
+    config = replace(TINY, round_steps=20, steps=20, boundary_steps=20)
     straight, broken = job(photos, tmp_path / "straight", config), job(photos, tmp_path / "broken", config)
     bootstrap(straight)
     save, write = finetuning.save_checkpoint, Squares.write
@@ -330,6 +330,6 @@ def test_scenes_with_several_things_still_train(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(5):
         Image.fromarray(draw_scene(seed)[0]).save(tmp_path / "photos" / f"{seed}.png")
-    config = replace(TINY, priors=("mbd",), rounds=1)
+    config = replace(TINY, priors=("mbd",), rounds=1, round_steps=6, steps=6, precision="bf16-mixed")
     network = learn_from_priors(job(tmp_path / "photos", tmp_path / "work", config))
     assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())

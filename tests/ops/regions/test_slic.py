@@ -161,11 +161,12 @@ def test_the_triton_kernel_finds_the_same_regions_in_the_interpreter() -> None:
         "cases = [((2, 20, 31), 8, True), ((5, 9, 40), 5, True), ((1, 1, 1), 20, True), ((3, 33, 17), 9, False)]\n"
         "cases += [((1, 1, 50), 7, True), ((1, 50, 1), 9, False), ((1, 30, 26), 10**9, True)]\n"
         "batches = [torch.rand(b, 3, h, w) for (b, h, w), _, _ in cases]\n"
-        "expected = [slic.slic_batched(x, size, connectivity=joined) for x, (_, size, joined) in zip(batches, cases)]\n"
+        "def regions(x, case): return slic.slic_batched(x, case[1], iterations=3, connectivity=case[2])\n"
+        "expected = [regions(x, case) for x, case in zip(batches, cases)]\n"
         "slic.by_triton = lambda device: True\n"
         "slic_cuda.PART = 2\n"
-        "for x, (_, size, joined), wanted in zip(batches, cases, expected):\n"
-        "    assert torch.equal(slic.slic_batched(x, size, connectivity=joined), wanted)\n"
+        "for x, case, wanted in zip(batches, cases, expected):\n"
+        "    assert torch.equal(regions(x, case), wanted)\n"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -8,8 +8,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -17,7 +18,7 @@ from selfseg.studio.server.serving import address, create_server, listen
 from studio.server.drawn import DrawnStudio
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page, Request
+    from playwright.sync_api import Browser, Locator, Page, Request, Route
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -51,17 +52,39 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@dataclass
+class Line:
+    """The way to an address of the studio, which may be cut, or so slow that requests wait on it.
+
+    It is laid before the page is opened: an open page may send its next request past a route that was just added.
+    """
+
+    path: str
+    state: Literal["open", "cut", "slow"] = "open"
+    waiting: list[Route] = field(default_factory=list)
+
+    def carry(self, route: Route) -> None:
+        if self.state == "cut":
+            route.abort()
+        elif self.state == "slow":
+            self.waiting.append(route)
+        else:
+            route.continue_()
+
+
 @pytest.fixture
-def screen(studio: DrawnStudio, chromium: Browser) -> Iterator[Callable[[str], Page]]:
-    """Opens a part of the page."""
+def screen(studio: DrawnStudio, chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a part of the page; a line may lie between it and the studio."""
     for number, name in enumerate(("sky", "ground", "road")):
         studio.name(f"5/{number}", name)
     with served(studio) as opened:
         context = chromium.new_context(viewport={"width": 1300, "height": 850})
         context.set_default_timeout(WAIT)
 
-        def show(part: str) -> Page:
+        def show(part: str, line: Line | None = None) -> Page:
             page = context.new_page()
+            if line is not None:
+                page.route(f"**{line.path}", line.carry)
             page.goto(opened)
             page.wait_for_selector(".cards .card")
             page.goto(f"{opened.partition('?')[0]}#{part}")
@@ -110,6 +133,14 @@ def kept(page: Page, action: Callable[[], object], path: str = "/api/click") -> 
     """Do what is sent, and wait for its answer."""
     with page.expect_response(lambda answer: answer.url.endswith(path)):
         action()
+
+
+def lost(page: Page, action: Callable[[], object], line: Line) -> None:
+    """Do what is sent over a line that is cut, and wait until it has failed."""
+    line.state = "cut"
+    with page.expect_event("requestfailed", lambda request: request.url.endswith(line.path)):
+        action()
+    line.state = "open"
 
 
 def verdicts(studio: DrawnStudio) -> list[str | None]:
@@ -207,35 +238,32 @@ def test_a_card_keeps_its_name_when_left_but_not_when_it_goes(
     assert said == []
 
 
-def test_trying_again_judges_the_place_that_was_meant(studio: DrawnStudio, screen: Callable[[str], Page]) -> None:
+def test_trying_again_judges_the_place_that_was_meant(studio: DrawnStudio, screen: Callable[..., Page]) -> None:
     studio.audit_start(4, 1)
-    page = screen("audit")
-    kept(page, lambda: page.keyboard.press("n"), "/api/audit/answer")
+    line = Line("/api/audit/answer")
+    page = screen("audit", line)
+    kept(page, lambda: page.keyboard.press("n"), line.path)
     page.wait_for_selector(".progress:has-text('Place 2 of 4')")
+    again = page.locator(".notice button:has-text('Try again')")
     for _ in range(2):
-        page.route("**/api/audit/answer", lambda route: route.abort())
-        page.keyboard.press("u")
-        again = page.locator(".notice button:has-text('Try again')")
+        lost(page, lambda: page.keyboard.press("u"), line)
         again.wait_for()
-        page.unroute("**/api/audit/answer")
     assert again.count() == 1
     page.click("button:has-text('Back')")
     page.wait_for_selector(".progress:has-text('Place 1 of 4')")
-    kept(page, again.click, "/api/audit/answer")
+    kept(page, again.click, line.path)
     assert verdicts(studio) == ["", "unsure", None, None]
-    page.wait_for_timeout(200)
-    assert again.count() == 0
+    again.wait_for(state="detached")
 
 
-def test_a_retry_goes_when_its_place_has_a_verdict(studio: DrawnStudio, screen: Callable[[str], Page]) -> None:
+def test_a_retry_goes_when_its_place_has_a_verdict(studio: DrawnStudio, screen: Callable[..., Page]) -> None:
     studio.audit_start(4, 1)
-    page = screen("audit")
-    page.route("**/api/audit/answer", lambda route: route.abort())
-    page.keyboard.press("u")
+    line = Line("/api/audit/answer")
+    page = screen("audit", line)
     again = page.locator("button:has-text('Try again')")
+    lost(page, lambda: page.keyboard.press("u"), line)
     again.wait_for()
-    page.unroute("**/api/audit/answer")
-    kept(page, lambda: page.keyboard.press("n"), "/api/audit/answer")
+    kept(page, lambda: page.keyboard.press("n"), line.path)
     page.wait_for_selector(".progress:has-text('Place 2 of 4')")
     assert again.count() == 0
 
@@ -294,11 +322,10 @@ def test_a_second_key_in_a_hurry_answers_nothing(screen: Callable[[str], Page]) 
     assert page.locator(".queue .done").count() == 0
 
 
-def test_closing_asks_while_something_is_being_saved(screen: Callable[[str], Page]) -> None:
-    page = screen("images")
+def test_closing_asks_while_something_is_being_saved(screen: Callable[..., Page]) -> None:
+    line = Line("/api/click", "slow")
+    page = screen("images", line)
     page.click(".classes.painting .pick >> nth=0")
-    waiting: list[Any] = []
-    page.route("**/api/click", lambda route: waiting.append(route))
     page.mouse.click(*at(page.locator(".viewer canvas"), 0.5, 0.5))
     page.wait_for_selector(".saved:has-text('Saving')")
     asked: list[str] = []
@@ -312,7 +339,7 @@ def test_closing_asks_while_something_is_being_saved(screen: Callable[[str], Pag
     page.wait_for_timeout(1000)
     assert asked == ["beforeunload"]
     assert not page.is_closed()
-    for route in waiting:
+    for route in line.waiting:
         route.continue_()
     page.wait_for_selector(".saved:has-text('Saved')")
 

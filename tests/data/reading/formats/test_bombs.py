@@ -96,7 +96,7 @@ def jpeg_in_tile(path: Path) -> None:
 
 
 def deflated(path: Path) -> None:
-    packed = zlib.compress(bytes(1 << 28), 9)
+    packed = zlib.compress(bytes(1 << 27), 9)
     more = ((322, 4, 1, 64), (323, 4, 1, 64), (259, 3, 1, 8), (325, 4, 1, len(packed)))
     offset = 8 + 6 + 12 * len(page(64, 64, *more, (324, 4, 1, 8)))
     path.write_bytes(tiff(page(64, 64, *more, (324, 4, 1, offset)), tail=packed))
@@ -143,17 +143,17 @@ def sparse(path: Path) -> None:
 
 def zarr_zstd(path: Path) -> None:
     zarr.create_array(path, data=np.ones((64, 64), np.uint8), chunks=(64, 64))
-    (path / "c/0/0").write_bytes(numcodecs.Zstd().encode(bytes(1 << 28)))
+    (path / "c/0/0").write_bytes(numcodecs.Zstd().encode(bytes(1 << 27)))
 
 
 def zarr_blosc(path: Path) -> None:
     zarr.create_array(path, data=np.ones((64, 64), np.uint8), chunks=(64, 64), compressors=zarr.codecs.BloscCodec())
-    (path / "c/0/0").write_bytes(numcodecs.Blosc("zstd").encode(bytes(1 << 28)))
+    (path / "c/0/0").write_bytes(numcodecs.Blosc("zstd").encode(bytes(1 << 27)))
 
 
 def zarr_gzip(path: Path) -> None:
     zarr.create_array(path, data=np.ones((64, 64), np.uint8), chunks=(64, 64), compressors=zarr.codecs.GzipCodec())
-    (path / "c/0/0").write_bytes(numcodecs.GZip(9).encode(bytes(1 << 28)))
+    (path / "c/0/0").write_bytes(numcodecs.GZip(9).encode(bytes(1 << 27)))
 
 
 BOMBS: list[tuple[Callable[[Path], None], str]] = [

@@ -258,9 +258,11 @@ export class Audit {
   }
 
   async read() {
+    const known = this.audit;
     const audit = await get("/api/audit");
     await afterPress();
-    if (this.judging || document.activeElement === this.field) {
+    // What was asked for before a verdict was kept may not know of it, whichever answer came first.
+    if (this.judging || this.audit !== known || document.activeElement === this.field) {
       this.version = null; // the next beat reads it
       return;
     }
