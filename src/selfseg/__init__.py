@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from selfseg.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from selfseg.clusterer import PixelClusterer as PixelClusterer
     from selfseg.collection.check import check_data as check_data
     from selfseg.collection.clustering import cluster as cluster
     from selfseg.collection.concepts import concepts as concepts
@@ -118,6 +119,7 @@ _WHERE = {
     "PiCIEConfig": "selfseg.methods",
     "PixPro": "selfseg.methods",
     "PixProConfig": "selfseg.methods",
+    "PixelClusterer": "selfseg.clusterer",
     "Prototypes": "selfseg.evaluation.protocols.prototypes",
     "Reading": "selfseg.evaluation.settings",
     "Recipe": "selfseg.training.recipe",

@@ -19,7 +19,7 @@ FLOORS = (
     ("collection", "training"),
     ("segmenter",),
     ("masks", "evaluation", "exporting", "recipe_book", "timing"),
-    ("studio",),
+    ("studio", "clusterer"),
     ("cli", "__init__"),
     ("__main__",),
 )

@@ -1,4 +1,4 @@
-"""On a CPU, memory that one step gives back is kept for the next."""
+"""On a CPU: memory that one step gives back is kept for the next, or is returned to the system."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     finally:
         for parameter, value in _USUAL:
             libc.mallopt(parameter, value)
+        libc.malloc_trim(0)
+
+
+def return_memory() -> None:
+    """Return to the system what tensors have given back.
+
+    glibc keeps blocks below 32 MiB for the thread that made them: what a network needed in one thread is of no use to
+    what another one does next, and the two add up. With another C library than glibc nothing happens.
+    """
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
 
 

@@ -37,6 +37,7 @@ from selfseg.data.reading.ahead import pixels_of
 from selfseg.data.reading.formats.base import Window
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.windows import WINDOW
+from selfseg.fitting.memory import return_memory
 from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import among_measured, resize
 from selfseg.ops.regions.smoothing import natural_spacing
@@ -210,6 +211,7 @@ def blended_rows(
             assert total is not None
             end = starts[number + 1] if number + 1 < len(starts) else height
             ready = end - done
+            return_memory()  # of the windows: what follows holds copies of a strip
             if ready > 0:
                 yield Rows(done, total[:ready] / weights[:ready, :, None], strip.pixels(done, ready))
                 total, weights, done = total[ready:].clone(), weights[ready:].clone(), end

@@ -80,24 +80,27 @@ def label_bands(
         Bands, of which each begins where the one before ended.
     """
     (height, width), cell, (rows, columns) = mosaic.size, mosaic.cell, mosaic.grid
-    before: Rows | None = None
-    for number, piece in enumerate(pieces, max(0, skip)):
-        last = piece.first + len(piece.scores) == rows
-        start = 0 if piece.first == 0 else piece.first * cell - cell // 2
-        end = height if last else (piece.first + len(piece.scores)) * cell - cell // 2
-        scores, image, top = piece.scores, piece.image, piece.first
+    before: tuple[Tensor, NDArray[np.uint8]] | None = None  # the last row of cells, the last half cell of pixels
+    number = max(0, skip) - 1
+    for top, scores, image in pieces:  # no name holds a piece while the next one is made: it may have 100 MB
+        number += 1
+        end_row = top + len(scores)
+        start = 0 if top == 0 else top * cell - cell // 2
+        end = height if end_row == rows else end_row * cell - cell // 2
         if before is not None:
-            scores = torch.cat([before.scores[-1:], scores])
-            image = np.concatenate([before.image[len(before.image) - cell // 2 :], image])
-            top -= 1
-        before = piece
-        if number == skip:
-            continue
-        place = ((torch.arange(start, end) + 0.5) / cell - 0.5).clamp(0, rows - 1)
-        above = place.floor()
-        ids = assign_rows(scores, ((above - top).long(), place - above), columns * cell, values)[:, :width]
-        pixels = image[: end - start]
-        yield Band(number, start, ids if void is None else mark_void(ids, pixels, void), pixels)
+            scores, image, top = torch.cat([before[0], scores]), np.concatenate([before[1], image]), top - 1
+        before = scores[-1:].clone(), image[len(image) - cell // 2 :].copy()
+        if number != skip:
+            place = ((torch.arange(start, end) + 0.5) / cell - 0.5).clamp(0, rows - 1)
+            above = place.floor()
+            ids = assign_rows(scores, ((above - top).long(), place - above), columns * cell, values)[:, :width]
+            pixels = image[: end - start]
+            band = Band(number, start, ids if void is None else mark_void(ids, pixels, void), pixels)
+            del scores, image, ids, pixels
+            yield band
+            del band
+        else:
+            del scores, image
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,7 @@ def map_large(
         measured_images = collection.channels is not None
         for band in label_bands(pieces, mosaic, values, void if measured_images else None, skip):
             store.add(band)
+            del band
             bar.update(task, completed=store.finished)
 
 

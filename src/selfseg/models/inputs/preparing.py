@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
@@ -42,7 +43,8 @@ def pixels_of(image: NDArray[Any] | str | Path | Any, channels: Channels | None)
     Args:
         image: a file; a PIL image of a photograph; or an array: of photographs (H, W, 3) uint8 RGB. Of measured images
             (H, W, C) uint8 levels as a collection's `read` gives them, or (H, W, F) values of any other type as they
-            are in a file of all F channels.
+            are in a file of all F channels. Or a tensor of the same with its channels first: (3, H, W) uint8, or of
+            photographs float in [0, 1].
         channels: how measured images are read; None = photographs.
 
     Returns:
@@ -65,7 +67,7 @@ def pixels_of(image: NDArray[Any] | str | Path | Any, channels: Channels | None)
     elif isinstance(image, Image.Image) and channels is None:
         pixels = from_pillow(image)
     else:
-        pixels = np.asarray(image)
+        pixels = np.asarray(_channels_last(image, channels is None) if isinstance(image, Tensor) else image)
         if channels is not None and pixels.ndim == 2:
             pixels = pixels[..., None]
         if channels is not None and pixels.ndim == 3 and pixels.dtype != np.uint8 and pixels.shape[2] == channels.of:
@@ -74,3 +76,19 @@ def pixels_of(image: NDArray[Any] | str | Path | Any, channels: Channels | None)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != count:
         raise ConfigError(f"an image must be {wanted}, not {pixels.shape} {pixels.dtype}")
     return pixels
+
+
+def _channels_last(image: Tensor, photograph: bool) -> NDArray[Any]:
+    """A tensor (C, H, W) as an array (H, W, C); photographs in [0, 1] become bytes.
+
+    Raises:
+        ConfigError: if it has other than three dimensions, or values of a photograph are outside of [0, 1].
+    """
+    if image.ndim != 3:
+        raise ConfigError(f"a tensor of an image must be (C, H, W), not {tuple(image.shape)}")
+    pixels = image.detach().cpu().permute(1, 2, 0)
+    if photograph and pixels.is_floating_point():
+        if not bool(((pixels >= 0) & (pixels <= 1)).all()):
+            raise ConfigError("a tensor of floats must be in [0, 1] to be a photograph; give uint8 for 0 to 255")
+        pixels = (pixels.float() * 255).round().byte()
+    return pixels.numpy()
