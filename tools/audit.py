@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None, ask: Ask | None = None) -> int:
         if packages:
             _say(f"{service}: it knows none of {len(packages)} packages, so it is no database of vulnerabilities")
         else:
-            _say(f"{service}: {complaint.strip().splitlines()[-1] if complaint.strip() else 'no answer'}")
+            _say(f"{service}: {complaint.strip().splitlines()[-1][:200] if complaint.strip() else 'no answer'}")
     _say(
         f"No database of vulnerabilities could be reached, so nothing is known about {options.file.name}. "
         "Run this again where pypi.org or osv.dev can be reached."
