@@ -9,7 +9,7 @@ WORKERS ?= 2
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check docs bench torture gpu-bundle clean
+.PHONY: help setup demo test quick check docs bench torture release audit gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,15 @@ bench: $(STAMP)  ## every benchmark, one after the other, into benchmarks/result
 
 torture: $(STAMP)  ## attempts to break it, see docs/trust.md (PART=name for one of them, QUICK=1 for the quick half)
 	$(THREADS) $(BIN)/python torture/run.py $(if $(PART),--part $(PART)) $(if $(QUICK),--quick)
+
+release: $(STAMP)  ## sdist, wheel, bill of materials and their sums, in dist/; built twice and compared, nothing is uploaded
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	$(BIN)/python tools/release.py
+
+audit: $(STAMP)  ## known vulnerabilities of the pinned versions (asks pypi.org or osv.dev), and licences of what is installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	$(BIN)/python tools/licences.py
+	$(BIN)/python tools/audit.py
 
 gpu-bundle: $(STAMP)  ## what benchmarks/gpu.py needs on a machine without a network, into build/ (DATA=folder of images)
 	$(BIN)/python benchmarks/gpu_bundle.py $(if $(DATA),--data "$(DATA)")

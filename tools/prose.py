@@ -20,8 +20,11 @@ ABBREVIATED = re.compile(r"\b(e\.g|i\.e|cf|vs|et al|approx)\.$", re.IGNORECASE)
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """The README, CONTRIBUTING and every page of docs."""
-    return [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").rglob("*.md"))]
+    """README, CONTRIBUTING, SECURITY and every page of docs."""
+    return [
+        *(root / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+        *sorted((root / "docs").rglob("*.md")),
+    ]
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:
@@ -71,7 +74,7 @@ def longest(files: list[Path]) -> list[tuple[int, str, int, str]]:
 def main() -> None:
     """Print the longest sentences and how long sentences are on each page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="README.md, CONTRIBUTING.md and docs if not given")
+    parser.add_argument("files", nargs="*", type=Path, help="all of these pages if not given")
     parser.add_argument("--count", type=int, default=50, help="how many sentences")
     options = parser.parse_args()
     files = options.files or [

@@ -11,6 +11,7 @@ MOST_WORDS = 40
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     *(
         f"docs/{name}.md"
         for name in (
