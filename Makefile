@@ -54,7 +54,7 @@ release: $(STAMP)  ## sdist, wheel, bill of materials and their sums, in dist/; 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	$(BIN)/python tools/release.py
 
-audit: $(STAMP)  ## known vulnerabilities of the pinned versions (asks pypi.org or osv.dev), and licences of what is installed
+audit: $(STAMP)  ## known vulnerabilities of the pinned versions (asks PyPI, or OSV), and licences of what is installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	$(BIN)/python tools/licences.py
 	$(BIN)/python tools/audit.py

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, ask: Ask | None = None) -> int:
             _say(f"{service}: {complaint.strip().splitlines()[-1][:200] if complaint.strip() else 'no answer'}")
     _say(
         f"No database of vulnerabilities could be reached, so nothing is known about {options.file.name}. "
-        "Run this again where pypi.org or osv.dev can be reached."
+        "Run this again where PyPI or OSV can be reached."
     )
     return 2
 
