@@ -37,6 +37,7 @@ def test_it_is_what_the_server_asks_for(studio: Studio) -> None:
     server: StudioLike = settled(studio)
     state = server.state()
     assert (state.images, list(state.k), state.k_now) == (5, [3, 6], 6)
+    assert state.unusable == 1  # broken.jpg
     assert [one.id for one in state.clusters] == [f"6/{i}" for i in range(6)]
     assert sum(one.share for one in state.clusters) == pytest.approx(1, rel=1e-4)
     assert all(0 <= one.mixed <= 1 for one in state.clusters)

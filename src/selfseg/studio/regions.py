@@ -68,6 +68,7 @@ class RegionStore:
     Attributes:
         key: another one for other images, another embedder or other looks.
         names: of the images that could be read, in the collection's order.
+        unusable: how many images of the collection could not be used; 0 where an earlier version didn't note it.
         hashes: of their contents, 32 hex digits each.
         sizes: (images, 2) int32, H and W of each image, upright.
         first: (images + 1,) int64; the regions of image i are the rows `first[i]` to `first[i + 1]`.
@@ -80,6 +81,7 @@ class RegionStore:
     def __init__(self, folder: Path, header: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
         self.key = str(header["key"])
         self.names = tuple(str(entry["name"]) for entry in entries)
+        self.unusable = max(0, int(header.get("images", 0)) - len(self.names))
         self.hashes = tuple(str(entry["hash"]) for entry in entries)
         self.sizes = np.array([entry["size"] for entry in entries], np.int32).reshape(-1, 2)
         counts = [int(entry["regions"]) for entry in entries]
@@ -308,7 +310,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not header:
             header = {**line, "complete": False}
         elif "complete" in line:
-            header["complete"] = True
+            header |= line
         else:
             entries.append(line)
     return header, entries
@@ -395,7 +397,7 @@ def _fill(
             raise EmptyCollection(f"in none of the {len(collection)} images anything was measured")
         for file in (*files, index):
             os.fsync(file.fileno())
-        _append(index, json.dumps({"complete": True}).encode() + b"\n")
+        _append(index, json.dumps({"complete": True, "images": len(collection)}).encode() + b"\n")
         os.fsync(index.fileno())
 
 

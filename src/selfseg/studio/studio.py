@@ -96,6 +96,7 @@ class Studio(Session):
                 redo_of=state.redo,
                 channels=self._photographs.channels,
                 legend=self._photographs.legend,
+                unusable=self.store.unusable,
             )
 
     def pulse(self) -> Pulse:

@@ -123,6 +123,7 @@ class StudioState:
         redo_of: likewise.
         channels: the names of measured channels, which pictures show in false colours; none of photographs.
         legend: which channel is which colour where a page asks for nothing else; "" of photographs.
+        unusable: images of the collection that can't be used; RUN/studio/regions/skipped.jsonl lists them.
     """
 
     run: str
@@ -141,6 +142,7 @@ class StudioState:
     redo_of: int | None = None
     channels: Sequence[str] = ()
     legend: str = ""
+    unusable: int = 0
 
 
 @dataclass(frozen=True)

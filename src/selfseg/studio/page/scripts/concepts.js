@@ -23,6 +23,7 @@ export class Concepts {
     this.current = null;
     this.classes = new ClassList({painting: false});
     this.title = h("h1", {});
+    this.unusable = h("p", {class: "hint", hidden: true});
     this.lead = h(
       "p",
       {class: "lead"},
@@ -43,6 +44,7 @@ export class Concepts {
         "section",
         {class: "overview", "aria-label": "How far you have come"},
         this.title,
+        this.unusable,
         this.lead,
         colourNote(),
         this.coverage,
@@ -72,6 +74,8 @@ export class Concepts {
     this.side.classList.toggle("empty", !state.classes.length);
     this.drawCoverage(state);
     this.title.textContent = `What was found in ${several(state.images, "image")}`;
+    this.unusable.hidden = !state.unusable;
+    this.unusable.textContent = `${several(state.unusable, "more image")} can’t be used. studio/regions/skipped.jsonl in the run’s folder says which, and why.`;
     this.lead.hidden = state.progress.decisions >= 5; // by then one knows
     this.sentence.textContent = state.progress.sentence;
     this.drawFilters(state);
