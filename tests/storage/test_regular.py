@@ -1,8 +1,11 @@
 """Only files are opened."""
 
+import io
 import os
 import socket
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.skipping import SkipLog, scan
 from selfseg.data.reading.windows import as_measured
 from selfseg.errors import BadImage
+from selfseg.storage import regular
 from selfseg.storage.regular import NotRegular, open_regular
 
 
@@ -61,3 +65,40 @@ def test_a_folder_of_odd_things_is_listed_and_each_says_what_it_is(odd: Path, ph
     for read in (read_image, check_image):
         with pytest.raises(BadImage, match="a pipe, no file"):
             read(odd / "pipe.jpg")
+
+
+def test_a_read_that_hangs_is_said_with_its_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(regular, "SLOW", 0.1)
+    monkeypatch.setattr(regular, "_watch", regular._Watch())  # whose thread looks often
+    caplog.set_level("INFO", logger="selfseg.told")
+    end, other_end = os.pipe()  # stands for a folder that doesn't answer
+    with io.BufferedReader(regular._Watched(end, "far/slow.jpg")) as stream:
+
+        def answer() -> None:
+            deadline = time.monotonic() + 20
+            while not caplog.messages and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.write(other_end, b"here")
+            os.close(other_end)
+
+        threading.Thread(target=answer).start()
+        assert stream.read() == b"here"
+    assert len(caplog.messages) == 1
+    assert "still waiting for far/slow.jpg" in caplog.messages[0]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 of a fork beside threads
+def test_a_process_that_is_forked_watches_its_own_reads(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"bytes")
+    open_regular(tmp_path / "a").close()  # this process has a thread that watches
+    child = os.fork()
+    if child == 0:
+        alive = False
+        try:
+            with open_regular(tmp_path / "a") as stream:
+                alive = stream.read() == b"bytes" and any(t.name == "slow files" for t in threading.enumerate())
+        finally:
+            os._exit(0 if alive else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
