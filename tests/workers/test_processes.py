@@ -138,7 +138,7 @@ def test_a_job_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="can't be given"):
+    with pytest.raises(ConfigError, match="can't be handed to other processes"):
         squares_of(4, TWO, _Local())
     with pytest.raises(RunError, match="a worker failed"):
         squares_of(4, TWO, Unpicklable())
@@ -218,5 +218,5 @@ def test_a_child_that_will_not_go_is_killed(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("processes", "ray"), [(0, None), (-1, "local")])
 def test_numbers_of_processes_that_cannot_be(processes: int, ray: str | None) -> None:
-    with pytest.raises(ConfigError, match="give 1 or more"):
+    with pytest.raises(ConfigError, match="must be 1 or more"):
         Where(processes, ray)

@@ -47,7 +47,7 @@ def test_an_average_that_is_no_number_is_not_saved(photos: Path, tmp_path: Path,
 
     poison(4, spoil)
     recipe = vice(photos, tmp_path / "run", checkpoint_every=2)
-    with pytest.raises(NonFiniteLoss, match=r"after step 4 queue\.vectors holds values that are no numbers"):
+    with pytest.raises(NonFiniteLoss, match=r"after step 4 queue\.vectors holds values that are not numbers"):
         train(recipe, progress=False)
     checkpoint = load_newest(tmp_path / "run" / "checkpoints")
     assert checkpoint is not None
