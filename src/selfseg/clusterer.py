@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,10 +129,9 @@ class PixelClusterer:
         known = recipes()
         if self.recipe not in known:
             raise ConfigError(f"there is no recipe {self.recipe!r}; there are {', '.join(sorted(known))}")
-        with ExitStack() as held:
-            work = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="selfseg-")))
-            run = work / "run" if self.run is None else Path(self.run)
-            place = _as_place(images, work if self.run is None else run.with_name(f"{run.name}-images"))
+        with tempfile.TemporaryDirectory(prefix="selfseg-") as name:
+            run = Path(name, "run") if self.run is None else Path(self.run)
+            place = _as_place(images, Path(name) if self.run is None else run.with_name(f"{run.name}-images"))
             recipe = replace(known[self.recipe](place, run), seed=self.seed, accelerator=_accelerator(self.device))
             if self.steps is not None:
                 recipe = replace(recipe, steps=self.steps, epochs=None)
@@ -189,12 +187,11 @@ class PixelClusterer:
             raise RunError(f"{self!r} has seen no images yet; call fit(images) first")
         return self.segmenter_
 
-    @staticmethod
-    def _each(images: Any, function: Any) -> Any:
+    def _each(self, images: Any, function: Callable[[Any], Any]) -> Any:
         if _is_one(images):
             return function(images)
         if isinstance(images, str | Path | ImageCollection):
-            found = collect(images)
+            found = collect(images, self.segmenter_.embedder, cut=False)  # measured images as the run reads them
             return [function(found.read(index)) for index in range(len(found))]
         return [function(image) for image in images]
 
@@ -204,8 +201,10 @@ def _settings() -> list[str]:
 
 
 def _accelerator(device: str) -> Literal["auto", "cpu", "cuda"]:
-    if device in ("auto", "cpu"):
-        return "auto" if device == "auto" else "cpu"
+    if device == "auto":
+        return "auto"
+    if device == "cpu":
+        return "cpu"
     if device.split(":")[0] == "cuda":
         return "cuda"
     raise ConfigError(f"device is {device!r}; give auto, cpu or cuda")

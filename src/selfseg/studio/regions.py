@@ -310,7 +310,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not header:
             header = {**line, "complete": False}
         elif "complete" in line:
-            header |= line
+            header |= {"complete": True, "images": line.get("images", 0)}  # and no other value of a later line
         else:
             entries.append(line)
     return header, entries
