@@ -5,6 +5,7 @@ The first one stops it where its state can be saved; a second one of the same ki
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -29,11 +30,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Ending:
-    """Handles signals of a command: the first one raises `Stopped`, the second one ends the process."""
+    """Handles signals of a command: the first one raises `Stopped`, the second one ends the process.
+
+    When the command is over, the first one does nothing.
+    """
 
     def __init__(self) -> None:
         self._owner = os.getpid()
-        self.seen = False
+        self.seen = self.over = False
 
     def __call__(self, number: int, frame: Any) -> None:
         if os.getpid() != self._owner:
@@ -42,12 +46,19 @@ class _Ending:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.seen = True
-        raise Stopped(number)
+        if not self.over:
+            raise Stopped(number)
 
 
 @contextmanager
-def ending_on_signals() -> Iterator[None]:
-    """While inside, the first of the signals raises `Stopped` in the main thread, and a second one ends the process."""
+def ending_on_signals(last: bool = False) -> Iterator[None]:
+    """While inside, the first of the signals raises `Stopped` in the main thread, and a second one ends the process.
+
+    Args:
+        last: whether the process ends afterwards. Its work is done then, and taking down what was loaded can last a
+            second: a signal that comes now changes nothing, and a second one ends the process while threads are still
+            waited for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -56,11 +67,21 @@ def ending_on_signals() -> Iterator[None]:
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as under nohup, or in a shell's background
             signal.signal(number, ending)
+    if last:
+        atexit.register(_ignore)
     try:
         yield
     finally:
+        ending.over = True
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if not last:
+                signal.signal(number, handler)
+
+
+def _ignore() -> None:
+    """Ignore them from now on; Python would give them their usual effect while it ends."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

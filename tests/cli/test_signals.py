@@ -71,6 +71,28 @@ with ending_on_signals():
 """
 
 
+_LATE = """
+import os, sys
+from selfseg.signals import ending_on_signals
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=int(sys.argv[1]), write=os.write):
+        kill(pid, number)
+        write(1, b"late")
+late = Late()
+with ending_on_signals(last=True):
+    pass
+os.kill(os.getpid(), int(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_signals_while_a_command_that_is_through_ends_change_nothing() -> None:
+    for number in STOPPING:
+        words = [sys.executable, "-c", _LATE, str(int(number))]
+        done = subprocess.run(words, check=False, timeout=60, capture_output=True)
+        assert (done.returncode, done.stdout) == (0, b"late"), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["training", "elsewhere"])
 def test_a_second_signal_ends_it_at_once(where: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ with 6.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import logging
@@ -70,11 +71,19 @@ Check
 `selfseg VERB --help-all` all of them; for training `selfseg train RECIPE --help`."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def entry() -> int:
+    """The command in a process of its own: `main`, and a quick end."""
+    code = main(last=True)
+    gc.freeze()  # or Python searches all of torch for garbage before it ends, which takes a second
+    return code
+
+
+def main(arguments: Sequence[str] | None = None, *, last: bool = False) -> int:
     """Run the command line.
 
     Args:
         arguments: the words after `selfseg`; None takes the process's.
+        last: whether the process ends afterwards, see `ending_on_signals`.
 
     Returns:
         The exit code.
@@ -83,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     try:
-        code = _begin(list(sys.argv[1:] if arguments is None else arguments))
+        code = _begin(list(sys.argv[1:] if arguments is None else arguments), last)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -106,7 +115,7 @@ def _nobody_reads() -> bool:
     return gone
 
 
-def _begin(words: list[str]) -> int:
+def _begin(words: list[str], last: bool) -> int:
     """`main` with its words."""
     _share_the_cores()
     if not words or words[0] in ("-h", "--help", "help"):
@@ -115,7 +124,7 @@ def _begin(words: list[str]) -> int:
     if words[0] in ("-V", "--version"):
         OUT.print(f"selfseg {__version__}", highlight=False)
         return 0
-    with ending_on_signals():
+    with ending_on_signals(last):
         return _run(words)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from selfseg.cli import main
+from selfseg.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())
