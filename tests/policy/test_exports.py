@@ -34,8 +34,16 @@ def test_no_submodule_takes_the_place_of_a_public_name(name: str) -> None:
     assert not isinstance(getattr(selfseg, name), ModuleType)
 
 
-def test_importing_the_package_is_light() -> None:
-    code = "import sys, selfseg; sys.exit(', '.join({'torch', 'cv2', 'matplotlib', 'timm'} & set(sys.modules)) or None)"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("selfseg", {"torch", "cv2", "matplotlib", "timm"}),
+        ("selfseg.cli", {"torch", "cv2", "matplotlib", "timm"}),
+        ("selfseg.data.reading.listing", {"torch", "matplotlib", "timm"}),  # what only reads images
+    ],
+)
+def test_importing_is_light(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; sys.exit(', '.join({heavy} & set(sys.modules)) or None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
     assert done.returncode == 0

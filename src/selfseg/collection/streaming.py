@@ -25,9 +25,8 @@ from torch import Tensor
 from selfseg.collection.batching.room import AUTO, Batching, once_more
 from selfseg.collection.batching.together import embed_together
 from selfseg.data.reading.ahead import Skips, in_threads, map_beside, pixels_of
-from selfseg.data.reading.images import ImageCollection
+from selfseg.data.reading.images import LONGEST, ImageCollection, is_thin
 from selfseg.models.embedder import Embedder
-from selfseg.ops.geometry import LONGEST, is_thin
 from selfseg.telling import tell
 from selfseg.threads import one_thread_each, usable_cores
 

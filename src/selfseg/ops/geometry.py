@@ -7,8 +7,6 @@ shows as a negative determinant of A.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,38 +15,6 @@ from torch import Tensor
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in whole pixels, edges: (0, 0, W, H) is the whole image."""
-
-
-_FEW = 1 << 21  # pixels that do no harm, however thin an image is
-
-LONGEST = 32
-"""An image that is more times longer than wide is looked at with fewer pixels than a short side asks for."""
-
-
-def is_thin(height: int, width: int) -> bool:
-    """Whether an image is more than `LONGEST` times as long as wide.
-
-    Example:
-        >>> is_thin(8, 256), is_thin(8, 257)
-        (False, True)
-    """
-    return max(height, width) > LONGEST * min(height, width)
-
-
-def scale_to(short_side: int, height: int, width: int) -> float:
-    """The factor that gives an image a short side, in pixels.
-
-    A thin image, see `is_thin`, gets no more pixels than one that is just not thin (or two million): 3,000 x 8 with a
-    short side of 320 would be 120,000 x 320, and take all memory.
-
-    Example:
-        >>> scale_to(320, 480, 640), round(scale_to(320, 8, 3000), 2)
-        (0.6666666666666666, 11.68)
-    """
-    scale = short_side / min(height, width)
-    if is_thin(height, width):
-        scale = min(scale, math.sqrt(max(LONGEST * short_side**2, _FEW) / (height * width)))
-    return scale
 
 
 def crop_affine(

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfseg.data.reading.decoding import MAX_PIXELS
-from selfseg.data.reading.images import ImageCollection, resize_short_side
-from selfseg.ops.geometry import LONGEST, is_thin
+from selfseg.data.reading.images import LONGEST, ImageCollection, is_thin, resize_short_side
 
 T = TypeVar("T", bound=np.generic)
 

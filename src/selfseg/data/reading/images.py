@@ -19,6 +19,7 @@ and, of an image whose mask can't be used, "mask-" and a word of `selfseg.data.l
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections import Counter
@@ -58,7 +59,6 @@ from selfseg.data.reading.measured import (
 from selfseg.data.reading.sniffing import HEAD, stem_of
 from selfseg.errors import ConfigError
 from selfseg.ops.channels import Channels
-from selfseg.ops.geometry import scale_to
 from selfseg.ops.levels import among_measured, resize
 from selfseg.storage.regular import open_regular
 from selfseg.storage.waiting import is_there
@@ -79,6 +79,10 @@ REASONS = (
 """Every word that `BadImage.reason` of an image itself can be."""
 
 # Ends of whole files. A file that ends otherwise may still be whole (trailing bytes): then it is decoded to know.
+LONGEST = 32
+"""An image that is more times longer than wide is looked at with fewer pixels than a short side asks for."""
+
+_FEW = 1 << 21  # pixels that do no harm, however thin an image is
 _ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
 
 
@@ -166,6 +170,32 @@ def check_stream(stream: IO[bytes], suffix: str, max_pixels: int = MAX_PIXELS) -
             return False
 
 
+def is_thin(height: int, width: int) -> bool:
+    """Whether an image is more than `LONGEST` times as long as wide.
+
+    Example:
+        >>> is_thin(8, 256), is_thin(8, 257)
+        (False, True)
+    """
+    return max(height, width) > LONGEST * min(height, width)
+
+
+def scale_to(short_side: int, height: int, width: int) -> float:
+    """The factor that gives an image a short side, in pixels.
+
+    A thin image, see `is_thin`, gets no more pixels than one that is just not thin (or two million): 3,000 x 8 with a
+    short side of 320 would be 120,000 x 320, and take all memory.
+
+    Example:
+        >>> scale_to(320, 480, 640), round(scale_to(320, 8, 3000), 2)
+        (0.6666666666666666, 11.68)
+    """
+    scale = short_side / min(height, width)
+    if is_thin(height, width):
+        scale = min(scale, math.sqrt(max(LONGEST * short_side**2, _FEW) / (height * width)))
+    return scale
+
+
 def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = False) -> NDArray[np.uint8]:
     """Resize so that the shorter side has `short_side` pixels, keeping the shape's proportions.
 
@@ -177,7 +207,7 @@ def resize_short_side(image: NDArray[np.uint8], short_side: int, levels: bool = 
     Returns:
         The resized image (area average when it shrinks, bilinear when it grows); no side gets below 1 px. The image
         itself where nothing changes. One that is more than 32 times as long as wide may become narrower than
-        `short_side`: its length would take all memory (`selfseg.ops.geometry.scale_to`).
+        `short_side`: its length would take all memory (`scale_to`).
 
     Raises:
         ConfigError: if `short_side` is below 1.

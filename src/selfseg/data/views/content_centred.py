@@ -27,12 +27,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selfseg.data.reading.images import scale_to
 from selfseg.data.regions import Pixels, RegionSource, Superpixels
 from selfseg.data.views import augment
 from selfseg.data.views.base import Crop, Ids, Image, without_void
 from selfseg.data.views.settings import check_jitter, check_settings, check_stride
 from selfseg.errors import ConfigError
-from selfseg.ops.geometry import Box, crop_affine, sample_ids, scale_to
+from selfseg.ops.geometry import Box, crop_affine, sample_ids
 from selfseg.ops.levels import among_measured, flip, measured, resize, with_channels
 
 CONTENT_FLOOR = 0.005

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from selfseg.data.labelled.catalog import VOID, LabelledImages, check_same_classes
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
-from selfseg.data.reading.images import resize_short_side
+from selfseg.data.reading.images import resize_short_side, scale_to
 from selfseg.data.views.augment import photometric_distortion
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Extractor
@@ -30,7 +30,6 @@ from selfseg.evaluation.measure.passes import AffineHead, count
 from selfseg.evaluation.measure.reading import Progress, Tally
 from selfseg.exchange.any_labels import open_labels
 from selfseg.fitting.supervised import FineTuningConfig, fine_tune
-from selfseg.ops.geometry import scale_to
 from selfseg.ops.levels import among_measured, measured, resize
 from selfseg.types import IMAGENET_MEAN
 
