@@ -6,6 +6,7 @@ meanwhile; it ends before anything is forked.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import threading
@@ -28,6 +29,9 @@ def _load() -> None:
     finally:
         loaded.set()
         watch.join()
+    # What is loaded stays: loaders share its memory as long as nobody searches it for garbage, and the server ends at
+    # once where it would search for a second.
+    gc.freeze()
 
 
 _load()
