@@ -126,10 +126,14 @@ def ran_out_of_memory(error: BaseException) -> bool:
     Example:
         >>> ran_out_of_memory(MemoryError()), ran_out_of_memory(RuntimeError("shapes differ"))
         (True, False)
+        >>> ran_out_of_memory(RuntimeError("could not create a primitive"))  # what oneDNN says, within torch
+        True
     """
     if isinstance(error, MemoryError):
         return True
     words = ("allocate memory", "out of memory", "not enough memory", "Insufficient memory", "bad_alloc")
+    if str(error).strip() in ("could not create a primitive", "could not execute a primitive"):
+        return isinstance(error, RuntimeError)
     return type(error).__name__ == "OutOfMemoryError" or (
         (isinstance(error, RuntimeError) or type(error).__module__ == "cv2")
         and any(word in str(error) for word in words)

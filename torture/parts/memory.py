@@ -59,7 +59,7 @@ def run(work: Path, quick: bool) -> list[Row]:
         code, said, out = attempt(headroom)
         again = "beginning again, with --recompute" in said
         same = code == 0 and state_hash(out) == wanted
-        clear = code != 0 and "OutOfMemory: memory ran out" in said
+        clear = code != 0 and "OutOfMemory: there was not enough memory" in said
         how = ("recomputed, same hash" if again else "enough, same hash") if same else said[-160:]
         rows.append(Row(f"{headroom} MiB beyond what is there before step 1", 1, same or clear, how))
     return rows
