@@ -78,7 +78,7 @@ class SplitCheck:
             return (f"{self.split}: {self.problem}",) if self.wanted else ()
         found = []
         if self.published is not None and self.images != self.published:
-            found.append(f"{self.images} images, but {self.published} are published")
+            found.append(f"it has {self.images} images, but the published one has {self.published}")
         for what, files in (
             ("images are missing", self.missing),
             ("labels are missing", self.missing_labels),
@@ -89,7 +89,7 @@ class SplitCheck:
                 more = f", and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
                 found.append(f"{len(files)} {what}: {'; '.join(files[:_NAMED])}{more}")
         if self.labels_read and not sum(self.pixels):
-            found.append(f"no pixel of its {self.labels_read} labels is of a class: all are void")
+            found.append(f"no pixel of its {self.labels_read} labels has a class: all are void")
         return tuple(f"{self.split}: {sentence}" for sentence in found)
 
     def faults(self) -> tuple[str, ...]:

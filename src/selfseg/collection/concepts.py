@@ -102,7 +102,7 @@ def concepts(
     if top < 1:
         raise ConfigError(f"top is {top}; give how many segments of each concept to show, 1 or more")
     if not 0 <= min_share <= 1:
-        raise ConfigError(f"min_share {min_share} is no share of an image; give a value from 0 to 1, e.g. 0.01")
+        raise ConfigError(f"min_share {min_share} is not a share of an image; give a value from 0 to 1, e.g. 0.01")
     embedder = load(run, device)
     if resolution is not None and resolution < 32:
         raise ConfigError(f"resolution is {resolution}; give the images' short side in px, 32 or more")
@@ -184,7 +184,7 @@ def concepts(
     write_json(folder / "concepts.json", values)
     found = read_concepts(run)
     if found is None:
-        raise RunError(f"{folder / 'concepts.json'} was taken away while its page was written; run the command again")
+        raise RunError(f"{folder / 'concepts.json'} disappeared while its page was written; run the command again")
     return write_concepts_page(run, found)
 
 

@@ -173,10 +173,10 @@ def _make_way(out: Path, maker: str, names: Iterable[str]) -> None:
         for file in (out / "index").rglob("*.*"):
             if file.suffix in SUFFIXES and file not in known and not file.name.startswith("."):
                 raise ConfigError(
-                    f"{out} holds {file.relative_to(out)}, and nothing says which clusters made it: an older selfseg "
-                    "did; give another --out, or remove the folder"
+                    f"{out} holds {file.relative_to(out)}, which an older selfseg wrote, and nothing says which "
+                    "clusters made it; give another --out, or remove the folder"
                 )
-    tell(f"{out} has maps of other clusters from before; they are replaced")
+    tell(f"{out} has maps that other clusters made before; they are replaced")
     for kind in ("index", "overlay", "geojson"):
         clear(out / kind)
 
@@ -288,8 +288,8 @@ def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:
     """
     if clusters.position:
         raise ConfigError(
-            "these clusters depend on a pixel's place in its image (--position), and the windows of a large image have "
-            "none; cluster again without --position"
+            "these clusters depend on a pixel's place in its image (--position), which the windows of a large image "
+            "don't have; cluster again without --position"
         )
     rows = len(clusters.centroids)
     groups = np.arange(rows) if clusters.groups is None else clusters.groups.cpu().numpy()

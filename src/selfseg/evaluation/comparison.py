@@ -152,7 +152,7 @@ def compare(
     if config.of_objects or count < 1:
         wrong = ", ".join(names_of(config.of_objects))
         raise ConfigError(
-            f"{wrong} can't be compared here, only protocols of pixels; use selfseg evaluate"
+            f"{wrong} can't be compared here, since only protocols of pixels can; use selfseg evaluate"
             if wrong
             else f"count is {count}; give how many images to show, 1 or more"
         )

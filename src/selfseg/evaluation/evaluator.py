@@ -161,7 +161,7 @@ def evaluate_extractors(
     config = config or EvaluationConfig()
     if config.of_objects:
         wrong = ", ".join(names_of(config.of_objects))
-        raise ConfigError(f"{wrong} are of objects; call evaluate, or evaluate_objects, for them")
+        raise ConfigError(f"{wrong} measure objects; call evaluate or evaluate_objects for them")
     check_same_classes(fit, measured)
     if config.linear is not None and fit.shares_images(measured):
         raise ConfigError(

@@ -169,12 +169,12 @@ def nearest(
         lead=(
             "Each row begins with a query; then come the objects of other images whose mean embedding is nearest to "
             f"its own, with the cosine. The queries are {chosen}. No label was used.",
-            f"Any two objects here have a cosine of {anything:.2f} on the average: only what is far above it is near. "
-            "Whether neighbours show the same kind of thing, look; how often they do on labelled images, "
-            "selfseg evaluate --protocols retrieval measures.",
+            f"On average two objects here have a cosine of {anything:.2f}, so only what is far above that is near. "
+            "Look whether neighbours show the same kind of thing. How often they do on labelled images is measured by "
+            "selfseg evaluate --protocols retrieval.",
             *painter_of(collection).note,
         ),
-        parts=(Part("Queries and what is nearest to them", "", tuple(rows), 1 + top),),
+        parts=(Part("Queries and the objects nearest to them", "", tuple(rows), 1 + top),),
         source=f"the images in {collection.root}",
         notes=notes,
     )

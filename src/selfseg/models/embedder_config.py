@@ -112,11 +112,11 @@ class EmbedderConfig:
         if self.resolution is not None and self.resolution < 32:
             raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
         if self.decoder == "pyramid" and (not self.stages or list(self.stages) != sorted({*self.stages})):
-            raise ConfigError(f"a pyramid's stages are named once each, finest first, e.g. (-2, -1), not {self.stages}")
+            raise ConfigError(f"a pyramid needs each stage once, the finest first, e.g. (-2, -1), not {self.stages}")
         if not 0 <= self.whiten <= 1 or self.correction < 0:
             raise ConfigError(f"need whiten in [0, 1] and correction >= 0, not {self.whiten} and {self.correction}")
         if self.channels is not None and (self.mean or self.std):
-            raise ConfigError("mean and std are of R, G and B; images of other channels are measured by themselves")
+            raise ConfigError("mean and std are for red, green and blue; leave them out for images with other channels")
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
@@ -239,7 +239,7 @@ def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
     start = str(values.pop("start", "")) if isinstance(values, dict) else ""
     # A setting that a file does not know yet has its default, or WHEN_MISSING: what the file was made with.
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
-        raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
+        raise CheckpointError(f"{folder / 'embedder.json'} is not in format {FORMAT} of selfseg's embedders")
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in {**EmbedderConfig.WHEN_MISSING, **values}.items()
@@ -252,10 +252,10 @@ def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
         for name, (least, most) in _BELIEVABLE.items():
             value = getattr(config, name)
             if value is not None and not least <= value <= most:
-                raise ValueError(f"{name} is {value}, where {least} to {most} is believable")
+                raise ValueError(f"{name} is {value}, but must be from {least} to {most}")
         return _counted_from_the_last(config, "final_norm" in values), start
     except (TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise CheckpointError(f"{folder / 'embedder.json'} has settings of another kind: {error}") from error
+        raise CheckpointError(f"{folder / 'embedder.json'} has settings that can't be used: {error}") from error
 
 
 def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> EmbedderConfig:

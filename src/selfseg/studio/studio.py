@@ -389,18 +389,19 @@ class Studio(Session):
 
     def _busy(self) -> str | None:
         behind = self._beliefs.behind
-        return f"{behind:,} images are still to follow your last decision" if behind else None
+        images = "image does" if behind == 1 else "images do"
+        return f"{behind:,} {images} not show your last decision yet" if behind else None
 
 
 def _why(scores: NDArray[np.float32], names: Sequence[str], new: bool) -> str:
     """Why an answer would help, from the probabilities of none and the classes."""
     second, first = np.argsort(scores, kind="stable")[-2:] if len(scores) > 1 else (0, 0)
     if scores[first] <= 0:
-        return "Nothing is known of this yet."
+        return "Nothing is known about this yet."
     if new:
-        return f"Unlike anything you have clicked so far; believed to be {names[first]}."
+        return f"This is unlike anything that you have clicked so far. The prediction is {names[first]}."
     if first == second or scores[second] < 0.05:
-        return f"Believed to be {names[first]}, and less sure than most of it."
+        return f"The prediction is {names[first]}, but it is less sure than usual."
     if scores[first] - scores[second] < 0.2:
         one, other = (first, second) if first else (second, first)  # "none of the names" begins no sentence
         return f"{names[one]} or {names[other]}? Both are about as likely."
@@ -418,4 +419,4 @@ def _sentence(decisions: int, clicks: int, named: float, classes: int) -> str:
         return f"{share}. With one class there is nothing to tell apart yet: name a second one."
     if clicks < 20:
         return f"{share}. Now correct what is wrong in a few images; “What next?” says where that helps most."
-    return f"{share}, and {clicks:,} segments were clicked. How good that is, only an audit tells."
+    return f"{share}, and {clicks:,} segments were clicked. Only an audit tells how good that is."

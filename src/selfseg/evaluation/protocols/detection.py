@@ -182,7 +182,9 @@ class ExampleDataset(Dataset[Example]):
         self.config = config
         self.used = data.with_objects()
         if not self.used:
-            raise DataError(f"no image of {data.annotations} has an object that is no crowd; there is nothing to learn")
+            raise DataError(
+                f"no image of {data.annotations} has an object that isn't a crowd; there is nothing to learn"
+            )
 
     def __len__(self) -> int:
         return len(self.used)

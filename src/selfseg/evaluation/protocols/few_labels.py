@@ -181,7 +181,7 @@ def finetune(
         )
     folder = None if isinstance(run, Embedder) else Path(run)
     if out is None and folder is None:
-        raise ConfigError("an embedder has no folder: give out")
+        raise ConfigError("an embedder has no folder to write to; give out")
     settings = {
         "device": choose_device(device),
         "workers": workers,

@@ -97,11 +97,11 @@ class Linear:
         if not self.tolerance > 0:
             raise ConfigError(f"the linear layer's tolerance must be above 0, not {self.tolerance}; 1e-4 is usual")
         if any(filters < 1 for filters in self.hidden) or len(set(self.hidden)) < len(self.hidden):
-            raise ConfigError(f"hidden filters are numbers from 1 on, each once, not {self.hidden}")
+            raise ConfigError(f"hidden filters must be numbers from 1 on, each of them once, not {self.hidden}")
         if self.hidden and self.solver == "lbfgs":
             raise ConfigError(
-                "L-BFGS finds the optimum of one layer, and two with a BatchNorm between (hidden) are asked for how "
-                "far a schedule gets them: take the solver adamw, sgd or poly"
+                "the solver lbfgs finds the optimum of a single layer and can't train hidden filters; take the solver "
+                "adamw, sgd or poly"
             )
 
     @property

@@ -77,5 +77,7 @@ def prototype_head(extractor: Extractor) -> AffineHead:
         found = None if prototypes is None else tuple(prototypes.shape)
         raise ConfigError(f"{extractor.name} has no (K, D) prototypes ({found}); measure it by other protocols")
     if not extractor.normalised:
-        raise ConfigError(f"{extractor.name} gives vectors of any length, prototypes need unit vectors; normalise them")
+        raise ConfigError(
+            f"{extractor.name} gives vectors of any length, but prototypes need unit vectors; normalise them"
+        )
     return AffineHead(F.normalize(prototypes.float(), dim=1), torch.zeros(len(prototypes)))
