@@ -49,10 +49,10 @@ class TimingConfig:
     """How a recipe is timed.
 
     Attributes:
-        measured: steps whose phases are measured; as many again are timed without marks.
-        warm_up: steps, and images of the inference, before anything is measured.
-        rows: clusters, and filters of the linear model; the papers' 256.
-        looks: images that are segmented.
+        measured: how many steps are measured phase by phase; as many again are timed as a whole.
+        warm_up: how many steps, and images of the inference, go by before anything is measured.
+        rows: number of clusters, and of filters of the linear model; the papers have 256.
+        looks: how many images are segmented.
     """
 
     measured: int = 20

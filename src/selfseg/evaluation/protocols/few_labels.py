@@ -69,10 +69,10 @@ class FewLabelsConfig(SegmentationConfig):
     """How the cells of the curve are trained; see the top of this file.
 
     Attributes:
-        few: share of the labels, in percent, up to which the run's weights are trained by the next two.
-        few_lr: learning rate then, but for the classifier.
-        few_last_lr: the classifier's then.
-        frozen_statistics: whether BatchNorm keeps the statistics that come with weights.
+        few: share of the labels, in percent, up to which the next two learning rates are used.
+        few_lr: learning rate for all but the classifier, with few labels.
+        few_last_lr: learning rate of the classifier, with few labels.
+        frozen_statistics: whether BatchNorm keeps the statistics that come with the weights.
     """
 
     steps: int = 10_000

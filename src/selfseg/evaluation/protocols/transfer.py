@@ -56,13 +56,13 @@ class TransferConfig(SegmentationConfig):
     """Transfer to semantic segmentation; the defaults are `voc12aug`'s.
 
     Attributes:
-        output_stride: of the backbone's last stage.
-        head_channels: of the two 3x3 convolutions.
-        head_dilation: of both.
-        head_concat: whether the last stage is laid beside what they give, and brought together by a third one.
-        dropout: of whole channels before each classifier.
-        auxiliary: weight of the loss of a further head on the third of four stages, a 3x3 convolution of 256 channels
-            and a classifier, which is left out when measuring; 0 = none.
+        output_stride: stride of the backbone's last stage.
+        head_channels: channels of the head's two 3x3 convolutions.
+        head_dilation: dilation of both.
+        head_concat: whether the last stage is laid beside what they give, and a third convolution brings both together.
+        dropout: dropout of whole channels before each classifier.
+        auxiliary: weight of the loss of a second head, which stands on the third of four stages: a 3x3 convolution of
+            256 channels and a classifier. It is left out when measuring. 0 = none.
     """
 
     output_stride: Literal[8, 16, 32] = 16
