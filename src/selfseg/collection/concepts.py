@@ -74,11 +74,12 @@ def concepts(
         run: the run's folder.
         images: a folder, a list file, paths or a collection.
         top: how many segments to show of each concept.
-        k: None for the run's prototypes; else its clusters with this k, which `selfseg.cluster` made.
+        k: the run's clusters with this k, which `selfseg.cluster` made; None = the run's prototypes.
         resolution: short side in px that images are resized to; None = the embedder's own.
-        crop: side in px of the centre square that is looked at; None = the whole image. 224 with a resolution of 256 is
-            what the paper did.
-        min_share: segments of less than this share of their image are ranked after all larger ones, in [0, 1].
+        crop: side in px of the centre square that is looked at; None = the whole image. The paper has 224 with a
+            resolution of 256.
+        min_share: segments that are a smaller share of their image than this, in [0, 1], are ranked after all larger
+            ones.
         whole: take each image as one segment, for pictures of single objects such as ImageNet's (the paper's figures
             12 and 13): its vector is the mean of all its cells.
         device: see `selfseg.load`.

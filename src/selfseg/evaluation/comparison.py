@@ -126,11 +126,11 @@ def compare(
             calls it.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.labelled.catalog`.
         out: the folder to write.
-        protocols: any of `Clusters`, `Linear`, `Prototypes` (of those that have some; the others have a gap there).
+        protocols: any of `Clusters`, `Linear`, `Prototypes` (a run without prototypes has a gap there).
         reading: which images and labels are read, and at which size; the defaults if None.
-        beside: what is measured beside the runs; the untrained network is like the first run's. The trivial baselines
-            if None.
-        seeds: how many (0, 1, ...), or which.
+        beside: what is measured beside the runs; the trivial baselines if None. The untrained network is like the first
+            run's.
+        seeds: how many seeds (0, 1, ...), or which.
         count: how many images of the measured split to show, evenly spread over it.
         device: "auto", "cpu", "cuda", ...
         progress: called after each image as (what, images done, images in all).

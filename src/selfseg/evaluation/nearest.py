@@ -79,13 +79,13 @@ def nearest(
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         masks: folder of masks that say what an object is (`selfseg masks` makes one); None = the run's saliency head.
-        queries: names of images whose largest object is looked for; drawn if empty.
-        count: how many queries are drawn, of different images.
-        top: how many neighbours of each are shown, each of another image.
-        apart: neighbours lie at least so many images from the query and from each other in the collection's order:
-            above 1 for frames of a video, whose next frame shows the same thing.
-        min_share: smaller objects are left out, as a share of their image.
-        seed: of the drawn queries.
+        queries: names of images, whose largest objects are the queries; if empty, queries are drawn at random.
+        count: how many queries are drawn, each from another image.
+        top: how many neighbours are shown of each query, each from another image.
+        apart: neighbours lie at least this many images from the query and from each other, in the collection's order.
+            Take more than 1 for frames of a video, where the next frame shows the same thing.
+        min_share: objects that are a smaller share of their image than this are left out.
+        seed: seed of the random choice of queries.
         device: see `selfseg.load`.
         progress: whether to show progress bars on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].

@@ -48,13 +48,14 @@ _LOOKED_AT = 400_000  # regions among which the next questions are looked for
 class Studio(Session):
     """A run's clusters, what a person decided about them, and what is believed of every region.
 
-    All operations may be called from several threads. One that decides something returns when it is on the disk; the
-    image that it is about is up to date then, the others follow in a thread of their own.
+    All methods may be called from several threads. A method that decides something returns when the decision is on the
+    disk. The image that it is about is up to date then; the others follow in another thread.
 
     Args:
         run: a run with clusters.
-        images: the collection; the regions of its images are found once, which takes about as long as `embed`.
-        k: the number of clusters to begin with; None = the one worked with last, or one that a person can look through.
+        images: the collection. The regions of its images are found once, which takes about as long as `embed`.
+        k: the number of clusters to begin with; None = the one that was worked with last, or one that a person can look
+            through.
         looks: how often each image is looked at; once if None.
         device: see `selfseg.load`.
         progress: whether to show progress bars on stderr.

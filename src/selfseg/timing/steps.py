@@ -71,11 +71,12 @@ class TimingConfig:
 def time_recipe(recipe: Recipe[Any], config: TimingConfig | None = None) -> Timing:
     """Measure a recipe's training step and its inference on this machine; nothing is left behind.
 
-    The weights are random: what a step costs doesn't depend on what the network knows. The schedule stands at half of
-    the training. One process, one device: of a run on several, give what one of them has with `batch_size`.
+    The weights are random, because what a step costs doesn't depend on what the network knows. The schedule stands at
+    half of the training. One process on one device is measured. For a run on several, set `batch_size` to what one of
+    them has.
 
     Args:
-        recipe: its `out` is not used.
+        recipe: the recipe; its `out` is not used.
         config: how it is measured.
 
     Returns:

@@ -313,9 +313,9 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def recipes() -> dict[str, Callable[..., Recipe[Any]]]:
-    """Every recipe by name, those of other packages too.
+    """All recipes by name, with those of other installed packages.
 
-    They are functions of (images, out) whose docstrings tell what to expect.
+    Each is a function of (images, out), whose docstring says what to expect.
 
     Example:
         >>> "vice_small" in recipes()

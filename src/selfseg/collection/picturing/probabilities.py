@@ -77,16 +77,17 @@ def probabilities(
 ) -> Path:
     """Show how probable each prototype is at each pixel, as RUN/probabilities.html.
 
-    For some images, evenly over the collection: the most probable prototype of each pixel, how probable it is, and the
-    maps of the prototypes that have most of the image.
+    For some images, spread evenly over the collection, it shows the most probable prototype of each pixel, how probable
+    that is, and the maps of the prototypes that cover most of the image.
 
     Args:
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
-        count: how many images.
-        top: how many prototypes of each.
-        k: None for the run's prototypes; else its clusters with this k, which `selfseg.cluster` made.
-        temperature: of the softmax, above 0; None = that of the run's training, 0.1 where its recipe has none.
+        count: how many images are shown.
+        top: how many prototypes are shown of each image.
+        k: the run's clusters with this k, which `selfseg.cluster` made; None = the run's prototypes.
+        temperature: temperature of the softmax, above 0; None = that of the run's training, or 0.1 if its recipe has
+            none.
         device: see `selfseg.load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].

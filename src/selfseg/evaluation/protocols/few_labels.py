@@ -135,16 +135,17 @@ def finetune(
     progress: bool = True,
     keep: bool = False,
 ) -> list[EvalResult]:
-    """Measure what a run is worth where labels are few; or go on with a curve that was stopped.
+    """Measure what a run is worth when there are few labels; or continue a curve that was stopped.
 
-    Each cell of the curve (contender, share, split) is trained and measured once: the same call again, with further
-    shares or splits too, only does what is missing.
+    Each cell of the curve (contender, share, split) is trained and measured once. The same call again only does what is
+    missing, also with further shares or splits.
 
     Args:
         run: a run's folder, or an embedder.
         data: a labelled folder, see `selfseg.data.labelled.catalog`.
         labels: shares of the labelled images in percent, in (0, 100]; at least one image is taken.
-        splits: random subsets for each share. At 100 % they differ in the order of images and the new layers alone.
+        splits: how many random subsets of each share. At 100 % they only differ in the order of images and the new
+            layers.
         config: how the cells are trained.
         out: the folder to work in; RUN/finetune/DATA if None.
         init: what the run began from, see `contenders`.

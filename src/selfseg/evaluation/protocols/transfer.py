@@ -227,7 +227,7 @@ def transfer(
     checkpoint_every: int = 1000,
     progress: bool = True,
 ) -> EvalResult | DetectionResult:
-    """Fine-tune a run's backbone on a task with labels, and measure it; or go on with a transfer that was stopped.
+    """Fine-tune a run's backbone on a task with labels, and measure it; or continue a transfer that was stopped.
 
     Args:
         source: a run's folder, an embedder, a file in timm's, torchvision's, MoCo's or DINO's naming (whose
@@ -235,7 +235,7 @@ def transfer(
         data: a labelled folder or NAME:ROOT (see `selfseg.data.labelled.catalog`); for detection COCO's folder, or
             coco:ROOT (see `selfseg.evaluation.protocols.coco`).
         config: a `TransferConfig` or a `DetectionConfig`; `PRESETS` has the papers'.
-        out: a folder for weights, checkpoints and `results/`. The same call on an existing one goes on with it.
+        out: a folder for weights, checkpoints and `results/`. If it exists, the same call continues there.
         device: "auto", "cpu", "cuda", ...
         workers: processes that read and crop.
         checkpoint_every: iterations between checkpoints.
