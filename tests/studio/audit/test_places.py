@@ -145,8 +145,8 @@ def test_the_sentence_says_what_is_covered_and_what_not() -> None:
     assert "each image counts the same" in text
     assert "does not cover other images" in text
     assert "less than 5 % of the area" in text
-    assert "draw new places" not in text
-    assert "3 decisions followed" in judge(audit(("a", "a"), since=3), images=2).sentence
+    assert "Draw new places" not in text
+    assert "3 decisions came after the first answer" in judge(audit(("a", "a"), since=3), images=2).sentence
 
 
 def test_numbers_are_never_rounded_to_all_or_nothing() -> None:
