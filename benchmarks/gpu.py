@@ -6,7 +6,7 @@
 
 Each part runs in a process of its own, since an error of the card ends everything in its process, and is stopped when
 its time is up. What it measured until then is kept: rows are written one at a time, and the JSON is written again after
-every few of them. At the end the same as tables in Markdown, for docs/numbers.md.
+every few of them. At the end the same as tables in Markdown, for docs/numbers/speed.md.
 
 The images are those of the bundle (`make gpu-bundle`): --images is a folder with camvid/ and photographs/. Without one,
 images are drawn: enough for the parts about speed, and the evaluation then means nothing.

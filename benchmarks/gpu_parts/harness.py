@@ -289,7 +289,7 @@ def _detail(row: Mapping[str, Any]) -> str:
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """The whole record as tables for docs/numbers.md."""
+    """The whole record as tables for docs/numbers/speed.md."""
     machine = record["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [

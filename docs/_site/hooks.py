@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BESIDE = {
     "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
+    "CODE_OF_CONDUCT.md": "code-of-conduct.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
 }

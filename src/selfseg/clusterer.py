@@ -32,21 +32,21 @@ from selfseg.training.recipe import recipes
 class PixelClusterer:
     """Groups the pixels of a collection of images into k clusters, and finds them again in any image.
 
-    `fit` trains a recipe, and looks for clusters in what it learned; `predict` gives a mask of cluster numbers. It is
-    what `selfseg train`, `cluster` and `segment` do, with their files in a temporary folder. With `run` they are kept,
-    and everything else can go on from there (`selfseg report RUN`, `selfseg studio RUN IMAGES`, ...).
+    `fit` trains a recipe and looks for clusters in what was learned. `predict` gives a mask of cluster numbers. Both do
+    what `selfseg train`, `cluster` and `segment` do, with the files in a temporary folder. With `run` the files are
+    kept, and every other command can continue from there (`selfseg report RUN`, `selfseg studio RUN IMAGES`, ...).
 
-    Like an estimator of scikit-learn it takes its settings in the constructor and looks at them in `fit`, what it found
-    ends in "_", and `sklearn.base.clone` copies it. scikit-learn itself isn't needed.
+    It is used like an estimator of scikit-learn: settings are given to the constructor and checked in `fit`, the names
+    of results end in "_", and `sklearn.base.clone` copies it. scikit-learn itself isn't needed.
 
     Args:
         k: the number of clusters, 2 or more.
         recipe: what to train: a name of `selfseg recipes`. The default takes a pretrained network as it is, which needs
             a minute or two.
-        steps: of the training, instead of the recipe's own number.
-        seed: of everything that is drawn.
-        position: how much a pixel's place in its image has a say; see `selfseg.cluster`.
-        run: a new folder that the run is kept in. None = nothing is kept but what this object holds.
+        steps: number of training steps, instead of the recipe's own.
+        seed: seed of everything that is drawn at random.
+        position: how much a pixel's place in its image counts; see `selfseg.cluster`.
+        run: a new folder in which the run is kept. None = only this object keeps what was learned.
         device: "auto", "cpu" or "cuda".
         progress: whether to show progress bars on stderr.
 

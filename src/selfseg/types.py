@@ -122,7 +122,9 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """One number with everything that makes it mean something. Metrics are fractions, confusion rows are truth.
+    """One measurement with everything that is needed to understand it.
+
+    Metrics are fractions; the rows of a confusion are truth.
 
     Attributes:
         protocol: "clusters", "linear", "prototypes", ...

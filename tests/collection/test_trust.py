@@ -36,7 +36,7 @@ def test_maps_of_other_clusters_go_and_unknown_ones_are_refused(run: Path, photo
     assert json.loads((out / "legend.json").read_text())["k"] == 3
     (out / "progress.jsonl").unlink()  # as of a version that wrote none, nor who made the maps
     write_json(out / "legend.json", {"k": 3})
-    with pytest.raises(ConfigError, match=r"holds index/.*png, and nothing says which clusters made it"):
+    with pytest.raises(ConfigError, match=r"holds index/.*png, which an older selfseg wrote, and nothing says which"):
         segment(run, few, out, k=5, device="cpu", progress=False)
 
 

@@ -324,7 +324,7 @@ def test_a_probe_of_another_data_set_is_of_the_protocol_domain(tmp_path):
 def test_objects_are_no_pixels(tmp_path):
     root = draw(tmp_path / "stripes")
     splits = open_labelled(root, "train"), open_labelled(root, "val")
-    with pytest.raises(ConfigError, match="objects are of objects; call evaluate"):
+    with pytest.raises(ConfigError, match="objects measure objects; call evaluate"):
         evaluate_extractors([PERFECT], *splits, EvaluationConfig((Linear(), Objects())))
 
 

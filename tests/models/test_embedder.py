@@ -108,7 +108,7 @@ def test_foreign_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="don't fit"):
         Embedder.load(tmp_path)
     (tmp_path / "embedder.json").write_text(json.dumps({**values, "surprise": 1}))
-    with pytest.raises(CheckpointError, match="not of format"):
+    with pytest.raises(CheckpointError, match="not in format"):
         Embedder.load(tmp_path)
 
 
@@ -267,7 +267,7 @@ def test_frozen_stages_stay_as_they_are_and_the_others_learn(stages: int) -> Non
 
 
 def test_stages_that_a_backbone_does_not_have_can_not_be_frozen() -> None:
-    with pytest.raises(ConfigError, match="has 4 stages that are known, of which 5 can't be frozen"):
+    with pytest.raises(ConfigError, match="only 4 stages of the backbone are known, so 5 can't be frozen"):
         Embedder(EmbedderConfig(output_stride=32, dim=4, frozen_stages=5))
     with pytest.raises(ConfigError, match=r"frozen_stages must be 0 \(none\) or more, not -1"):
         EmbedderConfig(frozen_stages=-1)

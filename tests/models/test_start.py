@@ -74,7 +74,7 @@ def test_normalisation_belongs_to_the_weights(tmp_path: Path) -> None:
         other = Embedder(LITE)
         sentence = other.begin_from(str(tmp_path / f"{name}.safetensors"))
         assert other.colours[0] == pytest.approx(mean)
-        assert ("taken for timm's of tf_efficientnet_lite0, mean 0.5 0.5 0.5" in sentence) == (name == "plain")
+        assert ("scaled as timm does for tf_efficientnet_lite0, mean 0.5 0.5 0.5" in sentence) == (name == "plain")
     embedder.expect_colours((0.2, 0.3, 0.4), (0.5, 0.6, 0.7))
     embedder.save(tmp_path / "run")
     other.begin_from(tmp_path / "run" / "weights.safetensors")

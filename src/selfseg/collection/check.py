@@ -78,7 +78,7 @@ class SplitCheck:
             return (f"{self.split}: {self.problem}",) if self.wanted else ()
         found = []
         if self.published is not None and self.images != self.published:
-            found.append(f"{self.images} images, but {self.published} are published")
+            found.append(f"it has {self.images} images, but the published one has {self.published}")
         for what, files in (
             ("images are missing", self.missing),
             ("labels are missing", self.missing_labels),
@@ -89,7 +89,7 @@ class SplitCheck:
                 more = f", and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
                 found.append(f"{len(files)} {what}: {'; '.join(files[:_NAMED])}{more}")
         if self.labels_read and not sum(self.pixels):
-            found.append(f"no pixel of its {self.labels_read} labels is of a class: all are void")
+            found.append(f"no pixel of its {self.labels_read} labels has a class: all are void")
         return tuple(f"{self.split}: {sentence}" for sentence in found)
 
     def faults(self) -> tuple[str, ...]:
@@ -198,28 +198,28 @@ def check_data(
 ) -> DataCheck:
     """Check a data set on disk.
 
-    Every image's header and end are looked at, every label is decoded, mapped to classes, and held against its
-    image's size. Without `splits` the first two of a labelled data set must be there (of one without labels the first);
-    of others it is only said.
+    The header and the end of every image are read. Every label is decoded, mapped to classes, and compared with the
+    size of its image. Without `splits`, the first two splits of a labelled data set must be there (the first one, if it
+    has no labels). If others are missing, that is only reported.
 
     Args:
         data: NAME:ROOT, NAME/SPLIT:ROOT, a labelled folder, or a folder of images.
-        splits: which ones; each must be there.
+        splits: which splits are checked; each must be there.
         sheet: a file (.png, .jpg or .webp) for a picture of some images under their labels.
-        count: how many images it shows, about equally many of each split.
+        count: how many images the sheet shows, about equally many of each split.
         decode: also decode every image.
-        partial: other numbers of images than published are no error.
+        partial: whether numbers of images that differ from the published ones are accepted.
         progress: whether to show a progress bar on stderr.
-        channels: of measured images, those that are looked at, by index from 0 or by name; "rgb" reads all files as
-            photographs.
-        pages: of files with several pages, which are images, as `Recipe.pages`.
+        channels: for measured images: which channels are looked at, by index from 0 or by name; "rgb" reads all files
+            as photographs.
+        pages: for files with several pages: which of them are images, as `Recipe.pages`.
 
     Returns:
-        What was found. Files that are missing or damaged are no exceptions; they stand in it.
+        What was found. Missing or damaged files raise nothing; the result lists them.
 
     Raises:
         ConfigError: if there is no data set of that name.
-        DataError: if the root is not laid out like the data set at all, with what was looked for.
+        DataError: if the root is not laid out like the data set at all; the message says what was looked for.
         StorageError: if the sheet can't be written.
 
     Example:

@@ -73,7 +73,7 @@ def cluster(
     batches: int = 0,
     batch: Batching = AUTO,
 ) -> tuple[Path, ...]:
-    """Group the pixels of a collection into concepts: k-means on their embeddings, for each k from one pass.
+    """Group the pixels of a collection into concepts by k-means on their embeddings, for one or several k in one pass.
 
     Writes `RUN/clusters/k{K}.safetensors` (centroids) and `k{K}.json` (see `Clusters`); with `merge` also
     `tree.safetensors` and `tree.json`, from which `segment` and the others take any other k.
@@ -82,22 +82,23 @@ def cluster(
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         k: the numbers of clusters.
-        seed: of the sampled images and pixels, and of k-means.
-        points: how many pixels to sample in all, equally many from each image. From more than points / 64 images,
-            points / 64 are drawn and 64 pixels of each. Above 1 GiB they lie in files in RUN/clusters meanwhile.
-        position: how much a pixel's place in its image has a say (`selfseg.collection.clusters.add_position`);
-            above 0 for cameras that stand or always look ahead, e.g. 1.
-        merge: so many clusters are found first and then merged to each k by average linkage (`selfseg.ops.merging`),
-            e.g. 200. None = k-means with k clusters, as in the papers.
+        seed: seed of the random choice of images and pixels, and of k-means.
+        points: how many pixels to sample in all, equally many from each image. If there are more than points / 64
+            images, points / 64 of them are drawn, and 64 pixels of each. Points that need more than 1 GiB lie in files
+            in RUN/clusters meanwhile.
+        position: how much a pixel's place in its image counts (`selfseg.collection.clusters.add_position`). Take a
+            value above 0, e.g. 1, for cameras that stand still or always look ahead.
+        merge: find this many clusters first, e.g. 200, and merge them to each k by average linkage
+            (`selfseg.ops.merging`). None = k-means with k clusters, as in the papers.
         looks: how often each image is looked at; once if None (`selfseg.models.embedder.Looks`).
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
         propose: also look for a number of clusters to begin with, and keep what is found
             (`selfseg.collection.proposal`).
-        where: the work is done.
-        batches: passes over the points by mini-batches instead of Lloyd's iterations, for more points than anybody
-            goes through often; 0 = exact.
+        where: where the work is done: in this process, in several, or on Ray.
+        batches: how many times to go through the points by mini-batches, instead of Lloyd's iterations. For more points
+            than one wants to go through often; 0 = exact k-means.
         batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:
@@ -105,7 +106,7 @@ def cluster(
 
     Raises:
         ConfigError: if a k is below 2 or above the number of points that the images give.
-        RunError: see `load`; if another process clusters this run.
+        RunError: see `load`; also if another process is clustering this run.
         EmptyCollection: if there are no images, or none could be read.
         TooManyBadImages: if too many can't be read.
     """

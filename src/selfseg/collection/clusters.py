@@ -166,7 +166,7 @@ def _clusters_of(tensors: Mapping[str, Tensor], info: dict[str, Any], k: int, co
     share = shares_of([one["share"] for one in listed])
     typical = tuple(tuple(map(_name, one["typical"])) for one in listed)
     if len(share) != k or info.get("k", k) != k or len(shares_before) not in (0, k):
-        raise ValueError(f"it tells of {len(share)} clusters, and of k = {info.get('k', k)}")
+        raise ValueError(f"it lists {len(share)} clusters, but k is {info.get('k', k)}")
     check_info(info)
     centroids, groups = placed_rows(tensors, "centroids", info, k if "groups" not in tensors else None, config)
     before = None
@@ -210,7 +210,7 @@ def check_info(info: Mapping[str, Any]) -> None:
     if not (is_number(position) and position >= 0):
         raise ValueError(f"position is a weight of at least 0, not {position!r}")
     if not (isinstance(count, int) and count >= 1):
-        raise ValueError(f"count is a number of images, not {count!r}")
+        raise ValueError(f"count must be a number of images, not {count!r}")
 
 
 def shares_of(values: Any) -> tuple[float, ...]:

@@ -74,11 +74,12 @@ def concepts(
         run: the run's folder.
         images: a folder, a list file, paths or a collection.
         top: how many segments to show of each concept.
-        k: None for the run's prototypes; else its clusters with this k, which `selfseg.cluster` made.
+        k: the run's clusters with this k, which `selfseg.cluster` made; None = the run's prototypes.
         resolution: short side in px that images are resized to; None = the embedder's own.
-        crop: side in px of the centre square that is looked at; None = the whole image. 224 with a resolution of 256 is
-            what the paper did.
-        min_share: segments of less than this share of their image are ranked after all larger ones, in [0, 1].
+        crop: side in px of the centre square that is looked at; None = the whole image. The paper has 224 with a
+            resolution of 256.
+        min_share: segments that are a smaller share of their image than this, in [0, 1], are ranked after all larger
+            ones.
         whole: take each image as one segment, for pictures of single objects such as ImageNet's (the paper's figures
             12 and 13): its vector is the mean of all its cells.
         device: see `selfseg.load`.
@@ -102,7 +103,7 @@ def concepts(
     if top < 1:
         raise ConfigError(f"top is {top}; give how many segments of each concept to show, 1 or more")
     if not 0 <= min_share <= 1:
-        raise ConfigError(f"min_share {min_share} is no share of an image; give a value from 0 to 1, e.g. 0.01")
+        raise ConfigError(f"min_share {min_share} is not a share of an image; give a value from 0 to 1, e.g. 0.01")
     embedder = load(run, device)
     if resolution is not None and resolution < 32:
         raise ConfigError(f"resolution is {resolution}; give the images' short side in px, 32 or more")
@@ -184,7 +185,7 @@ def concepts(
     write_json(folder / "concepts.json", values)
     found = read_concepts(run)
     if found is None:
-        raise RunError(f"{folder / 'concepts.json'} was taken away while its page was written; run the command again")
+        raise RunError(f"{folder / 'concepts.json'} disappeared while its page was written; run the command again")
     return write_concepts_page(run, found)
 
 

@@ -50,14 +50,14 @@ def embed(
 ) -> Path:
     """Write the dense embedding of each image, with what is needed to map each cell back to pixels.
 
-    Per image `out/NAME.npy`: (D, h, w) float16, to be opened with `np.load(path, mmap_mode="r")`. `out/index.json` has
-    for each image its file, `image_size` (H, W), `resized_size`, `embedding_size` (h, w), `stride` and `to_image`: the
-    (2, 3) affine from the embedding to the image, both in [-1, 1] with align_corners=False. The cell (row i, column j)
-    lies at ((2 j + 1) / w - 1, (2 i + 1) / h - 1) of the embedding's frame. Of a long list
+    For each image it writes `out/NAME.npy`: (D, h, w) float16, to be opened with `np.load(path, mmap_mode="r")`.
+    `out/index.json` has for each image its file, `image_size` (H, W), `resized_size`, `embedding_size` (h, w), `stride`
+    and `to_image`: the (2, 3) affine from the embedding to the image, both in [-1, 1] with align_corners=False. The
+    cell (row i, column j) lies at ((2 j + 1) / w - 1, (2 i + 1) / h - 1) of the embedding's frame. For a long list
     (`selfseg.data.reading.long.images`) the images are lines of JSON in `out/index.jsonl` instead.
 
-    An interrupted call goes on where it stopped: a file is kept if the same embedder made it from the same source file.
-    What another embedder made here before is removed first.
+    If a call is interrupted, the same call continues: a file is kept if the same embedder made it from the same source
+    file. Files that another embedder made here are removed first.
 
     Args:
         run: the run's folder.
@@ -68,7 +68,7 @@ def embed(
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
         window: side in px of the windows that large images are looked at in; the run's own if None.
-        where: the work is done.
+        where: where the work is done: in this process, in several, or on Ray.
         batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:

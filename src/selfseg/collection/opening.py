@@ -28,7 +28,7 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None, wind
 
     Args:
         run: the run's folder.
-        device: where it shall live: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
+        device: where the embedder is put: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
         looks: how often `embed` looks at an image; once if None.
         window: side in px of the windows that large images are looked at in; the run's own if None.
 

@@ -182,8 +182,8 @@ def _in_words(counts: Sequence[int], means: NDArray[np.float64], peak: tuple[int
                 if level
                 else f"better {there} than with {fewer}; with {more} "
             )
-            + "each half splits things more in its own way. It is a place to begin; whether it is the number that you "
-            "need, the pictures tell."
+            + "each half splits things more in its own way. This is a place to begin. Look at the pictures to see "
+            "whether it is the number that you need."
         )
     best = int(means.argmax())
     most, last = (f"{_short(means[i])} with {counts[i]}" for i in (best, -1))

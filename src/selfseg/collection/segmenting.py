@@ -68,27 +68,27 @@ def segment(
 
     Writes `out/index/NAME.png` (the cluster of each pixel: a palette PNG, which viewers show in the clusters' colours;
     above k = 256 gray of 16 bits), `out/overlay/NAME.jpg` (the photograph with coloured segments), `out/legend.json`
-    (the clusters' values, names and colours) and `out/skipped.jsonl`. Of an image that is too large to be looked at
-    whole, and of one that knows where it lies, `out/index/NAME.tif` instead: tiled, with overviews, at the same place
-    (`selfseg.collection.large.files`). Pixels of measured images where nothing was measured are 255 (65535 above
-    k = 255). A call that was interrupted goes on where it stopped, within a large image too: what the same clusters
-    made of the same file is kept. What other clusters made here before is removed first, so that `legend.json` never
-    says what is not so.
+    (the clusters' values, names and colours) and `out/skipped.jsonl`. An image that is too large to be looked at whole,
+    or that says where it lies on the map, gets `out/index/NAME.tif` instead: tiled, with overviews, at the same place
+    (`selfseg.collection.large.files`). Pixels of measured images where nothing was measured are 255 (65535 above k =
+    255). If a call is interrupted, the same call continues, even in the middle of a large image: what the same clusters
+    made of the same file is kept. Maps that other clusters made here are removed first, so that `legend.json` is always
+    true.
 
     Args:
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
-        k: which clustering; the largest one there is if None.
+        k: which clustering: the one with this many clusters; the largest one if None.
         looks: how often each image is looked at; once if None (`selfseg.models.embedder.Looks`).
         device: see `load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
         window: side in px of the windows that large images are looked at in; the run's own if None.
         geojson: also write `out/geojson/NAME.geojson`, the segments as polygons; needs `rasterio`.
-        min_area: px; smaller polygons become part of the largest one beside them.
+        min_area: smallest area of a polygon in px; smaller ones become part of the largest one beside them.
         large_as: "zarr" writes the maps of large images as OME-Zarr, `out/index/NAME.zarr`.
-        where: the work is done.
+        where: where the work is done: in this process, in several, or on Ray.
         batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:
@@ -173,10 +173,10 @@ def _make_way(out: Path, maker: str, names: Iterable[str]) -> None:
         for file in (out / "index").rglob("*.*"):
             if file.suffix in SUFFIXES and file not in known and not file.name.startswith("."):
                 raise ConfigError(
-                    f"{out} holds {file.relative_to(out)}, and nothing says which clusters made it: an older selfseg "
-                    "did; give another --out, or remove the folder"
+                    f"{out} holds {file.relative_to(out)}, which an older selfseg wrote, and nothing says which "
+                    "clusters made it; give another --out, or remove the folder"
                 )
-    tell(f"{out} has maps of other clusters from before; they are replaced")
+    tell(f"{out} has maps that other clusters made before; they are replaced")
     for kind in ("index", "overlay", "geojson"):
         clear(out / kind)
 
@@ -288,8 +288,8 @@ def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:
     """
     if clusters.position:
         raise ConfigError(
-            "these clusters depend on a pixel's place in its image (--position), and the windows of a large image have "
-            "none; cluster again without --position"
+            "these clusters depend on a pixel's place in its image (--position), which the windows of a large image "
+            "don't have; cluster again without --position"
         )
     rows = len(clusters.centroids)
     groups = np.arange(rows) if clusters.groups is None else clusters.groups.cpu().numpy()

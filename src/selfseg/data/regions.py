@@ -37,8 +37,8 @@ class Superpixels:
 
     Attributes:
         size: mean spacing, in pixels of the image that `compute` gets; at least 2.
-        ruler: compactness, the difference in CIELAB (L in 0..100) that weighs as much as `size` pixels; of measured
-            channels, 100 is their whole range (`slic` tells the scale).
+        ruler: compactness: the difference in CIELAB (L in 0..100) that weighs as much as `size` pixels. For measured
+            channels, 100 is their whole range (`slic` describes the scale).
         iterations: rounds of assignment and update.
 
     Raises:
@@ -119,8 +119,8 @@ class ObjectMasks:
         folder: where the masks lie, with the images' subfolders, or what `selfseg masks` wrote.
         values: what the values of a file mean: "auto", "soft" (value / 255) or "index" (each value an object).
         threshold: from which value on a soft mask is the object, in (0, 1].
-        min_area: share of an image that its objects must have together for the image to be used, in [0, 1).
-        max_area: share of the image that a single object may have, in (0, 1].
+        min_area: share of an image that its objects must cover together, in [0, 1). Images with less are not used.
+        max_area: share of an image that a single object may cover, in (0, 1].
         content: what a run found in the folder, see `found`; filled in when it begins, so that masks of other content
             make another run.
 

@@ -126,11 +126,11 @@ def compare(
             calls it.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.labelled.catalog`.
         out: the folder to write.
-        protocols: any of `Clusters`, `Linear`, `Prototypes` (of those that have some; the others have a gap there).
+        protocols: any of `Clusters`, `Linear`, `Prototypes` (a run without prototypes has a gap there).
         reading: which images and labels are read, and at which size; the defaults if None.
-        beside: what is measured beside the runs; the untrained network is like the first run's. The trivial baselines
-            if None.
-        seeds: how many (0, 1, ...), or which.
+        beside: what is measured beside the runs; the trivial baselines if None. The untrained network is like the first
+            run's.
+        seeds: how many seeds (0, 1, ...), or which.
         count: how many images of the measured split to show, evenly spread over it.
         device: "auto", "cpu", "cuda", ...
         progress: called after each image as (what, images done, images in all).
@@ -152,7 +152,7 @@ def compare(
     if config.of_objects or count < 1:
         wrong = ", ".join(names_of(config.of_objects))
         raise ConfigError(
-            f"{wrong} can't be compared here, only protocols of pixels; use selfseg evaluate"
+            f"{wrong} can't be compared here, since only protocols of pixels can; use selfseg evaluate"
             if wrong
             else f"count is {count}; give how many images to show, 1 or more"
         )

@@ -49,21 +49,21 @@ def evaluate(
     """Measure a run on a labelled data set.
 
     Args:
-        run: a run's folder, whose `embedder/` is measured and whose `results/` gets one JSON file per protocol, k and
-            thing measured, and `table.md` of all that lie there; or `timm:NAME[:WEIGHTS]`
-            (`selfseg.evaluation.references`), an embedder or any extractor, and nothing is written but to `out`.
+        run: a run's folder, whose `embedder/` is measured. Its `results/` gets a JSON file for each protocol, k and
+            thing measured, and `table.md` of all that lie there. Or `timm:NAME[:WEIGHTS]`
+            (`selfseg.evaluation.references`), an embedder, or any extractor; then nothing is written except to `out`.
         data: a labelled folder, or NAME:ROOT, see `selfseg.data.labelled.catalog`.
-        protocols: any of `Clusters`, `Linear`, `Prototypes` (of a run or an extractor that has some), `Objects` and
-            `Retrieval` (of an embedder with a saliency head, or with masks), each with its settings.
+        protocols: any of `Clusters`, `Linear`, `Prototypes` (for a run or an extractor that has some), `Objects` and
+            `Retrieval` (for an embedder with a saliency head, or with masks), each with its settings.
         reading: which images and labels are read, and at which size; the defaults if None.
         beside: what is measured beside the embedding; the trivial baselines if None.
-        seeds: of k-means and the linear layer: how many (0, 1, ...), or which.
-        crf: also measure everything with its probabilities refined by this CRF, as results of their own.
-        device: "auto", "cpu", "cuda", ...; None = "auto" for a run, and where it is for an embedder.
+        seeds: seeds of k-means and of the linear layer: how many (0, 1, ...), or which.
+        crf: also measure everything after this CRF has refined the probabilities, as further results.
+        device: "auto", "cpu", "cuda", ...; None = "auto" for a run; an embedder stays where it is.
         progress: called after each image as (what, images done, images in all).
-        out: folder for the result files, of a run instead of RUN/results.
-        where: the images are looked at; what is fitted is fitted in this process. The results are equal to the bit. An
-            embedder or extractor must be one that can be pickled then.
+        out: folder for the result files; RUN/results if None.
+        where: where the images are looked at; what is fitted is fitted in this process. The results are equal to the
+            bit. If that is not this process, an embedder or extractor must be one that can be pickled.
 
     Returns:
         The results, the run's before the baselines'.
@@ -161,7 +161,7 @@ def evaluate_extractors(
     config = config or EvaluationConfig()
     if config.of_objects:
         wrong = ", ".join(names_of(config.of_objects))
-        raise ConfigError(f"{wrong} are of objects; call evaluate, or evaluate_objects, for them")
+        raise ConfigError(f"{wrong} measure objects; call evaluate or evaluate_objects for them")
     check_same_classes(fit, measured)
     if config.linear is not None and fit.shares_images(measured):
         raise ConfigError(

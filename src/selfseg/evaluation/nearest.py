@@ -79,13 +79,13 @@ def nearest(
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         masks: folder of masks that say what an object is (`selfseg masks` makes one); None = the run's saliency head.
-        queries: names of images whose largest object is looked for; drawn if empty.
-        count: how many queries are drawn, of different images.
-        top: how many neighbours of each are shown, each of another image.
-        apart: neighbours lie at least so many images from the query and from each other in the collection's order:
-            above 1 for frames of a video, whose next frame shows the same thing.
-        min_share: smaller objects are left out, as a share of their image.
-        seed: of the drawn queries.
+        queries: names of images, whose largest objects are the queries; if empty, queries are drawn at random.
+        count: how many queries are drawn, each from another image.
+        top: how many neighbours are shown of each query, each from another image.
+        apart: neighbours lie at least this many images from the query and from each other, in the collection's order.
+            Take more than 1 for frames of a video, where the next frame shows the same thing.
+        min_share: objects that are a smaller share of their image than this are left out.
+        seed: seed of the random choice of queries.
         device: see `selfseg.load`.
         progress: whether to show progress bars on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -169,12 +169,12 @@ def nearest(
         lead=(
             "Each row begins with a query; then come the objects of other images whose mean embedding is nearest to "
             f"its own, with the cosine. The queries are {chosen}. No label was used.",
-            f"Any two objects here have a cosine of {anything:.2f} on the average: only what is far above it is near. "
-            "Whether neighbours show the same kind of thing, look; how often they do on labelled images, "
-            "selfseg evaluate --protocols retrieval measures.",
+            f"On average two objects here have a cosine of {anything:.2f}, so only what is far above that is near. "
+            "Look whether neighbours show the same kind of thing. How often they do on labelled images is measured by "
+            "selfseg evaluate --protocols retrieval.",
             *painter_of(collection).note,
         ),
-        parts=(Part("Queries and what is nearest to them", "", tuple(rows), 1 + top),),
+        parts=(Part("Queries and the objects nearest to them", "", tuple(rows), 1 + top),),
         source=f"the images in {collection.root}",
         notes=notes,
     )

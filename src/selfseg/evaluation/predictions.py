@@ -129,11 +129,11 @@ def write_predictions_page(
             ("shown", f"{len(pairs)} images"),
         ),
         lead=(
-            "The same network, once begun from the run's weights (embedder) and once from what the run itself began "
-            "from, was fine-tuned on the same few labelled images. The pictures are of the first split of the labels; "
-            "the images lie evenly over what is measured and were not chosen by how well they come out.",
-            "A few pictures show the kind of mistakes. Whether one start is better, the mIoU and its spread over "
-            "splits say (the curve in the run's report), not these.",
+            "The same network was fine-tuned twice on the same few labelled images: from the run's weights (embedder), "
+            "and from what the run itself began from. The pictures are of the first split of the labels. Their images "
+            "lie evenly over what is measured, and were not chosen by how well they come out.",
+            "A few pictures show what kind of mistakes there are. They can't tell whether one start is better: for "
+            "that look at the mIoU and its spread over splits (the curve in the run's report).",
             *painter.note,
         ),
         parts=tuple(parts),

@@ -17,16 +17,16 @@ class Reading:
     """Which images and labels are read, and at which size.
 
     Attributes:
-        split: that is measured.
-        fit_split: that clusters and the linear layer are fitted on; not looked at for prototypes alone.
-        fit_data: another data set of the same classes, whose `fit_split` is learned from; what the linear layer then
-            has is of the protocol "domain".
-        resolution: short side in px that images are resized to; "native" = as they are, also those that the embedder
-            would resize; None = the embedder's own, native for baselines, and 320 for prototypes; with a crop its side.
-            Labels keep their size, or the crop's.
+        split: the split that is measured.
+        fit_split: the split that clusters and the linear layer are fitted on. It isn't needed for prototypes alone.
+        fit_data: another data set of the same classes, whose `fit_split` is learned from. Results of the linear layer
+            then have the protocol "domain".
+        resolution: short side in px that images are resized to. "native" = as they are, even if the embedder would
+            resize them. None = the embedder's own, native for baselines, and 320 for prototypes; with a crop, the
+            crop's side. Labels keep their size, or the crop's.
         crop: measure in a centre square of this many px, as the field does at 320: images and labels of both splits are
             resized to this short side and cropped (`selfseg.data.labelled.catalog.LabelledImages.cropped`).
-        looks: how often an embedder looks at each image (`selfseg.models.embedder.Looks`); not a baseline.
+        looks: how often an embedder looks at each image (`selfseg.models.embedder.Looks`); baselines look once.
     """
 
     split: str = "val"
@@ -68,12 +68,13 @@ class Beside:
     """What is measured beside the embedding.
 
     Attributes:
-        baselines: raw colour, colour + position and the most frequent class.
-        untrained: a network of the same architecture with random weights.
-        backbone: what the backbone gives before the decoder (of SlotCon, before the projector).
-        features: the decoder's features, before its last linear map: what MaskContrast's probe sees.
-        position: above 0, the embedding with the pixel's place appended at this weight
-            (`selfseg.collection.clusters.add_position`): what to hold against colour + position.
+        baselines: also raw colour, colour + position and the most frequent class.
+        untrained: also a network of the same architecture with random weights.
+        backbone: also what the backbone gives before the decoder (for SlotCon, before the projector).
+        features: also the decoder's features, before its last linear map. MaskContrast's linear layer learns from
+            these.
+        position: above 0: also the embedding with the pixel's place appended at this weight
+            (`selfseg.collection.clusters.add_position`), to compare with colour + position.
     """
 
     baselines: bool = True

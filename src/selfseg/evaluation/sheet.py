@@ -91,7 +91,7 @@ class EvaluationConfig:
             raise ConfigError(f"protocols must be some of {known}, not {wrong[0] if wrong else 'none'!r}")
         names = names_of(self.protocols)
         if len(set(names)) < len(names):
-            raise ConfigError(f"each protocol is measured once, not {', '.join(names)}; call again for the other")
+            raise ConfigError(f"each protocol can be measured once, not {', '.join(names)}; call again for the other")
         if not self.each_seed:
             raise ConfigError("an evaluation needs at least 1 seed")
         k = max(self.clusters.k or (64,)) if self.clusters else 0

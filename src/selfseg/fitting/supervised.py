@@ -47,21 +47,22 @@ class FineTuningConfig:
     """How a network is fine-tuned.
 
     Attributes:
-        backbone: timm name of the network. A run knows its own, which takes this one's place.
+        backbone: timm's name of the network. A run has its own, which is then taken instead.
         fit_split: the split that is trained on.
         split: the split that is measured.
-        steps: iterations.
-        batch_size: images of an iteration, all on one device: BatchNorm sees them together.
+        steps: number of iterations.
+        batch_size: images in an iteration, all on one device: BatchNorm sees them together.
         lr: learning rate, for this batch size.
-        momentum: of SGD.
-        weight_decay: of all parameters; detection leaves BatchNorm's out.
-        decay: "steps": times 0.1 at each of `milestones`; "poly": (1 - i / steps) ** power.
-        milestones: shares of the iterations.
-        power: of the polynomial decay.
-        final_lr: where the polynomial decay ends.
-        warmup: iterations of a linear warm-up from lr / 1000.
-        precision: "bf16-mixed" lets autocast choose where bfloat16 does.
-        seed: of the new layers, the order of the images, crops and flips.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of all parameters; detection leaves BatchNorm's out.
+        decay: how the learning rate falls. "steps": it becomes a tenth at each of `milestones`; "poly": it is
+            multiplied by (1 - i / steps) ** power.
+        milestones: for "steps": the shares of the iterations after which it falls.
+        power: for "poly": the exponent.
+        final_lr: for "poly": the learning rate at the end.
+        warmup: in how many iterations the learning rate rises in a straight line, from lr / 1000.
+        precision: "32-true" calculates with 32 bits. "bf16-mixed" uses bfloat16 where torch's autocast chooses it.
+        seed: seed of the new layers, the order of the images, crops and flips.
     """
 
     backbone: str = "resnet50"

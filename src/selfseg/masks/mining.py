@@ -79,31 +79,32 @@ def mine_masks(
     where: Where = HERE,
     batch: Batching = AUTO,
 ) -> Path:
-    """Mine a mask of what stands out in each image, without labels.
+    """Find a mask of what stands out in each image, without labels.
 
     Writes the files that `selfseg.masks.writing` lists; `MaskFolder(out)` reads them, and a page shows images beside
-    masks, and what was rejected and why. An interrupted call goes on where it stopped, and a second one does only what
-    is missing: new images, images that changed, everything if it is to be made otherwise.
+    masks, and what was rejected and why. If a call is interrupted, the same call continues. A second call only does
+    what is missing: new images and images that have changed, or everything if the settings have.
 
     Args:
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write: new, or one that an earlier call made.
-        method: "features" (`selfseg.masks.networks.features`), a prior (`selfseg.masks.priors.by_name` tells what
-            there is), "hierarchy", or a network (`selfseg.masks.sources`), which is trained first.
+        method: "features" (`selfseg.masks.networks.features`), a prior (`selfseg.masks.priors.by_name` lists them),
+            "hierarchy", or a network (`selfseg.masks.sources`), which is trained first.
         cleaning: how maps become masks; the defaults if None.
-        labels: labelled data to measure the maps with, in any form (`selfseg.exchange`); class 0 is background,
+        labels: labelled data to measure the maps with, in any form (`selfseg.exchange`). Class 0 is the background, and
             all others are objects. Its images are found among `images` by their names.
-        split: of the labelled folder.
+        split: split of the labelled folder that is measured.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
-        training: of networks; the defaults if None.
-        window: side in px of the windows that large images are cut into, each an image of its own as in a training
-            with that window; None = 1024, of images that can't be looked at whole.
-        channels: of measured images, those that are taken, by index from 0 or by name; none given = all, "rgb" reads
-            them as photographs.
-        pages: how files of several pages become images, see `selfseg.training.recipe.Recipe`.
-        where: the masks are made. What a method learns it learns in this process; workers load it from OUT/networks.
-        batch: how many images a GPU looks at together (`selfseg.collection.batching`), of methods that have a network.
+        training: how networks are trained; the defaults if None.
+        window: side in px of the windows that large images are cut into, each an image of its own as in a training with
+            that window. None = 1024, for images that can't be looked at whole.
+        channels: for measured images: which channels are taken, by index from 0 or by name. All if none is given; "rgb"
+            reads them as photographs.
+        pages: for files with several pages: how they become images, see `selfseg.training.recipe.Recipe`.
+        where: where the masks are made. What a method learns is learned in this process; workers load it from
+            OUT/networks.
+        batch: how many images a GPU looks at together (`selfseg.collection.batching`), for methods that have a network.
 
     Returns:
         The path of masks.html.

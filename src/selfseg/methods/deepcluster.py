@@ -49,11 +49,12 @@ class ModifiedDeepClusterConfig:
         embedder: the network.
         views: the view plan: one crop.
         prototypes: K, the number of clusters.
-        classifier: "linear", which learns (DeepCluster), or "centres": the clusters' own, which stay (PiCIE's, whose
-            softmax this is without its views).
-        weighting: of a cell in the cross entropy: its cluster's share of the cells ("frequency"), or "none".
-        temperature: of the softmax over clusters; the program has none, which is 1. With a lower one the classifier
-            learns in fewer steps.
+        classifier: "linear", which learns (DeepCluster), or "centres", the clusters' own, which stay as they are
+            (PiCIE's softmax without its views).
+        weighting: how a cell is weighted in the cross entropy: by its cluster's share of the cells ("frequency"), or
+            not at all ("none").
+        temperature: temperature of the softmax over clusters. The program has none, which is the same as 1. With a
+            lower one the classifier learns in fewer steps.
         reclusterings: k-means runs in the training; the paper's is one an epoch, in 10 epochs.
         queue: cells that k-means looks at.
         sample_stride: every n-th row and column of cells joins the queue.

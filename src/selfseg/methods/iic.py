@@ -49,8 +49,8 @@ class IICConfig:
     Attributes:
         embedder: the network that both heads stand on.
         views: the view plan: a crop, and the same or a smaller crop of it, changed.
-        clusters: K of the main head; the field's is the number of classes.
-        overclusters: K of the auxiliary head; 0 = none. The paper's is three times the classes and more.
+        clusters: K, the clusters of the main head; the field takes the number of classes.
+        overclusters: K of the auxiliary head; 0 = none. The paper has three times as many as classes, and more.
         displacement: T, in pixels of the first view; 0 compares a cell with itself only.
         loss_stride: pixels of the first view per cell of the loss; must divide `views.size`.
     """

@@ -55,7 +55,7 @@ class MaskContrastConfig:
         views: the view plan: two crops with objects, and the folder of masks.
         queue: K, object vectors of earlier batches.
         temperature: tau of the softmax over objects.
-        momentum: of the momentum network.
+        momentum: momentum of the momentum network: the share of its weights that it keeps in each step.
         weighting: what the contrast is averaged over: every "pixel" (paper), or with small objects counting more
             ("object": 1 / ln(1.02 + share of the contrasted pixels); reference implementation).
         saliency_weight: weight of the saliency loss beside the contrast.

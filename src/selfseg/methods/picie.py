@@ -55,12 +55,12 @@ class PiCIEConfig:
         views: the view plan: a crop, and a crop of it.
         prototypes: K, the number of clusters; 27 in the paper.
         overclusters: K of the auxiliary clustering, 100 in PiCIE+H; 0 = none (PiCIE).
-        temperature: of the softmax over cosines; the paper has none, which is 1.
+        temperature: temperature of the softmax over cosines. The paper has none, which is the same as 1.
         reclusterings: k-means runs in the training; the paper's is one an epoch, in 10 epochs.
         queue: cells of each view that k-means looks at.
         sample_stride: every n-th row and column of cells joins the queue.
-        weighting: of the cells in the cross entropy: by the "frequency" of their cluster (reference implementation), or
-            "none".
+        weighting: how cells are weighted in the cross entropy: by the "frequency" of their cluster (reference
+            implementation), or not at all ("none").
     """
 
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)

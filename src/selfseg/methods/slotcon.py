@@ -53,18 +53,19 @@ class SlotConConfig:
     Attributes:
         embedder: the network; its output is the projection that prototypes group.
         views: the view plan: two crops.
-        prototypes: K; the paper has 256 (COCO), 2048 (ImageNet), 64 (BDD100K), 27 (COCO-Stuff segmentation).
+        prototypes: K, the number of prototypes; the paper has 256 (COCO), 2048 (ImageNet), 64 (BDD100K), 27 (COCO-Stuff
+            segmentation).
         predictor_hidden: width of the predictor's two hidden layers.
         student_temperature: tau_s of the student's assignment.
         teacher_temperature: tau_t of the teacher's assignment, and of the attention in both networks.
         slot_temperature: tau_c of the contrast between slots.
         group_weight: lambda_g, the grouping loss's share in [0, 1]; the slot loss has the rest.
-        momentum: of the teacher at the start; it rises to 1 by a cosine.
-        centre_momentum: of the mean logit.
-        slots: "contrast" a slot with all slots of the teacher (InfoNCE), or only pull at its own ("regression", as
-            BYOL; table 8b).
-        align: what the overlap is cut out of: "assignments" (their cosines), or "projections" before anything else
-            (table 8c).
+        momentum: momentum of the teacher at the start; it rises to 1 by a cosine.
+        centre_momentum: momentum of the mean logit.
+        slots: "contrast" compares a slot with all slots of the teacher (InfoNCE); "regression" only pulls it towards
+            its own (as BYOL; table 8b).
+        align: what the overlap is cut out of: the "assignments" (their cosines), or the "projections" before anything
+            else is done (table 8c).
         image_weight: weight of an additional contrast of whole images (as MoCo v3; table 8d), 0 = none.
     """
 

@@ -55,17 +55,17 @@ class STEGOConfig:
     Attributes:
         embedder: the network; its backbone is frozen and its decoder "stego", "pyramid" or "linear".
         views: the view plan, with one view.
-        shift_self: b of an image with itself: cosines above it attract, those below repel.
-        shift_neighbour: b of an image with one of its neighbours.
-        shift_random: b of an image with any other image.
-        weight_self: lambda of an image with itself.
-        weight_neighbour: lambda of an image with one of its neighbours.
-        weight_random: lambda of an image with any other image.
-        keep_mean: the mean of all cosines of the batch is added again after they were centred.
-        grid: the root of P: grid x grid places of each image are drawn; 11 in the paper.
-        neighbours: an image's partner is drawn from so many nearest images; 7 in the paper.
-        queue: images whose features are kept for partners; each takes 4 P C bytes.
-        prototypes: K, clusters of codes.
+        shift_self: b for an image with itself: cosines above it attract, those below repel.
+        shift_neighbour: b for an image with one of its neighbours.
+        shift_random: b for an image with any other image.
+        weight_self: lambda for an image with itself.
+        weight_neighbour: lambda for an image with one of its neighbours.
+        weight_random: lambda for an image with any other image.
+        keep_mean: whether the mean of all cosines of the batch is added again after they were centred.
+        grid: in each image grid x grid places are drawn; 11 in the paper.
+        neighbours: an image's partner is drawn from this many of its nearest images; 7 in the paper.
+        queue: how many images' features are kept for partners; each takes 4 P C bytes.
+        prototypes: K, the number of clusters of codes.
     """
 
     embedder: EmbedderConfig = field(

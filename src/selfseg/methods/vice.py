@@ -50,14 +50,16 @@ class ViCEConfig:
         temperature: tau of the prediction's softmax (eq. 3).
         epsilon: entropy of the assignment by Sinkhorn-Knopp.
         sinkhorn_iterations: iterations of Sinkhorn-Knopp.
-        queue: region vectors of earlier batches that join the assignment, in all.
-        queue_start: share of the training after which they do, in [0, 1]; the queue is filled from the first step on.
+        queue: how many region vectors of earlier batches join the assignment.
+        queue_start: share of the training after which they join it, in [0, 1]; the queue is filled from the first step
+            on.
         prototypes_frozen: share of the training in which the prototypes get no gradient, in [0, 1].
-        pool: a region's mean is over "normalised" pixel vectors (papers) or "raw" ones.
-        pool_stride: regions are pooled on a grid of every n-th input pixel; 1 is the paper's, the embedder's own
-            stride spares the upsampling.
-        average: the loss is averaged within each image first ("image", papers) or over all regions ("batch").
-        symmetric: every view assigns once (SwAV) instead of the first only.
+        pool: whether a region's mean is that of "normalised" pixel vectors (papers) or of "raw" ones.
+        pool_stride: regions are pooled on a grid of every n-th input pixel. The papers have 1; the embedder's own
+            stride makes upsampling unnecessary.
+        average: whether the loss is averaged within each image first ("image", papers) or over all regions at once
+            ("batch").
+        symmetric: whether every view assigns once (SwAV), instead of only the first one.
     """
 
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)

@@ -111,8 +111,8 @@ def check_backbone(name: str) -> None:
     """Raise ConfigError for what isn't the name of a network: timm would ask a hub for it, or open a folder."""
     if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9_.\-]{1,200}", name) is None:
         raise ConfigError(
-            f"the backbone {name!r:.80} is no name of timm's, such as resnet18: places on the network and folders are "
-            "never opened for it"
+            f"the backbone {name!r:.80} is not the name of one of timm's networks, such as resnet18; a backbone is "
+            "never fetched from an address or opened from a folder"
         )
 
 
@@ -239,7 +239,7 @@ class Windows(nn.Module):
             if maps.shape[1:] != (channels, *cells):
                 raise ConfigError(
                     f"the network gives maps of {tuple(maps.shape[1:])} for images of {high} x {wide} px where "
-                    f"{(channels, *cells)} were expected, so it takes images of that size only; take another backbone"
+                    f"{(channels, *cells)} were expected, so it only takes images of one size; take another backbone"
                 )
             weight = tent(cells[0])[:, None] * tent(cells[1])
             weight = weight.to(maps)
@@ -400,7 +400,7 @@ def freeze(backbone: nn.Module, stages: int | None) -> tuple[str, ...]:
     depth = depths(backbone)
     if stages > max(depth.values()):
         raise ConfigError(
-            f"the backbone has {max(depth.values())} stages that are known, of which {stages} can't be frozen; lower "
+            f"only {max(depth.values())} stages of the backbone are known, so {stages} can't be frozen; lower "
             "frozen_stages, or freeze all of it (frozen)"
         )
     parameters = dict(backbone.named_parameters())

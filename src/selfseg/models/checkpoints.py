@@ -223,9 +223,9 @@ def find_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: ob
     shapes = f", {example} is {tuple(found[example].shape)} instead of {tuple(wanted[example].shape)}" if wrong else ""
     way_out = "is it another architecture?"
     if nearest.deeper:
-        way_out = f"it has {nearest.deeper[0]} besides, so it is of a deeper network"
+        way_out = f"it also has {nearest.deeper[0]}, so it belongs to a deeper network"
     elif {key.removeprefix("model.") for key in missing} <= {"norm.weight", "norm.bias"} and not wrong:
-        way_out = "it has no last norm: do without it (final_norm False)"
+        way_out = "it has no last norm, so set final_norm to False"
     under = f" under {nearest.prefix!r}" if nearest.prefix else ""
     raise CheckpointError(
         f"{source} does not hold this backbone{under}: {len(missing)} of {len(wanted)} tensors missing, {len(wrong)} "
@@ -313,8 +313,8 @@ def _choose(copies: list[_Copy], weights: Mapping[str, Tensor], source: object) 
         if not all(torch.equal(value, other.tensors[key]) for key, value in first.tensors.items()):
             raise CheckpointError(
                 f"{source} holds this backbone {len(others) + 1} times, under "
-                f"{', '.join(repr(copy.prefix) for copy in (first, *others))}, and they differ; save the one that you "
-                "mean alone"
+                f"{', '.join(repr(copy.prefix) for copy in (first, *others))}, and they differ; save the one "
+                "that you mean in a file of its own"
             )
     return first, words
 

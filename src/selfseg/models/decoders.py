@@ -366,4 +366,4 @@ def make_decoder(
     if name == "none":
         return LastStage(channels)
     known = "fpn, deeplabv3, deeplabv3plus, linear, projector, pyramid, stego, none"
-    raise ConfigError(f"no decoder {name!r}; there are {known}")
+    raise ConfigError(f"there is no decoder {name!r}; there are {known}")

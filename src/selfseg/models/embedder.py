@@ -33,15 +33,15 @@ from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Embedder(nn.Module):
-    """An image to a dense embedding; a plain module that owns its normalisation.
+    """Turns an image into a dense embedding; a plain module, which normalises images itself.
 
     Attributes:
         config: what it is made of.
         dim: D, the length of a pixel's vector.
-        stride: pixels of the input per embedding cell.
-        normalised: True: every pixel's vector has unit length.
-        start: what the backbone's weights began from, "" if that isn't known.
-        looks: how often `embed` looks at an image, see `Looks`; once unless somebody asks for more.
+        stride: pixels of the input for each cell of the embedding.
+        normalised: always True: every pixel's vector has unit length.
+        start: what the backbone's weights began from; "" if that isn't known.
+        looks: how often `embed` looks at an image, see `Looks`; once by default.
         window: side in px of the windows that large images are looked at in, see `EmbedderConfig`.
         resolution: short side in px that `embed` resizes to, or None.
 

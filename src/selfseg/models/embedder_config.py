@@ -29,46 +29,48 @@ class EmbedderConfig:
     """What an embedder is made of.
 
     Attributes:
-        backbone: timm name of a CNN or ViT.
-        output_stride: of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated. A ViT's
-            is its patch size, whatever is given.
+        backbone: timm's name of a CNN or ViT.
+        output_stride: stride of the backbone's last stage, in pixels; below 32 the last stages of a CNN are dilated.
+            The stride of a ViT is its patch size, whatever is given.
         decoder: "fpn" (ViCE low-res), "deeplabv3" (MaskContrast), "deeplabv3plus" (ViCE high-res), "linear",
             "projector" (SlotCon), "pyramid" (several stages of a pretrained backbone as they are, see
             `selfseg.models.decoders.Pyramid`), "stego" (STEGO's head), or "none": the backbone's last stage, whose
             channels are then D.
         hidden: channels inside of the projector.
-        stages: that the pyramid uses, finest first, counted from the last one, -1. Of a ViT each block is a stage, all
-            of the patches' stride: (-4, -1) are its last and its fourth-last block, -12 is the first of twelve.
-        final_norm: of a ViT: whether its last norm is applied to the tokens of each block that is used, as DINO and
-            DINOv2 do where they give features. None = yes. Other networks' stages are never normed.
-        whiten: of the pyramid's components: 0 leaves their deviations as they are, 1 makes them equal.
+        stages: stages that the pyramid uses, the finest first, counted from the last one, which is -1. In a ViT each
+            block is a stage, and all have the patches' stride: (-4, -1) are its fourth-last and its last block, -12 is
+            the first of twelve.
+        final_norm: for a ViT: whether its last norm is applied to the tokens of each block that is used, as DINO and
+            DINOv2 do where they give features. None = yes. The stages of other networks are never normed.
+        whiten: how far the deviations of the pyramid's components are made equal: 0 leaves them as they are, 1 makes
+            them equal.
         correction: channels inside of the pyramid's learned correction; 0 = none.
         frozen: whether the backbone stays as it is: no gradient, and its BatchNorm keeps its statistics.
-        frozen_stages: so many of a backbone's first stages (of a ViT: blocks), and what comes before them, stay as they
-            are in the same way; 0 = none.
+        frozen_stages: how many of the backbone's first stages (a ViT's blocks) stay as they are in the same way, with
+            what comes before them; 0 = none.
         dim: D, the length of a pixel's vector.
         centred: a BatchNorm without weights after the decoder. From scratch all raw vectors begin near one direction
             (the stages end in ReLUs) and contrasting assignments can't tell them apart; this spreads them. The
             papers have none and begin from ImageNet weights.
         aligned: each stage is moved by a part of a cell to where its cells should look (`cell_centres`), so that
-            embeddings lie on what they show. The papers leave it; theirs lie some pixels too low.
+            embeddings lie on what they show. The papers don't do this, and their embeddings lie some pixels too low.
         border: px of mirrored image around it that the backbone sees too and that are cut off again, a multiple of its
-            largest stride: else the edges of images look alike, because the network sees nothing beyond them.
-        smooth: how strongly `embed` lets like superpixels of an image agree, whose edges the embedding then has
-            (`selfseg.ops.regions.smoothing`); 0 = not at all. Training, `forward` and exported networks know nothing
-            of it.
+            largest stride. Without it the edges of images look alike, because the network sees nothing beyond them.
+        smooth: how strongly `embed` makes similar superpixels of an image agree, whose edges the embedding then has
+            (`selfseg.ops.regions.smoothing`); 0 = not at all. Training, `forward` and exported networks do not smooth.
         resolution: short side in px that images are resized to before they are embedded; None = as they are.
         saliency: a second linear head beside the decoder's last one, which tells foreground from background.
-        mean: of R, G and B in [0, 1], that the backbone expects to be subtracted; None = what belongs to its weights.
-        std: that it expects to be divided by; None = what belongs to its weights.
+        mean: mean of R, G and B in [0, 1] that the backbone expects to be subtracted; None = what belongs to its
+            weights.
+        std: standard deviation that it expects to be divided by; None = what belongs to its weights.
         from_rgb: how RGB weights are used for more than three channels. "groups": the network is shown three channels
             at a time, and the features of all groups lie side by side (`selfseg.models.inputs.groups`). Or the first
             convolution's filters are "repeat"ed (timm's rule: those of R, G, B, R, ... in turn) or their "mean" is
             taken for each channel; both times 3 / C, so that the sum stays as large. "auto": groups of a frozen
             backbone, which can't get used to other filters; else repeat.
         window: side in px of the windows that large images are looked at in, each as if it were an image
-            (`selfseg.data.reading.windows`). None = `WINDOW` px, of images that can't be looked at as a whole.
-        channels: of measured images, how they are read; a run fills it in when it begins. None = photographs, RGB.
+            (`selfseg.data.reading.windows`). None = `WINDOW` px, for images that can't be looked at as a whole.
+        channels: how measured images are read; a run fills it in when it begins. None = photographs, RGB.
     """
 
     backbone: str = "resnet18"
@@ -112,11 +114,11 @@ class EmbedderConfig:
         if self.resolution is not None and self.resolution < 32:
             raise ConfigError(f"resolution must be at least 32 px, not {self.resolution}")
         if self.decoder == "pyramid" and (not self.stages or list(self.stages) != sorted({*self.stages})):
-            raise ConfigError(f"a pyramid's stages are named once each, finest first, e.g. (-2, -1), not {self.stages}")
+            raise ConfigError(f"a pyramid needs each stage once, the finest first, e.g. (-2, -1), not {self.stages}")
         if not 0 <= self.whiten <= 1 or self.correction < 0:
             raise ConfigError(f"need whiten in [0, 1] and correction >= 0, not {self.whiten} and {self.correction}")
         if self.channels is not None and (self.mean or self.std):
-            raise ConfigError("mean and std are of R, G and B; images of other channels are measured by themselves")
+            raise ConfigError("mean and std are for red, green and blue; leave them out for images with other channels")
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or min(value) < 0 or (name == "std" and min(value) == 0)):
@@ -239,7 +241,7 @@ def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
     start = str(values.pop("start", "")) if isinstance(values, dict) else ""
     # A setting that a file does not know yet has its default, or WHEN_MISSING: what the file was made with.
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT or not set(values) <= known:
-        raise CheckpointError(f"{folder / 'embedder.json'} is not of format {FORMAT} of selfseg's embedders")
+        raise CheckpointError(f"{folder / 'embedder.json'} is not in format {FORMAT} of selfseg's embedders")
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in {**EmbedderConfig.WHEN_MISSING, **values}.items()
@@ -252,10 +254,10 @@ def read_config(folder: Path) -> tuple[EmbedderConfig, str]:
         for name, (least, most) in _BELIEVABLE.items():
             value = getattr(config, name)
             if value is not None and not least <= value <= most:
-                raise ValueError(f"{name} is {value}, where {least} to {most} is believable")
+                raise ValueError(f"{name} is {value}, but must be from {least} to {most}")
         return _counted_from_the_last(config, "final_norm" in values), start
     except (TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise CheckpointError(f"{folder / 'embedder.json'} has settings of another kind: {error}") from error
+        raise CheckpointError(f"{folder / 'embedder.json'} has settings that can't be used: {error}") from error
 
 
 def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> EmbedderConfig:

@@ -102,7 +102,7 @@ def load_backbone(backbone: nn.Module, word: str | Path | None, name: str) -> In
         mean, std = told or _of_architecture(name)
         weights = Weights(file.tensors, mean, std, f"the file {path.name}")
         # timm's default for an architecture may be other weights' (ViTs: .5): whoever reads this can tell.
-        guessed = "" if told else f"; its colours are taken for timm's of {name or 'ImageNet'}, mean {_words(mean)}"
+        guessed = "" if told else f"; colours are scaled as timm does for {name or 'ImageNet'}, mean {_words(mean)}"
         guessed += f"; {file.about}"
     filled = fill_backbone(backbone, weights.tensors, word)
     about = weights.about

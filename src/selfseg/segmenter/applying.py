@@ -54,30 +54,30 @@ def apply(
     where: Where = HERE,
     batch: Batching = AUTO,
 ) -> Path:
-    """Write the mask of each image, in the classes of a named segmenter.
+    """Write a mask of each image, with the classes of a named segmenter.
 
     Writes `out/masks/NAME.png` (a palette PNG: the pixels are class values, 255 for void; gray of 16 bits above 255
-    classes), `out/overlay/NAME.jpg` (the photograph under the classes' colours), `out/legend.json` (value, name,
-    colour and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`. Of an image that is too
-    large to be looked at whole, and of one that knows where it lies, the mask is `out/masks/NAME.tif`, tiled, with
-    overviews, at the same place (`selfseg.collection.large.files`).
+    classes), `out/overlay/NAME.jpg` (the photograph under the classes' colours), `out/legend.json` (value, name, colour
+    and share of the pixels of each class), `out/classes.txt` and `out/skipped.jsonl`. If an image is too large to be
+    looked at whole, or says where it lies on the map, its mask is `out/masks/NAME.tif`, tiled, with overviews, at the
+    same place (`selfseg.collection.large.files`).
 
-    An interrupted call goes on where it stopped: a mask is kept if the same segmenter made it from the same file. What
-    another segmenter made here before is removed first, so that `legend.json` never says what is not so.
+    If a call is interrupted, the same call continues: a mask is kept if the same segmenter made it from the same file.
+    Masks that another segmenter made here are removed first, so that `legend.json` is always true.
 
     Args:
-        segmenter: one; or the folder of one, or a run that has one.
+        segmenter: a segmenter; or the folder of one, or of a run that has one.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
         out: the folder to write.
-        overlays: whether to write them.
-        device: where a segmenter that is loaded shall live, see `load_segmenter`.
+        overlays: whether to write `out/overlay`.
+        device: where a segmenter that is loaded is put, see `load_segmenter`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
         window: side in px of the windows that large images are looked at in; the run's own if None.
         geojson: also write `out/geojson/NAME.geojson`, the areas as polygons; needs `rasterio`.
-        min_area: px; smaller polygons become part of the largest one beside them.
+        min_area: smallest area of a polygon in px; smaller ones become part of the largest one beside them.
         large_as: "zarr" writes the masks of large images as OME-Zarr, `out/masks/NAME.zarr`.
-        where: the work is done.
+        where: where the work is done: in this process, in several, or on Ray.
         batch: how many images a GPU looks at together (`selfseg.collection.batching`).
 
     Returns:

@@ -170,14 +170,15 @@ def name_clusters(
     k: int | None = None,
     colours: Mapping[str, Colour] | None = None,
 ) -> Path:
-    """Name some of a run's clusters, beside those that have names already, and write `RUN/segmenter`.
+    """Give names to some of a run's clusters, and write `RUN/segmenter`. Earlier names are kept.
 
     Args:
         run: the run's folder.
-        names: of clusters, by number. The same name again makes them one class; "void" leaves a cluster out; "" takes
-            its name away.
-        k: which clustering; that of the names so far if None, else the largest one there is.
-        colours: of classes, by name; the others keep theirs.
+        names: names by the number of the cluster. Clusters with the same name become one class; "void" leaves a cluster
+            out; "" takes its name away.
+        k: which clustering: the one with this many clusters. If None, the one that has names already, else the largest
+            one.
+        colours: colours by the name of the class; the other classes keep theirs.
 
     Returns:
         `RUN/segmenter`.

@@ -47,7 +47,7 @@ _BAND = 1 << 22  # scores held at a time
 
 
 class Segmenter(nn.Module):
-    """An image to a mask: an embedder, a linear classifier on its unit vectors, and what the classes are called.
+    """Turns an image into a mask: an embedder, a linear classifier on its unit vectors, and the names of the classes.
 
     The classifier has P rows. A cell's score for a row is the product of its vector and the row, plus the row's bias.
     Scores are brought to the image's size (bilinear), and the best row's class is the pixel's. Rows are a run's
@@ -60,7 +60,7 @@ class Segmenter(nn.Module):
         weight: (P, F) float32.
         bias: (P,) float32.
         table: (P,) int64, the class of each row in [0, C), or -1: void.
-        position: how much the place in the image has a say (`selfseg.collection.clusters.add_position`).
+        position: how much the place in the image counts (`selfseg.collection.clusters.add_position`).
         sharpness: what scores are multiplied by before the softmax of `probabilities`.
         about: plain values on how it was made, kept with it.
         sees: what the classifier's cells are: the "embedding", or the decoder's "features" (`Embedder.features`).
@@ -373,7 +373,7 @@ def load_segmenter(path: Path | str, device: str = "auto") -> Segmenter:
 
     Args:
         path: a segmenter's folder, or a run that has one (`selfseg name`).
-        device: where it shall live: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
+        device: where it is put: "auto" (CUDA if there is any), "cpu", "cuda", "cuda:1", ...
 
     Returns:
         The segmenter in evaluation mode; `segmenter(image)` is the mask.

@@ -145,7 +145,7 @@ class HandOver:
         for name in wanted:
             find_format(name)
         if not wanted and not model:
-            raise ConfigError(f"nothing is chosen; there are {', '.join(FORMATS)}, and the model")
+            raise ConfigError(f"nothing is chosen to be written; choose the model, or some of {', '.join(FORMATS)}")
         with self._lock:
             if self._view is not None and self._view.running:
                 raise ConfigError("files are being written already; wait until they are finished")
@@ -220,7 +220,7 @@ class HandOver:
             total = self._view.total if self._view is not None else 0
             self._change(running=False, done=total, sentence=f"Finished: the files lie in {self._folder}.")
         except _Stopped:
-            self._change(running=False, sentence="Ended before it was finished.", error="The studio was closed.")
+            self._change(running=False, sentence="Stopped before it was finished.", error="The studio was closed.")
         except SelfsegError as error:
             self._change(running=False, sentence="Not finished.", error=str(error))
         except Exception as error:

@@ -394,7 +394,7 @@ def _fill(
             for i, image, seen, embedding in embed_images(embedder, collection, todo, log, "regions", progress):
                 writer.call(found_regions, seen, image, Fetched(embedding), i)
         if not (entries or written) and not collection.rgb:
-            raise EmptyCollection(f"in none of the {len(collection)} images anything was measured")
+            raise EmptyCollection(f"nothing was measured in any of the {len(collection)} images")
         for file in (*files, index):
             os.fsync(file.fileno())
         _append(index, json.dumps({"complete": True, "images": len(collection)}).encode() + b"\n")

@@ -133,11 +133,11 @@ class Session:
             DataError: if the labels can't be read; nothing is taken over then.
         """
         if self._collection.blocks:
-            raise ConfigError("labels are taken over for images in folders, not for images in shards")
+            raise ConfigError("labels can be taken over for images in folders, but not for images in shards")
         collection = self._collection
         if any(part.page for part in collection.parts):
             raise ConfigError(
-                "labels are taken over for files of one page; which page of a stack they are of is unknown"
+                "labels can be taken over for files of one page, but not for stacks: nothing says which page they show"
             )
         paths: dict[Path, list[tuple[str, Window | None]]] = {}
         for i, (path, name) in enumerate(zip(collection.paths, collection.names, strict=True)):

@@ -48,13 +48,14 @@ _LOOKED_AT = 400_000  # regions among which the next questions are looked for
 class Studio(Session):
     """A run's clusters, what a person decided about them, and what is believed of every region.
 
-    All operations may be called from several threads. One that decides something returns when it is on the disk; the
-    image that it is about is up to date then, the others follow in a thread of their own.
+    All methods may be called from several threads. A method that decides something returns when the decision is on the
+    disk. The image that it is about is up to date then; the others follow in another thread.
 
     Args:
         run: a run with clusters.
-        images: the collection; the regions of its images are found once, which takes about as long as `embed`.
-        k: the number of clusters to begin with; None = the one worked with last, or one that a person can look through.
+        images: the collection. The regions of its images are found once, which takes about as long as `embed`.
+        k: the number of clusters to begin with; None = the one that was worked with last, or one that a person can look
+            through.
         looks: how often each image is looked at; once if None.
         device: see `selfseg.load`.
         progress: whether to show progress bars on stderr.
@@ -389,18 +390,19 @@ class Studio(Session):
 
     def _busy(self) -> str | None:
         behind = self._beliefs.behind
-        return f"{behind:,} images are still to follow your last decision" if behind else None
+        images = "image does" if behind == 1 else "images do"
+        return f"{behind:,} {images} not show your last decision yet" if behind else None
 
 
 def _why(scores: NDArray[np.float32], names: Sequence[str], new: bool) -> str:
     """Why an answer would help, from the probabilities of none and the classes."""
     second, first = np.argsort(scores, kind="stable")[-2:] if len(scores) > 1 else (0, 0)
     if scores[first] <= 0:
-        return "Nothing is known of this yet."
+        return "Nothing is known about this yet."
     if new:
-        return f"Unlike anything you have clicked so far; believed to be {names[first]}."
+        return f"This is unlike anything that you have clicked so far. The prediction is {names[first]}."
     if first == second or scores[second] < 0.05:
-        return f"Believed to be {names[first]}, and less sure than most of it."
+        return f"The prediction is {names[first]}, but it is less sure than usual."
     if scores[first] - scores[second] < 0.2:
         one, other = (first, second) if first else (second, first)  # "none of the names" begins no sentence
         return f"{names[one]} or {names[other]}? Both are about as likely."
@@ -418,4 +420,4 @@ def _sentence(decisions: int, clicks: int, named: float, classes: int) -> str:
         return f"{share}. With one class there is nothing to tell apart yet: name a second one."
     if clicks < 20:
         return f"{share}. Now correct what is wrong in a few images; “What next?” says where that helps most."
-    return f"{share}, and {clicks:,} segments were clicked. How good that is, only an audit tells."
+    return f"{share}, and {clicks:,} segments were clicked. Only an audit tells how good that is."

@@ -49,10 +49,10 @@ class TimingConfig:
     """How a recipe is timed.
 
     Attributes:
-        measured: steps whose phases are measured; as many again are timed without marks.
-        warm_up: steps, and images of the inference, before anything is measured.
-        rows: clusters, and filters of the linear model; the papers' 256.
-        looks: images that are segmented.
+        measured: how many steps are measured phase by phase; as many again are timed as a whole.
+        warm_up: how many steps, and images of the inference, go by before anything is measured.
+        rows: number of clusters, and of filters of the linear model; the papers have 256.
+        looks: how many images are segmented.
     """
 
     measured: int = 20
@@ -71,11 +71,12 @@ class TimingConfig:
 def time_recipe(recipe: Recipe[Any], config: TimingConfig | None = None) -> Timing:
     """Measure a recipe's training step and its inference on this machine; nothing is left behind.
 
-    The weights are random: what a step costs doesn't depend on what the network knows. The schedule stands at half of
-    the training. One process, one device: of a run on several, give what one of them has with `batch_size`.
+    The weights are random, because what a step costs doesn't depend on what the network knows. The schedule stands at
+    half of the training. One process on one device is measured. For a run on several, set `batch_size` to what one of
+    them has.
 
     Args:
-        recipe: its `out` is not used.
+        recipe: the recipe; its `out` is not used.
         config: how it is measured.
 
     Returns:

@@ -66,7 +66,7 @@ _console = Console(stderr=True)
 
 
 def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
-    """Train, or go on with a run that was stopped.
+    """Train, or continue a run that was stopped.
 
     Args:
         recipe: the run; `recipe.out` is its folder, or a URL of one. The same recipe on an existing run resumes it.

@@ -32,26 +32,26 @@ _MOST_STEPS = 1e12
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How weights move.
+    """How the weights are changed in each step.
 
     Attributes:
         name: "lars" (ViCE), "adamw" or "sgd".
         base_lr: learning rate for `reference_batch` images; it grows linearly with the batch size.
-        reference_batch: images that `base_lr` is for.
-        momentum: of LARS and SGD; AdamW's beta1.
-        weight_decay: on weights with two dimensions or more; biases and norms have none.
-        trust: LARS's trust coefficient.
+        reference_batch: the number of images that `base_lr` is for.
+        momentum: momentum of LARS and SGD; beta1 of AdamW.
+        weight_decay: weight decay of weights with two dimensions or more; biases and norms have none.
+        trust: trust coefficient of LARS.
         schedule: after the warm-up, "cosine" (half a cosine), "poly" (DeepLab's, power 0.9) or "steps" (a tenth at
             each of `milestones`).
-        warmup: share of the steps with a linear warm-up.
-        final: last learning rate as a share of the peak; with "steps" it is of no use.
-        milestones: shares of the training, for "steps".
-        clip: greatest gradient norm, or None.
-        backbone_lr: share of the learning rate that the backbone has, above 0; what stands on it has all of it.
-        layer_decay: in (0, 1]: each block of a ViT or stage of a CNN has this share of the rate of the next one; the
-            last one has the backbone's.
-        final_weight_decay: the weight decay at the end, which it comes to by half a cosine; None = it stays as it is.
-        clip_each: greatest norm of the gradient of each parameter by itself, or None.
+        warmup: share of the steps in which the learning rate rises from 0 in a straight line.
+        final: last learning rate as a share of the largest; "steps" doesn't use it.
+        milestones: for "steps": after which shares of the training the learning rate becomes a tenth.
+        clip: largest norm of the gradient; larger ones are scaled down. None = any.
+        backbone_lr: share of the learning rate for the backbone, above 0; what stands on it has all of it.
+        layer_decay: in (0, 1]: each block of a ViT or stage of a CNN has this share of the learning rate of the next
+            one; the last one has the backbone's.
+        final_weight_decay: the weight decay at the end, which is reached along half a cosine; None = it stays as it is.
+        clip_each: largest norm of the gradient of each parameter by itself; None = any.
     """
 
     name: Literal["lars", "adamw", "sgd"] = "lars"
@@ -313,9 +313,9 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def recipes() -> dict[str, Callable[..., Recipe[Any]]]:
-    """Every recipe by name, those of other packages too.
+    """All recipes by name, with those of other installed packages.
 
-    They are functions of (images, out) whose docstrings tell what to expect.
+    Each is a function of (images, out), whose docstring says what to expect.
 
     Example:
         >>> "vice_small" in recipes()

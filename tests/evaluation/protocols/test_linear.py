@@ -212,7 +212,7 @@ def test_two_layers_come_near_the_optimum_of_one():
 
 def test_filters_that_cannot_be_are_refused():
     for hidden in ((0,), (27, 27)):
-        with pytest.raises(ConfigError, match="hidden filters are numbers from 1 on, each once"):
+        with pytest.raises(ConfigError, match="hidden filters must be numbers from 1 on, each of them once"):
             Linear(hidden=hidden)
     with pytest.raises(ConfigError, match="take the solver adamw, sgd or poly"):
         Linear(hidden=(27,), solver="lbfgs")

@@ -146,7 +146,7 @@ def test_a_resnet_is_told_by_its_blocks(name: str) -> None:
 
 
 def test_what_is_no_resnet_asks_for_a_name() -> None:
-    with pytest.raises(CheckpointError, match=r"blocks \(1 tensor\); give timm's name of it with --backbone"):
+    with pytest.raises(CheckpointError, match=r"blocks \(1 tensor\); give the network's name in timm with --backbone"):
         open_whole(WeightsFile({"blocks.0.weight": torch.ones(1)}), "the file")
 
 

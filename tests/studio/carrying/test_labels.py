@@ -84,7 +84,7 @@ def test_labels_are_not_taken_twice_and_own_clicks_stay(studio: Studio, scenes: 
     first = studio.take_labels(labels)
     again = studio.take_labels(labels)
     assert (again.clicks, again.before) == (0, first.clicks)
-    assert "had what the labels say already" in again.sentence
+    assert "already had what the labels say" in again.sentence
     studio.undo()
     studio.click(image, [(0.5, 0.1)], 2, "cloud")
     third = studio.take_labels(labels)
@@ -111,7 +111,7 @@ def test_what_cannot_be_used_is_told(studio: Studio, scenes: Path, tmp_path: Pat
     assert report.clicks == 0
     assert report.elsewhere == ("elsewhere.png",)
     assert "1 labelled image is not in this collection: elsewhere.png." in report.sentence
-    assert "say nothing of any whole superpixel" in report.sentence
+    assert "say nothing about any whole superpixel" in report.sentence
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(DataError):
         studio.take_labels(tmp_path / "broken.json")

@@ -93,4 +93,4 @@ def test_an_undo_that_was_lost_lets_those_before_it_be_undone_where_they_stand()
 def test_a_seq_that_comes_twice_is_told_and_both_count() -> None:
     history = made(name(1), {**name(2), "seq": 1})
     assert named(history) == ["n1", "n2"]
-    assert "its seq 1 was there before" in history.state().problems[0]
+    assert "its number (seq 1) is not above" in history.state().problems[0]

@@ -140,7 +140,7 @@ def test_kinds_of_a_newer_version_are_kept_told_and_passed_over(tmp_path: Path) 
         file.write(newer)
     assert log.refresh()
     assert [entry.kind for entry in log.entries] == ["name", "polygon"]
-    assert log.state().problems == ("1 of the unknown kind 'polygon', kept and passed over",)
+    assert log.state().problems == ("1 of the unknown kind 'polygon', kept without effect",)
     assert log.append("name", cluster="9/2", name="sky") == 3
     assert [log.undo(), log.undo(), log.undo()] == [3, 1, None]
     assert newer in (tmp_path / "decisions.jsonl").read_text()

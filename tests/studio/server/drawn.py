@@ -416,7 +416,7 @@ class DrawnStudio:
                 if all(question.image != image for question in found):
                     y, x = _inside(self.pictures[image].superpixels, row - self.first[image])
                     nothing = classes[row] == NO_CLASS
-                    why = "Nothing is known of this yet." if nothing else "Two names are about equally likely here."
+                    why = "Nothing is known about this yet." if nothing else "Two names are about equally likely here."
                     found.append(QuestionView(image, x, y, 60.0, why))
                 if len(found) == count:
                     break

@@ -45,15 +45,17 @@ def film(
     progress: bool = True,
     max_bad: float = 0.05,
 ) -> Path:
-    """Show how a run's embedding came about: RUN/film.webp, an animation, and RUN/film.html with it and stills.
+    """Show how a run's embedding came about.
 
-    A frame is a checkpoint. A run keeps its newest two unless it is trained with more, e.g. `--keep 30
-    --checkpoint-every 20`; where training began at a pyramid, that is the first frame.
+    Writes the animation RUN/film.webp, and the page RUN/film.html with it and with single pictures.
+
+    Each frame is a checkpoint. A run keeps its newest two checkpoints, unless it is trained with e.g. `--keep 30
+    --checkpoint-every 20`. If the training began as a pyramid, the pyramid is the first frame.
 
     Args:
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
-        count: how many images, evenly over the collection.
+        count: how many images are shown, spread evenly over the collection.
         device: see `selfseg.load`.
         progress: whether to show progress bars on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].

@@ -77,16 +77,17 @@ def probabilities(
 ) -> Path:
     """Show how probable each prototype is at each pixel, as RUN/probabilities.html.
 
-    For some images, evenly over the collection: the most probable prototype of each pixel, how probable it is, and the
-    maps of the prototypes that have most of the image.
+    For some images, spread evenly over the collection, it shows the most probable prototype of each pixel, how probable
+    that is, and the maps of the prototypes that cover most of the image.
 
     Args:
         run: the run's folder.
         images: a folder, a list file, NAME:ROOT, paths or a collection.
-        count: how many images.
-        top: how many prototypes of each.
-        k: None for the run's prototypes; else its clusters with this k, which `selfseg.cluster` made.
-        temperature: of the softmax, above 0; None = that of the run's training, 0.1 where its recipe has none.
+        count: how many images are shown.
+        top: how many prototypes are shown of each image.
+        k: the run's clusters with this k, which `selfseg.cluster` made; None = the run's prototypes.
+        temperature: temperature of the softmax, above 0; None = that of the run's training, or 0.1 if its recipe has
+            none.
         device: see `selfseg.load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -152,10 +153,10 @@ def probabilities(
     source = "given" if temperature else "that of the training" if trained else "the recipe names none"
     parts = [
         Part(
-            "What each pixel is, and how probable that is",
+            "What each pixel is taken for, and how probable that is",
             f"In this order: the {caption}, the most probable {word} of each pixel, its probability, and the "
-            f"probability of the {top} {word}s that have most of the image. Colours go up to the largest probability "
-            f"of this page, {most:.2f}.",
+            f"probability of the {top} {word}s that cover most of the image. The colours end at the largest "
+            f"probability on this page, {most:.2f}.",
             tuple(rows),
             3 + top,
             _scale(most),
@@ -165,9 +166,9 @@ def probabilities(
         parts.append(
             Part(
                 "Where the centres of views are drawn",
-                f"The probability of a pixel to be the centre of a training step's views, as a share of the likeliest "
-                f"pixel's, and {_CENTRES} centres drawn by it: smoothed edges (ViCE, BMVC 2022, figure 8). Nothing "
-                "here is learned.",
+                "How probable it is that a pixel becomes the centre of a training step's views, as a share of the most "
+                f"probable pixel's, and {_CENTRES} centres that were drawn by it. The probability follows smoothed "
+                "edges (ViCE, BMVC 2022, figure 8). Nothing here is learned.",
                 tuple(centred),
                 3,
                 _scale(1.0),
@@ -183,9 +184,9 @@ def probabilities(
             (f"{word}s that a pixel hesitates between", f"{math.exp(entropy):.1f}"),
         ),
         lead=(
-            f"A softmax of each pixel's cosines to all {len(vectors)} {word}s. Its temperature ({used:g}, {source}) "
-            f"decides how sure it looks: the order of the {word}s at a pixel is the network's, the height of the "
-            "numbers is not calibrated by anything.",
+            f"This is a softmax of each pixel's cosines to all {len(vectors)} {word}s. Its temperature ({used:g}, "
+            f"{source}) decides how sure it looks. The order of the {word}s at a pixel comes from the network, but "
+            "nothing calibrates how high the numbers are.",
             f"A guess would give each {word} {1 / len(vectors):.2g}. Where no {word} stands out, the embedding has no "
             "concept of its own for what is there.",
             *painter.note,

@@ -110,7 +110,7 @@ def compare_beside(
             return None
         known = [clusters for clusters in clusterings if clusters.before is not None]
         if not known:
-            notes.append("The clusters are of a version that kept none of the start: cluster again to see both.")
+            notes.append("These clusters are of a version that kept none of the start; cluster again to see both.")
             return None
         own = max(known, key=lambda clusters: clusters.k)
         assert own.before is not None
@@ -341,7 +341,7 @@ def _in_words(
         "edges": ("follow the edges of the image better", "follow the edges of the image less"),
     }
     if trained and changed < _NOTHING:
-        sentences.append("That is next to nothing: what you see is the start.")
+        sentences.append("That is almost nothing, so what you see is the start.")
     named = dict(zip(_SIGNS, signs, strict=True))
     clear = [phrases[key][named[key].clear < 0] for key in phrases if named[key].clear]
     subject = "After it, segments" if trained else "This run's segments"

@@ -131,10 +131,10 @@ def _judge_loss(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         by = f" by {fall:.0%}" if start > 0 and end >= 0 else ""  # a share of a negative loss says nothing
         if fall < -0.05:
             advice = "Lower the learning rate; look at the curve for the step where it turned."
-            verdicts.append(Verdict("loss", "bad", f"The loss has risen, {change}.", fall, advice))
+            verdicts.append(Verdict("loss", "bad", f"The loss has risen {change}.", fall, advice))
         elif fall < 0.05:
             advice = "Train longer or raise the learning rate; a loss that never falls teaches nothing."
-            verdicts.append(Verdict("loss", "warn", f"The loss has hardly moved, {change}.", fall, advice))
+            verdicts.append(Verdict("loss", "warn", f"The loss has hardly moved: {change}.", fall, advice))
         else:
             verdicts.append(Verdict("loss", "ok", f"The loss has fallen{by}, {change}.", fall))
     uniform = lines[-1].get("loss_uniform")
@@ -212,7 +212,7 @@ def _judge_slots(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         return []
     active = float(np.mean([line["active_slots"] for line in lines[-max(1, len(lines) // 20) :]]))
     dead = float(lines[-1]["dead_prototypes"])
-    sentence = f"A view is divided among {active:.1f} slots; {dead:.0%} of the prototypes have found nothing of late."
+    sentence = f"A view is divided among {active:.1f} slots; {dead:.0%} of the prototypes have found nothing lately."
     if active < 1.5:
         advice = "Collapse: lower the learning rate or the teacher's temperature, or start from --init imagenet."
         return [Verdict("slots", "bad", sentence, active, advice)]
@@ -240,7 +240,7 @@ def _judge_embeddings(embeddings: Sequence[Tensor]) -> list[Verdict]:
         samples.append(F.normalize(vectors[torch.from_numpy(drawn)].float(), dim=1))
     points = torch.cat(samples)
     if not bool(torch.isfinite(points).all()):
-        return [Verdict("rank", "bad", "The embedding holds values that are no numbers.", math.nan, "Train anew.")]
+        return [Verdict("rank", "bad", "The embedding holds values that are not numbers.", math.nan, "Train anew.")]
     dim = points.shape[1]
     rank = float(effective_rank(points))
     sentence = f"The embedding uses about {rank:.1f} of its {dim} directions"
@@ -248,7 +248,7 @@ def _judge_embeddings(embeddings: Sequence[Tensor]) -> list[Verdict]:
         advice = "Collapse: all pixels lie on a line. Lower the learning rate, or start from --init imagenet."
         verdicts = [Verdict("rank", "bad", f"{sentence}: it has collapsed.", rank, advice)]
     elif rank < min(6, dim / 32):
-        verdicts = [Verdict("rank", "warn", f"{sentence}; few concepts fit in.", rank, "Train longer.")]
+        verdicts = [Verdict("rank", "warn", f"{sentence}, so it can hold only few concepts.", rank, "Train longer.")]
     else:
         verdicts = [Verdict("rank", "ok", f"{sentence}.", rank)]
     if len(samples) > 1:

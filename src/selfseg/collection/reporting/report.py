@@ -124,22 +124,22 @@ def report(
 ) -> Path:
     """Write RUN/report.html: what a run has learned, for somebody who would rather look than read logs.
 
-    Whatever the run has is shown: without clusters, results or an embedder their sections say how to get them.
+    The page shows whatever the run has. Where clusters, results or an embedder are missing, it says how to get them.
 
     Args:
         run: the run's folder.
         images: the images to show; those that the run learned from if None.
-        count: how many, evenly spread over the collection.
+        count: how many images are shown, spread evenly over the collection.
         device: "auto", "cpu", "cuda", ...
         progress: whether to show a progress bar on stderr.
-        beside: a run whose clusters are shown beside this one's, on at most 8 of the images; if None the start of this
-            one, where its embedder tells it (`Embedder.before_training`).
+        beside: a run whose clusters are shown beside this one's, on at most 8 of the images. If None, it is what this
+            run began from, if its embedder knows that (`Embedder.before_training`).
 
     Returns:
         The page's path.
 
     Raises:
-        RunError: if there is no run, or `beside` is none, or has not as many clusters as any of this one's.
+        RunError: if there is no run, or `beside` is not a run, or has none of this run's numbers of clusters.
         DataError: if `images` is given and holds none.
         StorageError: if the disk is full.
     """

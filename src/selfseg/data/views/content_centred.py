@@ -47,10 +47,11 @@ class ContentCentredViews:
     """ViCE's views: squares of different sizes around one point with content, all of which hold that point.
 
     Attributes:
-        views: number of views M.
+        views: number of views.
         size: side of every view in pixels; the paper uses 256 (low resolution) and 512 (high resolution).
-        zoom: range of the crop's side as a multiple of `size`. The reference implementation has (0.5, 1.5) throughout.
-        outside: what becomes of a square that reaches beyond the image: "fill" with black, or "clip", see above.
+        zoom: range of the crop's side as a multiple of `size`. The reference implementation has (0.5, 1.5) everywhere.
+        outside: what happens to a square that reaches beyond the image: "fill" makes what lies outside black, "clip"
+            keeps the square inside of the image.
         short_side: the shorter side of the prepared image in pixels; None keeps the image's own size.
         centre_square: whether only the central square of the image is used (the low-resolution protocol).
         shortest: with `short_side` None, a smaller image is enlarged until its shorter side has this length.
@@ -59,11 +60,11 @@ class ContentCentredViews:
         mask_area: the largest fraction of a view that noise may cover, in [0, 1).
         protect: the fraction of the common regions that noise spares in all views, in [0, 1].
         jitter: strengths of brightness, contrast, saturation and hue.
-        jitter_probability: of changing a view's colours.
-        gray_probability: of taking a view's colours away.
-        blur_probability: of blurring a view.
+        jitter_probability: probability of changing a view's colours.
+        gray_probability: probability of taking a view's colours away.
+        blur_probability: probability of blurring a view.
         blur_sigma: range of the blur's standard deviation in pixels of the view.
-        flip_probability: of mirroring a view left to right.
+        flip_probability: probability of mirroring a view left to right.
         region_stride: region ids are taken at the centres of `region_stride` x `region_stride` blocks of pixels; more
             than 1 serves pooling at an embedding's own stride. Must divide `size`.
 

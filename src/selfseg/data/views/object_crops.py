@@ -46,13 +46,13 @@ class ObjectCrops(CropPlan):
         tries: crops that are drawn for a view before the best of them is taken.
         region_stride: ids are taken at the centres of `region_stride` x `region_stride` blocks of pixels; more than 1
             contrasts at a coarser grid. Must divide `size`.
-        short_side: an image with a longer short side is reduced to this many pixels first; None keeps it.
-        longest: then, an image with a longer long side is reduced to this many pixels; None keeps it.
-        flip_probability: of mirroring a view left to right, independently.
+        short_side: larger images are reduced first, so that their short side has this many px. None keeps them.
+        longest: after that, images with a longer long side are reduced to this many px. None keeps them.
+        flip_probability: probability of mirroring a view left to right, independently.
         jitter: strengths of brightness, contrast, saturation and hue.
-        jitter_probability: of changing a view's colours.
-        gray_probability: of taking a view's colours away.
-        blur_probability: of blurring a view; SimCLR's is 0.5, the reference implementation has none.
+        jitter_probability: probability of changing a view's colours.
+        gray_probability: probability of taking a view's colours away.
+        blur_probability: probability of blurring a view; SimCLR's is 0.5, the reference implementation has none.
         blur_sigma: range of the blur's standard deviation in pixels of the view.
 
     Raises:

@@ -95,14 +95,14 @@ class OverlappingCrops(CropPlan):
         tries: crops that are drawn for the second view before the last one is moved onto the first.
         short_side: an image with a longer short side is reduced to this many pixels first, which bounds the work on
             large photographs; None keeps them. Smaller images are never enlarged: their crops are.
-        longest: then, an image with a longer long side is reduced to this many pixels; None keeps it.
-        flip_probability: of mirroring a view left to right, independently.
+        longest: after that, images with a longer long side are reduced to this many px. None keeps them.
+        flip_probability: probability of mirroring a view left to right, independently.
         jitter: strengths of brightness, contrast, saturation and hue.
-        jitter_probability: of changing a view's colours.
-        gray_probability: of taking a view's colours away.
-        blur_probability: of blurring each of the two views.
+        jitter_probability: probability of changing a view's colours.
+        gray_probability: probability of taking a view's colours away.
+        blur_probability: probability of blurring each of the two views.
         blur_sigma: range of the blur's standard deviation in pixels of the view.
-        solarise_probability: of inverting the bright levels of each of the two views.
+        solarise_probability: probability of inverting the bright levels of each of the two views.
         solarise_threshold: the least level of 0..255 that is inverted.
 
     Raises:

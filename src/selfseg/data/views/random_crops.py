@@ -75,13 +75,13 @@ class RandomCrops(_Crops):
         size: side of a large crop in pixels.
         scale: range of a large crop's area as a fraction of the image's, within (0, 1].
         ratio: range of a crop's width / height; its logarithm is uniform.
-        short_side: an image with a longer short side is reduced to this many pixels first; None keeps it.
-        longest: then, an image with a longer long side is reduced to this many pixels; None keeps it.
-        flip_probability: of mirroring a view left to right, independently.
+        short_side: larger images are reduced first, so that their short side has this many px. None keeps them.
+        longest: after that, images with a longer long side are reduced to this many px. None keeps them.
+        flip_probability: probability of mirroring a view left to right, independently.
         jitter: strengths of brightness, contrast, saturation and hue.
-        jitter_probability: of changing a view's colours.
-        gray_probability: of taking a view's colours away.
-        blur_probability: of blurring a view.
+        jitter_probability: probability of changing a view's colours.
+        gray_probability: probability of taking a view's colours away.
+        blur_probability: probability of blurring a view.
         blur_sigma: range of the blur's standard deviation in pixels of the view.
 
     Raises:
@@ -142,19 +142,19 @@ class MultiCrops(CropPlan):
         small_views: number of small crops, which come after the two large ones; DINO has 8 or 10.
         small_size: side of a small crop in pixels.
         small_scale: range of a small crop's area as a fraction of the image's, within (0, 1].
-        small_blur_probability: of blurring a small crop; it is never solarised.
+        small_blur_probability: probability of blurring a small crop; it is never solarised.
         size: side of a large crop in pixels.
         scale: range of a large crop's area as a fraction of the image's, within (0, 1].
         ratio: range of a crop's width / height; its logarithm is uniform.
-        short_side: an image with a longer short side is reduced to this many pixels first; None keeps it.
-        longest: then, an image with a longer long side is reduced to this many pixels; None keeps it.
-        flip_probability: of mirroring a view left to right, independently.
+        short_side: larger images are reduced first, so that their short side has this many px. None keeps them.
+        longest: after that, images with a longer long side are reduced to this many px. None keeps them.
+        flip_probability: probability of mirroring a view left to right, independently.
         jitter: strengths of brightness, contrast, saturation and hue.
-        jitter_probability: of changing a view's colours.
-        gray_probability: of taking a view's colours away.
-        blur_probability: of blurring each of the two large views.
+        jitter_probability: probability of changing a view's colours.
+        gray_probability: probability of taking a view's colours away.
+        blur_probability: probability of blurring each of the two large views.
         blur_sigma: range of the blur's standard deviation in pixels of the view.
-        solarise_probability: of inverting the bright levels of each of the two large views.
+        solarise_probability: probability of inverting the bright levels of each of the two large views.
         solarise_threshold: the least level of 0..255 that is inverted.
 
     Raises:
@@ -244,13 +244,13 @@ class NestedCrops(_Crops):
         scale: range of the first crop's area as a fraction of the image's, within (0, 1]; if no crop of this area and
             of `ratio` fits into the image, it is the largest that does, anywhere along the longer side.
         ratio: range of the first crop's width / height; its logarithm is uniform. The second has the first one's.
-        short_side: an image with a longer short side is reduced to this many pixels first; None keeps it.
-        longest: then, an image with a longer long side is reduced to this many pixels; None keeps it.
-        flip_probability: of mirroring the second view left to right; the first never is.
+        short_side: larger images are reduced first, so that their short side has this many px. None keeps them.
+        longest: after that, images with a longer long side are reduced to this many px. None keeps them.
+        flip_probability: probability of mirroring the second view left to right; the first never is.
         jitter: strengths of brightness, contrast, saturation and hue.
-        jitter_probability: of changing a view's colours.
-        gray_probability: of taking a view's colours away.
-        blur_probability: of blurring a view.
+        jitter_probability: probability of changing a view's colours.
+        gray_probability: probability of taking a view's colours away.
+        blur_probability: probability of blurring a view.
         blur_sigma: range of the blur's standard deviation in pixels of the view.
 
     Raises:

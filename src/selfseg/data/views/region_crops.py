@@ -43,15 +43,15 @@ class RegionCrops(OverlappingCrops):
         ratio: range of a crop's width / height; its logarithm is uniform.
         min_overlap: see `OverlappingCrops`.
         tries: crops that are drawn for the second view before the last one is moved onto the first.
-        short_side: an image with a longer short side is reduced to this many pixels first; None keeps it.
-        longest: then, an image with a longer long side is reduced to this many pixels; None keeps it.
-        flip_probability: of mirroring a view left to right, independently.
+        short_side: larger images are reduced first, so that their short side has this many px. None keeps them.
+        longest: after that, images with a longer long side are reduced to this many px. None keeps them.
+        flip_probability: probability of mirroring a view left to right, independently.
         jitter: strengths of brightness, contrast, saturation and hue.
-        jitter_probability: of changing a view's colours.
-        gray_probability: of taking a view's colours away.
-        blur_probability: of blurring each of the two views.
+        jitter_probability: probability of changing a view's colours.
+        gray_probability: probability of taking a view's colours away.
+        blur_probability: probability of blurring each of the two views.
         blur_sigma: range of the blur's standard deviation in pixels of the view.
-        solarise_probability: of inverting the bright levels of each of the two views.
+        solarise_probability: probability of inverting the bright levels of each of the two views.
         solarise_threshold: the least level of 0..255 that is inverted.
 
     Raises:

@@ -98,7 +98,7 @@ class ConfusionMatrix:
             LabelError: for shapes that differ, or a value of neither kind.
         """
         if truth.shape != prediction.shape:
-            raise LabelError(f"truth is {truth.shape} and prediction {prediction.shape}; they must be equal")
+            raise LabelError(f"truth is {truth.shape} and prediction {prediction.shape}; their shapes must be equal")
         counts, void = cross_counts(truth, prediction, self.classes, self.classes + 1)
         self.counts += counts
         self.void += void

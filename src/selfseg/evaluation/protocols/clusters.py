@@ -38,15 +38,16 @@ class Clusters:
 
     Attributes:
         k: numbers of clusters; None = the number of classes, and 64.
-        merge: so many clusters are found first, and then merged to each k (`selfseg.ops.merging`); None = k-means with
-            k clusters, as the papers have it.
+        merge: find this many clusters first, and then merge them to each k (`selfseg.ops.merging`). None = k-means with
+            k clusters, as in the papers.
         points: about how many embedding cells k-means is fitted on, drawn from all images of the fit split alike, or
             "all" of them. The same points for every k and seed; a seed changes k-means' own seeding. N cells of D
             dimensions take 4 N D bytes, and k-means as much again: "all" is refused where that is not free.
-        iterations: the most Lloyd iterations.
+        iterations: the largest number of Lloyd iterations.
         tolerance: k-means stops when the centroids move less than this share of the points' spread.
-        spherical: cosine or Euclid; None = cosine if the embedding is normalised.
-        matching: None = "hungarian" if k is the number of classes, else "majority".
+        spherical: whether distances are those of cosines instead of Euclid's; None = if the embedding is normalised.
+        matching: how clusters get the names of classes; None = "hungarian" if k is the number of classes, else
+            "majority".
         maximise: what Hungarian matching maximises, the sum of "iou" or "pixels" (PiCIE, IIC, SlotCon); on the command
             line also `--matching`.
     """

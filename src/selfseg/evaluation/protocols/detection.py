@@ -69,10 +69,10 @@ class DetectionConfig(FineTuningConfig):
     BatchNorm's parameters have no weight decay, as in Detectron2.
 
     Attributes:
-        short_sides: one of them is drawn for each training image, in px.
-        test_side: short side of measured images in px.
-        max_side: what the long side may not exceed, in px.
-        channels: of the FPN.
+        short_sides: short sides in px; one of them is drawn for each training image.
+        test_side: short side in px of the images that are measured.
+        max_side: largest long side in px.
+        channels: channels of the FPN.
     """
 
     fit_split: str = "train2017"
@@ -182,7 +182,9 @@ class ExampleDataset(Dataset[Example]):
         self.config = config
         self.used = data.with_objects()
         if not self.used:
-            raise DataError(f"no image of {data.annotations} has an object that is no crowd; there is nothing to learn")
+            raise DataError(
+                f"no image of {data.annotations} has an object that isn't a crowd; there is nothing to learn"
+            )
 
     def __len__(self) -> int:
         return len(self.used)

@@ -69,10 +69,10 @@ class FewLabelsConfig(SegmentationConfig):
     """How the cells of the curve are trained; see the top of this file.
 
     Attributes:
-        few: share of the labels, in percent, up to which the run's weights are trained by the next two.
-        few_lr: learning rate then, but for the classifier.
-        few_last_lr: the classifier's then.
-        frozen_statistics: whether BatchNorm keeps the statistics that come with weights.
+        few: share of the labels, in percent, up to which the next two learning rates are used.
+        few_lr: learning rate for all but the classifier, with few labels.
+        few_last_lr: learning rate of the classifier, with few labels.
+        frozen_statistics: whether BatchNorm keeps the statistics that come with the weights.
     """
 
     steps: int = 10_000
@@ -135,16 +135,17 @@ def finetune(
     progress: bool = True,
     keep: bool = False,
 ) -> list[EvalResult]:
-    """Measure what a run is worth where labels are few; or go on with a curve that was stopped.
+    """Measure what a run is worth when there are few labels; or continue a curve that was stopped.
 
-    Each cell of the curve (contender, share, split) is trained and measured once: the same call again, with further
-    shares or splits too, only does what is missing.
+    Each cell of the curve (contender, share, split) is trained and measured once. The same call again only does what is
+    missing, also with further shares or splits.
 
     Args:
         run: a run's folder, or an embedder.
         data: a labelled folder, see `selfseg.data.labelled.catalog`.
         labels: shares of the labelled images in percent, in (0, 100]; at least one image is taken.
-        splits: random subsets for each share. At 100 % they differ in the order of images and the new layers alone.
+        splits: how many random subsets of each share. At 100 % they only differ in the order of images and the new
+            layers.
         config: how the cells are trained.
         out: the folder to work in; RUN/finetune/DATA if None.
         init: what the run began from, see `contenders`.
@@ -181,7 +182,7 @@ def finetune(
         )
     folder = None if isinstance(run, Embedder) else Path(run)
     if out is None and folder is None:
-        raise ConfigError("an embedder has no folder: give out")
+        raise ConfigError("an embedder has no folder to write to; give out")
     settings = {
         "device": choose_device(device),
         "workers": workers,

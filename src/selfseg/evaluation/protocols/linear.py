@@ -42,12 +42,12 @@ class Linear:
     """How the linear layer is trained.
 
     Attributes:
-        pixels: about how many labelled pixels are drawn from the fit split, equally from each image.
-        steps: steps of AdamW and of "poly"; with "sgd" the epochs and the images of a step say how many.
+        pixels: about how many labelled pixels are drawn from the fit split, equally many from each image.
+        steps: steps of AdamW and of "poly"; with "sgd" they follow from the epochs and the images of a step.
         batch: how many pixels such a step sees.
-        learning_rate: at the start, for standardised features; L-BFGS has none.
-        weight_decay: on the weight only; with L-BFGS half of it times the squared weight is part of the loss. None =
-            1e-4 with "sgd", as in the papers, and 0 with the others.
+        learning_rate: learning rate at the start, for standardised features; L-BFGS has none.
+        weight_decay: weight decay of the weights, not of the biases. With L-BFGS half of it times the squared weight is
+            part of the loss. None = 1e-4 with "sgd", as in the papers, and 0 with the others.
         solver: "adamw" with a cosine from `learning_rate` to 0;
             "sgd", the papers' schedule (MaskContrast, appendix D): SGD with a learning rate of 0.1, momentum 0.9 and
             weight decay 1e-4, 60 epochs, batches of 16 images, a tenth of the learning rate from epoch 40 on, features
@@ -61,14 +61,14 @@ class Linear:
         epochs: how often SGD goes through the drawn pixels.
         drop: the epoch from which SGD's learning rate is a tenth.
         images: a step of SGD sees as many pixels as were drawn from so many images.
-        balanced: weigh each class by the inverse of its frequency among the drawn pixels; off in the papers.
-        standardise: whether features get mean 0 and deviation 1 first, which is folded into the layer afterwards.
-            None = not with SGD, as in the papers, but with the others.
+        balanced: weigh each class by the inverse of its frequency among the drawn pixels; the papers don't.
+        standardise: whether features first get mean 0 and deviation 1, which becomes part of the layer afterwards. None
+            = not with SGD, as in the papers, but with the others.
         tolerance: L-BFGS has converged when no entry of the gradient (of the mean loss, by the weights of whitened
             features) is larger.
         iterations: the most iterations of L-BFGS.
-        hidden: filters of the first of two layers with a BatchNorm between, the linear model of ViCE's tables; several
-            = a result for each, of the same pixels. None given = one layer.
+        hidden: filters of a first layer, with a BatchNorm between the two, as in the linear model of ViCE's tables.
+            Several numbers give a result each, from the same pixels. If none is given, there is one layer.
     """
 
     name: ClassVar[Literal["linear"]] = "linear"
@@ -97,11 +97,11 @@ class Linear:
         if not self.tolerance > 0:
             raise ConfigError(f"the linear layer's tolerance must be above 0, not {self.tolerance}; 1e-4 is usual")
         if any(filters < 1 for filters in self.hidden) or len(set(self.hidden)) < len(self.hidden):
-            raise ConfigError(f"hidden filters are numbers from 1 on, each once, not {self.hidden}")
+            raise ConfigError(f"hidden filters must be numbers from 1 on, each of them once, not {self.hidden}")
         if self.hidden and self.solver == "lbfgs":
             raise ConfigError(
-                "L-BFGS finds the optimum of one layer, and two with a BatchNorm between (hidden) are asked for how "
-                "far a schedule gets them: take the solver adamw, sgd or poly"
+                "the solver lbfgs finds the optimum of a single layer and can't train hidden filters; take the solver "
+                "adamw, sgd or poly"
             )
 
     @property

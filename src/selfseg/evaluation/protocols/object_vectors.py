@@ -56,15 +56,16 @@ class Objects:
 
     Attributes:
         k: numbers of clusters, with the background; None = the number of classes, and those of MaskContrast's table 4
-            for which there are objects enough.
-        threshold: logit of the saliency head above which a place is the object's.
-        weighting: of an object's cells: "mean", then L2-normalised (paper), or their sum weighted by the logits, as it
-            is (reference implementation; it needs the saliency head).
-        whiten: principal components of the fit split's vectors that are kept, whitened; None = none (paper).
-        masks: folder of masks that say what an object is, instead of the saliency head; those of a split lie in its
-            folder SPLIT if there is one.
+            for which there are enough objects.
+        threshold: a place belongs to the object if the saliency head's logit is above this.
+        weighting: how an object's cells become one vector. "mean": their mean, L2-normalised (paper). "logit": their
+            sum weighted by the saliency head's logits, as it is (reference implementation).
+        whiten: how many principal components of the fit split's vectors are kept and whitened; None = no whitening
+            (paper).
+        masks: folder of masks that say what an object is, instead of the saliency head. If it has a folder SPLIT, the
+            masks of that split lie there.
         many: how clusters are named where k isn't the number of classes and several may share a class: by the
-            "majority" of their pixels, or by the class that their IoU is largest with ("largest_iou", MaskContrast's
+            "majority" of their pixels, or by the class with which their IoU is largest ("largest_iou", MaskContrast's
             table 4).
         maximise: what Hungarian matching maximises, the sum of "iou" or "pixels"; on the command line also
             `--matching`.
@@ -99,12 +100,13 @@ class Objects:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How an object gets the class of its nearest ones.
+    """How an object gets the class of the objects nearest to it.
 
     Attributes:
         neighbours: how many of the nearest objects vote.
-        classes: the classes that are retrieved, besides the first, the background; others are void. Empty = all.
-        objects: how objects become vectors; None = as the protocol `objects` has it that is measured too, or its
+        classes: the classes that are retrieved, besides the first, which is the background; the others are void. Empty
+            = all.
+        objects: how objects become vectors; None = as for the protocol `objects`, if that is measured too, or its
             defaults.
     """
 

@@ -31,9 +31,10 @@ class Prototypes:
     """How prototypes are applied and named.
 
     Attributes:
-        resolution: short side in px that images are resized to; the paper's 320. None = the embedder's own. A
-            resolution that is asked for all protocols takes its place.
-        matching: None = "hungarian" if there are at most as many prototypes as classes, else "majority".
+        resolution: short side in px that images are resized to; the paper has 320. None = the embedder's own. If a
+            resolution is given for all protocols, that is taken instead.
+        matching: how prototypes get the names of classes; None = "hungarian" if there are at most as many prototypes as
+            classes, else "majority".
         maximise: what Hungarian matching maximises, the sum of "iou" or "pixels" (PiCIE, IIC, SlotCon); on the command
             line also `--matching`.
     """
@@ -77,5 +78,7 @@ def prototype_head(extractor: Extractor) -> AffineHead:
         found = None if prototypes is None else tuple(prototypes.shape)
         raise ConfigError(f"{extractor.name} has no (K, D) prototypes ({found}); measure it by other protocols")
     if not extractor.normalised:
-        raise ConfigError(f"{extractor.name} gives vectors of any length, prototypes need unit vectors; normalise them")
+        raise ConfigError(
+            f"{extractor.name} gives vectors of any length, but prototypes need unit vectors; normalise them"
+        )
     return AffineHead(F.normalize(prototypes.float(), dim=1), torch.zeros(len(prototypes)))

@@ -45,11 +45,11 @@ class SegmentationConfig(FineTuningConfig):
 
     Attributes:
         crop: side of the square training crops in px.
-        short_side: to which images are resized before they are scaled, and at which they are measured; None = as they
-            are.
+        short_side: short side in px that images are resized to before they are scaled, and at which they are measured;
+            None = as they are.
         scale: range of the random scaling.
-        one_class: greatest share of a crop's labelled pixels that one class may have; where it has more, another crop
-            is drawn, at most ten times. 1 = any.
+        one_class: largest share of a crop's labelled pixels that one class may have. Where it has more, another crop is
+            drawn, at most ten times. 1 = any.
         distort: change the colours (`selfseg.data.views.augment.photometric_distortion`).
     """
 

@@ -56,13 +56,13 @@ class TransferConfig(SegmentationConfig):
     """Transfer to semantic segmentation; the defaults are `voc12aug`'s.
 
     Attributes:
-        output_stride: of the backbone's last stage.
-        head_channels: of the two 3x3 convolutions.
-        head_dilation: of both.
-        head_concat: whether the last stage is laid beside what they give, and brought together by a third one.
-        dropout: of whole channels before each classifier.
-        auxiliary: weight of the loss of a further head on the third of four stages, a 3x3 convolution of 256 channels
-            and a classifier, which is left out when measuring; 0 = none.
+        output_stride: stride of the backbone's last stage.
+        head_channels: channels of the head's two 3x3 convolutions.
+        head_dilation: dilation of both.
+        head_concat: whether the last stage is laid beside what they give, and a third convolution brings both together.
+        dropout: dropout of whole channels before each classifier.
+        auxiliary: weight of the loss of a second head, which stands on the third of four stages: a 3x3 convolution of
+            256 channels and a classifier. It is left out when measuring. 0 = none.
     """
 
     output_stride: Literal[8, 16, 32] = 16
@@ -227,7 +227,7 @@ def transfer(
     checkpoint_every: int = 1000,
     progress: bool = True,
 ) -> EvalResult | DetectionResult:
-    """Fine-tune a run's backbone on a task with labels, and measure it; or go on with a transfer that was stopped.
+    """Fine-tune a run's backbone on a task with labels, and measure it; or continue a transfer that was stopped.
 
     Args:
         source: a run's folder, an embedder, a file in timm's, torchvision's, MoCo's or DINO's naming (whose
@@ -235,7 +235,7 @@ def transfer(
         data: a labelled folder or NAME:ROOT (see `selfseg.data.labelled.catalog`); for detection COCO's folder, or
             coco:ROOT (see `selfseg.evaluation.protocols.coco`).
         config: a `TransferConfig` or a `DetectionConfig`; `PRESETS` has the papers'.
-        out: a folder for weights, checkpoints and `results/`. The same call on an existing one goes on with it.
+        out: a folder for weights, checkpoints and `results/`. If it exists, the same call continues there.
         device: "auto", "cpu", "cuda", ...
         workers: processes that read and crop.
         checkpoint_every: iterations between checkpoints.

@@ -67,12 +67,12 @@ class FeaturesConfig:
     """How `--method features` looks and learns.
 
     Attributes:
-        backbone: timm name of the network; its last three stages are used.
+        backbone: timm's name of the network; its last three stages are used.
         init: its weights: default (the packaged ones), imagenet (timm's, downloaded) or a file.
-        images: it learns from at most so many of the images, evenly drawn.
+        images: the largest number of images that it learns from; they are drawn evenly.
         size: longer side in px of what the network sees.
-        rounds: how often the regression learns from what it has said.
-        penalty: on its weights; more lets less of single images in.
+        rounds: how often the regression learns again from its own results.
+        penalty: penalty on the regression's weights; with a larger one, single images count less.
 
     Raises:
         ConfigError: for a value that can't work.

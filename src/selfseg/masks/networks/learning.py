@@ -49,27 +49,27 @@ class NetworkConfig:
     """How saliency networks are made and trained.
 
     Attributes:
-        backbone: timm name of the encoder.
+        backbone: timm's name of the encoder.
         init: its initial weights, a file or a word as `selfseg.models.start.load_backbone` takes; None = random.
-        images: at most so many of the images are trained on, drawn by `seed`.
+        images: the largest number of images that are trained on; they are drawn by `seed`.
         size: side in px of the squares that images are resized to, for training and for prediction.
-        crop: least side of the crops to train on, as a share of the image's, in (0, 1]; they are resized to `size`. A
-            network that sees much smaller crops than images learns that most of an image is object.
+        crop: smallest side of the crops that are trained on, as a share of the image's, in (0, 1]; they are resized to
+            `size`. A network that sees crops which are much smaller than images learns that most of an image is object.
         width: channels of the decoder.
-        batch_size: images of a step.
+        batch_size: images in a step.
         lr: learning rate of AdamW; it falls to 0 as (1 - progress) ** 0.9.
-        weight_decay: of AdamW.
-        priors: whose maps the networks learn from.
-        rounds: trainings of each prior's network; after each, its refined predictions join the moving average that is
-            the next one's target.
-        round_steps: steps of each.
-        momentum: what a round leaves of the moving average, in [0, 1).
-        steps: of the network that learns from all priors' refined labels.
-        boundary_steps: of the boundary-aware network, bootstrapped or supervised.
-        confident: share of the training images that the bootstrapped network learns from, those of which the first one
-            is most sure, in (0, 1].
-        precision: "bf16-mixed" lets autocast choose where bfloat16 does.
-        seed: of new layers, order, crops and colours.
+        weight_decay: weight decay of AdamW.
+        priors: the priors from whose maps the networks learn.
+        rounds: how many trainings each prior's network has. After each, its refined predictions join the moving
+            average, which is the target of the next one.
+        round_steps: steps of each of these trainings.
+        momentum: share of the moving average that is kept when a round's predictions join it, in [0, 1).
+        steps: steps of the network that learns from all priors' refined labels.
+        boundary_steps: steps of the boundary-aware network, bootstrapped or supervised.
+        confident: share of the training images that the bootstrapped network learns from, in (0, 1]: those of which the
+            first network is most sure.
+        precision: "32-true" calculates with 32 bits. "bf16-mixed" uses bfloat16 where torch's autocast chooses it.
+        seed: seed of new layers, order, crops and colours.
 
     Raises:
         ConfigError: for a value that can't work.

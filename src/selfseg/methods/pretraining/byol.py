@@ -39,8 +39,8 @@ class BYOLConfig:
         embedder: the network; its output is pooled over the image and projected.
         views: the view plan: two independent crops.
         hidden: width of the hidden layer of the projector and of the predictor.
-        dim: D, of the projection and of the prediction.
-        momentum: tau of the target network at the start; it rises to 1 by a cosine.
+        dim: D, the dimensions of the projection and of the prediction.
+        momentum: tau, the momentum of the target network at the start; it rises to 1 by a cosine.
     """
 
     embedder: EmbedderConfig = field(

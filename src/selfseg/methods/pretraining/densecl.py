@@ -40,11 +40,11 @@ class DenseCLConfig:
         embedder: the network; both heads stand on its output.
         views: the view plan: two independent crops.
         hidden: width of both heads' hidden layers.
-        dim: D, of both projections.
+        dim: D, the dimensions of both projections.
         grid: S; the feature map is pooled to S x S cells before the dense head.
         queue: keys of earlier batches, in each of the two queues.
         temperature: tau of both softmaxes.
-        momentum: of the momentum network.
+        momentum: momentum of the momentum network: the share of its weights that it keeps in each step.
         dense_weight: lambda, the dense loss's share in [0, 1]; the image's has the rest.
     """
 

@@ -54,9 +54,9 @@ class DetConConfig:
         views: the view plan: two crops with the ids of up to 16 regions each.
         form: "byol" (DetCon_B) or "simclr" (DetCon_S).
         hidden: width of the heads' hidden layers.
-        dim: D, of the projections.
+        dim: D, the dimensions of the projections.
         temperature: tau of the softmax over regions.
-        momentum: of the momentum network at the start; it rises to 1. Of no use to DetCon_S.
+        momentum: momentum of the momentum network at the start; it rises to 1. DetCon_S doesn't use it.
     """
 
     embedder: EmbedderConfig = field(

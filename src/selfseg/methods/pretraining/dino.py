@@ -50,19 +50,19 @@ class DINOConfig:
         embedder: the network.
         views: the view plan: two large crops, which teacher and student see, and small ones for the student.
         hidden: width of the head's two hidden layers.
-        bottleneck: D, of the vectors that prototypes are compared with.
-        prototypes: K.
-        batch_norm: BatchNorms in the head (ResNets).
+        bottleneck: D, the dimensions of the vectors that prototypes are compared with.
+        prototypes: K, the number of prototypes.
+        batch_norm: whether the head has BatchNorms, as for ResNets.
         unit_prototypes: whether prototypes keep a length of 1, instead of learning theirs.
         student_temperature: tau_s of the student's softmax.
         teacher_temperature: tau_t of the teacher's softmax after the warm-up.
-        first_temperature: that of the teacher at the start, from which it rises in a straight line.
+        first_temperature: the teacher's temperature at the start, from which it rises in a straight line.
         temperature_warmup: share of the training in which it rises, in [0, 1].
-        momentum: of the teacher at the start; it rises to 1 by a cosine.
-        centre_momentum: of the mean output.
+        momentum: momentum of the teacher at the start; it rises to 1 by a cosine.
+        centre_momentum: momentum of the mean output.
         prototypes_frozen: share of the training in which the prototypes get no gradient, in [0, 1].
-        drop_path: of the student's last block, how often a branch leaves an image out (stochastic depth); it falls to 0
-            in a straight line towards the first one. Of ViTs only.
+        drop_path: for ViTs: how often a branch of the student's last block leaves an image out (stochastic depth). It
+            falls to 0 in a straight line towards the first block.
     """
 
     embedder: EmbedderConfig = field(

@@ -47,7 +47,7 @@ class InstanceDiscriminationConfig:
     Attributes:
         embedder: the network; its output is pooled over the image and projected by one linear layer.
         views: the view plan: one crop.
-        dim: D, of the vectors in the bank.
+        dim: D, the dimensions of the vectors in the bank.
         temperature: tau of the softmax over entries.
         noise: m, entries that an image is compared with beside its own; 0 compares with all (the full softmax).
         momentum: share of itself that an entry keeps when its image is seen again; 0 in the paper's text.

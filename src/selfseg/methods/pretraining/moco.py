@@ -43,10 +43,10 @@ class MoCoConfig:
         embedder: the network; its output is pooled over the image and projected.
         views: the view plan: two independent crops.
         hidden: width of the head's hidden layer.
-        dim: D, of the projection that is contrasted.
+        dim: D, the dimensions of the projection that is contrasted.
         queue: keys of earlier batches.
         temperature: tau of the softmax over keys.
-        momentum: of the momentum network.
+        momentum: momentum of the momentum network: the share of its weights that it keeps in each step.
     """
 
     embedder: EmbedderConfig = field(

@@ -49,12 +49,13 @@ class PixProConfig:
         embedder: the network; the heads stand on its output.
         views: the view plan: two independent crops.
         hidden: width of the projection head's hidden layer.
-        dim: D, of the projection.
+        dim: D, the dimensions of the projection.
         threshold: T, the distance below which two cells are a positive pair, in diagonals of the larger of both crops'
             cells.
         sharpness: gamma, the power of the similarity (eq. 5).
-        transform_layers: l, linear layers of what is propagated: 0 to 2, with BatchNorm and ReLU between two.
-        momentum: of the momentum network at the start; it rises to 1 by a cosine.
+        transform_layers: l, the number of linear layers for what is propagated: 0 to 2, with BatchNorm and ReLU between
+            two.
+        momentum: momentum of the momentum network at the start; it rises to 1 by a cosine.
     """
 
     embedder: EmbedderConfig = field(

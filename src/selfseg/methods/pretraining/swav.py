@@ -44,13 +44,13 @@ class SwAVConfig:
         embedder: the network; its output is pooled over the image and projected.
         views: the view plan: large crops, which assign and predict, and small ones, which only predict.
         hidden: width of the head's hidden layer.
-        dim: D, of the projection that prototypes are compared with.
-        prototypes: K.
+        dim: D, the dimensions of the projection that prototypes are compared with.
+        prototypes: K, the number of prototypes.
         temperature: tau of the prediction's softmax (eq. 2).
         epsilon: entropy of the assignment by Sinkhorn-Knopp (eq. 3).
         sinkhorn_iterations: iterations of Sinkhorn-Knopp.
-        queue: projections of earlier batches that join the assignment of each large view; 0 with large batches, the
-            paper's is 3,840 with 256 images a batch.
+        queue: projections of earlier batches that join the assignment of each large view. With large batches it is 0;
+            with 256 images a batch the paper has 3,840.
         queue_start: share of the training after which the queue is used, in [0, 1].
         prototypes_frozen: share of the training in which the prototypes get no gradient, in [0, 1].
     """

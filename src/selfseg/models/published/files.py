@@ -111,8 +111,8 @@ def open_weights(path: Path) -> WeightsFile:
         content, left_out = _read_torch(path)
     except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
         raise CheckpointError(
-            f"can't read weights from {path}: {_first_line(error)}; it is damaged, or no file of torch.save or "
-            "safetensors: save the state dict alone"
+            f"can't read weights from {path}: {_first_line(error)}; it is damaged, or was not written by torch.save or "
+            "safetensors. Save the state dict alone"
         ) from error
     content = content.items if isinstance(content, Thing) else content
     if not isinstance(content, Mapping):

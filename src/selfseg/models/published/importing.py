@@ -51,12 +51,13 @@ def import_weights(
 
     Args:
         file: a .safetensors or torch file.
-        out: the run's folder, which must be new; None = only tell what the file holds.
-        backbone: timm's name of the network; "" = told from the file, which works for ResNets.
-        output_stride: of the backbone's last stage, 8, 16 or 32; None = as the project had it, 32 for a backbone alone.
+        out: the run's folder, which must be new; None = only say what the file holds.
+        backbone: timm's name of the network; "" = find it out from the file, which works for ResNets.
+        output_stride: stride of the backbone's last stage, 8, 16 or 32; None = as the project had it, 32 for a backbone
+            alone.
         resolution: short side in px that images are resized to, 0 = as they are; None = as the project had it.
-        mean: of R, G and B in [0, 1] that the network expects to be subtracted; None = ImageNet's.
-        std: that it expects to be divided by; None = ImageNet's.
+        mean: mean of R, G and B in [0, 1] that the network expects to be subtracted; None = ImageNet's.
+        std: standard deviation that it expects to be divided by; None = ImageNet's.
 
     Raises:
         CheckpointError: if the file can't be read, or holds no such network.

@@ -157,7 +157,7 @@ def open_whole(file: WeightsFile, source: str, name: str = "", changes: Mapping[
         used |= {key for key in file.tensors if layout.prototypes and re.search(layout.prototypes, key)}
         break
     if made is None:
-        sentences.append("taken as a backbone alone: what stands on it, if anything, is no decoder that selfseg knows")
+        sentences.append("taken as a backbone alone, because no decoder that selfseg knows stands on it")
         made = _make(replace(bare, **(changes or {})), found.tensors, {})
         assert made is not None  # the backbone was found
     left = [key for key in file.tensors if key not in used]
@@ -337,6 +337,6 @@ def guess_resnet(tensors: Mapping[str, Tensor], source: str) -> str:
         if name:
             return name
     raise CheckpointError(
-        f"can't tell the network of {source}: it holds no ResNet-18, 34, 50, 101 or 152 by torchvision's names, but "
-        f"{tell_groups(tensors)}; give timm's name of it with --backbone"
+        f"can't tell which network {source} holds: it is no ResNet-18, 34, 50, 101 or 152 by torchvision's names, but "
+        f"{tell_groups(tensors)}; give the network's name in timm with --backbone"
     )

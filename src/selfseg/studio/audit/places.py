@@ -86,9 +86,9 @@ def draw_places(
     """
     shapes = np.asarray(sizes, np.int64).reshape(-1, 2)
     if not len(shapes) or shapes.min() < 1:
-        raise ConfigError("places can only be drawn in images; there is none, or one without pixels")
+        raise ConfigError("an audit draws places in images, but there is no image, or one without pixels")
     if count < 1 or seed < 0:
-        raise ConfigError(f"an audit has at least one place and a seed of at least 0, not {count} and {seed}")
+        raise ConfigError(f"an audit needs at least one place and a seed of at least 0, not {count} and {seed}")
     places = []
     for n, image in enumerate(draw_images(shapes.prod(1), count, seed, weigh).tolist()):
         height, width = shapes[image].tolist()
@@ -110,7 +110,7 @@ def draw_images(pixels: ArrayLike, count: int, seed: int, weigh: str = "images")
         rounds = [random.permutation(len(areas)) for _ in range(-(-count // len(areas)))]
         return np.concatenate(rounds)[:count].astype(np.int64)
     if weigh != "pixels":
-        raise ConfigError(f"weigh is 'images' or 'pixels', not {weigh!r}")
+        raise ConfigError(f"weigh must be 'images' or 'pixels', not {weigh!r}")
     # Equal steps along the images laid end to end in random order: each gets what it is due, rounded down or up.
     order = random.permutation(len(areas))
     ends = np.cumsum(areas[order])
@@ -130,7 +130,7 @@ def interval(right: int, judged: int, level: float = LEVEL) -> tuple[float, floa
         (0.0, 1.0)
     """
     if not 0 <= right <= judged:
-        raise ConfigError(f"{right} of {judged} can't be right")
+        raise ConfigError(f"{right} right places among {judged} judged ones can't be: give 0 to {judged}")
     tail = (1 - level) / 2
     low = float(betaincinv(right, judged - right + 1, tail)) if right else 0.0
     high = float(betaincinv(right + 1, judged - right, 1 - tail)) if right < judged else 1.0
@@ -230,11 +230,11 @@ class Result:
         ]
         if self.unsure:
             parts.append(
-                f"That interval holds whatever is right at {_count(self.unsure, 'place')} you were not sure about, "
-                f"which {'is' if self.unsure == 1 else 'are'} left out of the {_percent(self.accuracy.value)}."
+                f"That interval holds whatever the right class is at {_count(self.unsure, 'place')} you were not sure "
+                f"about, which {'is' if self.unsure == 1 else 'are'} left out of the {_percent(self.accuracy.value)}."
             )
         if self.answered < self.places:
-            parts.append(f"{self.answered} of {self.places} places are answered; the number is final with the last.")
+            parts.append(f"{self.answered} of {self.places} places are answered; the number is final when all are.")
         parts.append(
             f"It is the share of the area of {'this image' if self.images == 1 else f'these {self.images:,} images'} "
             f"with the right class, by your own judgement, where each {self.weigh[:-1]} counts the same."
@@ -248,13 +248,13 @@ class Result:
             return ()
         rare = 1 - 0.05 ** (1 / self.answered)  # the share that so many places miss one time in twenty
         found = [
-            "It does not cover other images, nor how exactly outlines are met; and of what is on less than "
-            f"{_percent(rare, math.ceil)} of the area, these places may have seen nothing."
+            "It does not cover other images, nor how exact outlines are. These places may have missed something that "
+            f"covers less than {_percent(rare, math.ceil)} of the area."
         ]
         if self.decisions_since:
             found.append(
-                f"{_count(self.decisions_since, 'decision')} followed since the first answer: the number is about what "
-                "was predicted then. For one about now, draw new places."
+                f"{_count(self.decisions_since, 'decision')} came after the first answer, and the number is about what "
+                "was predicted before. Draw new places to judge what is predicted now."
             )
         return tuple(found)
 

@@ -81,7 +81,7 @@ class LabelReport:
             + (f"; {self.covered:.0%} of the labelled pixels lie in their segments." if self.clicks else ".")
         ]
         if self.before:
-            words.append(f"{counted(self.before, 'segment')} had what the labels say already.")
+            words.append(f"{counted(self.before, 'segment')} already had what the labels say.")
         if self.kept:
             words.append(f"{counted(self.kept, 'segment')} with clicks of your own stayed as you decided.")
         if self.elsewhere:
@@ -216,8 +216,8 @@ class _Taking:
         if self.bare:
             shown = ", ".join(self.bare[:_SHOWN]) + (", ..." if len(self.bare) > _SHOWN else "")
             yield (
-                f"The labels of {counted(len(self.bare), 'image')} say nothing of any whole superpixel, because less "
-                f"than half of each is labelled, or several classes share it: {shown}."
+                f"The labels of {counted(len(self.bare), 'image')} say nothing about any whole superpixel, because "
+                f"less than half of each is labelled, or several classes share it: {shown}."
             )
 
 

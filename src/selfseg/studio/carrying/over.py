@@ -111,7 +111,9 @@ def carry_over(
     for named in reversed((*state.resting, *state.by_clustering)):  # what was decided about last has the first say
         carrying.clusters(named, k, looking)
     if answers := sum(len(audit.answers) for audit in state.audits if not carrying.same_log):
-        carrying.notes.append(f"{answers} answers of audits stay where they are: they judge what that run predicted.")
+        carrying.notes.append(
+            f"{answers} answers of audits were not carried over, because they judge what the other run predicted."
+        )
     carrying.problems += [f"In the old log, {text}." for text in (*old.damage, *state.problems)]
     return carrying.finish()
 
@@ -273,7 +275,7 @@ class _Carrying:
         for choice in sorted(unclear, key=lambda choice: -choice.share)[:_MOST_SENTENCES]:
             self.problems.append(
                 f"{target.k}/{choice.cluster} ({choice.share:.1%} of the area) has no name: {choice.certainty:.0%} of "
-                f"it was {spoken_label(choice.label)}, the next most {spoken_label(choice.second)}."
+                f"it was {spoken_label(choice.label)}, and the next largest part {spoken_label(choice.second)}."
             )
         whole = {path: name for path, name in self.given.items() if "." not in path and clusters_of(path) == target.k}
         called = {int(path.split("/")[1]): name for path, name in whole.items()}

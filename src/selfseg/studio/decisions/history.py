@@ -51,9 +51,9 @@ class Entry(NamedTuple):
         take = (fields := dict(line.value or {})).pop
         seq, time, kind, group = take("seq", 0), take("time", ""), take("kind", ""), take("group", "")
         if isinstance(seq, bool) or not isinstance(seq, int) or seq < 1:
-            raise ConfigError("it has no seq")
+            raise ConfigError("it has no number (seq)")
         if not isinstance(kind, str) or not kind:
-            raise ConfigError("it has no kind")
+            raise ConfigError("it does not say what kind of decision it is (kind)")
         return Entry(seq, str(time), kind, fields, group if isinstance(group, str) else "", line.number)
 
 
@@ -85,7 +85,7 @@ class History:
     def add(self, entry: Entry) -> None:
         """Take in the next entry of the file."""
         if entry.seq <= self.seq:
-            self._problem(entry, f"its seq {entry.seq} was there before, or comes late")
+            self._problem(entry, f"its number (seq {entry.seq}) is not above those of the lines before it")
         self.seq = max(self.seq, entry.seq)
         if entry.kind not in KINDS:
             self.unknown[entry.kind] += 1
@@ -135,7 +135,7 @@ class History:
         last = self._standing[self._unit(len(self._standing) - 1)] if self._standing else []
         again = self._undone[-1] if self._undone else ()
         fold = self._folded()
-        unknown = [f"{n} of the unknown kind {kind!r}, kept and passed over" for kind, n in self.unknown.items()]
+        unknown = [f"{n} of the unknown kind {kind!r}, kept without effect" for kind, n in self.unknown.items()]
         return fold.state(
             seq=self.seq,
             undo=self.undo,

@@ -46,7 +46,7 @@ def cluster_path(path: Any) -> str:
     """
     match = _CLUSTER.fullmatch(path) if isinstance(path, str) else None
     if match is None:
-        raise ConfigError(f"a cluster is K/ID, as 27/3, or a part of one, as 27/3.1; not {path!r}")
+        raise ConfigError(f"a cluster is written as K/ID, such as 27/3, and a part of it such as 27/3.1; not {path!r}")
     if int(match[2]) >= int(match[1]):
         raise ConfigError(f"of {match[1]} clusters the last is {match[1]}/{int(match[1]) - 1}; there is no {path}")
     return path  # type: ignore[no-any-return]
@@ -87,7 +87,7 @@ def check(kind: str, fields: dict[str, Any]) -> None:
     """`checked` in place."""
     forms = KINDS.get(kind)
     if forms is None:
-        raise ConfigError(f"{kind!r} is no kind of decision; there are {', '.join(KINDS)}")
+        raise ConfigError(f"there is no kind of decision {kind!r}; there are {', '.join(KINDS)}")
     for name, form in forms.items():
         if name in fields:
             fields[name] = form(fields[name])
@@ -104,7 +104,7 @@ def serialisable(fields: Mapping[str, Any]) -> None:
     try:
         json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"a decision holds only what JSON can: {error}") from error
+        raise ConfigError(f"a decision can only hold what JSON can represent: {error}") from error
 
 
 def _name_or_none(name: Any) -> str:
@@ -165,7 +165,7 @@ def _point(value: Any) -> list[float]:
 
 def _image(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not value.get("hash"):
-        raise ConfigError(f"an image is told by its hash and its name, not by {value!r:.60}")
+        raise ConfigError(f"an image is given by its hash and its name, not by {value!r:.60}")
     return {"hash": _text(value["hash"]), "name": _text(value.get("name"))}
 
 
@@ -185,7 +185,7 @@ def _vectors(value: Any) -> list[list[float]]:
 
 def _weigh(value: Any) -> str:
     if value not in ("images", "pixels"):
-        raise ConfigError(f"places are drawn so that 'images' or 'pixels' count the same, not {value!r}")
+        raise ConfigError(f"either 'images' or 'pixels' count the same when places are drawn, not {value!r}")
     return str(value)
 
 

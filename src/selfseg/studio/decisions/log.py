@@ -225,7 +225,7 @@ class DecisionLog:
 
 def _without_reserved(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     if kind in MOVES:
-        raise ConfigError(f"{kind} is asked for by DecisionLog.{kind}()")
+        raise ConfigError(f"{kind} can't be added as a decision; call DecisionLog.{kind}()")
     if reserved := {"seq", "time", "kind", "group"} & fields.keys():
         raise ConfigError(f"{', '.join(sorted(reserved))} can't be a field of a decision")
     kept = checked(kind, fields)

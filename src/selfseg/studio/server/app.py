@@ -189,7 +189,7 @@ def _post(path: str, answer: Callable[[Fields], Any], studio: StudioLike) -> Rou
         try:
             said = Fields(json.loads(await request.body()))
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"the request is no JSON: {error}") from error
+            raise ConfigError(f"the request is not JSON: {error}") from error
         return await run_in_threadpool(answered, said)
 
     return Route(path, endpoint, methods=["POST"])
@@ -244,7 +244,9 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _unforeseen(request: Request, error: Exception) -> Response:
     """A mistake of ours: told in the terminal in full, and on the page in a line."""
     LOGGER.error("%s %s", request.method, request.url.path, exc_info=error)
-    sentence = f"the studio made a mistake ({type(error).__name__}); the terminal says more. Decisions are kept"
+    sentence = (
+        f"something went wrong in the studio ({type(error).__name__}); the terminal says more. Your decisions are kept"
+    )
     return JSONResponse({"error": sentence}, 500)
 
 

@@ -43,7 +43,7 @@ HEADERS: Mapping[str, str] = {
 
 _HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _NO_TOKEN = "This is not the whole address. Open the one that the terminal shows, with its token."
-_ANOTHER_PAGE = "another page asked; the studio answers its own page only"
+_ANOTHER_PAGE = "the request came from another page; the studio answers only its own"
 _TOO_LARGE = f"the request is larger than {LARGEST_BODY} bytes"
 
 # A page that goes on by itself, not a redirect: a Strict cookie is not sent along a way that began on another site,
@@ -97,7 +97,7 @@ class Guard:
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             return _say(403, "the studio is only for this computer: its address begins with http://127.0.0.1", scope)
         if method not in ("GET", "HEAD", "POST"):
-            return _say(405, f"{method} is not answered here", scope)
+            return _say(405, f"the studio does not answer {method} requests", scope)
         origins = headers.getlist("origin")
         if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in origins):
             return _say(403, _ANOTHER_PAGE, scope)
@@ -114,7 +114,7 @@ class Guard:
         if not origins:
             return _say(403, "the request does not say which page it is from", scope)
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return _say(415, "the studio takes JSON", scope)
+            return _say(415, "the studio takes only JSON", scope)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LARGEST_BODY:
             return _say(413, _TOO_LARGE, scope)

@@ -125,7 +125,7 @@ def words(port: int, token: str, browser: bool, environment: Mapping[str, str]) 
         >>> for line in words(8760, "secret", True, {}):
         ...     print(line)
         The studio is at  http://127.0.0.1:8760/?token=secret
-        Keep the address to yourself: it lets in. Ctrl+C stops the studio; every decision is saved at once.
+        Keep the address to yourself: it opens the studio to anybody. Ctrl+C stops it; decisions are saved at once.
     """
     lines = [f"The studio is at  {address(port, token)}"]
     if not browser or "SSH_CONNECTION" in environment:
@@ -135,7 +135,7 @@ def words(port: int, token: str, browser: bool, environment: Mapping[str, str]) 
         ]
     return [
         *lines,
-        "Keep the address to yourself: it lets in. Ctrl+C stops the studio; every decision is saved at once.",
+        "Keep the address to yourself: it opens the studio to anybody. Ctrl+C stops it; decisions are saved at once.",
     ]
 
 

@@ -77,7 +77,7 @@ class Fields:
 
     def __init__(self, values: Any) -> None:
         if not isinstance(values, Mapping):
-            raise ConfigError("the request is no JSON object")
+            raise ConfigError("the request is not a JSON object")
         self._values = values
 
     def __contains__(self, name: str) -> bool:

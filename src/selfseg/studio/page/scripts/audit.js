@@ -82,7 +82,7 @@ export class Audit {
           {class: "plain"},
           h("li", {}, "Judge what lies exactly under the mark, not what is around it."),
           h("li", {}, "“Can’t tell” is a good answer; it makes the interval wider instead of the result better."),
-          h("li", {}, "Finish all places before you look: who stops at a pleasing number has no fair one."),
+          h("li", {}, "Finish all places before you look. A number is not fair if you stop when it pleases you."),
         ),
         classes === 0 && h("p", {class: "hint strong"}, "Nothing has a name yet. Name some clusters first (part 1)."),
         h("button", {type: "button", class: "primary", disabled: classes === 0, onclick: () => this.begin()}, `Draw ${PLACES} places`),
@@ -171,7 +171,7 @@ export class Audit {
           h(
             "p",
             {class: "hint"},
-            "Drag moves the image. Zoom with Ctrl and the wheel, + and −, or two fingers; F shows all of it.",
+            "Drag to move the image. Zoom with Ctrl and the wheel, with + and −, or with two fingers; F shows all of it.",
           ),
         ),
       ),
@@ -243,7 +243,7 @@ export class Audit {
     const left = places.length - answered;
     const words =
       `${several(left, "place")} of this audit ${left === 1 ? "is" : "are"} not judged yet. ` +
-      "After a new one is drawn you can't go on with it, and who draws until the number pleases has no fair one.";
+      "You can't go on with it after a new one is drawn, and a number is not fair if you draw until it pleases you.";
     const unfinished = answered > 0 && left > 0;
     const choice = {question: "Begin a new audit?", words, yes: "Draw new places", no: "Keep this one"};
     if (!unfinished || (await asked(choice))) await this.begin();

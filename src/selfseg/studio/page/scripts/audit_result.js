@@ -25,7 +25,7 @@ export function result(audit, {goOn, review, again}) {
         "p",
         {class: "hint strong"},
         `${several(audit.decisionsSince, "decision")} came after this audit began. `,
-        "It speaks of the predictions before them. ",
+        "The result is about the predictions before them. ",
         h("button", {type: "button", onclick: again}, "Audit again, with new places"),
       ),
     h(
@@ -117,7 +117,7 @@ function table(audit) {
       h("thead", {}, h("tr", {}, head.map((each) => h("th", {scope: "col"}, each)))),
       h("tbody", {}, rows),
     ),
-    h("p", {class: "hint"}, "A class with few places has a wide interval: that is how little is known of it."),
+    h("p", {class: "hint"}, "A class with few places has a wide interval, because little is known about it."),
   ];
 }
 

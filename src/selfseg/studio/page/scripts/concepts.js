@@ -27,7 +27,7 @@ export class Concepts {
     this.lead = h(
       "p",
       {class: "lead"},
-      "Each card is a cluster of segments that look alike. Name what you recognise; the same name makes clusters one class. " +
+      "Each card is a cluster of segments that look alike. Name what you recognise; clusters with the same name are one class. " +
         "Split what mixes things, leave out what you don’t need.",
     );
     this.coverage = h("div", {class: "coverage", role: "img"});

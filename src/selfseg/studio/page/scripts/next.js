@@ -57,7 +57,7 @@ export class Next {
         "aside",
         {class: "queue-side", "aria-label": "Questions"},
         h("h1", {}, "Where an answer helps most"),
-        h("p", {class: "hint"}, "Segments that are unsure, common, and unlike what you answered before. This is where to look, not how good the result is; that is part 4."),
+        h("p", {class: "hint"}, "These segments are unsure, common, and unlike what you answered before. They show where to look; how good the result is, part 4 tells."),
         this.list,
         h("button", {type: "button", onclick: () => this.load()}, "Ask anew"),
       ),
