@@ -84,7 +84,7 @@ def test_what_can_not_work_leaves_nothing_behind(masks: list[NamedMask], tmp_pat
     assert sorted(tmp_path.iterdir()) == before
     made = to_labelled_folder(labels, tmp_path / "photos", tmp_path / "out", leave_out=True)
     assert len(made.left_out) == 1
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         to_labelled_folder(labels, tmp_path / "photos", tmp_path / "out")
     with pytest.raises(ConfigError, match=r"not 1\.5"):
         to_labelled_folder(labels, tmp_path / "photos", tmp_path / "new", val=1.5)

@@ -157,6 +157,7 @@ def test_a_start_that_names_a_folder_is_not_sent(run: Path, tmp_path: Path, hub:
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_what_is_fetched_is_a_run_for_the_verbs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the card says: `hf download USER/NAME --local-dir runs/shared/embedder`, and `--local-dir segmenter`."""
     monkeypatch.chdir(tmp_path)
@@ -195,6 +196,7 @@ def test_an_embedder_that_is_read_back_as_another_is_not_left(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command(
     run: Path, tmp_path: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
