@@ -209,5 +209,8 @@ def test_the_command(
     assert "log in with `hf auth login`, or set HF_TOKEN" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert cli.main([*words, "--push", "user/streets", "--license", "mit"]) == 0
-    assert "user/streets, which only you can see" in capsys.readouterr().out
+    assert "user/streets; nobody can see it whom you don't let in" in capsys.readouterr().out
+    assert hub.repositories["user/streets"].private
+    assert cli.main([*words, "--push", "user/streets", "--license", "mit", "--public"]) == 0
+    assert "user/streets is private and stays so; its settings" in capsys.readouterr().err
     assert b"license: mit" in hub.repositories["user/streets"].branches["main"][-1]["README.md"]

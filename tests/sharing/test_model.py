@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from conftest import draw_scene
 from fake_hub import TOKEN, FakeHub, running
 from named_runs import make_run
-from selfseg import Embedder, Segmenter, load, name_clusters
-from selfseg.errors import CheckpointError, ConfigError, Unreachable
+from selfseg import Embedder, Segmenter, load, load_segmenter, name_clusters
+from selfseg.errors import CheckpointError, ConfigError, RunError, Unreachable
 from selfseg.sharing.files import check_folder, check_own
 from selfseg.sharing.model import push_folder
 
@@ -288,6 +288,14 @@ def test_the_hub_says_no_in_a_sentence(
     monkeypatch.setattr(HfApi, "model_info", offline)
     with pytest.raises(Unreachable, match=r"the hub can't be reached \(HF_HUB_OFFLINE is set\)"):
         Embedder.from_pretrained("user/shared")
+
+
+def test_a_name_is_only_looked_for_where_it_is_asked_for(embedder: Embedder, tmp_path: Path, hub: FakeHub) -> None:
+    hub.put("runs/photos", embedder.save_pretrained(tmp_path / "shared"))
+    for look in (load, Segmenter.load, Embedder.load, load_segmenter):
+        with pytest.raises(RunError):
+            look("runs/photos")  # a folder that isn't there, and by chance somebody's repository
+    assert hub.requests == []
 
 
 def test_without_a_network_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,7 +320,7 @@ def export(
     if push is not None:
         from selfseg.sharing.hub import page_of
 
-        say(f"pushed: {page_of(push)}, which {'everybody' if public else 'only you'} can see")
+        say(f"pushed: {page_of(push)}" + ("" if public else "; nobody can see it whom you don't let in"))
     return 0
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfseg.errors import ConfigError, SelfsegError, StorageError, Unreachable
 from selfseg.sharing.files import check_listing
+from selfseg.telling import tell
 from selfseg.version import __version__
 
 if TYPE_CHECKING:
@@ -169,6 +171,8 @@ def upload(
                     f"{page_of(repo)} is public, so everybody could take the model; say that this is wanted "
                     "(--public, in Python private=False), or give another name"
                 )
+            if not private and info.private:
+                tell(f"{page_of(repo)} is private and stays so; its settings can open it to everybody")
             if revision is not None:
                 try:
                     info = api.model_info(repo, revision=revision)
@@ -204,14 +208,14 @@ def _is_away(error: BaseException) -> bool:
     """Whether the hub can't be reached, or says that it is out of order: what was fetched before is used then."""
     if (status := _status(error)) is not None:
         return status >= 500
-    return isinstance(error, _client_errors()) and not isinstance(error, SelfsegError)
+    return isinstance(error, _client_errors()) and not isinstance(error, SelfsegError | ValueError)
 
 
-def _client_errors() -> tuple[type[BaseException], ...]:
-    """What goes wrong below the library: its HTTP client is requests, httpx or httpx2, by its version."""
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the library and its HTTP client raise, which is requests, httpx or httpx2, by its version."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, *HfHubHTTPError.__bases__)
+    return (OSError, ValueError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
 
 
 def _reason(error: BaseException) -> str:
@@ -242,12 +246,14 @@ def _errors(repo: str, revision: str | None, writes: bool = False) -> Iterator[N
         ) from error
     except errors.RevisionNotFoundError as error:
         raise Unreachable(f"{repo} has no branch, tag or commit {revision!r}; {page_of(repo)} lists them") from error
-    except (ValueError, *_client_errors()) as error:
+    except _client_errors() as error:
         status = _status(error)
         if status in (401, 403):
             act = "write to" if writes else "read"
             raise Unreachable(f"the hub does not let you {act} {repo} ({status}); {_LOG_IN}") from error
-        if getattr(error, "errno", None) is not None and not isinstance(error, ConnectionError):
-            raise StorageError(f"can't keep what is fetched of {repo}: {error}") from error
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(
+                f"can't keep what is fetched of {repo}: {error}; HF_HOME says where it is kept"
+            ) from error
         where = "send it to" if writes else "fetch it from"
         raise Unreachable(f"can't {where} {page_of(repo)}: {_reason(error)}; call again later") from error
