@@ -421,7 +421,7 @@ class Embedder(Shareable, nn.Module):
 
     def shared_network(self) -> Network:
         """What a model card says of the network."""
-        return Network("embedder", self.config.facts(self.dim, self.stride, self.start), self.config.channels)
+        return Network("embedder", self.config.facts(self.dim, self.looked_stride, self.start), self.config.channels)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -130,12 +130,12 @@ class EmbedderConfig:
                 del values[name]
         return values
 
-    def facts(self, dim: int, stride: int, start: str) -> dict[str, str]:
+    def facts(self, dim: int, stride: float, start: str) -> dict[str, str]:
         """What a model card says of an embedder, name to value.
 
         Args:
             dim: D; without a decoder it is the last stage's.
-            stride: pixels of the looked-at image per vector.
+            stride: pixels of the looked-at image per vector that `embed` gives.
             start: what the backbone's weights began from, "" if that isn't known.
         """
         size = "as they are" if self.resolution is None else f"resized to a short side of {self.resolution} px"
@@ -145,7 +145,8 @@ class EmbedderConfig:
             "weights began from": start,
             "decoder": decoder.get(self.decoder, self.decoder),
             "numbers in a vector": f"{dim}, of unit length together",
-            "one vector for": f"{stride} x {stride} px of the image that is looked at",
+            "one vector for": f"{stride:g} x {stride:g} px of the image that is looked at",
+            "smoothed": "over the image's superpixels" if self.smooth else "",
             "images": f"{'RGB' if self.channels is None else f'{self.inputs} channels'}, {size}",
         }
 
