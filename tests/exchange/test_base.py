@@ -32,7 +32,7 @@ def test_an_unknown_format_is_told_with_those_there_are(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match="no format 'pdf'; there are palette, coco"):
             call()
-    with pytest.raises(ConfigError, match="no format given"):
+    with pytest.raises(ConfigError, match="no format is given"):
         write_formats([], [ONE], LEGEND, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

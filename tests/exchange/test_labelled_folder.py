@@ -84,13 +84,13 @@ def test_what_can_not_work_leaves_nothing_behind(masks: list[NamedMask], tmp_pat
     assert sorted(tmp_path.iterdir()) == before
     made = to_labelled_folder(labels, tmp_path / "photos", tmp_path / "out", leave_out=True)
     assert len(made.left_out) == 1
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         to_labelled_folder(labels, tmp_path / "photos", tmp_path / "out")
     with pytest.raises(ConfigError, match=r"not 1\.5"):
         to_labelled_folder(labels, tmp_path / "photos", tmp_path / "new", val=1.5)
     (tmp_path / "others").mkdir()
     Image.new("RGB", (5, 5)).save(tmp_path / "others" / "x.jpg")
-    with pytest.raises(LabelError, match=r"labels of none of the images, e\.g\. day 0/2\.png"):
+    with pytest.raises(LabelError, match=r"no labels for any of the images, e\.g\. day 0/2\.png"):
         to_labelled_folder(labels, tmp_path / "others", tmp_path / "new")
     with pytest.raises(DataError, match="does not exist"):
         to_labelled_folder(labels, tmp_path / "nowhere", tmp_path / "new")
@@ -120,7 +120,7 @@ def test_two_masks_of_an_image_are_refused(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((1, 4), np.uint8)).save(path)
     (tmp_path / "labels" / "classes.txt").write_text("a\n")
-    with pytest.raises(LabelError, match=r"two masks are of the image .*a\.png"):
+    with pytest.raises(LabelError, match=r"there are two masks for the image .*a\.png"):
         to_labelled_folder(tmp_path / "labels", tmp_path / "photos", tmp_path / "out")
 
 

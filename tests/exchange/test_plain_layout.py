@@ -45,7 +45,7 @@ def test_it_appears_whole_or_not_at_all(labelled: Path, tmp_path: Path) -> None:
         write_plain(labelled, out)
     assert list(out.parent.iterdir()) == []
     out.mkdir()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         write_plain(labelled, out)
     archive = shutil.make_archive(str(tmp_path / "set"), "zip", labelled)
     with pytest.raises(ConfigError, match="can't be linked"):

@@ -374,7 +374,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(run: Path, tmp_path: Path, monke
 
 
 def test_what_can_not_be_exported_says_why(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no format 'keras'; there are detectron2, mmseg, onnx"):
+    with pytest.raises(ConfigError, match="there is no format 'keras'; the formats are detectron2, hub, mmseg, onnx"):
         export(run, "keras")
     with pytest.raises(RunError, match="there is no run at"):
         export(tmp_path / "nothing", "timm")
@@ -394,7 +394,7 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
     (tmp_path / "thesis.tex").write_text("years of work")
     for folder in (tmp_path, run / "embedder"):
         before = sorted(folder.iterdir())
-        with pytest.raises(ConfigError, match="holds something else than an export"):
+        with pytest.raises(ConfigError, match="holds other files than an export"):
             export(run, "safetensors", folder)
         assert sorted(folder.iterdir()) == before
 

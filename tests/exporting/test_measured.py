@@ -106,3 +106,12 @@ def test_a_frozen_network_that_sees_groups_of_channels(tmp_path: Path) -> None:
     path = export(run, "timm")
     network.load_state_dict(load_file(path), strict=True)
     assert "three channels at a time, [0, 1, 2], [3, 4, 3]" in card_of(path).read_text("utf-8")
+
+
+def test_a_shared_embedder_tells_its_channels(tmp_path: Path) -> None:
+    channels = channels_of(2)
+    folder = export(make_run(tmp_path / "run", channels), "hub")
+    card = card_of(folder).read_text("utf-8")
+    assert "| band \\`1\\` \\| x | 1 of 0 to 2 | 107 | 931 |" in card
+    assert "embedder.embed('image.tif')" in card
+    assert Embedder.from_pretrained(folder).config.channels == channels

@@ -148,7 +148,7 @@ def test_a_folder_is_a_segmenter_again(named_run: Path, tmp_path: Path) -> None:
     assert load_segmenter(folder, "cpu").digest() == load_segmenter(named_run, "cpu").digest()
     assert card_of(folder).is_file()
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="holds other files than an export"):
         export(named_run, "segmenter", folder)
 
 

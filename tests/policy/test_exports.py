@@ -37,8 +37,8 @@ def test_no_submodule_takes_the_place_of_a_public_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("selfseg", {"torch", "cv2", "matplotlib", "timm"}),
-        ("selfseg.cli", {"torch", "cv2", "matplotlib", "timm"}),
+        ("selfseg", {"torch", "cv2", "matplotlib", "timm", "huggingface_hub"}),
+        ("selfseg.cli", {"torch", "cv2", "matplotlib", "timm", "huggingface_hub"}),
         ("selfseg.data.reading.listing", {"torch", "matplotlib", "timm"}),  # what only reads images
     ],
 )

@@ -13,7 +13,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     ("errors", "kinds", "signals", "telling", "threads", "types", "version"),
     ("numbers", "storage", "ops", "plugins"),
-    ("drawing", "data"),
+    ("drawing", "data", "sharing"),
     ("pages", "models", "exchange", "workers"),
     ("fitting", "methods"),
     ("collection", "training"),

@@ -293,6 +293,9 @@ def export(
     run: RunPath,
     format: str,
     out: Path | None = None,
+    push: Annotated[str | None, arg(metavar="USER/NAME")] = None,
+    license: str | None = None,
+    public: bool = False,
 ) -> int:
     """Write what a run has learned as a file that other programs load. The file is loaded once, to check it.
 
@@ -300,14 +303,24 @@ def export(
         run: folder of the trained run, which `selfseg train` wrote to --out.
         format: timm, torchvision, detectron2 or mmseg write the backbone (the last two with a configuration for the
             papers' fine-tuning there). safetensors or onnx write the whole embedder. segmenter or segmenter-onnx write
-            the model of the named classes (see `selfseg name`). Installed packages may add others.
-        out: the file; for safetensors and segmenter a folder. It goes into RUN/export if not given.
+            the model of the named classes (see `selfseg name`). hub and segmenter-hub write the embedder and that model
+            as a folder with a model card, to share them. Installed packages may add others.
+        out: the file; for safetensors, segmenter, hub and segmenter-hub a folder. It goes into RUN/export if not given.
+        push: also put the folder of hub or segmenter-hub into this repository on the Hugging Face hub. If there is none
+            it is made, so that only you can see it. Without this option nothing is sent.
+        license: what the model card of hub and segmenter-hub gives as the licence, such as apache-2.0. None if not
+            given.
+        public: with --push, let everybody see the repository.
     """
     from selfseg.exporting.export import card_of
     from selfseg.exporting.export import export as run_export
 
-    path = run_export(run, format, out)
+    path = run_export(run, format, out, push=push, license=license, public=public)
     say(f"written: {path}; {card_of(path)} says how to load it")
+    if push is not None:
+        from selfseg.sharing.hub import page_of
+
+        say(f"pushed: {page_of(push)}" + ("" if public else "; nobody can see it whom you don't let in"))
     return 0
 
 

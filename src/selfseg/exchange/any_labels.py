@@ -149,7 +149,7 @@ def splits_of_labels(source: Source) -> tuple[str, ...]:
     except DataError as error:
         if not settled.root.is_dir():
             raise
-        tell(f"{settled.root} is taken for images alone: {error}")
+        tell(f"{settled.root} is read as images without labels: {error}")
         return ()
     return splits_in(settled) if drawn is None else drawn.names
 
@@ -215,7 +215,7 @@ def _draw(root: Path, form: str, options: FolderOptions, state: tuple[tuple[str,
                 continue
             inside = mask.image.absolute().relative_to(folder)
             if mask.image in found:
-                raise LabelError(f"two masks are of the image {mask.image}; give the labels of one at a time")
+                raise LabelError(f"there are two masks for the image {mask.image}; give labels with one for each image")
             if bool((mask.mask == legend.void).all()):
                 without[1].append(mask.name)
                 continue
@@ -227,7 +227,7 @@ def _draw(root: Path, form: str, options: FolderOptions, state: tuple[tuple[str,
     if not found:
         named = f", e.g. {_some(without[0])}" if without[0] else ""
         wrong = f"; {left_out[0]}" if left_out else ""
-        raise LabelError(f"{root} has labels of none of the images in {folder}{named}{wrong}")
+        raise LabelError(f"{root} has no labels for any of the images in {folder}{named}{wrong}")
     images = tuple(sorted(found))
     labels, told = tuple(found[image][0] for image in images), [found[image][1] for image in images]
     return DrawnLabels(

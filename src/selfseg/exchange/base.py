@@ -281,7 +281,7 @@ def write_formats(
     """
     given = {name: dict(formats[name]) if isinstance(formats, Mapping) else {} for name in formats}
     if not given:
-        raise ConfigError(f"no format given; there are {', '.join(FORMATS)}")
+        raise ConfigError(f"no format is given; the formats are {', '.join(FORMATS)}")
     places = {name: Path(out) / (f"{name}.zip" if zipped or find_format(name).zipped else name) for name in given}
     return _write({name: {**options, **own} for name, own in given.items()}, masks, legend, places)
 

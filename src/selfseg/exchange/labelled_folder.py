@@ -82,7 +82,7 @@ def to_labelled_folder(
     if not 0 <= val < 1:
         raise ConfigError(f"val is the share of images to measure with, from 0 to below 1, not {val}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there already; give a new folder")
+        raise ConfigError(f"{out} exists already; give a new folder")
     left_out: list[str] | None = [] if leave_out else None
     found, masks = read(format, path, images=images, left_out=left_out)
     legend = _listable(found, path)
@@ -97,7 +97,7 @@ def to_labelled_folder(
                 writer.add(mask)
             if not writer.counts:
                 other = f", e.g. {', '.join(writer.without_image[:5])}" if writer.without_image else ""
-                raise LabelError(f"{path} has labels of none of the images{other}; are these the right images?")
+                raise LabelError(f"{path} has no labels for any of the images{other}; are these the right images?")
             (temporary / "classes.txt").write_text(list_classes(legend)[0], encoding="utf-8")
             temporary.chmod(0o755)
             os.replace(temporary, out)
@@ -132,7 +132,7 @@ class _Writer:
             self.without_image.append(mask.name)
             return
         if mask.image in self._seen:
-            raise LabelError(f"two masks are of the image {mask.image}; give the labels of one at a time")
+            raise LabelError(f"there are two masks for the image {mask.image}; give labels with one for each image")
         self._seen.add(mask.image)
         present = np.bincount(mask.mask.ravel(), minlength=VOID + 1)
         if not present[:VOID].any():
@@ -162,7 +162,9 @@ class _Writer:
         if place in self._taken:
             place = f"{place}-{name.suffix.removeprefix('.')}"
         if place in self._taken:
-            raise LabelError(f"the images {mask.image} and {self._taken[place]} would get one name; rename one")
+            raise LabelError(
+                f"the images {mask.image} and {self._taken[place]} would get the same name; rename one of them"
+            )
         self._taken[place] = mask.image
         return place
 

@@ -51,7 +51,7 @@ def write_plain(
     """
     out, source = Path(out), parse_source(data)
     if out.exists():
-        raise ConfigError(f"{out} is there already; give a new folder")
+        raise ConfigError(f"{out} exists already; give a new folder")
     if link and unpacked(source) is not source:
         raise ConfigError(f"{data} is a zip, whose images can't be linked; leave the links out, or unpack it")
     wanted = tuple(splits) or splits_of_labels(source)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,9 +31,13 @@ from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.models.prototypes import load_prototypes
 from selfseg.plugins import load as load_plugin
 from selfseg.plugins import registered
+from selfseg.sharing.hub import check_repository
+from selfseg.sharing.model import push_folder
 from selfseg.storage.files import write_atomically, write_folder_atomically, write_text
 from selfseg.storage.hashes import embedder_hash, run_hash
+from selfseg.storage.reading import read_recipe_values
 from selfseg.storage.remote.places import at_places
+from selfseg.storage.remote.urls import as_url
 
 Written = tuple[str, Sequence[str]]
 """Markdown with the lines that load what was written, and sentences that whoever loads it must know."""
@@ -51,15 +56,17 @@ class Exporter:
         stem: what its file in RUN/export is called, without the suffix; "" = "embedder", or the backbone's name.
         input: what it takes, for the header; "" = RGB in [0, 1], normalised for a backbone alone.
         files: all that a folder of this format may hold; one with anything else is not replaced.
+        shared: whether it is a folder that can be put on the Hugging Face hub; `write` then takes `license` and `repo`.
     """
 
     suffix: str
     whole: bool
-    write: Callable[[Path, Embedder, Mapping[str, str], Path], Written]
+    write: Callable[..., Written]
     require: Callable[[], object] = lambda: None
     stem: str = ""
     input: str = ""
     files: frozenset[str] = frozenset()
+    shared: bool = False
 
 
 TOLERANCE = 1e-5  # of the largest feature
@@ -68,7 +75,16 @@ _FOLDER = frozenset({"weights.safetensors", "embedder.json", "README.md", _PROTO
 
 
 @at_places(runs=["run"], writes=["out"])
-def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
+def export(
+    run: str | Path,
+    format: str,
+    out: str | Path | None = None,
+    *,
+    push: str | None = None,
+    public: bool = False,
+    license: str | None = None,
+    token: str | bool | None = None,
+) -> Path:
     """Write what a run has learned for another project, and check the file by loading it as that project does.
 
     The last stage's features of a drawn image (for "safetensors" and "onnx" the embedding) must be the run's up to
@@ -82,26 +98,41 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
             "detectron2", "mmseg" (.pth), all four of the backbone alone; "safetensors" (a folder with the whole
             embedder), "onnx" (the whole embedder as a graph); of a run with named clusters "segmenter-onnx" (image to
             mask as a graph) or "segmenter" (the segmenter's folder). A segmenter's folder may stand in for the run.
+            "hub" and "segmenter-hub" write embedder and segmenter as folders with a model card, to be shared.
         out: the file, which ends as the format wants, or the folder; RUN/export/NAME if None. A file
             is replaced, and a folder that holds an export.
+        push: of "hub" and "segmenter-hub", USER/NAME of a repository on the Hugging Face hub into which the folder is
+            put; nothing is sent without it.
+        public: whether everybody may see that repository.
+        license: of these two, what stands in the card, such as "apache-2.0"; None = none.
+        token: of the hub; None = the one that `hf auth login` or HF_TOKEN gave.
 
     Returns:
         The file or folder.
 
     Raises:
         RunError: if there is no such run, it has no embedder yet, or the file gives other features than the run.
-        ConfigError: if there is no such format, it can't hold this backbone, or `out` can't be that file.
+        ConfigError: if there is no such format, it can't hold this backbone, `out` can't be that file, or the
+            repository is public and shall not be.
+        Unreachable: if the hub can't be reached or does not allow it; the folder is there then.
         MissingExtra: if "onnx" is asked for and not installed.
         StorageError: if it can't be written.
     """
     exporter = find_exporter(format)
+    sharing: dict[str, Any] = {"license": license, "repo": push or ""} if exporter.shared else {}
+    if not exporter.shared and (push is not None or license is not None or public):
+        raise ConfigError(f"the format {format} is not for the hub; to share a model take hub or segmenter-hub")
+    if push is not None:
+        check_repository(push)
     run = Path(run)
     embedder = load(run, "cpu")
     exporter.require()
     path = _place(run, format, exporter, embedder, None if out is None else Path(out))
     about = facts(format, exporter.whole, embedder, run_hash(run), embedder_hash(run), exporter.input)
     with torch.no_grad():
-        lines, notes = exporter.write(path, embedder, about, run)
+        lines, notes = exporter.write(path, embedder, about, run, **sharing)
+    if push is not None:
+        push_folder(path, push, not public, _secrets_of(run), token=token)
     if not path.is_dir():  # a folder is moved into place with its card inside
         starts = fine_tuning_configs(format, path.name, embedder.config, embedder.colours)
         for name, text in starts.items():
@@ -120,7 +151,7 @@ def find_exporter(format: str) -> Exporter:
     """
     known = registered("selfseg.exporters")
     if format not in known:
-        raise ConfigError(f"no format {format!r}; there are {', '.join(known)}")
+        raise ConfigError(f"there is no format {format!r}; the formats are {', '.join(known)}")
     found: Exporter = load_plugin("selfseg.exporters", format)
     return found
 
@@ -128,6 +159,16 @@ def find_exporter(format: str) -> Exporter:
 def card_of(path: Path) -> Path:
     """Where the card of an exported file or folder is."""
     return path / "README.md" if path.is_dir() else path.with_name(path.name + ".md")
+
+
+def _secrets_of(run: Path) -> tuple[str, ...]:
+    """Places of this machine and of this person's data that nothing shared may name."""
+    recipe = read_recipe_values(run)
+    found = [str(run.resolve())]
+    for value in (recipe.get("images"), recipe.get("init"), recipe.get("out")):
+        if isinstance(value, str) and "/" in value:
+            found += [value] if as_url(value) else [value, str(Path(value).resolve())]
+    return tuple(found)
 
 
 def _config(embedder: Embedder) -> EmbedderConfig:
@@ -150,16 +191,17 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
         raise ConfigError(f"{out} is a file; the format {format} writes a folder: give another --out")
     there = {each.name for each in out.iterdir()} if out.is_dir() else set()
     if there and not ("README.md" in there and there <= exporter.files):  # the second: a run's own embedder has no card
-        raise ConfigError(f"{out} holds something else than an export; give a new folder")
+        raise ConfigError(f"{out} holds other files than an export; give a new folder")
     return out
 
 
-def _draw(size: tuple[int, int], images: int = 1, inputs: int = 3) -> Tensor:
+def drawn(size: tuple[int, int], images: int = 1, inputs: int = 3) -> Tensor:
     """(images, inputs, H, W) in [0, 1], always the same."""
     return torch.rand(images, inputs, *size, generator=torch.Generator().manual_seed(0))
 
 
-def _compare(path: Path, found: Tensor, expected: Tensor) -> None:
+def compare_features(path: Path, found: Tensor, expected: Tensor) -> None:
+    """Raise RunError if what a file gives is not what the run gives, up to `TOLERANCE` of the largest number."""
     same = found.shape == expected.shape
     scale = float(expected.abs().max())
     worst = float((found - expected).abs().max()) if same else float("nan")
@@ -178,7 +220,7 @@ def _write_backbone(
     extra = {"untrained": " ".join(target.untrained), "notes": " ".join(target.notes), "network": target.call}
     header = {**about, **{key: value for key, value in extra.items() if value}}
     image = (
-        _draw(target.image_size, inputs=3 if embedder.config.groups else embedder.config.inputs) - 0.5
+        drawn(target.image_size, inputs=3 if embedder.config.groups else embedder.config.inputs) - 0.5
     ) * 4  # about the range of a normalised image
 
     def write(temporary: Path) -> None:
@@ -197,7 +239,7 @@ def _write_backbone(
             with buffer.getbuffer() as view:  # given back after an error too: Python 3.12.1 crashes on collecting one
                 temporary.write_bytes(view)
             read = {key.partition(".")[2]: value for key, value in read_weights(temporary).items()}
-        _compare(path, target.last_stage(read, image), target.expected(image))
+        compare_features(path, target.last_stage(read, image), target.expected(image))
 
     write_atomically(path, write)
     return loading(format, path.name, _config(embedder), embedder.colours, target), target.notes
@@ -210,9 +252,9 @@ def _write_graph(path: Path, embedder: Embedder, about: Mapping[str, str], run: 
     inputs = embedder.config.inputs
 
     def write(temporary: Path) -> None:
-        trace(embedder, _draw((64, 96), inputs=inputs), about, temporary)
-        for image in (_draw((64, 96), inputs=inputs), _draw(other, 2, inputs)):
-            _compare(path, evaluate_graph(embedder, temporary, image), embedder(image))
+        trace(embedder, drawn((64, 96), inputs=inputs), about, temporary)
+        for image in (drawn((64, 96), inputs=inputs), drawn(other, 2, inputs)):
+            compare_features(path, evaluate_graph(embedder, temporary, image), embedder(image))
 
     write_atomically(path, write)
     return loading("onnx", path.name, _config(embedder), embedder.colours), ()
@@ -231,8 +273,8 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run:
             save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
             notes.append(f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row.")
         write_text(temporary / "README.md", card(path.name, about, lines, notes))
-        image = _draw((64, 96), inputs=embedder.config.inputs)
-        _compare(path, Embedder.load(temporary)(image), embedder(image))
+        image = drawn((64, 96), inputs=embedder.config.inputs)
+        compare_features(path, Embedder.load(temporary)(image), embedder(image))
 
     write_folder_atomically(path, write)
     return lines, notes

@@ -80,5 +80,5 @@ def refuse_measured(config: EmbedderConfig, format: str) -> None:
     if not config.rgb:
         raise ConfigError(
             f"the format {format} is for photographs, and this network takes {config.inputs} measured channels; "
-            "formats that keep them: timm, safetensors, onnx, segmenter, segmenter-onnx"
+            "formats that keep them: timm, safetensors, onnx, hub, segmenter, segmenter-onnx, segmenter-hub"
         )

@@ -394,7 +394,8 @@ def run_graph(graph: Path | bytes, image: NDArray[np.uint8]) -> NDArray[Any]:
     except Exception as error:  # onnxruntime's exceptions have no common base
         reason = (str(error).splitlines() or ["no reason given"])[0][:300]
         raise ConfigError(
-            f"no ONNX graph of this segmenter for images of any size: {type(error).__name__}: {reason}; the format "
+            "this segmenter can't be written as an ONNX graph for images of any size: "
+            f"{type(error).__name__}: {reason}; the format "
             "segmenter works for every one"
         ) from error
     return found

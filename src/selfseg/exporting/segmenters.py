@@ -191,10 +191,14 @@ def _compare(path: Path, graph: Path, segmenter: Segmenter) -> None:
         # A pixel of which half was measured may be void in one of the two.
         unequal = 1e-3 if measured else 0.0
         if levels.shape != wanted.shape or float((np.abs(levels - wanted) > 1.01).mean()) > unequal:
-            raise RunError(f"{path} was not written: an image of {image.shape[:2]} pixels is not resized as by selfseg")
+            raise RunError(
+                f"{path} was not written: it does not resize an image of {image.shape[:2]} pixels as selfseg does"
+            )
         found, expected = run_graph(graph, image), mask_of_network(segmenter, image, seen)
         if found.shape != expected.shape:
-            raise RunError(f"{path} was not written: its mask of a {image.shape} image is {found.shape}")
+            raise RunError(
+                f"{path} was not written: for an image of the shape {image.shape} its mask has {found.shape}"
+            )
         equal += int((found == expected).sum())
         total += expected.size
     if equal < LEAST_EQUAL * total:
@@ -209,7 +213,7 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run:
     segmenter = load_segmenter(run, "cpu")
     segmenter.save(path)
     if Segmenter.load(path).digest() != segmenter.digest():
-        raise RunError(f"{path} was written, and is another segmenter when it is read; is the disk sound?")
+        raise RunError(f"{path} was written, but what is read back is another segmenter; is the disk sound?")
     return "", ()
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import cell_centres, freeze, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
-from selfseg.models.embedder_config import FORMAT, read_config
+from selfseg.models.embedder_config import FORMAT, check_sizes, read_config
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.inputs.groups import ChannelGroups, Group
@@ -27,12 +27,14 @@ from selfseg.models.start import Colours, load_backbone
 from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch
+from selfseg.sharing.card import Network
+from selfseg.sharing.model import Shareable
 from selfseg.storage.files import write_json
 from selfseg.storage.tensors import read_tensors, write_tensors
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 
-class Embedder(nn.Module):
+class Embedder(Shareable, nn.Module):
     """Turns an image into a dense embedding; a plain module, which normalises images itself.
 
     Attributes:
@@ -53,6 +55,9 @@ class Embedder(nn.Module):
 
     mean: Tensor
     std: Tensor
+
+    _KIND = "embedder"
+    _FILES: ClassVar[tuple[str, ...]] = ("embedder.json", "weights.safetensors")
 
     def __init__(self, config: EmbedderConfig) -> None:
         super().__init__()
@@ -414,8 +419,12 @@ class Embedder(nn.Module):
         write_tensors(folder / "weights.safetensors", weights)
         write_json(folder / "embedder.json", {"format": FORMAT, "start": self.start, **asdict(self.config)})
 
+    def shared_network(self) -> Network:
+        """What a model card says of the network."""
+        return Network("embedder", self.config.facts(self.dim, self.looked_stride, self.start), self.config.channels)
+
     @classmethod
-    def load(cls, folder: str | Path) -> Embedder:
+    def load(cls, folder: str | Path) -> Self:
         """Read what `save` wrote; in eval mode, on the CPU.
 
         Raises:
@@ -430,19 +439,10 @@ class Embedder(nn.Module):
             ) from error
         try:
             config, start = read_config(folder)
-            _check_sizes(config, weights)
+            check_sizes(config, weights)
             embedder = cls(config)
             embedder.start = start
             embedder.load_state_dict(weights)
         except (RuntimeError, TypeError, ValueError, ConfigError) as error:
             raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
         return embedder.eval()
-
-
-def _check_sizes(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if the weights know nothing of a large size in the config: it would only take memory."""
-    sizes = {size for value in weights.values() for size in value.shape}
-    for name in ("dim", "hidden", "correction"):
-        value, used = getattr(config, name), name == "dim" or config.decoder in ("projector", "pyramid")
-        if used and value > 4096 and value not in sizes and config.decoder != "none":
-            raise ValueError(f"no weight has the size of {name} = {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -131,6 +131,26 @@ class EmbedderConfig:
             if values[name] == plain:
                 del values[name]
         return values
+
+    def facts(self, dim: int, stride: float, start: str) -> dict[str, str]:
+        """What a model card says of an embedder, name to value.
+
+        Args:
+            dim: D; without a decoder it is the last stage's.
+            stride: pixels of the looked-at image per vector that `embed` gives.
+            start: what the backbone's weights began from, "" if that isn't known.
+        """
+        size = "as they are" if self.resolution is None else f"resized to a short side of {self.resolution} px"
+        decoder = {"none": "none: the backbone's last stage", "pyramid": "pyramid, of several stages"}
+        return {
+            "backbone": self.backbone,
+            "weights began from": start,
+            "decoder": decoder.get(self.decoder, self.decoder),
+            "numbers in a vector": f"{dim}, of unit length together",
+            "one vector for": f"{stride:g} x {stride:g} px of the image that is looked at",
+            "smoothed": "over the image's superpixels" if self.smooth else "",
+            "images": f"{'RGB' if self.channels is None else f'{self.inputs} channels'}, {size}",
+        }
 
     @property
     def side(self) -> int | None:
@@ -265,3 +285,12 @@ def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> Embedder
     if all_blocks or min(config.stages, default=-1) < 0 or not is_vit(config.backbone):
         return config
     return replace(config, stages=tuple(stage - 3 for stage in config.stages))
+
+
+def check_sizes(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if the weights know nothing of a large size in the config: it would only take memory."""
+    sizes = {size for value in weights.values() for size in value.shape}
+    for name in ("dim", "hidden", "correction"):
+        value, used = getattr(config, name), name == "dim" or config.decoder in ("projector", "pyramid")
+        if used and value > 4096 and value not in sizes and config.decoder != "none":
+            raise ValueError(f"no weight has the size of {name} = {value}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from selfseg.data.labelled.legend import Legend
 from selfseg.models.embedder_config import EmbedderConfig
+from selfseg.sharing.card import cell, channel_table
 
 _USE = """```python
 import selfseg
@@ -25,13 +26,8 @@ not needed, and nothing here is unpickled.
 def legend_table(legend: Legend) -> list[str]:
     """Lines of Markdown: the value, name and colour of each class, and of void."""
     lines = ["| value | class | colour |", "|---|---|---|"]
-    lines += [f"| {one['value']} | {_cell(one['name'])} | `{one['colour']}` |" for one in legend.to_json()]
+    lines += [f"| {one['value']} | {cell(one['name'])} | `{one['colour']}` |" for one in legend.to_json()]
     return [*lines, f"| {legend.void} | (void: no class) | `#000000` |"]
-
-
-def _cell(name: str) -> str:
-    """A name in a table of Markdown, whatever is in it."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>#|~&" else c for c in " ".join(name.split()))
 
 
 def folder_card(legend: Legend, config: EmbedderConfig, about: Mapping[str, Any]) -> str:
@@ -43,7 +39,7 @@ def folder_card(legend: Legend, config: EmbedderConfig, about: Mapping[str, Any]
         about: how it was made, see `Segmenter`.
     """
     plain = {key: value for key, value in about.items() if isinstance(value, str | int) and key != "embedder"}
-    facts = [f"- {_cell(key.replace('_', ' '))}: {_cell(str(value))}" for key, value in plain.items()]
+    facts = [f"- {cell(key.replace('_', ' '))}: {cell(str(value))}" for key, value in plain.items()]
     seen = "as they are" if config.resolution is None else f"with a short side of {config.resolution} px"
     lines = ["# A named segmenter", "", *legend_table(legend), ""]
     lines += [f"Images are looked at {seen} by the backbone {config.backbone}; masks have the image's own size."]
@@ -51,12 +47,7 @@ def folder_card(legend: Legend, config: EmbedderConfig, about: Mapping[str, Any]
     use = _USE
     if config.channels is not None:
         lines += ["", "Images are measured ones. Of each channel this range becomes the levels 1 to 255:", ""]
-        lines += ["| channel | place in a file | low | high |", "|---|---|---|---|"]
-        c = config.channels
-        lines += [
-            f"| {_cell(name)} | {place} of 0 to {c.of - 1} | {low:.6g} | {high:.6g} |"
-            for name, place, low, high in zip(c.names, c.take, c.low, c.high, strict=True)
-        ]
+        lines += channel_table(config.channels)
         use = use.replace("photo.jpg", "image.tif").replace(
             "also takes uint8 arrays and PIL images", "also takes arrays of values, or of uint8 levels"
         )

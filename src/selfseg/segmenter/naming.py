@@ -153,7 +153,7 @@ def named(run: Path | str) -> Named | None:
     try:
         values = read_json(path)
         about, legend = values["about"], Legend.from_json(values["classes"])
-        if about.get("made_of") != "clusters" or about["embedder"] != embedder_hash(run):
+        if about.get("made_of") != "clusters" or about.get("embedder") != embedder_hash(run):
             return None
         names = {int(number): str(name) for number, name in about["names"].items()}
         return Named(int(about["k"]), names, {one.name: one.colour for one in legend.classes})

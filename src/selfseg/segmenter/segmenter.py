@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.models.inputs.preparing import pixels_of
 from selfseg.ops.levels import mark_void
-from selfseg.segmenter.cards import folder_card
+from selfseg.segmenter.cards import folder_card, legend_table
+from selfseg.sharing.card import Network
+from selfseg.sharing.model import Shareable
 from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
@@ -43,10 +45,19 @@ Sees = Literal["embedding", "features"]
 NO_CLASS = -1
 """In a segmenter's table: a row that stands for no class."""
 
+SHARED = ("made_of", "made_by", "k", "decisions", "labels_percent")
+"""What of `Segmenter.about` goes with it when it is shared: no name of a folder or a run."""
+
+MADE_OF = {
+    "clusters": "clusters that a person named",
+    "decisions": "a classifier on what a person named and corrected in the studio",
+    "finetune": "a network that was fine-tuned on labelled images",
+}
+
 _BAND = 1 << 22  # scores held at a time
 
 
-class Segmenter(nn.Module):
+class Segmenter(Shareable, nn.Module):
     """Turns an image into a mask: an embedder, a linear classifier on its unit vectors, and the names of the classes.
 
     The classifier has P rows. A cell's score for a row is the product of its vector and the row, plus the row's bias.
@@ -76,6 +87,14 @@ class Segmenter(nn.Module):
     weight: Tensor
     bias: Tensor
     table: Tensor
+
+    _KIND = "segmenter"
+    _FILES: ClassVar[tuple[str, ...]] = (
+        "segmenter.json",
+        "weights.safetensors",
+        "embedder/embedder.json",
+        "embedder/weights.safetensors",
+    )
 
     def __init__(
         self,
@@ -290,28 +309,46 @@ class Segmenter(nn.Module):
             raise ConfigError(f"{folder} holds something else than a segmenter; give a new folder")
 
         def write(temporary: Path) -> None:
-            self.embedder.save(temporary / "embedder")
-            tensors = {name: getattr(self, name).cpu() for name in ("weight", "bias", "table")}
-            save_file(tensors, temporary / "weights.safetensors")
-            values = {
-                "format": FORMAT if self._unit else FORMAT_OF_FEATURES,
-                "classes": self.legend.to_json(),
-                "void": self.legend.void,
-                "position": self.position,
-                "sharpness": self.sharpness,
-                **({} if self._unit else {"sees": self.sees}),
-                "looks": asdict(self.embedder.looks),
-                "embedder": embedder_hash(temporary),
-                "about": self.about,
-            }
-            write_json(temporary / "segmenter.json", values)
+            self._write(temporary, self.about)
             write_text(temporary / "README.md", folder_card(self.legend, self.embedder.config, self.about))
 
         write_folder_atomically(folder, write)
         return folder
 
+    def _write(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.embedder.save(folder / "embedder")
+        tensors = {name: getattr(self, name).cpu() for name in ("weight", "bias", "table")}
+        save_file(tensors, folder / "weights.safetensors")
+        values = {
+            "format": FORMAT if self._unit else FORMAT_OF_FEATURES,
+            "classes": self.legend.to_json(),
+            "void": self.legend.void,
+            "position": self.position,
+            "sharpness": self.sharpness,
+            **({} if self._unit else {"sees": self.sees}),
+            "looks": asdict(self.embedder.looks),
+            "embedder": embedder_hash(folder),
+            "about": about,
+        }
+        write_json(folder / "segmenter.json", values)
+
+    def write_files(self, folder: Path) -> None:
+        """As `save`, to be shared: without a card, and without the name of the run."""
+        self._write(folder, {key: self.about[key] for key in SHARED if key in self.about})
+
+    def shared_network(self) -> Network:
+        """What a model card says of the segmenter."""
+        network = self.embedder.shared_network()
+        looks = self.embedder.looks
+        facts = {
+            **network.facts,
+            "made of": MADE_OF.get(str(self.about.get("made_of", self.about.get("made_by"))), ""),
+            "looks at an image": "" if looks == Looks() else looks.name.strip("-").replace("-", ", "),
+        }
+        return Network("segmenter", facts, network.channels, legend_table(self.legend))
+
     @classmethod
-    def load(cls, folder: str | Path) -> Segmenter:
+    def load(cls, folder: str | Path) -> Self:
         """Read what `save` wrote; in evaluation mode, on the CPU.
 
         Raises:

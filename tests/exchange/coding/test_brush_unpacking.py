@@ -49,7 +49,7 @@ def test_pieces_that_are_no_runs_and_soft_edges() -> None:
         ([1, -1], "no list of bytes"),
         ([1, 256], "no list of bytes"),
         ([1.5], "no list of bytes"),
-        ([0], "of 0 values, but an image of 2x1 pixels has 8"),
+        ([0], "holds 0 values, but an image of 2x1 pixels has 8"),
         (bits(head(8)), "ends in the middle"),
         (bits(head(8) + "1 11 1111111111111111 00000000"), "longer than the mask"),
         (bits(head(8) + "0 00 111" + "1" * 16), "ends in the middle"),

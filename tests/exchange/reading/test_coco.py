@@ -72,10 +72,12 @@ def test_splits_and_their_photographs(tmp_path: Path) -> None:
 
 
 def test_folders_without_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no JSON file of COCO's"):
+    with pytest.raises(DataError, match="holds no JSON file with object instances of COCO"):
         read("coco", tmp_path)
     with pytest.raises(DataError, match="no COCO file of object instances"):
         read("coco", written(tmp_path, {}))
     written(tmp_path, {}, "other.json")
-    with pytest.raises(DataError, match=r"holds 2 JSON files \(labels.json, other.json\), none of COCO's"):
+    with pytest.raises(
+        DataError, match=r"holds 2 JSON files \(labels.json, other.json\), and none of them with object inst"
+    ):
         read("coco", tmp_path)

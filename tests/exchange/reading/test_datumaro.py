@@ -55,13 +55,13 @@ def test_masks_polygons_and_layers(tmp_path: Path) -> None:
         (polygon(z_order="a"), "z_order is a whole number"),
         (
             {"type": "bbox", "bbox": [0, 0, 2, 2], "label_id": 0},
-            "annotation 0 of image 'a.jpg': of the kind bbox there is no outline",
+            "annotation 0 of image 'a.jpg': the kind bbox has no outline",
         ),
-        ({"type": "mask", "label_id": 0}, "of the kind mask there is no outline"),
+        ({"type": "mask", "label_id": 0}, "the kind mask has no outline"),
         ({"type": "mask", "label_id": 0, "rle": {"counts": [18], "size": [6, 3]}}, r"of the size \[6, 3\]"),
         ({"type": "mask", "label_id": 0, "rle": {"counts": [8], "size": [3, 6]}}, "8 pixels in all"),
         ({"type": "mask", "label_id": 0, "rle": {"counts": "é", "size": [3, 6]}}, "can't hold"),
-        ("text", "of the kind None there is no outline"),
+        ("text", "the kind None has no outline"),
     ],
 )
 def test_annotations_that_can_not_be_used(annotation: Any, message: str, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_several_files_must_have_the_same_labels(tmp_path: Path) -> None:
     _, masks = read("datumaro", written(tmp_path, other, "val.json"))
     assert [one.name for one in masks] == ["a.jpg", "sub/b"]
     other["categories"]["label"]["labels"].reverse()
-    with pytest.raises(LabelError, match="have other labels; read one of them"):
+    with pytest.raises(LabelError, match="have different lists of labels; read one of them"):
         read("datumaro", written(tmp_path, other, "val.json"))
 
 

@@ -112,7 +112,7 @@ def test_addresses_of_images(address: str, tmp_path: Path) -> None:
         (polygon() | {"value": {"points": [], "polygonlabels": ["road", "sky"]}}, "needs one label, but has road, sky"),
         (polygon() | {"value": {"points": []}}, "needs one label, but has none"),
         (polygon() | {"value": None}, "needs one label, but has none"),
-        (brush([0, 5]), "its rle is of 20 values, but an image of 6x3 pixels has 72"),
+        (brush([0, 5]), "its rle holds 20 values, but an image of 6x3 pixels has 72"),
         (region("brushlabels", {"format": "png", "rle": "x"}), "a brush is in the format rle, not png"),
         (region("brushlabels", {"format": "rle", "rle": [0, 300]}), "no list of bytes"),
     ],

@@ -30,7 +30,9 @@ def test_a_single_file(name: str, text: str, format: str, tmp_path: Path) -> Non
 
 
 def test_nothing_and_too_much(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"in no format that can be read \(nothing\); there are palette, coco"):
+    with pytest.raises(
+        DataError, match=r"no labels in a format that can be read \(nothing\); the formats are palette, coco"
+    ):
         recognise(tmp_path)
     (tmp_path / "a.docx").write_text("?")
     with pytest.raises(DataError, match=r"\(a\.docx\)"):

@@ -57,5 +57,5 @@ def test_polygons_are_of_whole_numbers_but_for_the_way_to_a_hole(tmp_path: Path)
 
 
 def test_an_unknown_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="COCO has no shapes 'boxes'; give rle or polygons"):
+    with pytest.raises(ConfigError, match="COCO files have no shapes called 'boxes'; give rle or polygons"):
         write("coco", odd_masks.named(), odd_masks.legend(), tmp_path / "out", shapes="boxes")

@@ -48,7 +48,7 @@ def test_an_image_of_too_many_regions_gets_an_object_per_class(tmp_path: Path) -
 
 def test_too_many_classes_in_an_image_are_refused(tmp_path: Path) -> None:
     legend, masks = odd_masks.many_classes()
-    with pytest.raises(LabelError, match=r"all.png has 300 classes; CVAT's masks hold 255 in an image"):
+    with pytest.raises(LabelError, match=r"all.png has 300 classes, and CVAT's masks can hold 255 in one image"):
         write("cvat", masks, legend, tmp_path / "out.zip")
 
 

@@ -103,12 +103,12 @@ def test_a_persons_zip_is_never_replaced(tmp_path: Path) -> None:
     holiday = tmp_path / "holiday.zip"
     with zipfile.ZipFile(holiday, "w") as archive:
         archive.writestr("precious.jpg", b"x")
-    with pytest.raises(ConfigError, match=r"holiday\.zip is there and was not written by this"):
+    with pytest.raises(ConfigError, match=r"holiday\.zip exists already and was not written by selfseg"):
         open_place(holiday)
     place = open_place(tmp_path / "late.zip")
     place.write("a.txt", b"")
     holiday.rename(tmp_path / "late.zip")
-    with pytest.raises(ConfigError, match="was not written by this"):
+    with pytest.raises(ConfigError, match="was not written by selfseg"):
         finish(place)
     place.discard()
     assert listing(tmp_path / "late.zip") == {"precious.jpg"}
@@ -119,7 +119,7 @@ def test_a_persons_zip_is_never_replaced(tmp_path: Path) -> None:
 def test_a_list_that_somebody_wrote_into_is_no_crash(text: str, tmp_path: Path) -> None:
     fill(tmp_path / "out", "a.txt")
     (tmp_path / "out" / ".selfseg-output").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ConfigError, match=r"holds a\.txt, which was not written by this"):
+    with pytest.raises(ConfigError, match=r"holds a\.txt, which was not written by selfseg"):
         open_place(tmp_path / "out")
 
 
@@ -127,7 +127,7 @@ def test_linked_folders(tmp_path: Path) -> None:
     fill(tmp_path / "out", "a.txt")
     (tmp_path / "photos").mkdir()
     (tmp_path / "out" / "images").symlink_to(tmp_path / "photos")
-    with pytest.raises(ConfigError, match="holds images, which was not written by this"):
+    with pytest.raises(ConfigError, match="holds images, which was not written by selfseg"):
         open_place(tmp_path / "out")
     (tmp_path / "out" / "images").unlink()
     (tmp_path / "link").symlink_to(tmp_path / "out")

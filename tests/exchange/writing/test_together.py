@@ -102,7 +102,7 @@ def test_an_unknown_option_is_told_before_anything_is_read(tmp_path: Path) -> No
         raise AssertionError("read")
         yield
 
-    with pytest.raises(ConfigError, match=r"no option 'shape' in the format coco; there are images, per, shapes"):
+    with pytest.raises(ConfigError, match=r"the format coco has no option 'shape'; it has images, per, shapes"):
         write("coco", never(), LEGEND, tmp_path / "out", shape="rle")
 
 

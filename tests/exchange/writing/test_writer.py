@@ -49,7 +49,7 @@ def test_a_mask_of_any_whole_numbers_is_kept_small() -> None:
 
 
 def test_per_is_class_or_component(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="per 'pixel'"):
+    with pytest.raises(ConfigError, match="'pixel' is neither"):
         write("coco", [NamedMask("x", MASK)], LEGEND, tmp_path / "out", per="pixel")
 
 
@@ -89,7 +89,7 @@ def test_a_photograph_has_the_masks_size(tmp_path: Path) -> None:
 
 
 def test_a_photograph_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no photograph to add"):
+    with pytest.raises(ConfigError, match="its photograph is not known"):
         write("coco", [NamedMask("x.jpg", MASK)], LEGEND, tmp_path / "out", images=True)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
     for name in ("gone.jpg", "broken.jpg"):

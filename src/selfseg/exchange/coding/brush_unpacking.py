@@ -39,7 +39,7 @@ def unpacked(stream: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     wanted = _CHANNELS * size[0] * size[1]
     if total != wanted:
         raise BadOutline(
-            f"its rle is of {total} values, but an image of {size[1]}x{size[0]} pixels has {wanted} in its channels"
+            f"its rle holds {total} values, but an image of {size[1]}x{size[0]} pixels has {wanted} in its channels"
         )
     head = int.from_bytes(data[4:8], "big")
     word = (head >> 27) + 1

@@ -71,6 +71,6 @@ def _files(tree: Tree) -> list[str]:
     if len(names) > 1:  # others may lie beside
         names = [name for name in names if is_coco(tree.json(name))] or names
     if not names or (len(names) > 1 and not is_coco(tree.json(names[0]))):
-        some = f"{len(names)} JSON files ({', '.join(names[:5])}), none" if names else "no JSON file"
-        raise DataError(f"{tree.path} holds {some} of COCO's object instances")
+        some = f"{len(names)} JSON files ({', '.join(names[:5])}), and none of them" if names else "no JSON file"
+        raise DataError(f"{tree.path} holds {some} with object instances of COCO")
     return names

@@ -35,7 +35,7 @@ def read(
     legends = [_legend(value, tree.place(name)) for name, value in files]
     if any(legend.names != legends[0].names for legend in legends):
         raise LabelError(
-            f"{path}: the files {', '.join(name for name, _ in files)} have other labels; read one of them"
+            f"{path}: the files {', '.join(name for name, _ in files)} have different lists of labels; read one of them"
         )
     legend = legends[0]
     photographs, faults = photographs_for(tree, images), Faults(left_out)
@@ -150,9 +150,7 @@ def _thing(annotation: Any, kind: Any, what: str, count: int) -> Thing:
     elif kind == "mask" and isinstance(annotation.get("rle"), dict):
         draw = coded(annotation["rle"].get("counts"), annotation["rle"].get("size"))
     else:
-        raise BadOutline(
-            f"of the kind {shorten(kind)} there is no outline; make it a polygon or a mask, or take it out"
-        )
+        raise BadOutline(f"the kind {shorten(kind)} has no outline; make it a polygon or a mask, or take it out")
     value, layer = annotation.get("label_id"), annotation.get("z_order") or 0
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < count:
         raise BadOutline(f"label_id is one of {count} labels, from 0, not {shorten(value)}")

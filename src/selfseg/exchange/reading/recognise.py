@@ -68,12 +68,12 @@ def recognise(path: Path) -> str:
     if len(found) == 1:
         return found.pop()
     if found:
-        raise DataError(f"{path} holds files of several formats ({', '.join(sorted(found))}); say which to read")
+        raise DataError(f"{path} holds files of several formats ({', '.join(sorted(found))}); say which one to read")
     if tree.ending(".yaml", ".yml") or (tree.find("classes.txt") and len(tree.ending(".txt")) > 1):
         return "yolo"
     some = ", ".join(tree.names[:5]) + (f" and {len(tree.names) - 5} more" if len(tree.names) > 5 else "")
     raise DataError(
-        f"{path} holds labels in no format that can be read ({some or 'nothing'}); there are "
+        f"{path} holds no labels in a format that can be read ({some or 'nothing'}); the formats are "
         f"{', '.join([*FORMATS, *READ_ONLY])}"
     )
 

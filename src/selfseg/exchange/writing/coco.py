@@ -38,7 +38,7 @@ class CocoWriter(Writer):
     ) -> None:
         super().__init__(legend, place, **common)
         if shapes not in ("rle", "polygons"):
-            raise ConfigError(f"COCO has no shapes {shapes!r}; give rle or polygons")
+            raise ConfigError(f"COCO files have no shapes called {shapes!r}; give rle or polygons")
         self._shapes = shapes
         self._names = FileNames("") if self.images else ListedNames()
         self._pictures: list[dict[str, Any]] = []

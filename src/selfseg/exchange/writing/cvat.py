@@ -81,7 +81,9 @@ class CvatWriter(Writer):
         per = self.per if len(entry.things(self.per)) <= _OBJECTS else "class"
         things = entry.things(per)
         if len(things) > _OBJECTS:
-            raise LabelError(f"{entry.name} has {len(things)} classes; CVAT's masks hold {_OBJECTS} in an image")
+            raise LabelError(
+                f"{entry.name} has {len(things)} classes, and CVAT's masks can hold {_OBJECTS} in one image"
+            )
         labels, ignored = entry.labels(per)
         number = np.zeros(max([ignored, *(thing.label for thing in things)]) + 1, np.uint8)
         for i, thing in enumerate(things, start=1):

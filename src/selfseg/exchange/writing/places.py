@@ -203,9 +203,9 @@ def _refuse_a_zip_that_is_not_ours(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             ours = archive.comment == _COMMENT
     except (zipfile.BadZipFile, IsADirectoryError) as error:
-        raise ConfigError(f"{path} is there and is no zip; give another name, or remove it") from error
+        raise ConfigError(f"{path} exists already and is no zip file; give another name, or remove it") from error
     if not ours:
-        raise ConfigError(f"{path} is there and was not written by this; give another name, or move it away")
+        raise ConfigError(f"{path} exists already and was not written by selfseg; give another name, or move it away")
 
 
 def _refuse_what_is_not_ours(path: Path) -> None:
@@ -226,5 +226,5 @@ def _refuse_what_is_not_ours(path: Path) -> None:
             name = (Path(folder) / file).relative_to(path).as_posix()
             if name not in ours:
                 raise ConfigError(
-                    f"{path} holds {name}, which was not written by this; give another folder, or move it away"
+                    f"{path} holds {name}, which was not written by selfseg; give another folder, or move it away"
                 )

@@ -36,7 +36,7 @@ def write_together(
     for name, kind in kinds.items():
         for option in options[name]:
             if option not in kind.options():
-                raise ConfigError(f"no option {option!r} in the format {name}; there are {', '.join(kind.options())}")
+                raise ConfigError(f"the format {name} has no option {option!r}; it has {', '.join(kind.options())}")
     places: dict[str, Place] = {}
     with ExitStack() as stack:
         for name, path in paths.items():

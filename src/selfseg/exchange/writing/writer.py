@@ -119,7 +119,10 @@ class Writer(ABC):
 
     def __init__(self, legend: Legend, place: Place, *, per: Per = "class", images: bool = False) -> None:
         if per not in ("class", "component"):
-            raise ConfigError(f"per {per!r} is nothing that can be one object; give class or component")
+            raise ConfigError(
+                f"per says what is one object: a class, or a component of it. {per!r} is neither; give class or "
+                "component"
+            )
         self.legend, self.place, self.per, self.images = legend, place, per, images
 
     @classmethod
@@ -169,7 +172,9 @@ class Writer(ABC):
         if not self.images:
             return place + suffix
         if source is None:
-            raise ConfigError(f"{entry.name}: there is no photograph to add; give its path, or leave images out")
+            raise ConfigError(
+                f"{entry.name}: its photograph is not known, so it can't be added; give its path, or leave images out"
+            )
         try:
             with Image.open(source) as image:
                 turned = image.getexif().get(0x0112, 1) != 1

@@ -50,7 +50,9 @@ def read(
         places.setdefault(_split_of(place), []).append(original.get(place, place))
     told = {split: photographs.told(names, bare=True) for split, names in places.items()}
     if not photographs.paths:
-        raise LabelError(f"{path} holds shares of widths and heights, so the images are needed; give them")
+        raise LabelError(
+            f"{path} gives places as shares of the images' widths and heights, so the images are needed; give them"
+        )
 
     def masks() -> Iterator[NamedMask]:
         for file, place in files:
