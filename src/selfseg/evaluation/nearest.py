@@ -77,7 +77,7 @@ def nearest(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         masks: folder of masks that say what an object is (`selfseg masks` makes one); None = the run's saliency head.
         queries: names of images whose largest object is looked for; drawn if empty.
         count: how many queries are drawn, of different images.

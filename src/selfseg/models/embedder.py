@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import cell_centres, freeze, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
-from selfseg.models.embedder_config import FORMAT, read_config
+from selfseg.models.embedder_config import FORMAT, check_sizes, facts_of, read_config
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.inputs.groups import ChannelGroups, Group
@@ -27,6 +27,7 @@ from selfseg.models.start import Colours, load_backbone
 from selfseg.ops.phases import in_phase
 from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch
+from selfseg.showing import card, facts, in_line
 from selfseg.storage.files import write_json
 from selfseg.storage.tensors import read_tensors, write_tensors
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
@@ -41,6 +42,7 @@ class Embedder(nn.Module):
         stride: pixels of the input per embedding cell.
         normalised: True: every pixel's vector has unit length.
         start: what the backbone's weights began from, "" if that isn't known.
+        learned_with: the recipe of the run that it was loaded from, in words; "" if that isn't known.
         looks: how often `embed` looks at an image, see `Looks`; once unless somebody asks for more.
         window: side in px of the windows that large images are looked at in, see `EmbedderConfig`.
         resolution: short side in px that `embed` resizes to, or None.
@@ -59,7 +61,7 @@ class Embedder(nn.Module):
         self.config = config
         self.resolution = config.resolution
         self.normalised = True
-        self.start = ""
+        self.start = self.learned_with = ""
         self.looks = Looks()
         self.window = config.side
         self.superpixels: int | None = None  # px between those that smooth, where windows shall have the same ones
@@ -100,6 +102,13 @@ class Embedder(nn.Module):
         mean, std = (config.mean, config.std) if measured is None else (measured.mean, measured.std)
         self.register_buffer("mean", torch.tensor(mean or IMAGENET_MEAN).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std or IMAGENET_STD).view(1, -1, 1, 1))
+
+    def __repr__(self) -> str:
+        """One line; the layers are those of `backbone` and `decoder`."""
+        return in_line("Embedder", [(name.replace(" ", "_"), value) for name, value in facts_of(self)])
+
+    def _repr_html_(self) -> str:
+        return card("An embedder: an image to a vector at every place", facts(facts_of(self)))
 
     def _make_backbone(self, inputs: int, groups: Sequence[Group] = ()) -> nn.Module:
         config, all_blocks = self.config, self.config.decoder == "pyramid"
@@ -288,7 +297,8 @@ class Embedder(nn.Module):
         """Embed one image of any size.
 
         Args:
-            image: (H, W, 3) uint8 RGB, a PIL image, or a file. Resized so that its short side is `resolution`.
+            image: (H, W, 3) uint8 RGB, a tensor (3, H, W), a PIL image, or a file. Resized so that its short side is
+                `resolution`.
 
         Returns:
             (D, h, w) float32 on the CPU, unit length over D.
@@ -430,19 +440,10 @@ class Embedder(nn.Module):
             ) from error
         try:
             config, start = read_config(folder)
-            _check_sizes(config, weights)
+            check_sizes(config, weights)
             embedder = cls(config)
             embedder.start = start
             embedder.load_state_dict(weights)
         except (RuntimeError, TypeError, ValueError, ConfigError) as error:
             raise CheckpointError(f"the weights in {folder} don't fit its embedder.json: {error}") from error
         return embedder.eval()
-
-
-def _check_sizes(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if the weights know nothing of a large size in the config: it would only take memory."""
-    sizes = {size for value in weights.values() for size in value.shape}
-    for name in ("dim", "hidden", "correction"):
-        value, used = getattr(config, name), name == "dim" or config.decoder in ("projector", "pyramid")
-        if used and value > 4096 and value not in sizes and config.decoder != "none":
-            raise ValueError(f"no weight has the size of {name} = {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -263,3 +263,36 @@ def _counted_from_the_last(config: EmbedderConfig, all_blocks: bool) -> Embedder
     if all_blocks or min(config.stages, default=-1) < 0 or not is_vit(config.backbone):
         return config
     return replace(config, stages=tuple(stage - 3 for stage in config.stages))
+
+
+def check_sizes(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if the weights know nothing of a large size in the config: it would only take memory."""
+    sizes = {size for value in weights.values() for size in value.shape}
+    for name in ("dim", "hidden", "correction"):
+        value, used = getattr(config, name), name == "dim" or config.decoder in ("projector", "pyramid")
+        if used and value > 4096 and value not in sizes and config.decoder != "none":
+            raise ValueError(f"no weight has the size of {name} = {value}")
+
+
+def facts_of(embedder: Any) -> list[tuple[str, str]]:
+    """What an `Embedder` says of itself where it is shown, as (name, value)."""
+    config = embedder.config
+    count = sum(parameter.numel() for parameter in embedder.parameters())
+    taught = sum(parameter.numel() for parameter in embedder.parameters() if parameter.requires_grad)
+    side = "as images are" if embedder.resolution is None else f"{embedder.resolution} px"
+    told = [
+        ("backbone", config.backbone),
+        ("decoder", config.decoder),
+        ("dim", str(embedder.dim)),
+        ("stride", f"{embedder.looked_stride:g} px"),
+        ("resolution", side),
+        ("parameters", _counted(count) + ("" if taught == count else f", {_counted(taught)} of them trainable")),
+    ]
+    if config.channels is not None:
+        told.append(("channels", ", ".join(config.channels.names)))
+    told.append(("began from", embedder.start or "not known, perhaps random weights"))
+    return [*told, ("learned with", embedder.learned_with or "not known")]
+
+
+def _counted(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 10_000 else f"{number:,}"

@@ -82,7 +82,7 @@ def probabilities(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         count: how many images.
         top: how many prototypes of each.
         k: None for the run's prototypes; else its clusters with this k, which `selfseg.cluster` made.

@@ -1,0 +1,101 @@
+"""The notebook of first steps is its script, shows what it says, and runs in a kernel."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "examples" / "first_steps.py"
+NOTEBOOK = SCRIPT.with_suffix(".ipynb")
+MOST_BYTES = 1_500_000
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    pytest.importorskip("nbformat")
+    spec = importlib.util.spec_from_file_location("notebook", ROOT / "tools" / "notebook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def kept() -> Any:
+    return json.loads(NOTEBOOK.read_text("utf-8"))
+
+
+def source(cell: Any) -> str:
+    return "".join(cell["source"])
+
+
+def test_the_notebook_is_its_script(maker: ModuleType) -> None:
+    made = maker.cells_of(SCRIPT.read_text("utf-8"))
+    assert [(cell["cell_type"], source(cell)) for cell in kept()["cells"]] == [
+        (cell.cell_type, cell.source) for cell in made
+    ], "run: python tools/notebook.py examples/first_steps.py"
+
+
+def test_the_script_is_taken_apart(maker: ModuleType) -> None:
+    cells = maker.cells_of(
+        "# %% [markdown]\n# # A title\n#\n# Words.\n\n# %%\na = 1\n\n# no cell: %%\nb = 2\n# %%\nc\n"
+    )
+    assert [(cell.cell_type, cell.source) for cell in cells] == [
+        ("markdown", "# A title\n\nWords."),
+        ("code", "a = 1\n\n# no cell: %%\nb = 2"),
+        ("code", "c"),
+    ]
+    with pytest.raises(SystemExit, match="begin"):
+        maker.cells_of("a = 1\n# %%\n")
+
+
+def test_what_is_kept_can_be_shown_anywhere() -> None:
+    text = NOTEBOOK.read_text("utf-8")
+    assert len(text.encode()) < MOST_BYTES
+    for place in ("/home/", "/root/", "/tmp/", "/work/", "/Users/", "site-packages", "<script", "Traceback"):
+        assert place not in text
+    outputs = [output for cell in kept()["cells"] for output in cell.get("outputs", ())]
+    assert {output["output_type"] for output in outputs} <= {"execute_result", "display_data"}
+    pictures = [output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output["data"]]
+    assert len(pictures) >= 4
+    for picture in pictures:
+        width, height = Image.open(io.BytesIO(base64.b64decode("".join(picture)))).size
+        assert 300 <= width <= 1200
+        assert height <= 1200
+    cards = ["".join(output["data"]["text/html"]) for output in outputs if "text/html" in output["data"]]
+    assert len(cards) >= 6  # run, embedder, clusters, masks, segmenter, results
+
+
+SMALL = """\
+import selfseg.recipe_book.pyramid as book
+from dataclasses import replace
+import studio_photographs
+whole = book.pyramid_embedder
+book.pyramid_embedder = lambda *args: replace(whole(*args), resolution=64)
+studio_photographs.SHARES = (1.0,)
+studio_photographs.draw.__defaults__ = (1,)
+"""
+"""Seven photographs instead of 42, and of an eighth of the size."""
+
+
+@pytest.mark.slow
+def test_a_kernel_runs_it(maker: ModuleType, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    notebook = maker.notebook_of(SCRIPT.read_text("utf-8"))
+    notebook.cells.insert(0, maker.nbformat.v4.new_code_cell("import sys; sys.path.append('../benchmarks')\n" + SMALL))
+    resources = {"metadata": {"path": str(tmp_path / "examples")}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("text/html" in data for data in shown) >= 6
+    assert sum("image/jpeg" in data for data in shown) >= 4
