@@ -104,7 +104,7 @@ def test_a_result_is_a_number_with_its_interval_and_its_doubts() -> None:
     assert "mIoU 0.312 ± 0.010" in repr(one)
     alone = read(result(seeds=(0,))._repr_html_())
     assert "±" not in alone
-    assert "There is one seed" in alone
+    assert "It was measured once" in alone
 
 
 def test_results_are_a_table_and_still_a_list() -> None:

@@ -239,10 +239,10 @@ class EvalResult:
     @property
     def meaning(self) -> str:
         """What the headline's number and its interval are, in a sentence or two."""
-        count = len(self.seeds)
-        spread = f" ± is the standard deviation over {count} seeds." if count > 1 else ""
+        count, what = len(self.seeds), "seeds" if self.labels is None else "draws of the labelled images"
+        spread = f" ± is the standard deviation over {count} {what}." if count > 1 else ""
         if count == 1:
-            spread = " There is one seed, so nothing says how much another one would differ."
+            spread = " It was measured once, so nothing says how much another seed would differ."
         told = f"mIoU is the mean over the classes of overlap divided by union, 1 is perfect.{spread}"
         if self.matching == "none":
             return told

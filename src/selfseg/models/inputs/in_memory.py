@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfseg.data.reading.sniffing import MAX_PIXELS, MIN_SIDE
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.measured import check_inside
+from selfseg.data.reading.sniffing import MAX_PIXELS, MIN_SIDE
 from selfseg.errors import BadImage, ConfigError, EmptyCollection
 from selfseg.models.inputs.preparing import pixels_of
 from selfseg.ops.channels import Channels
