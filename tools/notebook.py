@@ -57,7 +57,7 @@ def run(notebook: Any, folder: Path) -> None:
             # What bars and training say while they work is for whoever waits.
             output.get("metadata", {}).clear()
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 _LINE = "1px solid rgba(128,128,128,.35)"
 _CARD = Markup(
@@ -21,7 +21,7 @@ _WARNING = Markup(
     '<div style="border-left:4px solid #d18700;background:rgba(209,135,0,.15);padding:4px 10px;margin:0 0 8px">{}</div>'
 )
 _FACT = Markup('<div style="min-width:0"><div style="opacity:.7;font-size:12px">{}</div><div>{}</div></div>')
-_CELL = 'style="text-align:{};vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:{};max-width:420px"'
+_CELL = 'style="text-align:{};vertical-align:top;padding:3px 14px 3px 0;border:0;border-bottom:{};max-width:420px{}"'
 _PICTURE = Markup(
     '<figure style="margin:0;flex:0 1 auto;max-width:100%"><img src="{}" width="{}" height="{}" alt="{}" '
     'style="max-width:100%;height:auto;display:block;border-radius:4px"><figcaption style="opacity:.7;font-size:12px">'
@@ -87,14 +87,17 @@ def table(
 
     def line(tag: str, cells: Sequence[object]) -> Markup:
         sides = ("right" if place in right else "left" for place in range(len(cells)))
+        wraps = ";white-space:nowrap" if tag == "th" else ""
         made = [
-            Markup(f"<{tag} {_CELL.format(side, _LINE)}>{{}}</{tag}>").format(cell)
+            Markup(f"<{tag} {_CELL.format(side, _LINE, wraps)}>{{}}</{tag}>").format(cell)
             for side, cell in zip(sides, cells, strict=True)
         ]
         return Markup("<tr>{}</tr>").format(_joined(made))
 
     shown = _joined(line("td", row) for row in rows[:MOST_ROWS])
-    style = "border-collapse:collapse;margin:0;font-size:13px;font-variant-numeric:tabular-nums"
+    style = (
+        "border-collapse:collapse;margin:0;font-size:13px;font-variant-numeric:tabular-nums;overflow-wrap:break-word"
+    )
     made = Markup('<table style="{}"><thead>{}</thead><tbody>{}</tbody></table>').format(style, line("th", head), shown)
     rest = len(rows) - MOST_ROWS
     return _scrolling(made) + (note(f"{rest:,} more {what} are not shown") if rest > 0 else Markup(""))
@@ -121,7 +124,8 @@ def bar(share: float, colour: str = _GRAY) -> Markup:
         'vertical-align:middle;margin-left:8px"><span style="display:block;width:{};height:6px;border-radius:3px;'
         'background:{}"></span></span>'
     )
-    return escape(percent(share)) + line.format(width, _colour(colour))
+    whole = Markup('<span style="white-space:nowrap">{}{}</span>')
+    return whole.format(percent(share), line.format(width, _colour(colour)))
 
 
 def percent(share: float) -> str:

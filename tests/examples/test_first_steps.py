@@ -68,7 +68,8 @@ def test_what_is_kept_can_be_shown_anywhere() -> None:
     for place in ("/home/", "/root/", "/tmp/", "/work/", "/Users/", "site-packages", "<script", "Traceback"):
         assert place not in text
     outputs = [output for cell in kept()["cells"] for output in cell.get("outputs", ())]
-    assert {output["output_type"] for output in outputs} <= {"execute_result", "display_data"}
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    outputs = [output for output in outputs if output["output_type"] != "stream"]
     pictures = [output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output["data"]]
     assert len(pictures) >= 4
     for picture in pictures:
@@ -107,4 +108,4 @@ def test_its_cells_run_and_show_something(
                 shown["html" if html else type(value).__name__] += 1
     assert shown["html"] >= 6
     assert shown["Image"] >= 4
-    assert (tmp_path / "examples/runs/first_steps/from_arrays/masks/cat_upside_down.png").is_file()
+    assert (tmp_path / "examples/runs/first_steps/from_arrays/masks/pagoda_upside_down.png").is_file()
