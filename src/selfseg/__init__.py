@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from selfseg.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from selfseg.clusterer import PixelClusterer as PixelClusterer
+    from selfseg.clusterer.estimator import PixelClusterer as PixelClusterer
     from selfseg.collection.check import check_data as check_data
     from selfseg.collection.clustering import cluster as cluster
+    from selfseg.collection.clusters import load_clusters as load_clusters
     from selfseg.collection.concepts import concepts as concepts
     from selfseg.collection.embedding import embed as embed
     from selfseg.collection.opening import load as load
@@ -119,7 +120,7 @@ _WHERE = {
     "PiCIEConfig": "selfseg.methods",
     "PixPro": "selfseg.methods",
     "PixProConfig": "selfseg.methods",
-    "PixelClusterer": "selfseg.clusterer",
+    "PixelClusterer": "selfseg.clusterer.estimator",
     "Prototypes": "selfseg.evaluation.protocols.prototypes",
     "Reading": "selfseg.evaluation.settings",
     "Recipe": "selfseg.training.recipe",
@@ -150,6 +151,7 @@ _WHERE = {
     "finetune": "selfseg.evaluation.protocols.few_labels",
     "import_weights": "selfseg.models.published.importing",
     "load": "selfseg.collection.opening",
+    "load_clusters": "selfseg.collection.clusters",
     "load_segmenter": "selfseg.segmenter.segmenter",
     "mine_masks": "selfseg.masks.mining",
     "name_clusters": "selfseg.segmenter.naming",

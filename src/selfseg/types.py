@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from selfseg.kinds import check_kinds
+from selfseg.showing import bar, card, facts, folded, in_line, note, table
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of ImageNet's R, G and B in [0, 1]: what embedders subtract, and the centre of the noise in views."""
@@ -177,6 +178,79 @@ class EvalResult:
         """Whether what was learned from is worth telling: the measured split itself, or another data set."""
         return self.protocol != "constant" and (self.fit_split == self.split or "/" in self.fit_split)
 
+    @property
+    def by_pixels(self) -> bool:
+        """Whether clusters are named one to one so that pixels, and not the sum of IoU, are as many as can be."""
+        return self.matching == "hungarian" and self.options.get("maximise") == "pixels"
+
+    @property
+    def column(self) -> str:
+        """What tables call the protocol with its settings, e.g. "clusters k=64, majority"."""
+        if self.labels is not None:
+            return f"{self.protocol}, {self.labels:g} % of the labels"
+        name = self.protocol if self.k is None else f"{self.protocol} k={self.k}, {self.matching}"
+        name = f"{name}, {self.options['hidden']} filters" if self.options.get("hidden") else name
+        name = name.replace("largest_iou", "largest IoU") + (" by pixels" if self.by_pixels else "")
+        name = f"{name}, merged from {self.options['merge']}" if self.options.get("merge") else name
+        name = f"{name}, crop {self.crop}" if self.crop != "none" else name
+        name = f"{name}, {self.options['looks'].strip('-').replace('-', ', ')}" if self.options.get("looks") else name
+        name = f"{name} + CRF" if self.crf else name
+        return f"{name}, fitted on {self.fit_split}" if self.fitted_elsewhere else name
+
+    @property
+    def doubt(self) -> str:
+        """Why this may not mean what it seems to: classes without a pixel, or mostly void; "" without a doubt."""
+        said = []
+        pixels, void = self.counts.get("pixels", 0), self.counts.get("void", 0)
+        unseen = [name for name, row in zip(self.class_names, self.confusion, strict=False) if not any(row)]
+        if unseen and self.protocol not in ("objects", "retrieval"):  # whose rows are objects
+            names = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+            said.append(f"not one pixel of {self.dataset} {self.split} is {names}")
+        if void > pixels:
+            said.append(f"{void / (void + pixels):.0%} of its pixels are void and count for nothing")
+        return "; ".join(said)
+
+    @property
+    def headline(self) -> str:
+        """The mIoU, with its standard deviation where there are several seeds, e.g. "mIoU .312 ± .010"."""
+        if "miou" not in self.metrics:
+            return ", ".join(f"{name} {_fraction(value)}" for name, value in self.metrics.items())
+        spread = f" ± {_fraction(self.metrics.get('miou_std', 0.0))}" if len(self.seeds) > 1 else ""
+        return f"mIoU {_fraction(self.metrics['miou'])}{spread}"
+
+    def __repr__(self) -> str:
+        """One line; `to_dict` has everything."""
+        measured = f"{self.dataset} {self.split}"
+        doubt = [("", f"note: {self.doubt}")] if self.doubt else []
+        return in_line("EvalResult", [("", f"{self.what}, {self.column}, {measured}: {self.headline}"), *doubt])
+
+    def _repr_html_(self) -> str:
+        further = [name for name in self.metrics if name not in ("miou", "miou_std") and not name.endswith("_std")]
+        told = [("measured on", f"{self.dataset} {self.split}"), ("what", self.what), ("protocol", self.column)]
+        told += [(name.replace("_", " "), _fraction(self.metrics[name])) for name in further]
+        rows = [
+            (name, "no pixel, none predicted" if iou is None else bar(iou), "" if iou is None else _fraction(iou))
+            for name, iou in zip(self.class_names, self.class_iou, strict=True)
+        ]
+        classes = table(("class", "IoU", ""), rows, right=(2,), what="classes")
+        if len(rows) > 12:
+            classes = folded(f"IoU of the {len(rows)} classes", classes)
+        doubts = [self.doubt] if self.doubt else []
+        return card("A result", facts(told), classes, note(self.meaning), warnings=doubts, headline=self.headline)
+
+    @property
+    def meaning(self) -> str:
+        """What the headline's number and its interval are, in a sentence or two."""
+        count, what = len(self.seeds), "seeds" if self.labels is None else "draws of the labelled images"
+        spread = f" ± is the standard deviation over {count} {what}." if count > 1 else ""
+        if count == 1:
+            spread = " It was measured once, so nothing says how much another seed would differ."
+        told = f"mIoU is the mean over the classes of overlap divided by union, 1 is perfect.{spread}"
+        if self.matching == "none":
+            return told
+        named_by = self.options.get("matched_on", self.split)
+        return f"{told} The labels of {self.dataset} {named_by} said which class each group stands for."
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
@@ -203,3 +277,7 @@ class EvalResult:
         if len(result.class_iou) != names or (rows and {len(rows), *map(len, rows)} != {names}):
             raise ValueError(f"a result of {names} classes has {len(result.class_iou)} IoU and {len(rows)} rows")
         return result
+
+
+def _fraction(value: float) -> str:
+    return f"{value:.3f}"

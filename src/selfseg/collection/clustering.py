@@ -39,6 +39,7 @@ from selfseg.errors import ConfigError, EmptyCollection
 from selfseg.models.embedder import Looks
 from selfseg.ops.merging import merge_tree
 from selfseg.ops.parts.steps import PartFiles
+from selfseg.pages.shown_path import ShownPaths
 from selfseg.storage.files import mark_output, sole_use, storage_errors
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
@@ -80,7 +81,7 @@ def cluster(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         k: the numbers of clusters.
         seed: seed of the random choice of images and pixels, and of k-means.
         points: how many pixels to sample in all, equally many from each image. If there are more than points / 64
@@ -159,7 +160,7 @@ def cluster(
         paths = tuple(save_clusters(run, clusters) for clusters in made)
         if some is not None:
             save_proposal(run, propose_k(*some, seed, merge))
-        return paths
+        return ShownPaths(paths)
 
 
 def _in_parts(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from selfseg.collection.streaming import Fetched
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder_config import EmbedderConfig, read_config
 from selfseg.ops.merging import cut_tree
+from selfseg.pages.cards import clusters_card
+from selfseg.showing import in_line
+from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.tensors import check_matrix, is_described, read_described, write_described
 
@@ -41,6 +44,7 @@ class Clusters:
             and a pixel belongs to the group of the nearest. None = not merged.
         before: as many clusters of what the embedder was before its training, where that can be told
             (`Embedder.before_training`); without typical images.
+        names: what a person called some of them, by number, where they were read from a run.
     """
 
     centroids: Tensor
@@ -49,6 +53,15 @@ class Clusters:
     info: Mapping[str, Any]
     groups: Tensor | None = None
     before: Clusters | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line."""
+        named = f"{len(self.names)} of them named"
+        return in_line("Clusters", [("k", self.k), ("", f"of {self.info.get('count', '?')} images"), ("", named)])
+
+    def _repr_html_(self) -> str:
+        return clusters_card(self.share, self.typical, self.names, self.info)
 
     @property
     def k(self) -> int:
@@ -135,7 +148,7 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
     if k is not None and k not in found and has_tree(run):
         tree = load_tree(run)
         if 1 <= k <= len(tree.centroids):
-            return tree.cut(k)
+            return replace(tree.cut(k), names=_names_of(run, k))
     if k is not None and k not in found:
         raise RunError(
             f"{run} has no clusters with k = {k}, only with {', '.join(map(str, found))}; "
@@ -157,7 +170,18 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
             f"the clusters with k = {k} in {run} were made by an earlier embedder; "
             f"run: selfseg cluster {run} IMAGES -k {k}"
         )
-    return made
+    return replace(made, names=_names_of(run, k))
+
+
+def _names_of(run: Path, k: int) -> dict[int, str]:
+    """What `selfseg name` has called a run's clusters; {} if nothing, or if they were others."""
+    try:
+        about = read_json(run / "segmenter" / "segmenter.json")["about"]
+        if about["made_of"] != "clusters" or about["k"] != k or about["embedder"] != embedder_hash(run):
+            return {}
+        return {int(number): _name(name) for number, name in about["names"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whoever needs the names says what is wrong
+        return {}
 
 
 def _clusters_of(tensors: Mapping[str, Tensor], info: dict[str, Any], k: int, config: EmbedderConfig) -> Clusters:

@@ -72,7 +72,7 @@ def concepts(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, paths or a collection.
+        images: a folder, a list file, paths, a collection, arrays, tensors or PIL images.
         top: how many segments to show of each concept.
         k: the run's clusters with this k, which `selfseg.cluster` made; None = the run's prototypes.
         resolution: short side in px that images are resized to; None = the embedder's own.

@@ -25,6 +25,7 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder, Looks
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import MOST_LINES, read_json, storage_errors, write_atomically, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
@@ -61,7 +62,7 @@ def embed(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         out: the folder to write.
         looks: how often each image is looked at; once if None (`selfseg.models.embedder.Looks`).
         device: see `load`.
@@ -125,7 +126,7 @@ def embed(
         **listed,
     }
     write_json(out / "index.json", index)
-    return out / "index.json"
+    return ShownPath(out / "index.json")
 
 
 def _without_maker(entry: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
+from numpy.typing import NDArray
 
 from selfseg.data.labelled.catalog import find_images
 from selfseg.data.reading.images import ImageCollection
@@ -16,10 +18,17 @@ from selfseg.data.reading.windows import expand
 from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 from selfseg.models.embedder_config import read_config
+from selfseg.models.inputs.in_memory import hold, is_held
+from selfseg.pages.shown_path import learned_with
 from selfseg.storage.reading import read_recipe_values
 from selfseg.storage.remote.places import at_places
 
-Images = str | Path | Sequence[Path] | ImageCollection
+Images = (
+    str | Path | Sequence[Any] | Mapping[str, Any] | NDArray[Any] | torch.Tensor | PIL.Image.Image | ImageCollection
+)
+"""What verbs take: a folder, a list file, NAME:ROOT, paths, a collection; or images that the program holds.
+
+`selfseg.models.inputs.in_memory.hold` says which these are."""
 
 
 @at_places(models=["run"])
@@ -39,6 +48,7 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None, wind
     run = _trained(run)
     embedder = Embedder.load(run / "embedder").to(choose_device(device)).eval()
     embedder.looks = looks or Looks()
+    embedder.learned_with = learned_with(plain_recipe(run))
     if window is not None:
         embedder.window = replace(embedder.config, window=window).side  # checked
     return embedder
@@ -88,6 +98,8 @@ def choose_device(device: str) -> torch.device:
 def collect(images: Images, embedder: Embedder | None = None, cut: bool = True) -> ImageCollection:
     """The collection that a folder, a list file, NAME:ROOT (see `selfseg.data.labelled.catalog`) or paths name.
 
+    Images that the program holds are a collection, too: see `selfseg.models.inputs.in_memory.hold`.
+
     Args:
         images: these, or a collection.
         embedder: who looks at the images: its run's channels are read, and large images are cut into its windows.
@@ -97,7 +109,12 @@ def collect(images: Images, embedder: Embedder | None = None, cut: bool = True) 
     Raises:
         EmptyCollection: if there is no image.
     """
-    collection = images if isinstance(images, ImageCollection) else find_images(images)
+    if isinstance(images, Iterator):
+        images = tuple(images)
+    if isinstance(images, ImageCollection):
+        collection = images
+    else:
+        collection = hold(images) if is_held(images) else find_images(images)  # type: ignore[arg-type]
     if len(collection) == 0:
         raise EmptyCollection(f"no images in {images}; give a folder with images, or a .txt file that lists them")
     if embedder is None:

@@ -36,6 +36,7 @@ from selfseg.drawing.pictures import hex_colour, overlay, palette, write_image
 from selfseg.errors import ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import clear, mark_output, read_json, write_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.progress import ProgressFile
@@ -77,7 +78,7 @@ def segment(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         out: the folder to write.
         k: which clustering: the one with this many clusters; the largest one if None.
         looks: how often each image is looked at; once if None (`selfseg.models.embedder.Looks`).
@@ -137,7 +138,7 @@ def segment(
         for i in made:
             raster, name = map_file(out / "index", collection, i), collection.names[i]
             write_areas(raster, out / "geojson", name, legend, void, min_area)
-    return out
+    return ShownPath(out)
 
 
 def _begin(out: Path, about: Mapping[str, Any]) -> None:

@@ -217,23 +217,9 @@ def _cell(result: EvalResult, best: float) -> Cell:
     return Cell(miou, spread, result.metrics.get("accuracy"), miou >= best)
 
 
-def by_pixels(result: EvalResult) -> bool:
-    """Whether clusters are named one to one so that pixels, and not the sum of IoU, are as many as can be."""
-    return result.matching == "hungarian" and result.options.get("maximise") == "pixels"
-
-
 def column_of(result: EvalResult) -> str:
-    """The name of a result's column in a table, e.g. "clusters k=64, majority"."""
-    if result.labels is not None:
-        return f"{result.protocol}, {result.labels:g} % of the labels"
-    name = result.protocol if result.k is None else f"{result.protocol} k={result.k}, {result.matching}"
-    name = f"{name}, {result.options['hidden']} filters" if result.options.get("hidden") else name
-    name = name.replace("largest_iou", "largest IoU") + (" by pixels" if by_pixels(result) else "")
-    name = f"{name}, merged from {result.options['merge']}" if result.options.get("merge") else name
-    name = f"{name}, crop {result.crop}" if result.crop != "none" else name
-    name = f"{name}, {result.options['looks'].strip('-').replace('-', ', ')}" if result.options.get("looks") else name
-    name = f"{name} + CRF" if result.crf else name
-    return f"{name}, fitted on {result.fit_split}" if result.fitted_elsewhere else name
+    """As `EvalResult.column`."""
+    return result.column
 
 
 def fine_print(result: EvalResult) -> str:

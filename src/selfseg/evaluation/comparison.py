@@ -33,7 +33,7 @@ from selfseg.evaluation.baselines import trivial_extractors, untrained_like
 from selfseg.evaluation.evaluator import evaluate_extractors
 from selfseg.evaluation.measure.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.measure.reading import Progress
-from selfseg.evaluation.measure.results import TRIVIAL, markdown_table, package_version, result_name
+from selfseg.evaluation.measure.results import TRIVIAL, Results, markdown_table, package_version, result_name
 from selfseg.evaluation.references import is_reference, parse_reference
 from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, VERSIONS, EvaluationConfig, Protocol, Sheet, names_of
@@ -118,7 +118,7 @@ def compare(
     count: int = 6,
     device: str = "auto",
     progress: Progress | None = None,
-) -> tuple[Path, list[EvalResult]]:
+) -> tuple[Path, Results]:
     """Measure several runs by one protocol and write a page with the table and the same images side by side.
 
     Args:
@@ -183,13 +183,13 @@ def _fill(
     count: int,
     device: torch.device,
     progress: Progress | None,
-) -> tuple[Path, list[EvalResult]]:
+) -> tuple[Path, Results]:
     """Measure the rows that are not there yet, and write the page."""
     fit, measured = splits
     first = contestants[0].channels
     shown = _choose(measured.measured(first), count)
     data = [_data_digest(fit), _data_digest(measured)]
-    results: list[EvalResult] = []
+    results = Results()
     drawings: list[Drawing] = []
     for contestant in contestants:
         folder = out / "rows" / file_name(contestant.name)
@@ -218,7 +218,7 @@ def _fill(
             if contestant.embedder is not None:
                 contestant.embedder.to("cpu")
         row = read_json(folder / "row.json")
-        results += [EvalResult.from_dict(read_json(folder / "results" / name)) for name in row["results"]]
+        results.extend(EvalResult.from_dict(read_json(folder / "results" / name)) for name in row["results"])
         drawings += [Drawing(**drawing) for drawing in row["drawings"]]
     sources = {row.name: row.source for row in rows}
     write_text(out / "compare.md", markdown_table(results))

@@ -14,8 +14,8 @@ from selfseg.data.labelled.catalog import LabelledImages, check_same_classes
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.reading import Progress
+from selfseg.evaluation.measure.results import Results, result_name, write_table
 from selfseg.evaluation.measure.results import format_table as format_table
-from selfseg.evaluation.measure.results import result_name, write_table
 from selfseg.evaluation.measure.sharing import Alone, Shared
 from selfseg.evaluation.protocols.objects import evaluate_objects
 from selfseg.evaluation.settings import Beside, Reading
@@ -45,7 +45,7 @@ def evaluate(
     progress: Progress | None = None,
     out: Path | str | None = None,
     where: Where = HERE,
-) -> list[EvalResult]:
+) -> Results:
     """Measure a run on a labelled data set.
 
     Args:
@@ -66,7 +66,7 @@ def evaluate(
             bit. If that is not this process, an embedder or extractor must be one that can be pickled.
 
     Returns:
-        The results, the run's before the baselines'.
+        The results, the run's before the baselines': a list, which a notebook shows as a table.
 
     Raises:
         ConfigError: for options that can't work, e.g. more clusters than points, or a linear layer that would be
@@ -91,7 +91,7 @@ def evaluate(
         fit, measured = fit.measured(source.config.channels), measured.measured(source.config.channels)
     made_by = run_hash(folder) if folder else ""
     kept = Path(out) if out is not None else None if folder is None else folder / "results"
-    results: list[EvalResult] = []
+    results = Results()
 
     def keep(made: Sequence[EvalResult]) -> None:
         results.extend(made)

@@ -77,7 +77,7 @@ def nearest(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         masks: folder of masks that say what an object is (`selfseg masks` makes one); None = the run's saliency head.
         queries: names of images, whose largest objects are the queries; if empty, queries are drawn at random.
         count: how many queries are drawn, each from another image.

@@ -43,6 +43,7 @@ from selfseg.masks.sources import (
 )
 from selfseg.masks.together import Finder, Mapped, map_together
 from selfseg.masks.writing import SOFT_FOLDER, MaskFiles, MaskWriter
+from selfseg.models.inputs.in_memory import ImagesInMemory
 from selfseg.ops.channels import Channels
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
@@ -86,7 +87,7 @@ def mine_masks(
     what is missing: new images and images that have changed, or everything if the settings have.
 
     Args:
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         out: the folder to write: new, or one that an earlier call made.
         method: "features" (`selfseg.masks.networks.features`), a prior (`selfseg.masks.priors.by_name` lists them),
             "hierarchy", or a network (`selfseg.masks.sources`), which is trained first.
@@ -129,7 +130,10 @@ def mine_masks(
     else:
         version = hierarchy.VERSION if method == "hierarchy" else VERSION
         how |= {"version": version, "superpixels": ALGORITHM_VERSION}
-    collection, found = as_measured(collect(images), channels, pages, window)
+    collection = collect(images)
+    if channels and isinstance(collection, ImagesInMemory):
+        raise ConfigError("channels are chosen of files; of images in memory, give arrays of the three that are wanted")
+    collection, found = as_measured(collection, channels, pages, window)
     if found:
         tell(found)
     if collection.channels is not None:

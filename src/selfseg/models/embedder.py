@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.backbones import cell_centres, freeze, is_vit, make_backbone
 from selfseg.models.decoders import Projector, Pyramid, make_decoder, move_cells
-from selfseg.models.embedder_config import FORMAT, check_sizes, read_config
+from selfseg.models.embedder_config import FORMAT, check_sizes, facts_of, read_config
 from selfseg.models.embedder_config import EmbedderConfig as EmbedderConfig
 from selfseg.models.embedder_config import Looks as Looks
 from selfseg.models.inputs.groups import ChannelGroups, Group
-from selfseg.models.inputs.preparing import prepare_image
+from selfseg.models.inputs.preparing import as_batch, prepare_image
 from selfseg.models.inputs.widening import expected_levels, widen
 from selfseg.models.start import Colours, load_backbone
 from selfseg.ops.phases import in_phase
@@ -29,6 +29,7 @@ from selfseg.ops.regions.smoothing import STRIDE as SMOOTHED_STRIDE
 from selfseg.ops.regions.smoothing import smooth_batch
 from selfseg.sharing.card import Network
 from selfseg.sharing.model import Shareable
+from selfseg.showing import card, facts, in_line
 from selfseg.storage.files import write_json
 from selfseg.storage.tensors import read_tensors, write_tensors
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
@@ -43,6 +44,7 @@ class Embedder(Shareable, nn.Module):
         stride: pixels of the input for each cell of the embedding.
         normalised: always True: every pixel's vector has unit length.
         start: what the backbone's weights began from; "" if that isn't known.
+        learned_with: the recipe of the run that it was loaded from, in words; "" if that isn't known.
         looks: how often `embed` looks at an image, see `Looks`; once by default.
         window: side in px of the windows that large images are looked at in, see `EmbedderConfig`.
         resolution: short side in px that `embed` resizes to, or None.
@@ -64,7 +66,7 @@ class Embedder(Shareable, nn.Module):
         self.config = config
         self.resolution = config.resolution
         self.normalised = True
-        self.start = ""
+        self.start = self.learned_with = ""
         self.looks = Looks()
         self.window = config.side
         self.superpixels: int | None = None  # px between those that smooth, where windows shall have the same ones
@@ -105,6 +107,13 @@ class Embedder(Shareable, nn.Module):
         mean, std = (config.mean, config.std) if measured is None else (measured.mean, measured.std)
         self.register_buffer("mean", torch.tensor(mean or IMAGENET_MEAN).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std or IMAGENET_STD).view(1, -1, 1, 1))
+
+    def __repr__(self) -> str:
+        """One line; the layers are those of `backbone` and `decoder`."""
+        return in_line("Embedder", [(name.replace(" ", "_"), value) for name, value in facts_of(self)])
+
+    def _repr_html_(self) -> str:
+        return card("An embedder: an image to a vector at every place", facts(facts_of(self)))
 
     def _make_backbone(self, inputs: int, groups: Sequence[Group] = ()) -> nn.Module:
         config, all_blocks = self.config, self.config.decoder == "pyramid"
@@ -293,7 +302,8 @@ class Embedder(Shareable, nn.Module):
         """Embed one image of any size.
 
         Args:
-            image: (H, W, 3) uint8 RGB, a PIL image, or a file. Resized so that its short side is `resolution`.
+            image: (H, W, 3) uint8 RGB, a tensor (3, H, W), a PIL image, or a file. Resized so that its short side is
+                `resolution`.
 
         Returns:
             (D, h, w) float32 on the CPU, unit length over D.
@@ -395,16 +405,7 @@ class Embedder(Shareable, nn.Module):
 
     def _evaluate(self, function: Callable[[Tensor], Tensor], images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """What a function of a batch in [0, 1] gives for prepared images, in eval mode."""
-        if self.mean.is_cuda:
-            pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
-            np.stack(images, out=pinned.numpy())
-            # From pinned memory: it is not waited for.
-            batch = pinned.to(self.mean.device, non_blocking=True).permute(0, 3, 1, 2)
-        elif len(images) == 1:
-            # Its first stride is 3 and not 3 H W, which convolutions notice: the last bits are not a larger batch's.
-            batch = torch.from_numpy(images[0]).permute(2, 0, 1)[None].to(self.mean.device)
-        else:
-            batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.mean.device)
+        batch = as_batch(images, self.mean.device)
         training = self.training
         self.eval()
         try:

@@ -294,3 +294,27 @@ def check_sizes(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> None:
         value, used = getattr(config, name), name == "dim" or config.decoder in ("projector", "pyramid")
         if used and value > 4096 and value not in sizes and config.decoder != "none":
             raise ValueError(f"no weight has the size of {name} = {value}")
+
+
+def facts_of(embedder: Any) -> list[tuple[str, str]]:
+    """What an `Embedder` says of itself where it is shown, as (name, value)."""
+    config = embedder.config
+    count = sum(parameter.numel() for parameter in embedder.parameters())
+    taught = sum(parameter.numel() for parameter in embedder.parameters() if parameter.requires_grad)
+    side = "as images are" if embedder.resolution is None else f"{embedder.resolution} px"
+    told = [
+        ("backbone", config.backbone),
+        ("decoder", config.decoder),
+        ("dim", str(embedder.dim)),
+        ("stride", f"{embedder.looked_stride:g} px"),
+        ("resolution", side),
+        ("parameters", _counted(count) + ("" if taught == count else f", {_counted(taught)} of them trainable")),
+    ]
+    if config.channels is not None:
+        told.append(("channels", ", ".join(config.channels.names)))
+    told.append(("began from", embedder.start or "not known, perhaps random weights"))
+    return [*told, ("learned with", embedder.learned_with or "not known")]
+
+
+def _counted(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 10_000 else f"{number:,}"

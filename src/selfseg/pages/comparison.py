@@ -17,6 +17,7 @@ from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, fit_within, hex_colour, palette
 from selfseg.drawing.result_charts import comparison_of
 from selfseg.errors import StorageError
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import write_text
 from selfseg.types import EvalResult
 from selfseg.version import __version__
@@ -128,7 +129,7 @@ def write_comparison_page(
     }
     environment = Environment(loader=PackageLoader("selfseg.pages"), autoescape=True, trim_blocks=True)
     write_text(out / "compare.html", environment.get_template("compare.html.j2").render(context))
-    return out / "compare.html"
+    return ShownPath(out / "compare.html")
 
 
 def colour_classes(classes: NDArray[np.uint8], colours: Picture) -> Picture:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from selfseg.drawing.figures import Figure
 from selfseg.drawing.pictures import Picture, hex_colour, palette
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import read_json, write_text
 from selfseg.storage.hashes import embedder_hash
 from selfseg.version import __version__
@@ -159,7 +160,7 @@ def write_concepts_page(run: Path, found: Concepts) -> Path:
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
     write_text(run / "concepts.html", page)
-    return run / "concepts.html"
+    return ShownPath(run / "concepts.html")
 
 
 def ranges(numbers: Sequence[int]) -> str:

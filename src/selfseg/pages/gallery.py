@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from selfseg.drawing.figures import Figure
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import write_text
 from selfseg.version import __version__
 
@@ -98,4 +99,4 @@ def write_gallery(path: Path, gallery: Gallery) -> Path:
     environment = Environment(loader=PackageLoader("selfseg.pages"), autoescape=True, trim_blocks=True)
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     write_text(path, environment.get_template("gallery.html.j2").render(page=gallery, version=__version__, made=made))
-    return path
+    return ShownPath(path)

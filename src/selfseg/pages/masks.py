@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from selfseg.drawing.figures import Figure, figure
 from selfseg.drawing.pictures import Picture, borders, fit_within, resize
 from selfseg.pages.concepts import draw_segment
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import write_text
 from selfseg.version import __version__
 
@@ -113,4 +114,4 @@ def write_masks_page(
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
     write_text(out / "masks.html", page)
-    return out / "masks.html"
+    return ShownPath(out / "masks.html")

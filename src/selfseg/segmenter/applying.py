@@ -28,6 +28,7 @@ from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.drawing.palette_png import VOID_COLOUR
 from selfseg.drawing.pictures import hex_colour, overlay, write_image
+from selfseg.pages.shown_path import ShownPath
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage.files import clear, mark_output, read_json, storage_errors, write_json, write_text
 from selfseg.storage.progress import ProgressFile
@@ -67,7 +68,7 @@ def apply(
 
     Args:
         segmenter: a segmenter; or the folder of one, or of a run that has one.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         out: the folder to write.
         overlays: whether to write `out/overlay`.
         device: where a segmenter that is loaded is put, see `load_segmenter`.
@@ -134,7 +135,7 @@ def apply(
         for i in made:
             raster, name = map_file(out / "masks", collection, i), collection.names[i]
             write_areas(raster, out / "geojson", name, legend.to_json(), legend.void, min_area)
-    return out
+    return ShownPath(out)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from selfseg.collection.opening import load
 from selfseg.data.labelled.legend import Colour, Legend, clean_name
 from selfseg.errors import CheckpointError, ConfigError
 from selfseg.models.embedder import Looks
+from selfseg.pages.shown_path import ShownPath
 from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
 from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
@@ -187,7 +188,7 @@ def name_clusters(
         ConfigError: see `from_clusters`; or if the names so far are of another k.
         RunError: if the run has no such clusters, or is none.
     """
-    return renamed(run, names, k, colours).save(Path(run) / "segmenter")
+    return ShownPath(renamed(run, names, k, colours).save(Path(run) / "segmenter"))
 
 
 def renamed(

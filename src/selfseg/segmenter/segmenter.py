@@ -30,9 +30,11 @@ from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.models.inputs.preparing import pixels_of
 from selfseg.ops.levels import mark_void
+from selfseg.pages.cards import legend_rows
 from selfseg.segmenter.cards import folder_card, legend_table
 from selfseg.sharing.card import Network
 from selfseg.sharing.model import Shareable
+from selfseg.showing import card, facts, in_line, note
 from selfseg.storage.files import read_json, write_folder_atomically, write_json, write_text
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
@@ -157,11 +159,26 @@ class Segmenter(Shareable, nn.Module):
         self.register_buffer("bias", bias.detach().float().contiguous())
         self.register_buffer("table", table.detach().long().contiguous())
 
+    def __repr__(self) -> str:
+        """One line."""
+        return in_line("Segmenter", [("classes", ", ".join(self.legend.names)), ("", repr(self.embedder))])
+
+    def _repr_html_(self) -> str:
+        void = int((self.table == NO_CLASS).sum())
+        made_of = str(self.about.get("made_of", "not known"))
+        told = [("made of", made_of), ("void in a mask", str(self.legend.void))]
+        told += [("run", str(self.about["run"]))] if self.about.get("run") else []
+        told += [("began from", self.embedder.start or "not known")]
+        kind = "clusters" if made_of == "clusters" else "rows"
+        said = f"{void} of its {len(self.table)} {kind} have no name: their pixels become void in a mask."
+        title = f"A segmenter of {len(self.legend.classes)} classes"
+        return card(title, facts(told), legend_rows(self.legend.to_json()), note(said if void else ""))
+
     def forward(self, image: NDArray[np.uint8] | str | Path | Any) -> NDArray[Any]:
         """The mask of one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, a PIL image, or a file.
+            image: (H, W, 3) uint8 RGB, a tensor (3, H, W), a PIL image, or a file.
 
         Returns:
             (H, W) uint8 of class values from 0 and 255 for void; uint16 and 65535 with more than 255 classes.

@@ -113,7 +113,7 @@ class RegionStore:
 
         Args:
             run: the run's folder.
-            images: a folder, a list file, NAME:ROOT, paths or a collection.
+            images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
             device: see `selfseg.load`.
             looks: how often each image is looked at; once if None.
             progress: whether to show a progress bar on stderr.

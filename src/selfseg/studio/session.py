@@ -22,6 +22,7 @@ from selfseg.collection.proposal import load_proposal
 from selfseg.data.reading.formats.base import Window
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
+from selfseg.models.inputs.in_memory import ImagesInMemory
 from selfseg.studio.beliefs import NONE, Beliefs, Examples, examples
 from selfseg.studio.carrying import ImageFinder, LabelReport, Report, carry_over, remember, take_labels
 from selfseg.studio.carrying.clusterings import fingerprint
@@ -132,8 +133,10 @@ class Session:
             ConfigError: if there is no such format, or the images lie in shards or are pages of files.
             DataError: if the labels can't be read; nothing is taken over then.
         """
-        if self._collection.blocks:
-            raise ConfigError("labels can be taken over for images in folders, but not for images in shards")
+        if self._collection.blocks or isinstance(self._collection, ImagesInMemory):
+            raise ConfigError(
+                "labels can be taken over for images in folders, but not for images in shards or in memory"
+            )
         collection = self._collection
         if any(part.page for part in collection.parts):
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,11 +13,11 @@ from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog, scan
 from selfseg.data.reading.windows import expand, find_channels
 from selfseg.data.regions import ObjectMasks
-from selfseg.errors import CheckpointError
+from selfseg.errors import CheckpointError, RunError
 from selfseg.models.embedder_config import EmbedderConfig
 from selfseg.ops.channels import Channels
-from selfseg.storage.files import MOST_LINES, read_json, write_json
-from selfseg.training.recipe import Recipe, change_each, read_recipe
+from selfseg.storage.files import MOST_LINES, is_unclaimed, mark_output, read_json, write_json
+from selfseg.training.recipe import Recipe, change_each, read_recipe, write_recipe
 
 
 def settle_channels(recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, str]:
@@ -176,6 +177,41 @@ def _recorded_content(run: Path) -> str:
 
     change_each(read_recipe(run / "recipe.yaml"), ObjectMasks, look)
     return found
+
+
+def begin_with(recipe: Recipe[Any], images: ImageCollection) -> Recipe[Any]:
+    """Begin a run that learns from exactly these images: with their names, pages, windows and channels.
+
+    Writes RUN/images.json and RUN/recipe.yaml, which `train` goes on from.
+
+    Args:
+        recipe: of the run; `recipe.images` must lead to the files of `images`.
+        images: files, which may be measured images.
+
+    Returns:
+        The recipe that `train` is to be called with.
+
+    Raises:
+        RunError: if there is something in the run's folder but a run on the same images.
+        DataError: if too many of the images can't be read.
+    """
+    settled, record = _with_channels(recipe, images.channels), recipe.out / "images.json"
+    fresh = is_unclaimed(recipe.out)
+    if fresh:
+        mark_output(recipe.out)
+    kept = scan(images, SkipLog(recipe.out / "skipped.jsonl" if fresh else None, len(images), recipe.max_bad))
+    found = find_images(recipe.images)
+    paths = tuple(Path(os.path.abspath(path)) for path in kept.paths)
+    known, names = dict(zip(found.names, found.paths, strict=True)), tuple(kept.names)
+    if any(known.get(name, path) != path for name, path in zip(names, paths, strict=True)):
+        names = tuple(f"{number:06d}/{name}" for number, name in enumerate(names))  # two roots, one name
+    begun = replace(kept, root=found.root, paths=paths, names=names)
+    if fresh:
+        write_recipe(settled, recipe.out / "recipe.yaml")
+        record_images(begun, recipe.out)
+    elif not record.exists() or read_json(record, MOST_LINES) != begun.located():
+        raise RunError(f"{recipe.out} holds something else than a run on these images; give another folder")
+    return settled
 
 
 def record_images(images: ImageCollection, run: Path) -> None:

@@ -43,6 +43,7 @@ from selfseg.methods import Method
 from selfseg.models.distributed import gather_rows, sum_over_processes, synchronise_batch_norm, world_size
 from selfseg.models.prototypes import save_product
 from selfseg.ops.phases import phase
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.checkpoint import Checkpoint, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use
 from selfseg.storage.waiting import vanished_output
@@ -92,7 +93,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         problem = ""
         try:
             with ExitStack() as held:
-                return _train(local, progress, held)
+                return ShownPath(_train(local, progress, held))
         except OutOfMemory as error:
             if local.recompute or find_launch() is not None or world_size() > 1:
                 raise
@@ -101,7 +102,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         gc.collect()
         _console.print(f"{problem}: beginning again, with --recompute, from the newest checkpoint", markup=False)
         with ExitStack() as held:
-            return _train(replace(local, recompute=True), progress, held)
+            return ShownPath(_train(replace(local, recompute=True), progress, held))
 
 
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:

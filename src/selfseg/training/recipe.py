@@ -207,6 +207,12 @@ class Recipe(Generic[Config]):
 
     def __post_init__(self) -> None:
         require_usable(self, "")
+        images: Any = self.images
+        if not isinstance(images, str | Path):
+            raise ConfigError(
+                "a run reads its images again when it goes on, so they must be files: give a folder or a list of them, "
+                f"not a {type(images).__name__}; selfseg.PixelClusterer takes arrays, and writes them beside its run"
+            )
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError(f"give either steps or epochs, not steps={self.steps} and epochs={self.epochs}")
         for name in ("epochs", "batch_size", "nodes", "checkpoint_every", "keep", "log_every"):

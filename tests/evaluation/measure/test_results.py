@@ -13,7 +13,6 @@ from selfseg.errors import LabelError
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.measure.results import (
     Question,
-    doubt_of,
     format_table,
     markdown_table,
     result_of,
@@ -102,9 +101,9 @@ def test_a_constant_stands_in_the_columns_of_its_crop_alone(tmp_path):
 
 
 def test_a_result_says_first_what_makes_it_mean_little() -> None:
-    assert doubt_of(replace(result(), confusion=((1, 0), (0, 1)), counts={"pixels": 60, "void": 40})) == ""
+    assert replace(result(), confusion=((1, 0), (0, 1)), counts={"pixels": 60, "void": 40}).doubt == ""
     mostly = replace(result(), confusion=((1, 0), (0, 1)), counts={"pixels": 40, "void": 60})
-    assert doubt_of(mostly) == "60% of its pixels are void and count for nothing"
+    assert mostly.doubt == "60% of its pixels are void and count for nothing"
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(format_table([result(), mostly]))
     said = " ".join(console.export_text().split())

@@ -54,7 +54,7 @@ def film(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         count: how many images are shown, spread evenly over the collection.
         device: see `selfseg.load`.
         progress: whether to show progress bars on stderr.

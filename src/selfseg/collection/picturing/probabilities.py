@@ -82,7 +82,7 @@ def probabilities(
 
     Args:
         run: the run's folder.
-        images: a folder, a list file, NAME:ROOT, paths or a collection.
+        images: a folder, a list file, NAME:ROOT, paths, a collection, arrays, tensors or PIL images.
         count: how many images are shown.
         top: how many prototypes are shown of each image.
         k: the run's clusters with this k, which `selfseg.cluster` made; None = the run's prototypes.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
 from selfseg.collection.false_colours import PHOTOGRAPHS, Painter, painter_of
-from selfseg.collection.opening import as_seen_by, collect, load, plain_recipe
+from selfseg.collection.opening import Images, as_seen_by, collect, load, plain_recipe
 from selfseg.collection.proposal import load_proposal
 from selfseg.collection.reporting.beside import compare_beside
 from selfseg.collection.reporting.facts import facts_of, next_commands
@@ -52,6 +52,7 @@ from selfseg.fitting.stepping import read_log
 from selfseg.models.embedder import Embedder
 from selfseg.ops.pca import PcaBasis
 from selfseg.pages.concepts import read_concepts
+from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import read_json, write_text
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.reading import objects_of_lines
@@ -116,7 +117,7 @@ class _Sample:
 @at_places(runs=["run"], models=["beside"])
 def report(
     run: Path | str,
-    images: Path | str | Sequence[Path] | None = None,
+    images: Images | None = None,
     count: int = 12,
     device: str = "auto",
     progress: bool = True,
@@ -128,7 +129,7 @@ def report(
 
     Args:
         run: the run's folder.
-        images: the images to show; those that the run learned from if None.
+        images: the images to show, as `segment` takes them; those that the run learned from if None.
         count: how many images are shown, spread evenly over the collection.
         device: "auto", "cpu", "cuda", ...
         progress: whether to show a progress bar on stderr.
@@ -208,7 +209,7 @@ def report(
     environment = Environment(loader=PackageLoader("selfseg.pages"), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(context)
     write_text(run / "report.html", page)
-    return run / "report.html"
+    return ShownPath(run / "report.html")
 
 
 _LOOK = (
@@ -361,7 +362,8 @@ def _gallery(
     names: Sequence[str], collection: ImageCollection | None, clusterings: Sequence[Clusters]
 ) -> ImageCollection:
     """The images that a clustering names, as far as they are still there; measured ones of the run's own alone."""
-    if collection is not None and (collection.channels is not None or collection.parts):
+    plain = type(collection) is ImageCollection  # whose paths are files
+    if collection is not None and (not plain or collection.channels is not None or collection.parts):
         place = {name: i for i, name in enumerate(collection.names)}
         return collection.subset([place[name] for name in names if name in place])
     known: dict[str, Path] = {}

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -267,6 +268,12 @@ def parse_source(text: Path | str) -> Source:
         >>> parse_source("photos/summer").dataset is None
         True
     """
+    given: Any = text
+    if not isinstance(given, str | Path):
+        raise ConfigError(
+            f"labelled data lies in a folder, a zip or a file: give its path, not a {type(given).__name__}; "
+            "docs/data.md says where images and labels lie in a folder of your own"
+        )
     said = None if Path(text).exists() else _OPTIONS.fullmatch(str(text))
     if said is not None:
         source = parse_source(said[1])

@@ -16,13 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from selfseg.data.labelled.catalog import LabelledImages
-from selfseg.drawing.result_charts import by_pixels, fine_print
 from selfseg.drawing.result_charts import column_of as column_of
+from selfseg.drawing.result_charts import comparison_of, fine_print
 from selfseg.drawing.result_charts import read_results as read_results
 from selfseg.errors import LabelError
 from selfseg.evaluation.measure.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.protocols.coco import DetectionResult
+from selfseg.showing import card, folded, listed, strong, table
 from selfseg.storage.files import read_json, write_text
 from selfseg.types import EvalResult
 
@@ -131,19 +132,6 @@ def result_of(
     )
 
 
-def doubt_of(result: EvalResult) -> str:
-    """Why a result may not mean what it seems to: classes without a pixel, or mostly void; "" without a doubt."""
-    said = []
-    pixels, void = result.counts.get("pixels", 0), result.counts.get("void", 0)
-    unseen = [name for name, row in zip(result.class_names, result.confusion, strict=False) if not any(row)]
-    if unseen and result.protocol not in ("objects", "retrieval"):  # whose rows are objects
-        names = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
-        said.append(f"not one pixel of {result.dataset} {result.split} is {names}")
-    if void > pixels:
-        said.append(f"{void / (void + pixels):.0%} of its pixels are void and count for nothing")
-    return "; ".join(said)
-
-
 def split_name(fit: LabelledImages, measured: LabelledImages) -> str:
     """What a result calls the split that was learned from: with its data set, if that is another than the measured."""
     return fit.split if fit.root == measured.root else f"{fit.name}/{fit.split}"
@@ -160,7 +148,7 @@ def result_name(result: EvalResult | DetectionResult) -> str:
         asked += [f"filters{result.options['hidden']}" if result.options.get("hidden") else ""]
         asked += [f"merged{result.options['merge']}" if result.options.get("merge") else ""]
         asked += [f"crop{result.crop}" if result.crop != "none" else ""]
-        asked += ["by-pixels" if by_pixels(result) else ""]
+        asked += ["by-pixels" if result.by_pixels else ""]
         asked += ["largest-iou" if result.matching == "largest_iou" else ""]
         asked += [str(result.options.get("looks", "")).strip("-")]
         asked += ["crf" if result.crf else ""]
@@ -191,6 +179,55 @@ def write_table(folder: Path) -> Path:
     return folder / "table.md"
 
 
+class Results(list[EvalResult]):
+    """A list of results, which a notebook shows as a table for each split of a data set."""
+
+    def __repr__(self) -> str:
+        """A line for each result."""
+        return "\n".join([f"{len(self)} results", *(f"  {result!r}" for result in self)])
+
+    def _repr_html_(self) -> str:
+        groups: dict[tuple[str, str, tuple[str, ...]], list[EvalResult]] = {}
+        for result in self:
+            groups.setdefault((result.dataset, result.split, result.class_names), []).append(result)
+        if not groups:
+            return card("No result")
+        return "".join(_card_of(group) for group in groups.values())
+
+
+def _card_of(results: Sequence[EvalResult]) -> str:
+    """Results on the same data: what is to be known first, a row for each thing measured, and the IoU of classes."""
+    compared = comparison_of(results)
+    first = results[0]
+    rows = []
+    for what, _, cells in compared.rows:
+        texts = ["–" if cell is None else f"{cell.miou:.3f}{_spread(cell.spread)}" for cell in cells]
+        best = [cell is not None and cell.best for cell in cells]
+        rows.append([what, *(strong(text) if top else text for text, top in zip(texts, best, strict=True))])
+    own = [result for result in results if result.what not in TRIVIAL and result.protocol != "constant"]
+    classes = [
+        [name, *("–" if r.class_iou[i] is None else f"{r.class_iou[i]:.3f}" for r in own)]
+        for i, name in enumerate(first.class_names)
+    ]
+    several = len({result.what for result in own}) > 1
+    heads = [f"{result.what}, {result.column}" if several else result.column for result in own]
+    doubts = dict.fromkeys(result.doubt for result in results if result.doubt)
+    told = dict.fromkeys(result.meaning for result in own or results)
+    numbers = range(1, len(compared.columns) + 1)
+    return card(
+        f"{first.dataset} {first.split}, {len(first.class_names)} classes: mIoU",
+        table(["measured", *compared.columns], rows, right=numbers),
+        folded("IoU of each class", table(["class", *heads], classes, range(1, len(heads) + 1), "classes")),
+        folded("How it was measured", listed([*told, *compared.fine_print])),
+        warnings=list(doubts),
+        headline=f"{own[0].what}, {own[0].column}: {own[0].headline}" if own else "",
+    )
+
+
+def _spread(value: float | None) -> str:
+    return "" if value is None else f" ± {value:.3f}"
+
+
 def format_table(results: Iterable[EvalResult]) -> Table:
     """Results as a table: a row for each thing measured, a column for each protocol and k.
 
@@ -199,7 +236,7 @@ def format_table(results: Iterable[EvalResult]) -> Table:
     results = list(results)
     columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
     sets = dict.fromkeys(f"{r.dataset} {r.split}, {len(r.class_names)} classes" for r in results)
-    doubts = [f"note: {doubt}" for doubt in dict.fromkeys(filter(None, map(doubt_of, results)))]
+    doubts = [f"note: {doubt}" for doubt in dict.fromkeys(filter(None, (r.doubt for r in results)))]
     table = Table(
         title="\n".join([*map(escape, doubts), "; ".join(sets)]),
         caption="mIoU ± std over seeds / pixel accuracy, fractions",
@@ -248,7 +285,7 @@ def _markdown_group(results: Sequence[EvalResult]) -> str:
     first = results[0]
     columns = list(dict.fromkeys(column_of(r) for r in results if r.protocol != "constant"))
     lines = [f"## {_escaped(f'{first.dataset} {first.split}, {len(first.class_names)} classes')}", ""]
-    for doubt in dict.fromkeys(filter(None, map(doubt_of, results))):
+    for doubt in dict.fromkeys(filter(None, (r.doubt for r in results))):
         lines += [f"**Note:** {_escaped(doubt)}", ""]
     if columns:
         lines += ["mIoU ± standard deviation over seeds / pixel accuracy, fractions.", ""]

@@ -46,7 +46,7 @@ from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.reading import Tally
-from selfseg.evaluation.measure.results import Question, result_name, result_of
+from selfseg.evaluation.measure.results import Question, Results, result_name, result_of
 from selfseg.evaluation.predictions import Kept, write_predictions_page
 from selfseg.evaluation.protocols.contenders import Contender, FineTunedEmbedder, contenders
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, count_segmenter, open_splits, train_segmenter
@@ -134,7 +134,7 @@ def finetune(
     checkpoint_every: int = 1000,
     progress: bool = True,
     keep: bool = False,
-) -> list[EvalResult]:
+) -> Results:
     """Measure what a run is worth when there are few labels; or continue a curve that was stopped.
 
     Each cell of the curve (contender, share, split) is trained and measured once. The same call again only does what is
@@ -228,7 +228,7 @@ def finetune(
     for drawn in known:
         if drawn.key == results[0].options["curve"]:
             write_text(place / "curve.svg", standalone(drawn.svg()))
-    return results
+    return Results(results)
 
 
 def curve_folder(run: Path | str, out: Path | str | None, dataset: str) -> Path:

@@ -316,6 +316,9 @@ def _chosen(job: Job) -> ImageCollection:
         files = {str(name): Path(path) for name, path in read_json(record).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{record} is damaged ({error}); remove its folder to train anew") from error
+    places = {name: place for place, name in enumerate(job.images.names)}
+    if all(name in places for name in files):
+        return job.images.subset([places[name] for name in files])
     here = dict(zip(job.images.names, job.images.paths, strict=True))  # the folder may have moved
     return ImageCollection(job.images.root, tuple(here.get(name, files[name]) for name in files), tuple(files))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -92,3 +94,16 @@ def _channels_last(image: Tensor, photograph: bool) -> NDArray[Any]:
             raise ConfigError("a tensor of floats must be in [0, 1] to be a photograph; give uint8 for 0 to 255")
         pixels = (pixels.float() * 255).round().byte()
     return pixels.numpy()
+
+
+def as_batch(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """Prepared images of one size, each (H, W, C) uint8, as (B, C, H, W) uint8 on a device."""
+    if device.type == "cuda":
+        pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+        np.stack(images, out=pinned.numpy())
+        # From pinned memory: it is not waited for.
+        return pinned.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    if len(images) == 1:
+        # Its first stride is 3 and not 3 H W, which convolutions notice: the last bits are not a larger batch's.
+        return torch.from_numpy(images[0]).permute(2, 0, 1)[None].to(device)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
+from selfseg.clusterer.places import give_place, is_one
 from selfseg.collection.clustering import cluster
-from selfseg.collection.clusters import load_clusters
+from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.opening import collect
 from selfseg.data.reading.images import ImageCollection
-from selfseg.data.reading.listing import READ
 from selfseg.errors import ConfigError, RunError
-from selfseg.models.inputs.preparing import pixels_of
+from selfseg.pages.cards import clusters_card
 from selfseg.segmenter.naming import from_clusters
 from selfseg.segmenter.segmenter import Segmenter
-from selfseg.storage.files import write_atomically
+from selfseg.showing import card, facts
+from selfseg.training.image_list import begin_with
 from selfseg.training.loop import train
 from selfseg.training.recipe import recipes
 
@@ -67,6 +65,7 @@ class PixelClusterer:
     cluster_centers_: NDArray[np.float32]
     shares_: tuple[float, ...]
     n_images_: int
+    _found: Clusters
 
     def __init__(
         self,
@@ -110,12 +109,20 @@ class PixelClusterer:
         changed = (f"{name}={value!r}" for name, value in self.get_params().items() if value != usual[name])
         return f"{type(self).__name__}({', '.join(changed)})"
 
+    def _repr_html_(self) -> str:
+        settings = facts(self.get_params().items())
+        if not hasattr(self, "segmenter_"):
+            return card("PixelClusterer", settings, warnings=["It has seen no images yet: call fit(images)."])
+        found = self._found
+        return card("PixelClusterer", settings) + clusters_card(found.share, found.typical, {}, found.info)
+
     def fit(self, images: Any, y: None = None) -> PixelClusterer:
         """Learn from images, and find the clusters.
 
         Args:
-            images: a folder, a list file, a collection, or a sequence of files, arrays (H, W, 3) uint8 RGB, tensors
-                (3, H, W) or PIL images.
+            images: a folder, a list file, a collection (with its pages, windows and channels), or a sequence of files,
+                arrays (H, W, 3) uint8 RGB, tensors (3, H, W) or PIL images; or a mapping from names to these. Images
+                that are no files are written as PNG beside the run first, since a training reads files.
             y: nothing; it is there for scikit-learn.
 
         Returns:
@@ -131,19 +138,24 @@ class PixelClusterer:
             raise ConfigError(f"there is no recipe {self.recipe!r}; there are {', '.join(sorted(known))}")
         with tempfile.TemporaryDirectory(prefix="selfseg-") as name:
             run = Path(name, "run") if self.run is None else Path(self.run)
-            place = _as_place(images, Path(name) if self.run is None else run.with_name(f"{run.name}-images"))
+            folder = Path(name) if self.run is None else run.with_name(f"{run.name}-images")
+            place, chosen = give_place(images, folder)
             recipe = replace(known[self.recipe](place, run), seed=self.seed, accelerator=_accelerator(self.device))
             if self.steps is not None:
                 recipe = replace(recipe, steps=self.steps, epochs=None)
+            if chosen is not None:
+                recipe = begin_with(recipe, chosen)
             train(recipe, progress=self.progress)
+            shown = place if chosen is None else chosen
             cluster(
-                run, place, (self.k,), self.seed, position=self.position, device=self.device, progress=self.progress
+                run, shown, (self.k,), self.seed, position=self.position, device=self.device, progress=self.progress
             )
             found = load_clusters(run, self.k)
             self.cluster_centers_, self.shares_ = found.centroids.numpy(), found.share
+            self._found = found
             names = {number: f"cluster {number}" for number in range(self.k)}
             self.segmenter_ = from_clusters(run, self.k, names, device=self.device)
-            self.n_images_ = len(collect(place))
+            self.n_images_ = len(collect(shown))
         return self
 
     def predict(self, images: Any) -> Any:
@@ -155,7 +167,7 @@ class PixelClusterer:
 
         Returns:
             (H, W) uint8 of numbers from 0 to k - 1, uint16 with more than 255 clusters, of the image's own size; a list
-            of such masks for several images.
+            of such masks for several images, a dictionary for a mapping.
 
         Raises:
             RunError: before `fit`.
@@ -188,8 +200,10 @@ class PixelClusterer:
         return self.segmenter_
 
     def _each(self, images: Any, function: Callable[[Any], Any]) -> Any:
-        if _is_one(images):
+        if is_one(images):
             return function(images)
+        if isinstance(images, Mapping):
+            return {name: function(image) for name, image in images.items()}
         if isinstance(images, str | Path | ImageCollection):
             found = collect(images, self.segmenter_.embedder, cut=False)  # measured images as the run reads them
             return [function(found.read(index)) for index in range(len(found))]
@@ -208,43 +222,3 @@ def _accelerator(device: str) -> Literal["auto", "cpu", "cuda"]:
     if device.split(":")[0] == "cuda":
         return "cuda"
     raise ConfigError(f"device is {device!r}; give auto, cpu or cuda")
-
-
-def _is_one(images: Any) -> bool:
-    """Whether it is one image, and no collection of them."""
-    if isinstance(images, str | Path):
-        return Path(images).suffix.lower() in READ
-    if isinstance(images, np.ndarray | torch.Tensor):
-        return images.ndim == 3
-    return isinstance(images, Image.Image)
-
-
-def _as_place(images: Any, folder: Path) -> Any:
-    """A folder or a list file of images, wherever they were; what has to be written is written into `folder`."""
-    if isinstance(images, str | Path):
-        return Path(images)
-    if isinstance(images, ImageCollection):
-        images = images.paths
-    if _is_one(images):
-        images = [images]
-    images = list(images)
-    if not images:
-        raise ConfigError("there are no images to learn from")
-    if all(isinstance(image, str | Path) for image in images):
-        return _write_list(folder / "images.txt", images)
-    return _write_pixels(folder / "images", images)
-
-
-def _write_list(file: Path, paths: Sequence[str | Path]) -> Path:
-    text = "".join(f"{Path(path).resolve()}\n" for path in paths)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return file
-
-
-def _write_pixels(folder: Path, images: Sequence[Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images):
-        pixels = Image.fromarray(pixels_of(image, None))
-        write_atomically(folder / f"{number:06d}.png", partial(pixels.save, format="png"))
-    return folder

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -13,6 +16,8 @@ import tiny
 from conftest import draw_scene
 from selfseg import PixelClusterer
 from selfseg.collection.clusters import load_clusters
+from selfseg.data.reading.listing import list_images
+from selfseg.data.reading.windows import as_measured
 from selfseg.errors import ConfigError, RunError
 
 
@@ -22,7 +27,7 @@ def scenes(count: int) -> list[np.ndarray]:
 
 @pytest.mark.slow
 def test_arrays_go_in_and_masks_come_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfseg.clusterer.recipes", lambda: {"tiny": tiny.vice})
+    monkeypatch.setattr("selfseg.clusterer.estimator.recipes", lambda: {"tiny": tiny.vice})
     images = scenes(5)
     settings = {"k": 3, "recipe": "tiny", "steps": 1, "device": "cpu"}
     clusterer = PixelClusterer(**settings, run=tmp_path / "run")
@@ -74,3 +79,45 @@ def test_settings_are_those_of_an_estimator() -> None:
 def test_what_is_wrong_is_said(settings: dict[str, object], images: list[object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         PixelClusterer(**settings).fit(images)  # type: ignore[arg-type]
+
+
+def stacks(folder: Path) -> Path:
+    """Three TIFFs of two pages with two channels of 16 bits."""
+    folder.mkdir()
+    for number in range(3):
+        pages = [scenes(6)[2 * number + page].astype(np.uint16) * 40 for page in range(2)]
+        values = np.stack([np.moveaxis(page[..., :2], 2, 0) for page in pages])  # (2 pages, 2 channels, H, W)
+        tifffile.imwrite(folder / f"stack{number}.ome.tif", values, metadata={"axes": "ZCYX"}, photometric="minisblack")
+    return folder
+
+
+def test_a_collection_keeps_its_pages_and_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfseg.clusterer.estimator.recipes", lambda: {"tiny": tiny.vice})
+    whole, _ = as_measured(list_images(stacks(tmp_path / "stacks")), pages="all")
+    assert whole.channels is not None
+    chosen = whole.subset([0, 3, 4, 5])  # one page of the first file
+    assert len(chosen.parts) == 4
+    clusterer = PixelClusterer(k=2, recipe="tiny", steps=1, device="cpu", run=tmp_path / "run").fit(chosen)
+    assert clusterer.n_images_ == 4
+    assert clusterer.segmenter_.embedder.config.channels == whole.channels
+    assert list(json.loads((tmp_path / "run/images.json").read_text())) == list(chosen.names)
+    masks = clusterer.predict(chosen)
+    assert len(masks) == 4
+    np.testing.assert_array_equal(clusterer.predict(chosen.read(2)), masks[2])
+    assert not (tmp_path / "run-images/images").exists()  # the files are there already
+
+
+def test_images_in_a_zip_are_taken(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfseg.clusterer.estimator.recipes", lambda: {"tiny": tiny.vice})
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", photos))
+    settings = {"k": 2, "recipe": "tiny", "steps": 1, "device": "cpu"}
+    clusterer = PixelClusterer(**settings).fit(list_images(archive))
+    assert clusterer.n_images_ == 6
+    assert len(clusterer.predict(list_images(archive))) == 6
+
+
+def test_an_own_folder_is_not_written_over(tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("mine")
+    with pytest.raises(RunError, match="run"):
+        PixelClusterer(k=2, run=tmp_path / "run").fit(list_images(photos))
