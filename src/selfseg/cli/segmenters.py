@@ -138,7 +138,7 @@ def apply(
     if formats:
         from selfseg.exchange import FORMATS, write_applied
 
-        for wanted, written in write_applied(dict.fromkeys(formats), made, images).items():
+        for wanted, written in write_applied(tuple(dict.fromkeys(formats)), made, images).items():
             say(f"written: {written}, {FORMATS[wanted].title}")
     return 0
 
