@@ -1,8 +1,8 @@
 """The pictures on the pages of worked examples: `python examples/worked/picture.py MASKS IMAGES OUT.jpg NAME ...`.
 
-MASKS is what `selfseg apply` wrote of IMAGES. Each NAME becomes a column: the image, below it the image under
-the colours of its mask, and at the bottom what the colours mean. A raster's image is its first band as hills in the
-light of the evening.
+MASKS is what `selfseg apply` wrote of IMAGES. Each NAME becomes a column: the image, below it the image under the
+colours of its mask, and at the bottom what the colours mean. Of one name, the two stand side by side. A raster's image
+is its first band as hills in the light of the evening.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     legend = json.loads((options.masks / "legend.json").read_text("utf-8"))
     colours = {one["value"]: ImageColor.getrgb(one["colour"]) for one in legend["classes"]}
-    width = (options.width + GAP) // len(options.names) - GAP
+    width = (options.width + GAP) // max(2, len(options.names)) - GAP
     columns = []
     for name in options.names:
         image = shown(next(options.images.glob(f"{name}.*")))
@@ -61,7 +61,9 @@ def main() -> None:
             under[mask == value] = 0.45 * under[mask == value] + 0.55 * np.array(colour, np.float32)
         size = (width, round(image.shape[0] * width / image.shape[1]))
         columns.append([Image.fromarray(each).resize(size) for each in (image, under.astype(np.uint8))])
-    height = max(column[0].height for column in columns)
+    if len(columns) == 1:
+        columns = [[each] for each in columns[0]]
+    rows, height = len(columns[0]), columns[0][0].height
     font, line = ImageFont.load_default(size=15), 24
     places, x, y = [], 0, 0
     for one in legend["classes"]:
@@ -70,11 +72,11 @@ def main() -> None:
             x, y = 0, y + line
         places.append((x, y, one))
         x += needed
-    picture = Image.new("RGB", (options.width, 2 * height + 2 * GAP + y + line), "white")
+    picture = Image.new("RGB", (options.width, rows * (height + GAP) + y + line), "white")
     for number, column in enumerate(columns):
         for row, each in enumerate(column):
             picture.paste(each, (number * (width + GAP), row * (height + GAP)))
-    draw, top = ImageDraw.Draw(picture), 2 * (height + GAP)
+    draw, top = ImageDraw.Draw(picture), rows * (height + GAP)
     for x, y, one in places:
         draw.rectangle((x, top + y + 4, x + 15, top + y + 19), fill=one["colour"], outline="black")
         draw.text((x + 22, top + y + 2), one["name"], fill="black", font=font)
