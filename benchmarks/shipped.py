@@ -16,7 +16,7 @@ BUILD = ROOT / "build" / "benchmarks"
 
 
 def photographs() -> Path:
-    """A folder of photographs: CamVid's for training, or eleven of scikit-image and scikit-learn."""
+    """A folder of photographs: CamVid's for training, or the ten that `make demo` takes."""
     if (CAMVID / "train" / "images").is_dir():
         return CAMVID / "train" / "images"
     sys.path.insert(0, str(ROOT / "examples"))

@@ -1,6 +1,6 @@
 """The whole way in one command: photographs → an embedding → clusters → segments → a page to look at.
 
-    python examples/demo.py                          # photographs that scikit-image and scikit-learn bring along
+    python examples/demo.py                          # ten photographs that come with Python packages
     python examples/demo.py --images FOLDER          # your own: some minutes for a few hundred
     python examples/demo.py --images FOLDER --recipe vice --steps 2000
 
@@ -24,19 +24,19 @@ import selfseg
 from selfseg.errors import ConfigError, MissingExtra, SelfsegError
 from selfseg.storage.files import write_atomically
 
-# Colour photographs inside of the installed packages, (package, path); what a version lacks is left out.
+# Colour photographs inside of the installed packages, (package, path); what a version lacks is left out. All are free
+# to show (docs/pictures/CREDITS.txt); scikit-image's stereo motorcycle comes without terms and is therefore not here.
 PHOTOGRAPHS = (
     ("skimage", "data/astronaut.png"),
     ("skimage", "data/chelsea.png"),
     ("skimage", "data/coffee.png"),
     ("skimage", "data/rocket.jpg"),
-    ("skimage", "data/motorcycle_left.png"),
-    ("skimage", "data/motorcycle_right.png"),
     ("skimage", "data/hubble_deep_field.jpg"),
     ("skimage", "data/ihc.png"),
     ("skimage", "data/retina.jpg"),
     ("sklearn", "datasets/images/china.jpg"),
     ("sklearn", "datasets/images/flower.jpg"),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
 )
 
 
@@ -45,7 +45,7 @@ class Demo:
     """Begin on a folder, cluster, segment, and write the report.
 
     Attributes:
-        images: folder of images; photographs of scikit-image and scikit-learn if not given.
+        images: folder of images; ten photographs that come with scikit-image, scikit-learn and matplotlib if not given.
         out: the run's folder.
         recipe: any of `selfseg recipes`, or a method's name.
         steps: training steps of a recipe that trains; some hundred on a CPU take minutes.

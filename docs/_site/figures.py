@@ -1,7 +1,8 @@
 """Draw the figures of the site's pages into docs/pictures/site: `python docs/_site/figures.py`.
 
 The diagrams are drawn from nothing but this file. `--photograph` also makes the strip of a photograph and what
-selfseg sees in it, which takes a minute and needs the extra `demo`.
+selfseg sees in it, which takes a minute and needs the extra `demo`. `--demo RUN` makes docs/pictures/demo.jpg of the
+run that `make demo` left in RUN.
 """
 
 from __future__ import annotations
@@ -275,6 +276,33 @@ def photograph() -> None:
         cv2.imwrite(str(OUT / "embedding.jpg"), strip, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
+def demo(run: Path) -> None:
+    """Five of the photographs of `make demo`, and their segments with 16 and with 40 clusters."""
+    import tempfile
+
+    import cv2
+
+    import selfseg
+
+    images, size = run.parent / "demo_photographs", (320, 180)
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [images]
+        for k in (16, 40):
+            out = selfseg.segment(run, images, Path(temporary) / str(k), k=k, progress=False)
+            folders.append(out / "overlay")
+        for name in ("coffee", "china", "flower", "chelsea", "grace_hopper"):
+            row = []
+            for folder in folders:
+                picture = cv2.imread(str(next(folder.glob(f"{name}.*"))))
+                scale = max(size[0] / picture.shape[1], size[1] / picture.shape[0])
+                picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+                top, left = (picture.shape[0] - size[1]) // 2, (picture.shape[1] - size[0]) // 2
+                row.append(picture[top : top + size[1], left : left + size[0]])
+            rows.append(np.hstack(row))
+    cv2.imwrite(str(OUT.parent / "demo.jpg"), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
 FIGURES: tuple[Callable[[], None], ...] = (vice, maskcontrast, slotcon, baselines, clusters, iou, void)
 
 if __name__ == "__main__":
@@ -285,3 +313,5 @@ if __name__ == "__main__":
             figure()
     if "--photograph" in sys.argv:
         photograph()
+    if "--demo" in sys.argv:
+        demo(Path(sys.argv[sys.argv.index("--demo") + 1]))

@@ -7,6 +7,7 @@ from selfseg.cli import main
 from selfseg.errors import StorageError
 from selfseg.segmenter.naming import named
 from selfseg.segmenter.segmenter import load_segmenter
+from selfseg.storage.files import read_json
 from selfseg.studio.decisions import DecisionLog
 
 
@@ -36,8 +37,12 @@ def test_clusters_are_named_listed_and_applied(
     assert "[bold]sky[/]" in listed
     assert "1 of 5 clusters have no name yet, 20.0% of the pixels" in listed
     assert load_segmenter(run, "cpu").legend.classes[0].colour == (1, 2, 3)
-    assert main(["apply", str(run), str(photos), "--out", str(tmp_path / "out"), "--no-overlays"]) == 0
+    words = ["--no-overlays", "--formats", "coco", "yolo"]
+    assert main(["apply", str(run), str(photos), "--out", str(tmp_path / "out"), *words]) == 0
     assert len(list((tmp_path / "out" / "masks").glob("*.png"))) == 6
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"written: {tmp_path}/out/formats/coco, COCO JSON" in said
+    assert len(read_json(tmp_path / "out" / "formats" / "coco" / "annotations.json")["images"]) == 6
     assert not (tmp_path / "out" / "overlay").exists()
 
 

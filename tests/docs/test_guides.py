@@ -1,12 +1,15 @@
 """The commands of the guides run, one after the other, on small copies of the images that the guides take.
 
-A block below the comment `<!-- run -->` is run: Python as it is, and every line of the others as a command.
+A block below the comment `<!-- run -->` is run: Python as it is, and every line of the others as a command, which is
+one of selfseg or `python` with a script of this repository.
 """
 
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +18,13 @@ import pytest
 
 from selfseg.cli import main
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 BLOCK = re.compile(r"<!-- run -->\n```(\w+)\n(.*?)\n```", re.DOTALL)
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "<!-- run -->" in page.read_text("utf-8"))
 LONGEST, MOST = 96, 3  # px of the photographs' long side, and images of a folder
+FOLDERS = ("photos", "scenes", "cells", "photographs", "tissue", "labelled/*/images", "labelled/*/labels")
+PHOTOGRAPHS = ("photos", "photographs", "labelled/*/images", "labelled/*/labels")
 
 PYRAMID = ["--method.embedder.resolution", "64"]
 VIEWS = [*PYRAMID, "--method.views.short-side", "64", "--method.views.size", "32", "--batch-size", "2"]
@@ -36,16 +42,32 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
         yield match[1], match[2].replace("\\\n", " ")
 
 
-def run_python(text: str) -> None:
-    exec(compile(text, "a block of a guide", "exec"), {"__name__": "__main__"})
-    for folder in ("photos", "scenes", "cells"):
-        for file in sorted(Path(folder).glob("*.*"))[MOST:]:
+def shrink() -> None:
+    """Fewer images in the folders that were written, and smaller ones of photographs."""
+    here = Path()
+    for folder in (found for pattern in FOLDERS for found in here.glob(pattern)):
+        for file in sorted(folder.glob("*.*"))[MOST:]:
             file.unlink()
-    for file in Path("photos").glob("*.*"):
-        image = cv2.imread(str(file))
+    for file in (found for pattern in PHOTOGRAPHS for found in here.glob(f"{pattern}/*.*")):
+        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         scale = LONGEST / max(image.shape[:2])
         if scale < 1:
-            cv2.imwrite(str(file), cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+            how = cv2.INTER_NEAREST if image.ndim == 2 else cv2.INTER_AREA
+            cv2.imwrite(str(file), cv2.resize(image, None, fx=scale, fy=scale, interpolation=how))
+
+
+def run_python(text: str) -> None:
+    exec(compile(text, "a block of a guide", "exec"), {"__name__": "__main__"})
+    shrink()
+
+
+def run_script(words: list[str]) -> None:
+    """What `python WORDS` does, in this process and on small images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words)
+        patch.setattr(sys, "path", [*sys.path])
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    shrink()
 
 
 def toy(words: list[str]) -> list[str]:
@@ -70,6 +92,9 @@ def test_a_guide_runs(page: Path, tmp_path: Path, labelled: Path, monkeypatch: p
             continue
         for line in text.splitlines():
             command, *words = shlex.split(line, comments=True)
+            if command == "python":
+                run_script(words)
+                continue
             assert command == "selfseg", line
             assert main(toy(words)) == 0, line
 

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import save_file
 
 import layouts
@@ -65,6 +67,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(loop, "_require_finite", counted)
 
     return arrange
+
+
+def test_sentences_are_not_broken_where_no_terminal_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(loop, "_console", Console(file=out, width=20))
+    loop._say(Fabric(accelerator="cpu", devices=1), "one sentence of more than twenty letters")
+    assert out.getvalue() == "one sentence of more than twenty letters\n"
 
 
 def test_a_run_leaves_what_the_other_verbs_need(photos: Path, tmp_path: Path) -> None:

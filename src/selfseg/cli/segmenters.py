@@ -27,6 +27,8 @@ from selfseg.storage.remote.places import at_places
 if TYPE_CHECKING:
     from selfseg.data.labelled.legend import Colour
 
+FormatName = Literal["coco", "cvat", "datumaro", "geojson", "label-studio", "palette", "yolo"]
+
 _SHOWN = 3  # typical images of a cluster in the list
 
 
@@ -77,6 +79,7 @@ def apply(
     overlays: bool = True,
     window: Further[int | None] = None,
     geojson: bool = False,
+    formats: Annotated[tuple[FormatName, ...], arg(metavar="FORMAT...")] = (),
     min_area: Further[int] = 0,
     large_as: Further[Literal["tiff", "zarr"]] = "tiff",
     device: str = "auto",
@@ -100,6 +103,8 @@ def apply(
             that are too large to be looked at whole. Only files that can be read in parts are cut, such as TIFF and
             Zarr; JPEG and PNG files never are.
         geojson: also write the areas as polygons. They are in map coordinates if the image says where it lies.
+        formats: also write the masks for other tools, into OUT/formats. Give one or more of coco, cvat, datumaro,
+            geojson, label-studio, palette and yolo.
         min_area: of the polygons, in px. Smaller areas become part of the largest area beside them.
         large_as: how the maps of images that are looked at in windows are written: as tiled TIFF or as OME-Zarr.
         device: where the network runs: cpu, cuda (a GPU), or auto, which takes a GPU if there is one.
@@ -130,6 +135,11 @@ def apply(
         batch=batching(batch),
     )
     say(f"written: {made}")
+    if formats:
+        from selfseg.exchange import FORMATS, write_applied
+
+        for wanted, written in write_applied(tuple(dict.fromkeys(formats)), made, images).items():
+            say(f"written: {written}, {FORMATS[wanted].title}")
     return 0
 
 

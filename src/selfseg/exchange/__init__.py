@@ -4,6 +4,7 @@ Begin at `base`: the masks, the list of formats, `write`, `write_formats` and `r
 and one in `reading`.
 """
 
+from selfseg.exchange.applied import write_applied
 from selfseg.exchange.base import FORMATS, Format, NamedMask, find_format, read, write, write_formats
 from selfseg.exchange.labelled_folder import LabelledFolder, to_labelled_folder
 
@@ -16,5 +17,6 @@ __all__ = [
     "read",
     "to_labelled_folder",
     "write",
+    "write_applied",
     "write_formats",
 ]

@@ -447,4 +447,4 @@ def _too_much(recipe: Recipe[Any], step: int, error: Exception) -> str:
 
 def _say(fabric: Fabric, sentence: str) -> None:
     if fabric.is_global_zero:
-        _console.print(sentence, markup=False, highlight=False)
+        _console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -49,6 +49,15 @@ def test_an_absent_class_is_left_out_but_a_false_alarm_counts():
     assert alarmed.miou == pytest.approx(1.75 / 3)
 
 
+def test_arrays_that_may_not_be_written():
+    """As `np.asarray(Image.open(file))` gives them."""
+    truth, prediction = np.array([[0, 1], [1, 255]], np.uint8), np.array([[0, 1], [0, 0]])
+    truth.flags.writeable = prediction.flags.writeable = False
+    matrix = ConfusionMatrix(2)
+    matrix.add(truth, prediction)
+    assert matrix.counts.tolist() == [[1, 0, 0], [1, 1, 0]]
+
+
 def test_none_is_a_miss_and_no_false_alarm():
     matrix = ConfusionMatrix(2)
     matrix.add(np.array([0, 0, 1, 1]), np.array([0, -1, 1, 1]))

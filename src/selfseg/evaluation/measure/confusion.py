@@ -163,8 +163,9 @@ def _table(truth: NDArray[np.integer], prediction: NDArray[np.integer], rows: in
     start = np.full(256, rows + 1, np.uint64)
     start[:rows], start[VOID] = np.arange(rows), rows
     start *= np.uint64(columns + 2)
-    pixels = np.ascontiguousarray(prediction, np.int64)
-    count_pairs(np.ascontiguousarray(truth, np.uint8), pixels, start, np.uint64(columns + 1), table.ravel())
+    # The compiled form takes arrays that may be written; those of np.asarray(Image.open(...)) may not.
+    truth, pixels = np.require(truth, np.uint8, "CW"), np.require(prediction, np.int64, "CW")
+    count_pairs(truth, pixels, start, np.uint64(columns + 1), table.ravel())
     return table
 
 
