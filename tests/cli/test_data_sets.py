@@ -43,3 +43,16 @@ def test_a_suffix_is_asked_for_where_several_fit(
     out = " ".join(capsys.readouterr().out.split())
     assert "4 images in val/images/, 4 labels in val/labels/, whose names end with _b" in out
     assert "left out: 10 labels have no image" in out
+
+
+def test_nothing_is_written_among_the_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The picture of `cd photos; selfseg data .` was an image of the folder the next time."""
+    monkeypatch.chdir(photos)
+    before = sorted(photos.iterdir())
+    assert main(["data", "."]) == 0
+    assert (tmp_path / "photos-check.png").exists()
+    assert main(["data", ".", "--sheet", "photo1.jpg"]) == 2
+    assert "photo1.jpg would lie among the images" in " ".join(capsys.readouterr().err.split())
+    assert sorted(photos.iterdir()) == before

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -30,7 +29,9 @@ from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, LabelError
 from selfseg.exchange.any_labels import drawn_labels, find_labels, splits_of_labels, unpacked
+from selfseg.storage.outputs.claiming import refuse_among_images
 from selfseg.storage.remote.places import at_places
+from selfseg.telling import cell as escape
 
 _ALL_IMAGES = "images"  # the one "split" of a plain folder of images
 _Verdict = tuple[str, str, NDArray[np.int64] | None]  # what is wrong with the image, the label; the label's pixels
@@ -218,17 +219,15 @@ def check_data(
         What was found. Files that are missing or damaged are no exceptions; they stand in it.
 
     Raises:
-        ConfigError: if there is no data set of that name.
+        ConfigError: if there is no data set of that name; if the sheet would lie among the images.
         DataError: if the root is not laid out like the data set at all, with what was looked for.
         StorageError: if the sheet can't be written.
-
-    Example:
-        >>> check_data("cityscapes27:/data/cityscapes").healthy  # doctest: +SKIP
-        True
     """
     source = parse_source(data)
     if source.split and splits:
         raise ConfigError(f"{data} names a split already; leave out --splits ({', '.join(splits)})")
+    if sheet is not None and source.root.is_dir():
+        refuse_among_images(Path(sheet), source.root, "--sheet")
     known = splits_of_labels(source)
     if source.dataset is None and not known:
         return _check_images(source, sheet, count, decode, progress, channels, pages)

@@ -18,7 +18,7 @@ import numpy as np
 
 from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.clusters import Clusters, ClusterTree, diverse, save_clusters, save_tree
-from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.opening import Images, collect, load_known, whole_images
 from selfseg.collection.points.drawing import Drawer, Drawing, draw_pixels
 from selfseg.collection.points.found import (
     DrawingParts,
@@ -40,7 +40,6 @@ from selfseg.models.embedder import Looks
 from selfseg.ops.merging import merge_tree
 from selfseg.ops.parts.steps import PartFiles
 from selfseg.storage.files import mark_output, sole_use, storage_errors
-from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
 from selfseg.workers.gathering import gather
@@ -117,15 +116,15 @@ def cluster(
     if max(counts) > points:
         raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
     run = Path(run)
-    embedder = load(run, device, looks)
+    embedder, made_by = load_known(run, device, looks)
     collection = collect(images, embedder)
     mark_output(run / "clusters")
     with ExitStack() as held:
         held.enter_context(sole_use(run / "clusters"))  # two at once would write one another's files
         log = SkipLog(run / "clusters" / "skipped.jsonl", len(collection), max_bad)
-        job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch)
+        job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch, made_by)
         work = Drawer(job, embedder, here=True)
-        info = {"seed": seed, "position": position, "images": str(collection.root), "embedder": embedder_hash(run)}
+        info = {"seed": seed, "position": position, "images": str(collection.root), "embedder": made_by}
         kinds = 1 if work.before is None else 2
         width = embedder.dim + (4 if position else 0)
         fits = not batches and 4 * width * kinds * points <= IN_MEMORY
@@ -156,6 +155,7 @@ def cluster(
             found.remove()
         (run / "clusters" / "proposal.json").unlink(missing_ok=True)  # it may be of other images
         paths = tuple(save_clusters(run, clusters) for clusters in made)
+        log.keep_current()
         if some is not None:
             save_proposal(run, propose_k(*some, seed, merge))
         return paths
@@ -173,7 +173,7 @@ def _in_parts(
     """Points that don't fit in memory: drawn into files, where an earlier call's are kept that was stopped."""
     chosen, per_image = spread_points(len(collection), job.points, job.seed)
     whole = whole_images(collection, log, chosen.tolist())
-    digest = hashlib.blake2b(repr((embedder_hash(job.run), job.looks, job.points)).encode(), digest_size=8)
+    digest = hashlib.blake2b(repr((job.made_by, job.looks, job.points)).encode(), digest_size=8)
     digest.update(repr((job.seed, job.position, len(collection))).encode())
     for i in whole:  # another picture under the same name is another point
         digest.update(repr((i, collection.names[i], collection.version(i))).encode())
