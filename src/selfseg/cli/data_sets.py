@@ -82,6 +82,8 @@ def _check(
     from selfseg.collection.check import check_data
     from selfseg.data.labelled.catalog import parse_source, with_options
 
+    if write is None and (link or leave_out):
+        raise ConfigError(f"{'--link' if link else '--leave-out'} only works together with --write")
     if write is not None and write.exists():
         raise ConfigError(f"{write} exists already; give --write a new folder")
     asked = with_options(data, label_suffix, val)

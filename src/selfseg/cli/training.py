@@ -182,6 +182,8 @@ def list_recipes(words: list[str]) -> int:
     from selfseg.training.recipe import recipes
 
     known = recipes()
+    if len(words) > 1:
+        raise ConfigError(f"recipes takes one name, and was given {' '.join(words)}")
     if words and words[0] not in known and f"{words[0]}_small" in known:
         words = [f"{words[0]}_small"]  # as train takes it
     if words and words[0] not in known:

@@ -29,7 +29,7 @@ from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, LabelError
 from selfseg.exchange.any_labels import drawn_labels, find_labels, splits_of_labels, unpacked
-from selfseg.storage.outputs.claiming import refuse_among_images
+from selfseg.storage.outputs.claiming import check_picture
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import cell as escape
 
@@ -226,10 +226,11 @@ def check_data(
     source = parse_source(data)
     if source.split and splits:
         raise ConfigError(f"{data} names a split already; leave out --splits ({', '.join(splits)})")
-    if sheet is not None and source.root.is_dir():
-        refuse_among_images(Path(sheet), source.root, "--sheet")
+    check_picture(sheet, source.root, "--sheet")
     known = splits_of_labels(source)
     if source.dataset is None and not known:
+        if splits:
+            raise ConfigError(f"{data} has no splits; leave out --splits")
         return _check_images(source, sheet, count, decode, progress, channels, pages)
     asked = tuple(splits) or ((source.split,) if source.split else ())
     published = source.dataset.splits if source.dataset else {}
@@ -391,7 +392,7 @@ def _draw(
     """Images that can be read, evenly over each split, and their labels."""
     pictures, legends = [], []
     pixels = np.zeros(len(result.class_names), np.int64)
-    each = -(-count // len(shown))
+    each = max(0, -(-count // len(shown)))
     for check, images, data in shown:
         painter = painter_of(images)
         legends.append(painter.caption(""))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from selfseg.collection.batching.room import AUTO, Batching
-from selfseg.collection.clusters import Clusters, ClusterTree, diverse, save_clusters, save_tree
+from selfseg.collection.clusters import MOST_POSITION, Clusters, ClusterTree, diverse, save_clusters, save_tree
 from selfseg.collection.opening import Images, collect, load_known, whole_images
 from selfseg.collection.points.drawing import Drawer, Drawing, draw_pixels
 from selfseg.collection.points.found import (
@@ -103,7 +103,8 @@ def cluster(
         The paths of the JSON files, in the order of `k`.
 
     Raises:
-        ConfigError: if a k is below 2 or above the number of points that the images give.
+        ConfigError: if a k is below 2 or above the number of points that the images give; for other numbers that
+            cannot be.
         RunError: see `load`; if another process clusters this run.
         EmptyCollection: if there are no images, or none could be read.
         TooManyBadImages: if too many can't be read.
@@ -113,6 +114,10 @@ def cluster(
         raise ConfigError(f"k is {counts}; give one or more numbers of clusters, each 2 or more")
     if merge is not None and merge < max(counts):
         raise ConfigError(f"merge = {merge} clusters can't be merged to k = {max(counts)}; raise merge or lower k")
+    if seed < 0 or batches < 0:
+        raise ConfigError(f"--seed and --batches can't be negative: {min(seed, batches)}")
+    if not 0 <= position <= MOST_POSITION:
+        raise ConfigError(f"position must be a weight from 0 to {MOST_POSITION:g}, not {position}")
     if max(counts) > points:
         raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
     run = Path(run)

@@ -104,6 +104,11 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N") from error
+    if chosen.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=chosen).item()
+        except Exception as error:  # torch's own are of many kinds
+            raise ConfigError(f"device {device!r} can't be used here; use auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {device!r} is not there; there are {torch.cuda.device_count()} CUDA devices; use auto or cpu"

@@ -7,7 +7,7 @@ import pytest
 
 from selfseg.errors import ConfigError, RunError
 from selfseg.storage.files import OUTPUT_MARKER, mark_output
-from selfseg.storage.outputs.claiming import check_output, own_output, refuse_among_images, what_lies_in
+from selfseg.storage.outputs.claiming import check_output, check_picture, own_output, what_lies_in
 
 
 def test_a_new_folder_is_the_verbs_from_then_on(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_a_picture_is_not_put_among_the_images(tmp_path: Path) -> None:
     images, results = tmp_path / "photos", tmp_path / "photos" / "run" / "pictures"
     results.mkdir(parents=True)
     with pytest.raises(ConfigError, match="would lie among the images"):
-        refuse_among_images(images / "sheet.png", images, "--sheet")
+        check_picture(images / "sheet.png", images, "--sheet")
     with pytest.raises(ConfigError, match="would lie among the images"):
-        refuse_among_images(results / "sheet.png", images, "--sheet")
-    refuse_among_images(tmp_path / "photos-check.png", images, "--sheet")
+        check_picture(results / "sheet.png", images, "--sheet")
+    check_picture(tmp_path / "photos-check.png", images, "--sheet")
     (images / "run" / OUTPUT_MARKER).touch()
-    refuse_among_images(results / "sheet.png", images, "--sheet")
+    check_picture(results / "sheet.png", images, "--sheet")

@@ -70,17 +70,24 @@ def own_output(folder: Path, kind: Kind) -> Iterator[None]:
         yield
 
 
-def refuse_among_images(file: Path, images: Path, option: str) -> None:
-    """Refuse to write a picture into a folder of images: it would be one of them, if it doesn't even replace one.
+def check_picture(file: Path | str | None, images: Path, option: str) -> None:
+    """Refuse a picture that can't be written, and one among images: it would be one of them, or even replace one.
 
     Args:
-        file: the picture.
-        images: their folder.
+        file: the picture; None = there is none.
+        images: their folder, or something else.
         option: which gives the file.
 
     Raises:
-        ConfigError: unless `file` lies in a folder of results below `images`.
+        ConfigError: if its name is no picture's; if it lies below `images`, and in no folder of results there.
     """
+    if file is None:
+        return
+    file = Path(file)
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"{option} is a picture, whose name ends with .png, .jpg or .webp, not {file}")
+    if not images.is_dir():
+        return
     folder, root = file.resolve().parent, images.resolve()
     if folder.is_relative_to(root):
         between = [folder, *folder.parents][: len(folder.parts) - len(root.parts)]
