@@ -56,3 +56,28 @@ def test_nothing_is_written_among_the_images(
     assert main(["data", ".", "--sheet", "photo1.jpg"]) == 2
     assert "photo1.jpg would lie among the images" in " ".join(capsys.readouterr().err.split())
     assert sorted(photos.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--count -1", "--count"),
+        ("--sheet list.txt", "whose name ends with .png"),
+        ("--link", "--link only works together with --write"),
+        ("--splits foo", "has no splits"),
+        ("--pages foo", "--pages must be one of"),
+        ("--channels \N{SUPERSCRIPT TWO}", "there is no channel"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later_is_refused(
+    photos: Path,
+    tmp_path: Path,
+    words: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "photos", *words.split()]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []

@@ -2,10 +2,13 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from selfseg.cli import main
 from selfseg.cli.console import prepare_streams
@@ -84,3 +87,41 @@ def test_words_that_would_be_ignored_are_refused(
 ) -> None:
     assert main(words) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_terminal_that_is_too_narrow_for_words_is_taken_for_a_wider_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--help` never came to an end."""
+    monkeypatch.setenv("COLUMNS", "1")
+    prepare_streams()
+    assert shutil.get_terminal_size().columns == 20
+
+
+def test_messages_that_cannot_be_printed_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of a training may lie on a disk that is full, or its terminal may be closed."""
+    done = []
+
+    def work(words: list[str]) -> int:
+        print("a message", file=sys.stderr, flush=True)
+        Console(stderr=True).print("another one")
+        done.append(words)
+        return 0
+
+    monkeypatch.setattr("selfseg.cli.training.doctor", work)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert main(["doctor"]) == 0
+        monkeypatch.undo()
+        assert done == [[]]
+        with pytest.raises(OSError, match="No space left"):
+            full.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+def test_a_current_folder_that_was_removed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["data", str(tmp_path)]) == 2
+    assert "the current folder was removed" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from named_runs import add_clusters, make_run
 from selfseg.collection.clustering import cluster
 from selfseg.collection.clusters import load_clusters, save_clusters
 from selfseg.collection.embedding import embed
-from selfseg.collection.opening import collect, load
+from selfseg.collection.opening import choose_device, collect, load
 from selfseg.collection.segmenting import segment
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import CheckpointError, ConfigError, RunError
@@ -202,3 +202,14 @@ def test_clusters_are_of_the_embedder_that_looked(run: Path, photos: Path, monke
     cluster(run, photos, k=(3,), points=500, device="cpu", progress=False)
     with pytest.raises(RunError, match="made by an earlier embedder"):
         load_clusters(run, 3)
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"batches": -1}, {"position": -1.0}, {"position": 1e39}])
+def test_numbers_that_clustering_cannot_work_with_are_refused(run: Path, photos: Path, wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        cluster(run, photos, k=(3,), device="cpu", progress=False, **wrong)  # type: ignore[arg-type]
+
+
+def test_devices_that_hold_no_values_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'meta' can't be used here"):
+        choose_device("meta")

@@ -19,7 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from selfseg.cli.console import ERR, OUT, check_words, parse, prepare_streams, to_nowhere
+from selfseg.cli.console import ERR, OUT, check_words, parse, patient_errors, prepare_streams, to_nowhere
 from selfseg.errors import ConfigError, Interrupted, OutOfMemory, SelfsegError, StorageError, ran_out_of_memory
 from selfseg.signals import Stopped, ending_on_signals
 from selfseg.storage.remote.places import with_urls
@@ -80,8 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     prepare_streams()
+    with patient_errors():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(words: list[str]) -> int:
+    """`main` with its words, and with streams that can be used."""
     try:
-        code = _begin(list(sys.argv[1:] if arguments is None else arguments))
+        code = _begin(words)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -210,6 +216,10 @@ def _call(verb: str, words: Sequence[str]) -> int:
     if verb not in _VERBS:
         raise ConfigError(f"there is no verb {verb!r}; the verbs are {', '.join(_VERBS)}")
     check_words(words)
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the current folder was removed; go to one that is there") from error
     module, name = _VERBS[verb]
     function: Callable[..., int] = getattr(importlib.import_module(f"selfseg.cli.{module}"), name)
     return function(list(words)) if verb in _OF_WORDS else parse(verb, function, words)

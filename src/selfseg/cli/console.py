@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -235,12 +236,17 @@ def batching(images: int | Literal["auto"]) -> Batching:
     return Batching(images)
 
 
+_NARROW = 20
+
+
 def prepare_streams() -> None:
     """Make the three streams such that anything can be printed, and that no file takes the place of a closed one.
 
     Of a command that is started with `2>&-`, the next file that is opened would get the number of the standard errors,
     and a library that complains there would write into it: into weights, say.
     """
+    if shutil.get_terminal_size().columns < _NARROW:  # tyro looks for ever for a place to break its lines
+        os.environ["COLUMNS"] = str(_NARROW)
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -252,6 +258,51 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ANYTHING)
+
+
+class Patient:
+    """Standard errors that may fail: that a message can't be printed is no reason to end a training.
+
+    Its log may lie on a full disk, and its terminal may have been closed. A reader that has gone is told as ever.
+
+    Args:
+        stream: which is written to.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As of a file."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """As of a file."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def patient_errors() -> Iterator[None]:
+    """While inside, standard errors are `Patient`."""
+    before = sys.stderr
+    sys.stderr = Patient(before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stderr = before
 
 
 def to_nowhere(stream: IO[str]) -> None:

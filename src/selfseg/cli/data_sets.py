@@ -82,6 +82,8 @@ def _check(
     from selfseg.collection.check import check_data
     from selfseg.data.labelled.catalog import parse_source, with_options
 
+    if count < 0:
+        raise ConfigError(f"--count can't be negative: {count}")
     if write is None and (link or leave_out):
         raise ConfigError(f"{'--link' if link else '--leave-out'} only works together with --write")
     if write is not None and write.exists():

@@ -14,6 +14,8 @@ def test_a_new_folder_is_the_verbs_from_then_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     check_output(out, "clusters")
     assert not out.exists()
+    out.mkdir()
+    (out / ".DS_Store").touch()  # what a desktop leaves in any folder
     with own_output(out, "clusters"), pytest.raises(RunError, match="another process is at work on"):
         own_output(out, "clusters").__enter__()
     (out / "index").mkdir()

@@ -37,17 +37,17 @@ def check_output(folder: Path, kind: Kind) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give a new folder with --out")
-    if is_unclaimed(folder):
+    others = [] if is_unclaimed(folder) else [each.name for each in folder.iterdir() if not each.name.startswith(".")]
+    if not others:
         return
     found = what_lies_in(folder)
     if found == kind or (not found and kind == "made_by" and _is_marked(folder)):  # one that was killed early
         return
     if found:
         raise ConfigError(f"{folder} holds {_CALLED[found]}, not {_CALLED[kind]}; give a new folder with --out")
-    some = min(path.name for path in folder.iterdir())
     raise ConfigError(
-        f"{folder} holds other files, such as {some}, and results are never mixed with them; give a new folder with "
-        "--out"
+        f"{folder} holds other files, such as {min(others)}, and results are never mixed with them; give a new folder "
+        "with --out"
     )
 
 
