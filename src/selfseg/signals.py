@@ -1,4 +1,7 @@
-"""Signals that ask a command to stop: Ctrl-C (SIGINT), SIGTERM, and SIGUSR1, by which Slurm warns of a job's end.
+"""Signals that ask a command to stop.
+
+Ctrl-C (SIGINT), SIGTERM, SIGUSR1, by which Slurm warns of a job's end, and SIGHUP, which comes when a terminal or its
+connection is closed. `nohup` keeps the last one away, and that stays so.
 
 The first one stops it where its state can be saved; a second one of the same kind ends it at once.
 """
@@ -13,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 """Those that this system has."""
 
 
@@ -95,6 +98,8 @@ def stop_signals() -> Iterator[threading.Event]:
         yield event
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
+    if before.get(getattr(signal, "SIGHUP", signal.SIGTERM)) is signal.SIG_IGN:
+        del before[signal.SIGHUP]
     owner = os.getpid()
 
     def handle(number: int, frame: Any) -> None:

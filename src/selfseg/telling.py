@@ -9,7 +9,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from rich.markup import escape
+
 TOLD = logging.getLogger("selfseg.told")
+
+
+def plain(text: str) -> str:
+    r"""A text for a terminal: what names of files may hold can't move the cursor, colour or rename anything.
+
+    Example:
+        >>> print(plain("a\x1b[2J.jpg"))
+        a\x1b[2J.jpg
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each in "\n\t" or not _is_control(each) else f"\\x{ord(each):02x}" for each in text)
+
+
+def cell(text: str) -> str:
+    """A text for a table on a terminal, with nothing in it that would be taken for markup, either."""
+    return escape(plain(text))
+
+
+def _is_control(letter: str) -> bool:
+    return letter < " " or "\x7f" <= letter <= "\x9f"
 
 
 def tell(sentence: str) -> None:

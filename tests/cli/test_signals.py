@@ -52,6 +52,16 @@ def test_what_a_shell_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_nohup_keeps_a_training_going_when_the_terminal_is_closed() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_on_signals(), stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.05)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 _TWICE = """
 import os, sys, signal, time
 from selfseg.signals import ending_on_signals, stop_signals, Stopped

@@ -1,7 +1,9 @@
 """Outputs of several makers are not mixed, and what a stranger or a kill left does no harm."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +11,13 @@ from named_runs import add_clusters, make_run
 from selfseg.collection.clustering import cluster
 from selfseg.collection.clusters import load_clusters, save_clusters
 from selfseg.collection.embedding import embed
-from selfseg.collection.opening import load
+from selfseg.collection.opening import choose_device, collect, load
 from selfseg.collection.segmenting import segment
+from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import mark_output, sole_use, write_json
+from selfseg.storage.outputs.claiming import own_output
 
 
 @pytest.fixture(name="run")
@@ -110,3 +114,102 @@ def test_a_map_whose_line_was_never_written_is_not_taken_for_the_former_clusters
         (out / "progress.jsonl").write_text("\n".join(kept) + "\n")
         make(5, out)
         assert {path: path.read_bytes() for path in out.rglob("photo*.*")} == five
+
+
+@pytest.mark.parametrize("verb", [segment, embed])
+def test_outputs_follow_the_images(verb: Any, run: Path, photos: Path, tmp_path: Path) -> None:
+    """Removed, renamed, replaced, no image any more, joined by one of the same name: the folder has what is there."""
+    out = tmp_path / "out"
+
+    def made() -> list[str]:
+        verb(run, photos, out, device="cpu", progress=False, max_bad=0.9)
+        folder = out / "index" if verb is segment else out
+        return sorted(path.stem for path in folder.glob("*.png" if verb is segment else "*.npy"))
+
+    assert made() == [f"photo{i}" for i in range(6)]
+    (photos / "photo0.jpg").unlink()
+    (photos / "photo1.jpg").rename(photos / "renamed.jpg")
+    (photos / "photo2.jpg").write_bytes(b"no image any more")
+    shutil.copy(photos / "photo4.jpg", photos / "photo3.jpeg")
+    assert made() == ["photo3.jpeg", "photo3.jpg", "photo4", "photo5", "renamed"]
+    assert '"photo2"' in (out / "skipped.jsonl").read_text()
+    shutil.copy(photos / "photo4.jpg", photos / "photo2.jpg")
+    assert "photo2" in made()
+    assert not (out / "skipped.jsonl").read_text()  # it is of now
+    if verb is segment:
+        assert sorted(path.stem for path in (out / "overlay").iterdir() if path.suffix == ".jpg") == made()
+
+
+def test_polygons_of_an_earlier_map_go(run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    old = out / "geojson" / "photo1.geojson"
+    segment(run, photos, out, device="cpu", progress=False)
+    for name in ("photo0", "photo1"):  # as --geojson writes them
+        (out / "geojson").mkdir(exist_ok=True)
+        (out / "geojson" / f"{name}.geojson").write_text("{}")
+    shutil.copy(photos / "photo5.jpg", photos / "photo1.jpg")
+    segment(run, photos, out, device="cpu", progress=False)
+    assert not old.exists()
+    assert (out / "geojson" / "photo0.geojson").exists()
+
+
+@pytest.mark.parametrize("verb", [segment, embed])
+def test_nothing_is_written_where_something_else_lies(verb: Any, run: Path, photos: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "masks.json").write_text("{}")
+    for out, said in ((photos, "holds other files, such as photo0.jpg"), (run, "holds a run"), (masks, "holds masks")):
+        before = sorted(out.rglob("*"))
+        with pytest.raises(ConfigError, match=said):
+            verb(run, photos, out, device="cpu", progress=False)
+        assert sorted(out.rglob("*")) == before
+    with own_output(tmp_path / "out", "clusters" if verb is segment else "embedder"):
+        with pytest.raises(RunError, match="another process is at work on"):
+            verb(run, photos, tmp_path / "out", device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("verb", [segment, embed])
+def test_a_file_that_is_replaced_while_it_is_looked_at_is_looked_at_again(
+    verb: Any, run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ImageCollection.read
+
+    def replaced(self: ImageCollection, index: int, *rest: Any) -> Any:
+        image = read(self, index, *rest)
+        if self.names[index] == "photo2":
+            shutil.copy(photos / "photo5.jpg", photos / "photo2.jpg")
+        return image
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(ImageCollection, "read", replaced)
+        verb(run, photos, one, device="cpu", progress=False)
+    for out in (one, other):
+        verb(run, photos, out, device="cpu", progress=False)
+    file = "index/photo2.png" if verb is segment else "photo2.npy"
+    assert (one / file).read_bytes() == (other / file).read_bytes()
+
+
+def test_clusters_are_of_the_embedder_that_looked(run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that goes on replaces the embedder: before, its hash stood with the centroids of the earlier one."""
+
+    def trained_meanwhile(*args: Any) -> Any:
+        found = collect(*args)
+        make_run(run, resolution=96)
+        return found
+
+    monkeypatch.setattr("selfseg.collection.clustering.collect", trained_meanwhile)
+    cluster(run, photos, k=(3,), points=500, device="cpu", progress=False)
+    with pytest.raises(RunError, match="made by an earlier embedder"):
+        load_clusters(run, 3)
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"batches": -1}, {"position": -1.0}, {"position": 1e39}])
+def test_numbers_that_clustering_cannot_work_with_are_refused(run: Path, photos: Path, wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        cluster(run, photos, k=(3,), device="cpu", progress=False, **wrong)  # type: ignore[arg-type]
+
+
+def test_devices_that_hold_no_values_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'meta' can't be used here"):
+        choose_device("meta")

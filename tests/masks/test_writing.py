@@ -13,6 +13,7 @@ from selfseg.data.reading.listing import list_images
 from selfseg.errors import BadImage, ConfigError, RunError
 from selfseg.masks.cleaning import Cleaned, Cleaning, clean, clean_objects
 from selfseg.masks.writing import MaskFolder, MaskWriter, survey
+from selfseg.storage.files import mark_output
 
 HOW = {"method": "test", "strength": 1}
 
@@ -144,7 +145,7 @@ def test_a_folder_of_something_else_is_left_alone(photos: Path, tmp_path: Path) 
     out = tmp_path / "papers"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="papers holds files that selfseg did not write as masks"):
+    with pytest.raises(ConfigError, match=r"papers holds other files, such as thesis\.txt"):
         MaskWriter(out, list_images(photos), HOW)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
@@ -170,3 +171,26 @@ def test_cleaned_says_what_it_is() -> None:
     cleaned = Cleaned(np.array([[0, 2]], np.int32), "", 0.5, 0.5)
     assert cleaned.objects == 2
     assert cleaned.mask.tolist() == [[False, True]]
+
+
+def test_masks_of_images_that_are_gone_go(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "masks"
+    write_all(out, photos)
+    (photos / "photo1.jpg").rename(photos / "renamed.jpg")
+    write_all(out, photos)
+    for kind in ("index", "soft"):
+        assert sorted(path.stem for path in (out / kind).glob("*.png")) == [
+            "photo0",
+            "photo2",
+            "photo3",
+            "photo4",
+            "photo5",
+            "renamed",
+        ]
+
+
+def test_masks_are_not_written_into_a_run(photos: Path, tmp_path: Path) -> None:
+    mark_output(tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with pytest.raises(ConfigError, match="holds a run"):
+        MaskWriter(tmp_path / "run", list_images(photos), HOW)

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,16 @@ def test_names_that_are_no_utf_8_are_kept_in_json(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == {name: "é"}
     write_text(tmp_path / "a.txt", f"{name}\n")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "caf\\udce9.jpg\n"
+
+
+@pytest.mark.slow
+def test_files_are_for_whom_the_user_lets_them_be(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; os.umask(0o077)\n"
+        "from pathlib import Path; from selfseg.storage.files import write_text, write_folder_atomically\n"
+        "write_text(Path('a.txt'), ''); write_folder_atomically(Path('b'), lambda f: (f / 'c').touch())\n"
+        "print(*(oct(os.stat(p).st_mode & 0o777) for p in ('a.txt', 'b', 'b/c')), oct(os.umask(0)))"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0o600", "0o700", "0o600", "0o77"]

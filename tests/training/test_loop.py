@@ -258,11 +258,23 @@ def test_a_run_goes_on_with_the_images_it_began_with(photos: Path, tmp_path: Pat
     assert list(json.loads((run / "images.json").read_text())) == [f"photo{i}" for i in range(6)]
 
 
+def test_a_run_keeps_the_whole_path_of_its_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(vice(Path("photos"), Path("run"), steps=0), progress=False)
+    assert read_recipe(run / "recipe.yaml").images == photos.resolve()
+
+
 def test_other_images_cannot_continue_a_run(photos: Path, tmp_path: Path, stop_after: Any) -> None:
     stop_after(2)
     recipe = vice(photos, tmp_path / "run")
     with pytest.raises(Interrupted):
         train(recipe, progress=False)
+    shutil.copytree(photos, tmp_path / "camera2")
+    shutil.copy(photos / "photo5.jpg", tmp_path / "camera2" / "photo2.jpg")
+    with pytest.raises(CheckpointError, match=r"1 of the 6 images .* have the same names, such as photo2"):
+        train(vice(tmp_path / "camera2", tmp_path / "run"), progress=False)
     (tmp_path / "run" / "images.json").write_text('{"photo1": "photo1.jpg"}')
     with pytest.raises(CheckpointError, match="other images"):
         train(recipe, progress=False)

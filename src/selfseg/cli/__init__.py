@@ -3,16 +3,16 @@
 Where a word would say too little it is longer: masks is `mine_masks`, data `check_data`, name `name_clusters`, time
 `time_recipe`, weights `import_weights`.
 
-A command that was stopped by a signal (Ctrl-C, SIGTERM, SIGUSR1) exits with 75, and a second signal ends it at once;
-wrong options exit with 2, bad files with 3, an unusable run with 4, a loss that is not a number with 5, want of memory
-with 6.
+A command that was stopped by a signal (Ctrl-C, SIGTERM, SIGUSR1, SIGHUP) exits with 75, and a second signal ends it at
+once; wrong options exit with 2, bad files with 3, an unusable run with 4, a loss that is not a number with 5, want of
+memory with 6.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
-import io
 import logging
 import os
 import select
@@ -20,11 +20,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from selfseg.cli.console import ERR, OUT, parse
-from selfseg.errors import ConfigError, Interrupted, OutOfMemory, SelfsegError, ran_out_of_memory
+from selfseg.cli.console import ERR, OUT, check_words, parse, patient_errors, prepare_streams, to_nowhere
+from selfseg.errors import ConfigError, Interrupted, OutOfMemory, SelfsegError, StorageError, ran_out_of_memory
 from selfseg.signals import Stopped, ending_on_signals
 from selfseg.storage.remote.places import with_urls
-from selfseg.telling import TOLD, Once
+from selfseg.telling import TOLD, Once, plain
 from selfseg.version import __version__
 
 _USAGE = """[bold]selfseg[/]: a folder of unlabelled images becomes a semantic segmenter.
@@ -88,17 +88,28 @@ def main(arguments: Sequence[str] | None = None, *, last: bool = False) -> int:
     Returns:
         The exit code.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8; they are printed as they are
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+    prepare_streams()
+    with patient_errors():
+        return _main(list(sys.argv[1:] if arguments is None else arguments), last)
+
+
+def _main(words: list[str], last: bool) -> int:
+    """`main` with its words, and with streams that can be used."""
     try:
-        code = _begin(list(sys.argv[1:] if arguments is None else arguments), last)
+        code = _begin(words, last)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         if not _nobody_reads():
             raise
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        to_nowhere(sys.stdout)
+        ERR.print("[bold red]error:[/] ", end="")
+        ERR.print(f"can't write what is printed: {error.strerror}", highlight=False)
+        return StorageError.exit_code
 
 
 def _nobody_reads() -> bool:
@@ -109,9 +120,7 @@ def _nobody_reads() -> bool:
         poll.register(stream, 0)
         if poll.poll(0):  # an error of the pipe; nothing else was asked for
             gone = True
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            to_nowhere(stream)
     return gone
 
 
@@ -131,13 +140,15 @@ def _begin(words: list[str], last: bool) -> int:
 def _run(words: Sequence[str]) -> int:
     """Call a verb; every error that is expected becomes a sentence and an exit code."""
     TOLD.setLevel(logging.INFO)
-    told = Once(lambda sentence: ERR.print(sentence, markup=False, highlight=False, soft_wrap=True))
+    told = Once(lambda sentence: ERR.print(plain(sentence), markup=False, highlight=False, soft_wrap=True))
     TOLD.addHandler(told)
     try:
         return _call(words[0], words[1:])
     except SelfsegError as error:
         ERR.print("[bold red]error:[/] ", end="")
-        ERR.print(with_urls(str(error)), markup=False, highlight=False, soft_wrap=True)  # paths are copied from it
+        ERR.print(
+            plain(with_urls(str(error))), markup=False, highlight=False, soft_wrap=True
+        )  # paths are copied from it
         return error.exit_code
     except SystemExit as stop:  # tyro's way to end after --help and wrong options
         return stop.code if isinstance(stop.code, int) else ConfigError.exit_code
@@ -213,6 +224,11 @@ def _call(verb: str, words: Sequence[str]) -> int:
     """Call a verb's function."""
     if verb not in _VERBS:
         raise ConfigError(f"there is no verb {verb!r}; the verbs are {', '.join(_VERBS)}")
+    check_words(words)
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the current folder was removed; go to one that is there") from error
     module, name = _VERBS[verb]
     function: Callable[..., int] = getattr(importlib.import_module(f"selfseg.cli.{module}"), name)
     return function(list(words)) if verb in _OF_WORDS else parse(verb, function, words)

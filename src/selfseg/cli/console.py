@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import inspect
+import io
+import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from selfseg.errors import ConfigError
 from selfseg.numbers import require_usable
 from selfseg.storage.remote.places import with_urls
+from selfseg.telling import plain
 
 if TYPE_CHECKING:
     from selfseg.collection.batching.room import Batching
@@ -49,6 +56,34 @@ BatchSize = Further[int | Literal["auto"]]
 
 
 HELP = ("-h", "--help", "--help-all")
+
+
+_MAY_BE_EMPTY = ("--label-suffix", "--backbone")
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse words of which something would be ignored without a word.
+
+    Raises:
+        ConfigError: for an option that is given twice, of which only the last would count; for an empty word, which as
+            a path is the current folder, and mostly comes from a variable of the shell that isn't set.
+    """
+    given: dict[str, str] = {}
+    for before, word in zip(["", *words], words, strict=False):
+        option, sign, value = word.partition("=")
+        if (not word and before not in _MAY_BE_EMPTY) or (sign and not value and option not in (*_MAY_BE_EMPTY, "")):
+            where = f" after {before}" if before and not word else f" in {word}" if word else ""
+            raise ConfigError(f"there is an empty word{where}: is a variable of your shell not set?")
+        if not re.fullmatch(r"--[^\W\d][\w.-]*|-[^\W\d]", option):
+            continue
+        name = re.sub(r"(^|\.)no-", r"\1", option.lstrip("-").replace("_", "-"))
+        if name in given:
+            both = option if given[name] == option else f"{given[name]} and {option}"
+            raise ConfigError(
+                f"{both} {'is given twice' if both == option else 'say the same thing twice'}; give it once, with all "
+                "of its values behind it, as in -k 8 12"
+            )
+        given[name] = option
 
 
 def parse(verb: str, function: Callable[..., int], words: Sequence[str]) -> int:
@@ -169,7 +204,7 @@ def _more(prog: str) -> str:
 
 def say(sentence: str) -> None:
     """Print a line as it is: paths may hold brackets, and are copied from it."""
-    OUT.print(with_urls(sentence), markup=False, highlight=False, soft_wrap=True)
+    OUT.print(plain(with_urls(sentence)), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -199,3 +234,94 @@ def batching(images: int | Literal["auto"]) -> Batching:
     from selfseg.collection.batching.room import Batching
 
     return Batching(images)
+
+
+_NARROW = 20
+
+
+def prepare_streams() -> None:
+    """Make the three streams such that anything can be printed, and that no file takes the place of a closed one.
+
+    Of a command that is started with `2>&-`, the next file that is opened would get the number of the standard errors,
+    and a library that complains there would write into it: into weights, say.
+    """
+    if shutil.get_terminal_size().columns < _NARROW:  # tyro looks for ever for a place to break its lines
+        os.environ["COLUMNS"] = str(_NARROW)
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed; the lowest number that is free is taken
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ANYTHING)
+
+
+class Patient:
+    """Standard errors that may fail: that a message can't be printed is no reason to end a training.
+
+    Its log may lie on a full disk, and its terminal may have been closed. A reader that has gone is told as ever.
+
+    Args:
+        stream: which is written to.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As of a file."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """As of a file."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def patient_errors() -> Iterator[None]:
+    """While inside, standard errors are `Patient`."""
+    before = sys.stderr
+    sys.stderr = Patient(before)
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+def to_nowhere(stream: IO[str]) -> None:
+    """Let a stream that can't be written to any more take what is still in it, and lose it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _anything(error: UnicodeError) -> tuple[bytes, int]:
+    """Bytes of file names that are no UTF-8 as they are; letters that the terminal has not as their number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = (
+        bytes([ord(each) - 0xDC00]) if "\udc80" <= each <= "\udcff" else each.encode("ascii", "backslashreplace")
+        for each in error.object[error.start : error.end]
+    )
+    return b"".join(found), error.end
+
+
+_ANYTHING = "selfseg.anything"
+codecs.register_error(_ANYTHING, _anything)

@@ -82,17 +82,26 @@ def _check(
     from selfseg.collection.check import check_data
     from selfseg.data.labelled.catalog import parse_source, with_options
 
+    if count < 0:
+        raise ConfigError(f"--count can't be negative: {count}")
+    if write is None and (link or leave_out):
+        raise ConfigError(f"{'--link' if link else '--leave-out'} only works together with --write")
     if write is not None and write.exists():
         raise ConfigError(f"{write} exists already; give --write a new folder")
     asked = with_options(data, label_suffix, val)
     source = parse_source(asked)
     name = source.dataset.name if source.dataset else re.sub(r"[^\w.-]+", "", source.root.resolve().name).strip(".-")
-    drawn = sheet or Path(f"{name}-check.png")
+    root = source.root.resolve()
+    # Not among the images: it would be one of them the next time.
+    beside = root.parent if root.is_dir() and Path.cwd().is_relative_to(root) else Path()
+    drawn = sheet or beside / f"{name}-check.png"
     found = check_data(asked, splits, drawn, count, decode, partial, channels=channels, pages=pages)
     OUT.print(found.table())
     say(f"written: {found.sheet}")
     if found.many:
         listed = drawn.with_suffix(".txt")
+        if listed.resolve() == root:  # the list of the images
+            listed = drawn.with_name(f"{drawn.stem}-faults.txt")
         faults = [fault for split in found.splits for fault in split.faults()]
         write_text(listed, "".join(f"{fault}\n" for fault in faults))
         say(f"written: {listed}, a list of all {len(faults)} files that can't be used, with the reasons")

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -91,7 +92,8 @@ def train(words: list[str]) -> int:
         distributed.destroy_process_group()  # its threads may abort a process that ends with them
     if first:
         run = run if as_url(recipe.out) is None else recipe.out  # not the local copy
-        say(f"trained: {run}; next: selfseg cluster {run} {recipe.images}{accepting(recipe.max_bad)} -k 8 27")
+        places = f"{quote(str(run))} {quote(str(recipe.images))}"
+        say(f"trained: {run}; next: selfseg cluster {places}{accepting(recipe.max_bad)} -k 8 27")
     return 0
 
 
@@ -180,6 +182,8 @@ def list_recipes(words: list[str]) -> int:
     from selfseg.training.recipe import recipes
 
     known = recipes()
+    if len(words) > 1:
+        raise ConfigError(f"recipes takes one name, and was given {' '.join(words)}")
     if words and words[0] not in known and f"{words[0]}_small" in known:
         words = [f"{words[0]}_small"]  # as train takes it
     if words and words[0] not in known:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -30,7 +29,9 @@ from selfseg.drawing.contact_sheet import contact_sheet
 from selfseg.drawing.pictures import write_image
 from selfseg.errors import BadImage, ConfigError, DataError, EmptyCollection, LabelError
 from selfseg.exchange.any_labels import drawn_labels, find_labels, splits_of_labels, unpacked
+from selfseg.storage.outputs.claiming import check_picture
 from selfseg.storage.remote.places import at_places
+from selfseg.telling import cell as escape
 
 _ALL_IMAGES = "images"  # the one "split" of a plain folder of images
 _Verdict = tuple[str, str, NDArray[np.int64] | None]  # what is wrong with the image, the label; the label's pixels
@@ -218,19 +219,18 @@ def check_data(
         What was found. Missing or damaged files raise nothing; the result lists them.
 
     Raises:
-        ConfigError: if there is no data set of that name.
+        ConfigError: if there is no data set of that name; if the sheet would lie among the images.
         DataError: if the root is not laid out like the data set at all; the message says what was looked for.
         StorageError: if the sheet can't be written.
-
-    Example:
-        >>> check_data("cityscapes27:/data/cityscapes").healthy  # doctest: +SKIP
-        True
     """
     source = parse_source(data)
     if source.split and splits:
         raise ConfigError(f"{data} names a split already; leave out --splits ({', '.join(splits)})")
+    check_picture(sheet, source.root, "--sheet")
     known = splits_of_labels(source)
     if source.dataset is None and not known:
+        if splits:
+            raise ConfigError(f"{data} has no splits; leave out --splits")
         return _check_images(source, sheet, count, decode, progress, channels, pages)
     asked = tuple(splits) or ((source.split,) if source.split else ())
     published = source.dataset.splits if source.dataset else {}
@@ -392,7 +392,7 @@ def _draw(
     """Images that can be read, evenly over each split, and their labels."""
     pictures, legends = [], []
     pixels = np.zeros(len(result.class_names), np.int64)
-    each = -(-count // len(shown))
+    each = max(0, -(-count // len(shown)))
     for check, images, data in shown:
         painter = painter_of(images)
         legends.append(painter.caption(""))

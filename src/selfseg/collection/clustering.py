@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from selfseg.collection.batching.room import AUTO, Batching
-from selfseg.collection.clusters import Clusters, ClusterTree, diverse, save_clusters, save_tree
-from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.clusters import MOST_POSITION, Clusters, ClusterTree, diverse, save_clusters, save_tree
+from selfseg.collection.opening import Images, collect, load_known, whole_images
 from selfseg.collection.points.drawing import Drawer, Drawing, draw_pixels
 from selfseg.collection.points.found import (
     DrawingParts,
@@ -41,7 +41,6 @@ from selfseg.ops.merging import merge_tree
 from selfseg.ops.parts.steps import PartFiles
 from selfseg.pages.shown_path import ShownPaths
 from selfseg.storage.files import mark_output, sole_use, storage_errors
-from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
 from selfseg.workers.gathering import gather
@@ -106,7 +105,8 @@ def cluster(
         The paths of the JSON files, in the order of `k`.
 
     Raises:
-        ConfigError: if a k is below 2 or above the number of points that the images give.
+        ConfigError: if a k is below 2 or above the number of points that the images give; for other numbers that
+            cannot be.
         RunError: see `load`; also if another process is clustering this run.
         EmptyCollection: if there are no images, or none could be read.
         TooManyBadImages: if too many can't be read.
@@ -116,18 +116,22 @@ def cluster(
         raise ConfigError(f"k is {counts}; give one or more numbers of clusters, each 2 or more")
     if merge is not None and merge < max(counts):
         raise ConfigError(f"merge = {merge} clusters can't be merged to k = {max(counts)}; raise merge or lower k")
+    if seed < 0 or batches < 0:
+        raise ConfigError(f"--seed and --batches can't be negative: {min(seed, batches)}")
+    if not 0 <= position <= MOST_POSITION:
+        raise ConfigError(f"position must be a weight from 0 to {MOST_POSITION:g}, not {position}")
     if max(counts) > points:
         raise ConfigError(f"k = {max(counts)} is more than {points} points; lower k or raise points")
     run = Path(run)
-    embedder = load(run, device, looks)
+    embedder, made_by = load_known(run, device, looks)
     collection = collect(images, embedder)
     mark_output(run / "clusters")
     with ExitStack() as held:
         held.enter_context(sole_use(run / "clusters"))  # two at once would write one another's files
         log = SkipLog(run / "clusters" / "skipped.jsonl", len(collection), max_bad)
-        job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch)
+        job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch, made_by)
         work = Drawer(job, embedder, here=True)
-        info = {"seed": seed, "position": position, "images": str(collection.root), "embedder": embedder_hash(run)}
+        info = {"seed": seed, "position": position, "images": str(collection.root), "embedder": made_by}
         kinds = 1 if work.before is None else 2
         width = embedder.dim + (4 if position else 0)
         fits = not batches and 4 * width * kinds * points <= IN_MEMORY
@@ -158,6 +162,7 @@ def cluster(
             found.remove()
         (run / "clusters" / "proposal.json").unlink(missing_ok=True)  # it may be of other images
         paths = tuple(save_clusters(run, clusters) for clusters in made)
+        log.keep_current()
         if some is not None:
             save_proposal(run, propose_k(*some, seed, merge))
         return ShownPaths(paths)
@@ -175,7 +180,7 @@ def _in_parts(
     """Points that don't fit in memory: drawn into files, where an earlier call's are kept that was stopped."""
     chosen, per_image = spread_points(len(collection), job.points, job.seed)
     whole = whole_images(collection, log, chosen.tolist())
-    digest = hashlib.blake2b(repr((embedder_hash(job.run), job.looks, job.points)).encode(), digest_size=8)
+    digest = hashlib.blake2b(repr((job.made_by, job.looks, job.points)).encode(), digest_size=8)
     digest.update(repr((job.seed, job.position, len(collection))).encode())
     for i in whole:  # another picture under the same name is another point
         digest.update(repr((i, collection.names[i], collection.version(i))).encode())

@@ -29,6 +29,9 @@ from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.tensors import check_matrix, is_described, read_described, write_described
 
+MOST_POSITION = 1e6
+"""More than that leaves nothing of an embedding in 32 bits."""
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -152,7 +155,7 @@ def load_clusters(run: Path | str, k: int | None = None) -> Clusters:
     if k is not None and k not in found:
         raise RunError(
             f"{run} has no clusters with k = {k}, only with {', '.join(map(str, found))}; "
-            f"take one of these, or run: selfseg cluster {run} IMAGES -k {max(k, 1)}"
+            f"take one of these, or run: selfseg cluster {run} IMAGES -k {max(k, 2)}"
         )
     k = found[-1] if k is None else k
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,23 @@ import torch.nn.functional as F
 
 from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.large.mosaic import Mosaic, blended_rows
-from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.opening import Images, collect, load_known, require_same, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
+from selfseg.data.reading.ahead import Versions
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.files import MOST_LINES, read_json, storage_errors, write_atomically, write_json
-from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.outputs.claiming import check_output, own_output
+from selfseg.storage.outputs.left_over import remove_left_over
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
-from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
+from selfseg.workers.gathering import SkipList, Skipped, carry_out, remove_outdated, small_then_large
 from selfseg.workers.hiring import hire
 from selfseg.workers.long_lists import LongWork, entry_of
-from selfseg.workers.plan import HERE, Shard, Where
+from selfseg.workers.plan import HERE, Shard, Where, Workers
 
 
 @at_places(models=["run"], writes=["out"])
@@ -81,12 +83,26 @@ def embed(
         TooManyBadImages: if too many can't be read.
         StorageError: if the disk is full.
     """
-    job = _Embedding(Path(run), Path(out), looks, device, window, progress, batch)
+    out = Path(out)
+    check_output(out, "embedder")
+    job = _Embedding(Path(run), out, looks, device, window, progress, batch)
     work = job.open()
-    embedder, fingerprint = work.embedder, work.fingerprint
-    collection, out = collect(images, embedder, cut=False), Path(out)
+    collection = collect(images, work.embedder, cut=False)
     crew = hire(where, "embed", progress, device)
+    with own_output(out, "embedder"):
+        return _embed(replace(job, made_by=work.fingerprint), work, crew, where, collection, max_bad)
+
+
+def _embed(
+    job: _Embedding, work: _Embedder, crew: Workers, where: Where, collection: ImageCollection, max_bad: float
+) -> Path:
+    """`embed` into a folder that nobody else writes to."""
+    out, embedder, fingerprint, progress = job.out, work.embedder, work.fingerprint, job.progress
     listed: dict[str, Any]
+
+    def made(name: str) -> list[Path]:
+        return [out / f"{name}.npy"]
+
     if isinstance(collection, LongList):
         many = LongWork(
             collection,
@@ -108,8 +124,11 @@ def embed(
         with progress_file:
             progress_file.begin()
         _make_way(out, progress_file.of_others(), fingerprint)
+        remove_left_over(out, progress_file.beside(set(collection.names)), collection.paths, made)
         todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
         carry_out(job, work, crew, where, collection, todo, progress_file, log)
+        remove_outdated(progress_file, collection, log.skipped, made)
+        log.keep_current()
         found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
         listed = {"images": [_without_maker(entry) for entry in found if entry is not None]}
     index = {
@@ -130,7 +149,7 @@ def embed(
 
 
 def _without_maker(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "embedder"}
+    return {key: value for key, value in entry.items() if key not in ("embedder", "image")}
 
 
 def _list_in(file: Path, many: LongWork) -> None:
@@ -165,6 +184,7 @@ class _Embedding:
     window: int | None
     progress: bool
     batch: Batching = AUTO
+    made_by: str = ""  # what a worker must have loaded
 
     def open(self) -> _Embedder:
         """Load the network."""
@@ -175,17 +195,20 @@ class _Embedder:
     """Writes the embeddings of a shard, and gives what index.json says of each."""
 
     def __init__(self, job: _Embedding) -> None:
-        self.job, self.embedder = job, load(job.run, job.device, job.looks, job.window)
+        self.job = job
+        self.embedder, made_by = load_known(job.run, job.device, job.looks, job.window)
         of_window = f"-window{job.window}" if job.window else ""
-        self.fingerprint = embedder_hash(job.run) + self.embedder.looks.name + of_window
+        self.fingerprint = made_by + self.embedder.looks.name + of_window
+        require_same(job.run, job.made_by, self.fingerprint)
 
     def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
         embedder, images, out, skips = self.embedder, shard.images, self.job.out, SkipList()
+        versions: Versions = {}
 
         def write(one: Looked, found: Fetched) -> dict[str, Any]:
             sizes = (one.image.shape[0], one.image.shape[1]), (one.seen.shape[0], one.seen.shape[1])
             name = images.names[one.number]
-            return _write_embedding(embedder, found, sizes, out, name, images.version(one.number))
+            return _write_embedding(embedder, found, sizes, out, name, versions.pop(one.number))
 
         def halved(one: Embedded) -> Fetched:
             return Fetched(one.embedding.half())  # the file's own type already on the device: half as much to copy
@@ -195,7 +218,7 @@ class _Embedder:
             images,
             skips,
             lambda some: map_embedded(
-                embedder, images, some, halved, write, skips, "embed", shown, batch=self.job.batch
+                embedder, images, some, halved, write, skips, "embed", shown, batch=self.job.batch, versions=versions
             ),
             lambda i: _write_large(embedder, images, i, out),
         )
@@ -232,7 +255,7 @@ def _write_embedding(
 
 def _write_large(embedder: Embedder, collection: ImageCollection, index: int, out: Path) -> dict[str, Any]:
     """`_write_embedding` of a large image: its windows' vectors blended, and scaled to unit length again."""
-    size, name = collection.size(index), collection.names[index]
+    size, name, version = collection.size(index), collection.names[index], collection.version(index)
     mosaic, target = Mosaic.of(embedder, size), out / f"{name}.npy"
     height, width = mosaic.grid
 
@@ -262,7 +285,7 @@ def _write_large(embedder: Embedder, collection: ImageCollection, index: int, ou
         "embedding_size": [height, width],
         "stride": embedder.looked_stride,
         "to_image": [[scales[0], 0.0, scales[0] - 1], [0.0, scales[1], scales[1] - 1]],
-        "source": collection.version(index),
+        "source": version,
     }
 
 

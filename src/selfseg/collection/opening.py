@@ -20,6 +20,7 @@ from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 from selfseg.models.embedder_config import read_config
 from selfseg.models.inputs.in_memory import hold, is_held
 from selfseg.pages.shown_path import learned_with
+from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.reading import read_recipe_values
 from selfseg.storage.remote.places import at_places
 
@@ -52,6 +53,31 @@ def load(run: Path | str, device: str = "auto", looks: Looks | None = None, wind
     if window is not None:
         embedder.window = replace(embedder.config, window=window).side  # checked
     return embedder
+
+
+def load_known(
+    run: Path | str, device: str = "auto", looks: Looks | None = None, window: int | None = None
+) -> tuple[Embedder, str]:
+    """`load`, and what `embedder_hash` gives for what was loaded, also while a training goes on and replaces it.
+
+    Raises:
+        RunError: as of `load`; if it is replaced again and again.
+    """
+    made_by = embedder_hash(run)
+    for _ in range(5):
+        embedder, before = load(run, device, looks, window), made_by
+        made_by = embedder_hash(run)
+        if made_by == before:
+            return embedder, made_by
+    raise RunError(f"the embedder of {run} is replaced all the time; wait until its training is over")
+
+
+def require_same(run: Path, expected: str, loaded: str) -> None:
+    """Raise RunError if a worker has loaded something else than who hired it ("": nobody did)."""
+    if expected and expected != loaded:
+        raise RunError(
+            f"{run} was trained or clustered again while its images were looked at; run the same command again"
+        )
 
 
 def config_of(run: Path | str) -> EmbedderConfig:
@@ -88,6 +114,11 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N") from error
+    if chosen.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=chosen).item()
+        except Exception as error:  # torch's own are of many kinds
+            raise ConfigError(f"device {device!r} can't be used here; use auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {device!r} is not there; there are {torch.cuda.device_count()} CUDA devices; use auto or cpu"

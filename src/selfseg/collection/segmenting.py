@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from selfseg.collection.assigning import cell_scores
 from selfseg.collection.batching.room import AUTO, Batching
-from selfseg.collection.clusters import Clusters, load_clusters
+from selfseg.collection.clusters import Clusters, available_clusters, load_clusters
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.large.mosaic import Mosaic, Scores
 from selfseg.collection.large.places import check_geojson_of, write_areas
@@ -25,10 +25,12 @@ from selfseg.collection.large.rasters import (
     forms,
     map_file,
     map_large,
+    remove,
     write_map,
 )
-from selfseg.collection.opening import Images, collect, load, whole_images
+from selfseg.collection.opening import Images, collect, load_known, require_same, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
+from selfseg.data.reading.ahead import Versions
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
@@ -37,15 +39,16 @@ from selfseg.errors import ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
 from selfseg.pages.shown_path import ShownPath
-from selfseg.storage.files import clear, mark_output, read_json, write_json
-from selfseg.storage.hashes import embedder_hash
+from selfseg.storage.files import clear, mark_output, read_json, storage_errors, write_json
+from selfseg.storage.outputs.claiming import check_output, own_output
+from selfseg.storage.outputs.left_over import remove_left_over
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
-from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
+from selfseg.workers.gathering import SkipList, Skipped, carry_out, remove_outdated, small_then_large
 from selfseg.workers.hiring import hire
 from selfseg.workers.long_lists import LongWork
-from selfseg.workers.plan import HERE, Shard, Where
+from selfseg.workers.plan import HERE, Shard, Where, Workers
 
 
 @at_places(models=["run"], writes=["out"])
@@ -104,12 +107,33 @@ def segment(
             `out` holds maps of other clusters that `progress.jsonl` doesn't tell of.
     """
     check_geojson_of(geojson, min_area, large_as)
-    job = _Segmenting(Path(run), Path(out), k, looks, device, window, large_as, progress, batch)
+    out = Path(out)
+    check_output(out, "clusters")
+    job = _Segmenting(Path(run), out, k, looks, device, window, large_as, progress, batch)
     work = job.open()
-    clusters, how, out = work.clusters, work.how, Path(out)
+    several = available_clusters(run)
+    if k is None and len(several) > 1:
+        tell(f"k = {work.clusters.k} is taken, the largest of {', '.join(map(str, several))}; -k takes another one")
     collection = collect(images, work.embedder, cut=False)
-    void = how.void if collection.channels is not None else None
     crew = hire(where, "segment", progress, device)
+    with own_output(out, "clusters"):
+        return _segment(
+            replace(job, made_by=work.maker), work, crew, where, collection, max_bad, min_area if geojson else None
+        )
+
+
+def _segment(
+    job: _Segmenting,
+    work: _Segmenter,
+    crew: Workers,
+    where: Where,
+    collection: ImageCollection,
+    max_bad: float,
+    polygons: int | None,
+) -> Path:
+    """`segment` into a folder that nobody else writes to; `polygons` is their smallest area, None for none."""
+    out, clusters, how, progress = job.out, work.clusters, work.how, job.progress
+    void = how.void if collection.channels is not None else None
     made: Iterable[int]
     legend: list[dict[str, Any]] = [
         {"cluster": c, "value": c, "name": how.names[c], "colour": hex_colour(colour), "share": share}
@@ -131,13 +155,16 @@ def segment(
         done = ProgressFile(out / "progress.jsonl", "clusters", work.maker)
         _make_way(out, work.maker, (*done.known, *done.of_others()))
         _begin(out, about)
+        remove_left_over(out, done.beside(set(collection.names)), collection.paths, work.places, remove)
         todo = [i for i in whole if not work.is_done(done, collection, i)]
         carry_out(job, work, crew, where, collection, todo, done, log)
+        remove_outdated(done, collection, log.skipped, work.places, remove)
+        log.keep_current()
         made = (i for i in whole if collection.names[i] not in log.skipped)
-    if geojson:
+    if polygons is not None:
         for i in made:
             raster, name = map_file(out / "index", collection, i), collection.names[i]
-            write_areas(raster, out / "geojson", name, legend, void, min_area)
+            write_areas(raster, out / "geojson", name, legend, void, polygons)
     return ShownPath(out)
 
 
@@ -195,6 +222,7 @@ class _Segmenting:
     large_as: Form
     progress: bool
     batch: Batching = AUTO
+    made_by: str = ""  # what a worker must have loaded
 
     def open(self) -> _Segmenter:
         """Load the network and the clusters."""
@@ -205,12 +233,13 @@ class _Segmenter:
     """Writes the maps and overlays of a shard, and gives a line of progress.jsonl for each image."""
 
     def __init__(self, job: _Segmenting) -> None:
-        self.job, self.embedder = job, load(job.run, job.device, job.looks, job.window)
+        self.job = job
+        self.embedder, self.fingerprint = load_known(job.run, job.device, job.looks, job.window)
         self.clusters = load_clusters(job.run, job.k).to(self.embedder.mean.device)  # once, not for each image
-        self.fingerprint = embedder_hash(job.run)
         k = self.clusters.k
         self.how = Look(palette(k), {c: f"cluster {c}" for c in range(k)}, 255 if k <= 255 else 65535)
         self.maker = self._maker()
+        require_same(job.run, job.made_by, self.maker)
 
     def _maker(self) -> str:
         """What decides what is made of an image."""
@@ -235,6 +264,7 @@ class _Segmenter:
 
     def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
         images, skips, embedder, clusters = shard.images, SkipList(), self.embedder, self.clusters
+        versions: Versions = {}
         painter, how, out = painter_of(images), self.how, self.job.out / "index"
         assert how.void is not None
         if images.channels is None:
@@ -247,10 +277,10 @@ class _Segmenter:
             ids = found.numpy()
             if how.void is not None:
                 ids = mark_void(ids, one.image, how.void)
-            version = images.version(one.number)
+            self._remove_polygons(images.names[one.number])
             write_map(out, images, one.number, ids, how)
             draw(one.number, one.image, ids)
-            return {"name": images.names[one.number], "source": version}
+            return {"name": images.names[one.number], "source": versions.pop(one.number)}
 
         def draw(i: int, image: NDArray[np.uint8], ids: NDArray[Any]) -> None:
             shown = ids if how.void is None else np.where(ids == how.void, -1, ids.astype(np.int32))
@@ -264,6 +294,7 @@ class _Segmenter:
             map_large(embedder, images, i, store, scores, values, self.how.void, "segment", shown)
             drawn = store.picture()
             draw(i, drawn.image, drawn.values)
+            self._remove_polygons(images.names[i])
             store.finish(how, images, i)
             return {"name": images.names[i], "source": version}
 
@@ -272,13 +303,26 @@ class _Segmenter:
             images,
             skips,
             lambda some: map_embedded(
-                embedder, images, some, assign, write, skips, "segment", shown, batch=self.job.batch
+                embedder, images, some, assign, write, skips, "segment", shown, batch=self.job.batch, versions=versions
             ),
             make_large,
         )
 
+    def places(self, name: str) -> list[Path]:
+        """Where what is made of an image may lie."""
+        return [*forms(self.job.out / "index", name), self._overlay(name), self._polygons(name)]
+
     def _overlay(self, name: str) -> Path:
         return self.job.out / "overlay" / f"{name}.jpg"
+
+    def _polygons(self, name: str) -> Path:
+        return self.job.out / "geojson" / f"{name}.geojson"
+
+    def _remove_polygons(self, name: str) -> None:
+        """Those of an earlier map, before there is a new one: this call may be one without --geojson."""
+        path = self._polygons(name)
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
 
 
 def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from selfseg.collection.batching.room import AUTO, Batching, once_more
 from selfseg.collection.batching.together import embed_together
-from selfseg.data.reading.ahead import Skips, in_threads, map_beside, pixels_of
+from selfseg.data.reading.ahead import Skips, Versions, in_threads, map_beside, pixels_of
 from selfseg.data.reading.images import LONGEST, ImageCollection, is_thin
 from selfseg.models.embedder import Embedder
 from selfseg.telling import tell
@@ -124,6 +124,7 @@ def map_embedded(
     threads: int | None = None,
     look: Callable[[Tensor], Tensor] | None = None,
     batch: Batching = AUTO,
+    versions: Versions | None = None,
 ) -> Generator[R, None, None]:
     """As `embed_images`, with what is made of each embedding, and what is written of that, beside the network.
 
@@ -141,6 +142,7 @@ def map_embedded(
         threads: that read; half of the cores if None.
         look: of a batch (B, 3, H, W) in [0, 1], instead of the embedder's own.
         batch: how many images a GPU looks at together.
+        versions: see `selfseg.data.reading.ahead.in_threads`; `write` takes out what is its image's.
 
     Yields:
         What `write` gave, in order.
@@ -158,6 +160,7 @@ def map_embedded(
         what,
         progress,
         threads,
+        versions,
     )
     with closing(read):
         prepared = (one for _, one in read)

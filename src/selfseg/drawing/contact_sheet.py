@@ -113,6 +113,8 @@ def _percent(share: float) -> str:
 def _text_line(text: str, width: int, size: int, height: int) -> Picture:
     """A line of text, its beginning cut off where it is too long: names differ at their end."""
     font = _font(size)
+    if len(text) > width:  # no letter is narrower than a pixel, and measuring long texts takes long
+        text = "..." + text[-width:]
     while text and font.getlength(text) > width:
         text = "..." + text.removeprefix("...")[1:] if len(text) > 4 else ""
     image = Image.new("RGB", (width, height), _PAPER)

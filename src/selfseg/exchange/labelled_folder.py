@@ -19,7 +19,7 @@ from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import MOST_COLOURED, list_classes
 from selfseg.errors import ConfigError, LabelError
 from selfseg.exchange.base import NamedMask, read
-from selfseg.storage.files import storage_errors
+from selfseg.storage.files import permitted, storage_errors
 from selfseg.storage.leftovers import sweep, temporary_prefix
 
 
@@ -99,7 +99,7 @@ def to_labelled_folder(
                 other = f", e.g. {', '.join(writer.without_image[:5])}" if writer.without_image else ""
                 raise LabelError(f"{path} has no labels for any of the images{other}; are these the right images?")
             (temporary / "classes.txt").write_text(list_classes(legend)[0], encoding="utf-8")
-            temporary.chmod(0o755)
+            temporary.chmod(permitted(0o777))
             os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

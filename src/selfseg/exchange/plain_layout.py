@@ -25,7 +25,7 @@ from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import list_classes
 from selfseg.errors import ConfigError, DataError
 from selfseg.exchange.any_labels import drawn_labels, open_labels, splits_of_labels, unpacked
-from selfseg.storage.files import storage_errors
+from selfseg.storage.files import permitted, storage_errors
 from selfseg.storage.leftovers import sweep, temporary_prefix
 
 
@@ -45,13 +45,16 @@ def write_plain(
         How many images each split has.
 
     Raises:
-        ConfigError: if `out` is there, the splits have other classes, or images in a zip should be linked.
+        ConfigError: if `out` is there or among the images, the splits have other classes, or images in a zip should be
+            linked.
         DataError, LabelError: if the data can't be understood, or a label can't be used.
         StorageError: if the disk is full.
     """
     out, source = Path(out), parse_source(data)
     if out.exists():
         raise ConfigError(f"{out} exists already; give a new folder")
+    if source.root.is_dir() and out.resolve().is_relative_to(source.root.resolve()):
+        raise ConfigError(f"{out} would lie among the images of {source.root}; give a folder beside it")
     if link and unpacked(source) is not source:
         raise ConfigError(f"{data} is a zip, whose images can't be linked; leave the links out, or unpack it")
     wanted = tuple(splits) or splits_of_labels(source)
@@ -73,7 +76,7 @@ def write_plain(
             (temporary / "classes.txt").write_text(text, encoding="utf-8")
             for split in opened:
                 _write_split(temporary / split.split, split, colours.tobytes(), link)
-            temporary.chmod(0o755)
+            temporary.chmod(permitted(0o777))
             os.replace(temporary, out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

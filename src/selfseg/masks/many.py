@@ -97,7 +97,7 @@ class ManyMasks:
 
 def _short(entry: Entry) -> Entry:
     """What a shard's line doesn't say."""
-    return {key: value for key, value in entry.items() if key not in ("made_by", "source")}
+    return {key: value for key, value in entry.items() if key not in ("made_by", "source", "image")}
 
 
 def _are_there(files: MaskFiles, images: ImageCollection, index: int, line: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.collection.streaming import WriteBehind
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.data.labelled.mask_files import MaskFolder
-from selfseg.data.reading.ahead import map_images
+from selfseg.data.reading.ahead import Versions, map_images
 from selfseg.data.reading.images import ImageCollection, read_image, spread_indices
 from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
@@ -47,7 +47,8 @@ from selfseg.models.inputs.in_memory import ImagesInMemory
 from selfseg.ops.channels import Channels
 from selfseg.ops.regions.slic import ALGORITHM_VERSION
 from selfseg.pages.masks import MaskCard, mask_card, write_masks_page
-from selfseg.storage.files import read_json, sole_use
+from selfseg.storage.files import read_json
+from selfseg.storage.outputs.claiming import own_output
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import tell
 from selfseg.threads import one_thread_each
@@ -158,6 +159,7 @@ def mine_masks(
                     writer.record(entry)
         for name in log.skipped:
             writer.discard(name)
+        log.keep_current()
         scores = None if truth is None else _measure(writer, truth)
         note = writer.finish(log.skipped, None if scores is None else scores.as_dict())
         place = {name: i for i, name in enumerate(collection.names)}
@@ -182,7 +184,7 @@ def _mine_many(
 ) -> Path:
     """`mine_masks` of a long list; what a method learns it learns from drawn images, before any mask is made."""
     writer = MaskWriter(out, images, how)
-    with sole_use(out):
+    with own_output(out, "made_by"):
         masks = ManyMasks.of(writer, images, max_bad)
         job = _Mining(method, cleaning, training, out, writer.made_by, images.channels, progress)
         find = open_source(method, training, images, out, progress, max_bad) if method in SOURCES else None
@@ -234,17 +236,17 @@ class _Miner:
         self.job, self.find = job, find
 
     def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
-        job, skips, images = self.job, SkipList(), shard.images
+        job, skips, images, versions = self.job, SkipList(), shard.images, Versions()
         files = MaskFiles(job.out, images, job.made_by)
         if self.find is not None and job.batch.applies(self.find.device):
             yield from self._together(self.find, shard, files)
             return
 
         def make(i: int, image: NDArray[np.uint8]) -> dict[str, Any]:
-            return files.write(i, *find_objects(image, job.method, job.cleaning, self.find, images.rgb))
+            return files.write(i, *find_objects(image, job.method, job.cleaning, self.find, images.rgb), versions)
 
         shown = job.progress and shard.alone
-        made = map_images(images, range(len(images)), make, skips, "masks", shown)
+        made = map_images(images, range(len(images)), make, skips, "masks", shown, versions=versions)
         # One thread for each image, whoever sums up in it: networks, the priors' algebra, the CRF after them.
         with one_thread_each():
             for one in skips.among(made):
@@ -254,18 +256,18 @@ class _Miner:
         self, find: Finder[Any, Any], shard: Shard[ImageCollection], files: MaskFiles
     ) -> Iterator[dict[str, Any] | Skipped]:
         """The same with network and CRF on several images at once."""
-        job, skips, images = self.job, SkipList(), shard.images
+        job, skips, images, versions = self.job, SkipList(), shard.images, Versions()
         done: deque[dict[str, Any] | Skipped] = deque()
 
         def write(one: Mapped) -> dict[str, Any] | Skipped:
             values = one.saliency(images.rgb)
             try:
-                return files.write(one.number, values, clean(values, job.cleaning))
+                return files.write(one.number, values, clean(values, job.cleaning), versions)
             except BadImage as error:
                 return Skipped(images.names[one.number], error.reason, error.detail)
 
         writer: WriteBehind[dict[str, Any] | Skipped] = WriteBehind(done.append)
-        stream = map_together(find, images, skips, job.progress and shard.alone, job.batch)
+        stream = map_together(find, images, skips, job.progress and shard.alone, job.batch, versions)
         with one_thread_each(), closing(stream), writer:
             for one in stream:
                 writer.call(write, one)

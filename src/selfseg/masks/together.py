@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from selfseg.collection.batching.room import Batching
 from selfseg.collection.batching.together import together
 from selfseg.collection.streaming import Fetched
-from selfseg.data.reading.ahead import Skips, in_threads, map_beside, pixels_of
+from selfseg.data.reading.ahead import Skips, Versions, in_threads, map_beside, pixels_of
 from selfseg.data.reading.images import ImageCollection
 from selfseg.masks.edges import at_full_size, at_small_size, sharpen_together
 from selfseg.masks.priors.scene import Array
@@ -102,6 +102,7 @@ def look_together(
     what: str,
     progress: bool,
     batch: Batching,
+    versions: Versions | None = None,
 ) -> Generator[Looked[P, F], None, None]:
     """What a network finds in images, which it looks at together; in order.
 
@@ -113,6 +114,7 @@ def look_together(
         what: for the progress bar.
         progress: whether to show one on stderr.
         batch: how many are looked at together.
+        versions: see `selfseg.data.reading.ahead.in_threads`.
     """
     read = in_threads(
         images,
@@ -123,6 +125,7 @@ def look_together(
         what,
         progress,
         usable_cores(),
+        versions,
     )
     with closing(read):
         stream = together(
@@ -138,7 +141,12 @@ def look_together(
 
 
 def map_together(
-    find: Finder[Any, Any], images: ImageCollection, log: Skips, progress: bool, batch: Batching
+    find: Finder[Any, Any],
+    images: ImageCollection,
+    log: Skips,
+    progress: bool,
+    batch: Batching,
+    versions: Versions | None = None,
 ) -> Generator[Mapped, None, None]:
     """The maps of a collection, in order: network and CRF look at images together. Within `one_thread_each`.
 
@@ -148,6 +156,7 @@ def map_together(
         log: where those go that can't be read.
         progress: whether to show a bar on stderr.
         batch: how many are looked at together.
+        versions: see `selfseg.data.reading.ahead.in_threads`.
     """
     rgb = images.rgb
 
@@ -157,7 +166,7 @@ def map_together(
         values = np.zeros(one.image.shape[:2], np.float32) if values is None else values
         return one._replace(prepared=None, found=None), empty, at_small_size(values, one.image, rgb)
 
-    looked = look_together(find, images, range(len(images)), log, "masks", progress, batch)
+    looked = look_together(find, images, range(len(images)), log, "masks", progress, batch, versions)
     with closing(looked), closing(map_beside(coarse, looked, usable_cores())) as mapped:
         stream = together(
             lambda some: sharpen_together(some, find.device, rgb),

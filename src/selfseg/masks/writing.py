@@ -29,12 +29,16 @@ from selfseg.data.labelled.mask_files import INDEX_FOLDER, NOTE
 from selfseg.data.labelled.mask_files import MaskFolder as MaskFolder
 from selfseg.data.labelled.mask_files import MaskSurvey as MaskSurvey
 from selfseg.data.labelled.mask_files import survey as survey
+from selfseg.data.reading.ahead import Versions
 from selfseg.data.reading.images import ImageCollection
 from selfseg.drawing.pictures import write_image
-from selfseg.errors import BadImage, ConfigError
+from selfseg.errors import BadImage
 from selfseg.masks.cleaning import Cleaned
-from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, sole_use, storage_errors, write_json
+from selfseg.storage.files import mark_output, storage_errors, write_json
+from selfseg.storage.outputs.claiming import check_output, own_output
+from selfseg.storage.outputs.left_over import remove_left_over
 from selfseg.storage.progress import ProgressFile
+from selfseg.workers.gathering import file_of
 
 SOFT_FOLDER = "soft"
 
@@ -53,13 +57,16 @@ class MaskFiles:
     images: ImageCollection
     made_by: str
 
-    def write(self, index: int, saliency: NDArray[np.floating], cleaned: Cleaned) -> dict[str, Any]:
+    def write(
+        self, index: int, saliency: NDArray[np.floating], cleaned: Cleaned, read: Versions | None = None
+    ) -> dict[str, Any]:
         """Write what was found in an image; several threads and processes may do so at once.
 
         Args:
             index: of the image in `images`.
             saliency: (H, W) float in [0, 1], of the image's size.
             cleaned: its objects, or why there are none.
+            read: what the image's file was before it was read, which is taken out; None = what it is now.
 
         Returns:
             What `MaskWriter.record` takes.
@@ -69,8 +76,9 @@ class MaskFiles:
                 could tell later whether the mask is still the image's.
             StorageError: if the disk is full.
         """
-        name, source = self.images.names[index], self.images.version(index)
-        if source is None:
+        name, now = self.images.names[index], self.images.version(index)
+        source = now if read is None else read.pop(index)
+        if source is None or now is None:
             raise BadImage(self.images.paths[index], "missing", "removed while its mask was made")
         write_image(self.soft(name), np.rint(saliency * 255).astype(np.uint8))
         if cleaned.reason:
@@ -86,6 +94,7 @@ class MaskFiles:
             "threshold": round(cleaned.threshold, 6),
             "made_by": self.made_by,
             "source": source,
+            **file_of(self.images, index),
         }
 
     def soft(self, name: str) -> Path:
@@ -127,13 +136,10 @@ class MaskWriter:
     def __init__(self, out: Path | str, images: ImageCollection, how: Mapping[str, Any]) -> None:
         self.out, self.images, self.how = Path(out), images, dict(how)
         self.made_by = hashlib.blake2b(json.dumps(self.how, sort_keys=True).encode(), digest_size=8).hexdigest()
-        if not is_unclaimed(self.out) and not (self.out / OUTPUT_MARKER).is_file():
-            raise ConfigError(
-                f"{self.out} holds files that selfseg did not write as masks; give a new folder with --out"
-            )
+        check_output(self.out, "made_by")
         mark_output(self.out)
         self.files = MaskFiles(self.out, images, self.made_by)
-        self._held = sole_use(self.out)
+        self._held = own_output(self.out, "made_by")
         self._progress: ProgressFile | None = None
         self.entries: dict[str, dict[str, Any]] = {}
 
@@ -143,7 +149,15 @@ class MaskWriter:
         self._progress = progress.__enter__()
         progress.begin()
         self.entries = {name: entry for name in progress.known if (entry := progress.of(name)) is not None}
+        self._remove_left_over(progress)
         return self
+
+    def _remove_left_over(self, progress: ProgressFile) -> None:
+        """What an earlier call made of images that are gone."""
+        names = set(self.images.names)
+        remove_left_over(
+            self.out, progress.beside(names), self.images.paths, lambda name: [self.soft(name), self.index(name)]
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -23,6 +23,7 @@ from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.labelled.legend import Legend
 from selfseg.data.labelled.listed import list_classes
+from selfseg.data.reading.ahead import Versions
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.skipping import SkipLog
@@ -31,12 +32,14 @@ from selfseg.drawing.pictures import hex_colour, overlay, write_image
 from selfseg.pages.shown_path import ShownPath
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
 from selfseg.storage.files import clear, mark_output, read_json, storage_errors, write_json, write_text
+from selfseg.storage.outputs.claiming import check_output, own_output
+from selfseg.storage.outputs.left_over import remove_left_over
 from selfseg.storage.progress import ProgressFile
 from selfseg.storage.remote.places import at_places
-from selfseg.workers.gathering import SkipList, Skipped, carry_out, small_then_large
+from selfseg.workers.gathering import SkipList, Skipped, carry_out, remove_outdated, small_then_large
 from selfseg.workers.hiring import hire
 from selfseg.workers.long_lists import LongWork
-from selfseg.workers.plan import HERE, Shard, Where
+from selfseg.workers.plan import HERE, Shard, Where, Workers
 
 
 @at_places(models=["segmenter"], writes=["out"])
@@ -92,11 +95,27 @@ def apply(
         ConfigError: if options don't fit each other.
     """
     check_geojson_of(geojson, min_area, large_as)
-    job = _Applying(segmenter, Path(out), overlays, device, window, large_as, progress, batch)
+    out = Path(out)
+    check_output(out, "segmenter")
+    job = _Applying(segmenter, out, overlays, device, window, large_as, progress, batch)
     work = job.open()
-    legend, out = work.segmenter.legend, Path(out)
     collection = collect(images, work.segmenter.embedder, cut=False)
     crew = hire(where, "apply", progress, device)
+    with own_output(out, "segmenter"):
+        return _apply(job, work, crew, where, collection, max_bad, min_area if geojson else None)
+
+
+def _apply(
+    job: _Applying,
+    work: _Applier,
+    crew: Workers,
+    where: Where,
+    collection: ImageCollection,
+    max_bad: float,
+    polygons: int | None,
+) -> Path:
+    """`apply` into a folder that nobody else writes to; `polygons` is their smallest area, None for none."""
+    out, legend, overlays, progress = job.out, work.segmenter.legend, job.overlays, job.progress
     told = _told_by(out / "legend.json")
     if told and told != work.digest:  # it was written before the first mask: all of them are that one's
         for kind in ("masks", "overlay", "geojson"):
@@ -124,17 +143,20 @@ def apply(
         made, summed = done.made(), _summed(done.progress.entries())
     else:
         whole = whole_images(collection, log)
+        remove_left_over(out, done.beside(set(collection.names)), collection.paths, work.places, remove)
         todo = [i for i in whole if not work.is_done(done, collection, i)]
         carry_out(job, work, crew, where, collection, todo, done, log)
+        remove_outdated(done, collection, log.skipped, work.places, remove)
+        log.keep_current()
         made = [i for i in whole if collection.names[i] not in log.skipped]
         kept = (done.of(name) for name in collection.names if name not in log.skipped)
         summed = _summed(entry for entry in kept if entry is not None)
     write_json(out / "legend.json", {"segmenter": work.digest, **_legend_of(legend, summed)})
     write_text(out / "classes.txt", work.listed)
-    if geojson:
+    if polygons is not None:
         for i in made:
             raster, name = map_file(out / "masks", collection, i), collection.names[i]
-            write_areas(raster, out / "geojson", name, legend.to_json(), legend.void, min_area)
+            write_areas(raster, out / "geojson", name, legend.to_json(), legend.void, polygons)
     return ShownPath(out)
 
 
@@ -190,12 +212,14 @@ class _Applier:
     def __call__(self, shard: Shard[ImageCollection]) -> Iterator[dict[str, Any] | Skipped]:
         images, skips, segmenter, how = shard.images, SkipList(), self.segmenter, self.how
         painter, void, out = painter_of(images), self.segmenter.legend.void, self.job.out / "masks"
+        versions: Versions = {}
 
         def assign(one: Embedded) -> Fetched:
             return segmenter.assign_later(one.embedding, (one.image.shape[0], one.image.shape[1]))
 
         def write(one: Looked, found: Fetched) -> dict[str, Any]:
-            mask, version = segmenter.without_void(found.numpy(), one.image), images.version(one.number)
+            mask, version = segmenter.without_void(found.numpy(), one.image), versions.pop(one.number)
+            self._remove_polygons(images.names[one.number])
             write_map(out, images, one.number, mask, how)
             draw(images.names[one.number], one.image, mask)
             return entry_of(one.number, np.bincount(mask.ravel(), minlength=void + 1), version)
@@ -218,6 +242,7 @@ class _Applier:
             map_large(embedder, images, i, store, *segmenter.rows(), void, "apply", shown_as, segmenter.look)
             drawn, counts = store.picture(), store.counts(void)
             draw(images.names[i], drawn.image, drawn.values)
+            self._remove_polygons(images.names[i])
             store.finish(how, images, i)
             return entry_of(i, counts, version)
 
@@ -227,13 +252,36 @@ class _Applier:
             images,
             skips,
             lambda some: map_embedded(
-                embedder, images, some, assign, write, skips, "apply", shown_as, look=look, batch=batch
+                embedder,
+                images,
+                some,
+                assign,
+                write,
+                skips,
+                "apply",
+                shown_as,
+                look=look,
+                batch=batch,
+                versions=versions,
             ),
             make_large,
         )
 
+    def places(self, name: str) -> list[Path]:
+        """Where what is made of an image may lie."""
+        return [*forms(self.job.out / "masks", name), self._overlay(name), self._polygons(name)]
+
     def _overlay(self, name: str) -> Path:
         return self.job.out / "overlay" / f"{name}.jpg"
+
+    def _polygons(self, name: str) -> Path:
+        return self.job.out / "geojson" / f"{name}.geojson"
+
+    def _remove_polygons(self, name: str) -> None:
+        """Those of an earlier mask, before there is a new one: this call may be one without --geojson."""
+        path = self._polygons(name)
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
 
 
 def _told_by(legend: Path) -> str:

@@ -23,6 +23,17 @@ from selfseg.storage.leftovers import sweep, temporary_prefix
 from selfseg.storage.reading import objects_of_lines, read_bytes
 from selfseg.storage.reading import read_json as read_json
 
+_UMASK = os.umask(0o077)  # can only be read by setting it, at a time when no other thread writes
+os.umask(_UMASK)
+
+
+def permitted(mode: int) -> int:
+    """The permissions that the user lets new files and folders have: `mode` less the umask.
+
+    What `tempfile` makes is for nobody else, whatever the user wants.
+    """
+    return mode & ~_UMASK
+
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
@@ -61,7 +72,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary = Path(name)
         try:
             write(temporary)
-            temporary.chmod(0o644)
+            temporary.chmod(permitted(0o666))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -86,9 +97,9 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], object]) -> No
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=temporary_prefix()))
         try:
             write(temporary)
-            temporary.chmod(0o755)
+            temporary.chmod(permitted(0o777))
             for file in temporary.rglob("*"):
-                file.chmod(0o755 if file.is_dir() else 0o644)
+                file.chmod(permitted(0o777 if file.is_dir() else 0o666))
             put_in_place((temporary, folder))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -63,6 +63,13 @@ class ProgressFile:
         """An image's line, if this maker wrote it of the image as it is now (`ImageCollection.version`)."""
         entry = self.of(name)
         return entry if entry is not None and version is not None and entry.get("source") == version else None
+
+    def beside(self, names: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The images that this maker made something of and that are not among `names`, with their lines."""
+        for name in [name for name in self.known if name not in names and _is_inner(name)]:
+            entry = self.of(name)
+            if entry is not None:
+                yield name, entry
 
     def of_others(self) -> list[str]:
         """The images whose files another maker made, as far as their names lead to files below a folder."""

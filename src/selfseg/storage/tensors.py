@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfseg.storage.files import make_folder, storage_errors, write_json
+from selfseg.storage.files import make_folder, permitted, storage_errors, write_json
 from selfseg.storage.leftovers import sweep, temporary_prefix
 from selfseg.storage.reading import parse_json, read_json
 
@@ -49,7 +49,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix()))
         try:
             save_file(plain, temporary / path.name, dict(header) if header else None)
-            (temporary / path.name).chmod(0o644)
+            (temporary / path.name).chmod(permitted(0o666))
             os.replace(temporary / path.name, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +21,17 @@ from selfseg.models.embedder_config import EmbedderConfig
 from selfseg.ops.channels import Channels
 from selfseg.storage.files import MOST_LINES, is_unclaimed, mark_output, read_json, write_json
 from selfseg.training.recipe import Recipe, change_each, read_recipe, write_recipe
+
+
+def anchored(recipe: Recipe[Any]) -> Recipe[Any]:
+    """The recipe with the whole path of its images, where it is one.
+
+    A path from the current folder, kept in the run, would lead to other images of that name from another folder.
+    """
+    text = os.path.expanduser(str(recipe.images))
+    if os.path.exists(text) or (glob.has_magic(text) and ":" not in text):
+        return replace(recipe, images=Path(os.path.abspath(text)))
+    return recipe
 
 
 def settle_channels(recipe: Recipe[Any]) -> tuple[Recipe[Any], ImageCollection, str]:
@@ -215,10 +229,68 @@ def begin_with(recipe: Recipe[Any], images: ImageCollection) -> Recipe[Any]:
 
 
 def record_images(images: ImageCollection, run: Path) -> None:
-    """Write RUN/images.json, if it is not there yet."""
+    """Write RUN/images.json, and how long the images' files are, if that is not there yet."""
     record = run / "images.json"
     if not record.exists():
+        write_json(run / _SIZES, _sizes(images))
         write_json(record, images.located())
+
+
+def require_same_images(meta: Mapping[str, Any], step: int, images: ImageCollection, recipe: Recipe[Any]) -> None:
+    """Make sure that a checkpoint is of these images, and that a run that isn't over finds them as they were.
+
+    Frames of cameras have the same names in every folder: names alone don't tell that these are other images.
+
+    Args:
+        meta: of the checkpoint.
+        step: of the checkpoint.
+        images: of the run; of those that are missing nothing is known.
+        recipe: of the run.
+
+    Raises:
+        CheckpointError: if they are other images.
+    """
+    way_out = "a run can't go on exactly; restore them or give another --out"
+    if meta.get("images") != names_hash(images):
+        raise CheckpointError(
+            f"{recipe.out} was trained on other images than the {len(images)} in {recipe.images}: {way_out}"
+        )
+    if step >= meta.get("total_steps", 0):
+        return
+    try:
+        recorded = read_json(recipe.out / _SIZES, MOST_LINES)
+    except (OSError, ValueError):  # an older version wrote none
+        return
+    if not isinstance(recorded, list) or len(recorded) != len(images):
+        return
+    changed = [
+        name
+        for name, before, now in zip(images.names, recorded, _sizes(images), strict=True)
+        if isinstance(before, int) and now is not None and before != now
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{len(changed)} of the {len(images)} images in {recipe.images} are not those that {recipe.out} began "
+            f"with, though they have the same names, such as {changed[0]}: {way_out}"
+        )
+
+
+def names_hash(images: ImageCollection) -> str:
+    """A digest of the images' names, in their order."""
+    return hashlib.blake2b("\n".join(images.names).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+_SIZES = "image_bytes.json"
+
+
+def _sizes(images: ImageCollection) -> list[int | None]:
+    """Bytes of each image's file; None of those that are gone."""
+    known: dict[Path, int | None] = {}  # windows of one file have the same
+    for i, path in enumerate(images.paths):
+        if path not in known:
+            size = (images.version(i) or {}).get("bytes")
+            known[path] = size if isinstance(size, int) else None
+    return [known[path] for path in images.paths]
 
 
 def _recorded(record: Path, found: ImageCollection) -> ImageCollection:

@@ -8,7 +8,6 @@ To go on after a kill, only a checkpoint's step, weights, buffers and optimiser 
 from __future__ import annotations
 
 import gc
-import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -47,11 +46,12 @@ from selfseg.pages.shown_path import ShownPath
 from selfseg.storage.checkpoint import Checkpoint, remove_leftovers, save_checkpoint
 from selfseg.storage.files import is_unclaimed, mark_output, sole_use
 from selfseg.storage.waiting import vanished_output
+from selfseg.telling import plain
 from selfseg.training.guards.collapse import CollapseWatch
 from selfseg.training.guards.finite import require_finite as _require_finite
 from selfseg.training.guards.finite import require_finite_state
 from selfseg.training.guards.recomputing import recompute_blocks
-from selfseg.training.image_list import record_images, settle
+from selfseg.training.image_list import anchored, names_hash, record_images, require_same_images, settle
 from selfseg.training.log import TrainingLog
 from selfseg.training.machines.folder import LOCK, first_writes, newest_of_all, require_shared, writing
 from selfseg.training.machines.launching import find_launch, make_fabric, stand_by, telling_the_end
@@ -106,7 +106,7 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
 
 
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
-    recipe = settle_precision(recipe)
+    recipe = anchored(settle_precision(recipe))
     fabric = make_fabric(recipe)
     run = recipe.out
     held.enter_context(watching(fabric, recipe.wait_process))
@@ -151,7 +151,7 @@ def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
         record_images(images, run)
         if step != saved:
             require_finite_state(method, optimizer.optimizer, step)
-            meta = {"recipe_hash": recipe_hash(recipe), "images": _names_hash(images), "total_steps": total}
+            meta = {"recipe_hash": recipe_hash(recipe), "images": names_hash(images), "total_steps": total}
             meta["start"] = method.embedder.start
             meta["scaler"] = fabric.strategy.precision.state_dict()  # empty but for "16-mixed"
             save_checkpoint(run / "checkpoints", step, method.state_dict(), optimizer.optimizer, meta, recipe.keep)
@@ -348,7 +348,7 @@ def _open_images(fabric: Fabric, recipe: Recipe[Any]) -> tuple[Recipe[Any], Imag
         settled, images, skips, sentences = settle(recipe, writes=fabric.is_global_zero)
     for sentence in sentences:
         _say(fabric, sentence)
-    mine = f"{_names_hash(images)} {recipe_hash(settled)}"
+    mine = f"{names_hash(images)} {recipe_hash(settled)}"
     with together(fabric):
         if fabric.broadcast(mine) != mine:
             raise DataError(
@@ -369,11 +369,7 @@ def _restore(
     images: ImageCollection,
 ) -> None:
     """Put a checkpoint into a method and its optimiser."""
-    if checkpoint.meta.get("images") != _names_hash(images):
-        raise CheckpointError(
-            f"{recipe.out} was trained on other images than the {len(images)} in {recipe.images}: a run can't go on "
-            "exactly; restore them or give another --out"
-        )
+    require_same_images(checkpoint.meta, checkpoint.step, images, recipe)
     checkpoint.restore(method, optimizer)
     method.embedder.start = str(checkpoint.meta.get("start", ""))
 
@@ -389,10 +385,6 @@ def _restore_scaler(fabric: Fabric, checkpoint: Checkpoint) -> None:
         )
     elif state:
         fabric.strategy.precision.load_state_dict(state)
-
-
-def _names_hash(images: ImageCollection) -> str:
-    return hashlib.blake2b("\n".join(images.names).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def _next_batch(
@@ -447,4 +439,4 @@ def _too_much(recipe: Recipe[Any], step: int, error: Exception) -> str:
 
 def _say(fabric: Fabric, sentence: str) -> None:
     if fabric.is_global_zero:
-        _console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        _console.print(plain(sentence), markup=False, highlight=False, soft_wrap=True)

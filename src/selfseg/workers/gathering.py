@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import SkipLog
 from selfseg.errors import BadImage
+from selfseg.storage.files import storage_errors
 from selfseg.storage.progress import ProgressFile
 from selfseg.workers.plan import Job, Lost, Shard, Where, Workers, cut
 
@@ -102,9 +105,42 @@ def carry_out(
         TooManyBadImages: see `SkipLog`.
     """
     shards = cut(collection, todo, where, [i for i in todo if collection.is_large(i)])
+    place = {collection.names[i]: i for i in todo}
     with done, crew as workers, closing(gather(workers, job, shards, collection.names, log, opened)) as entries:
         for entry in entries:
-            done.add(entry)
+            done.add({**entry, **file_of(collection, place[entry["name"]])})
+
+
+def remove_outdated(
+    done: ProgressFile,
+    collection: ImageCollection,
+    skipped: Collection[str],
+    made: Callable[[str], Sequence[Path]],
+    remove: Callable[[Path], object] = lambda path: path.unlink(missing_ok=True),
+) -> None:
+    """Remove what was made of the earlier picture of images that have changed and can't be used any more.
+
+    Args:
+        done: tells what they were.
+        collection: all images.
+        skipped: names of those that can't be used now.
+        made: the places of what is made of an image, by its name.
+        remove: removes one of these.
+
+    Raises:
+        StorageError: if something can't be removed.
+    """
+    for i, name in enumerate(collection.names):
+        if name in skipped and name in done.known and done.made_from(name, collection.version(i)) is None:
+            for path in made(name):
+                with storage_errors(path):
+                    remove(path)
+
+
+def file_of(collection: ImageCollection, index: int) -> dict[str, str]:
+    """What a line of progress.jsonl says of an image's place; nothing of one that is no file by itself."""
+    path = os.path.abspath(collection.paths[index])
+    return {"image": path} if os.path.lexists(path) else {}
 
 
 def gather(

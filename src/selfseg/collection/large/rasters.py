@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -37,6 +38,7 @@ from selfseg.errors import ConfigError
 from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import mark_void
 from selfseg.storage.files import read_json, storage_errors, write_atomically, write_json
+from selfseg.telling import plain
 
 Form = Literal["tiff", "zarr"]
 """What the map of a large image is written as."""
@@ -261,7 +263,7 @@ def map_large(
     skip = store.finished - 1
     console = Console(stderr=True)
     with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
-        task = bar.add_task(f"{what} {collection.names[index]}", total=total, completed=store.finished)
+        task = bar.add_task(escape(plain(f"{what} {collection.names[index]}")), total=total, completed=store.finished)
         pieces = blended_rows(embedder, collection, index, mosaic, scores, mosaic.rows[max(0, skip)], look)
         measured_images = collection.channels is not None
         for band in label_bands(pieces, mosaic, values, void if measured_images else None, skip):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.clusters import add_position
-from selfseg.collection.opening import load, whole_images
+from selfseg.collection.opening import load_known, require_same, whole_images
 from selfseg.collection.streaming import Embedded, Looked, map_embedded, to_device
 from selfseg.data.reading.ahead import spread_points
 from selfseg.data.reading.images import ImageCollection
@@ -106,6 +106,7 @@ class Drawing:
         before: whether pixels are also seen as of before the training, where that can be told.
         progress: whether to show a progress bar on stderr.
         batch: how many images a GPU looks at together.
+        made_by: the embedder, see `selfseg.collection.opening.load_known`.
     """
 
     run: Path
@@ -118,10 +119,13 @@ class Drawing:
     before: bool
     progress: bool
     batch: Batching = AUTO
+    made_by: str = ""
 
     def open(self) -> Drawer:
         """Load the network."""
-        return Drawer(self, load(self.run, self.device, self.looks))
+        embedder, made_by = load_known(self.run, self.device, self.looks)
+        require_same(self.run, self.made_by, made_by)
+        return Drawer(self, embedder)
 
 
 class Drawer:

@@ -31,18 +31,20 @@ from selfseg.data.labelled.datasets.folders import find_in_folder, splits_of
 from selfseg.data.labelled.labels import VOID as VOID
 from selfseg.data.labelled.labels import ColourMap, LabelMap, UnknownId, read_label_file, stored_size
 from selfseg.data.labelled.labels import upright_size as upright_size
-from selfseg.data.labelled.layouts.finding import FolderOptions
+from selfseg.data.labelled.layouts.finding import LABEL_FOLDERS, FolderOptions
 from selfseg.data.labelled.values import same_proportions
 from selfseg.data.reading.decoding import upright
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.packed.shards import is_shards, open_shards
+from selfseg.data.reading.sniffing import stem_of
 from selfseg.errors import ConfigError, DataError, LabelError
 from selfseg.ops.channels import Channels
 from selfseg.ops.geometry import sample_ids
 from selfseg.storage.remote.urls import as_url
 from selfseg.telling import tell
 
+LABEL_NAMES = frozenset(LABEL_FOLDERS)
 _NAMED = re.compile(r"([A-Za-z][\w-]+)(?:/([\w-]+))?:(.*)", re.DOTALL)
 _OPTIONS = re.compile(
     r"(.+)\?((?:(?:label-suffix|val|labels)=[^&]*)(?:&(?:label-suffix|val|labels)=[^&]*)*)", re.DOTALL
@@ -398,12 +400,29 @@ def find_images(source: Path | str | Sequence[Path | str], cache: Path | None = 
         source = pinned(source)
     parsed = parse_source(source)
     if parsed.dataset is None:
-        return list_images(parsed.root)
+        found = list_images(parsed.root)
+        _tell_of_labels(found)
+        return found
     splits = splits_in(parsed)
     if not splits:
         raise DataError(f"{parsed.root} holds no SPLIT/images and SPLIT/labels; give the folder of images itself")
     files = find_files(parsed, parsed.split or splits[0])
     return ImageCollection(files.root, files.images)
+
+
+def _tell_of_labels(images: ImageCollection) -> None:
+    """Say that there are files which look like labels: taken for photographs they spoil results, and nothing shows."""
+    inner = [name for name in images.names if not LABEL_NAMES.isdisjoint(name.split("/")[:-1])]
+    if not inner or len(inner) == len(images):
+        return
+    beside = {stem_of(name.rpartition("/")[2]) for name in set(images.names).difference(inner)}
+    labels = [name for name in inner if stem_of(name.rpartition("/")[2]) in beside]
+    if 2 * len(labels) > len(inner):
+        tell(
+            f"{images.root}: {len(labels)} of the {len(images)} images, such as {labels[0]}, lie in a folder of labels "
+            "by its name, and are called like others. They are taken for images, too; if they are labels, give the "
+            "folder of the images alone"
+        )
 
 
 def missing_files(paths: Sequence[Path]) -> list[Path]:

@@ -25,6 +25,8 @@ from selfseg.threads import usable_cores
 T = TypeVar("T")
 R = TypeVar("R")
 Image = NDArray[np.uint8]
+Versions = dict[int, dict[str, int | str] | None]
+"""What the files of images were before they were read, by the images' indices."""
 
 _PIXELS = 1 << 25  # of images that wait, decoded, for each thread: 100 MB
 
@@ -155,6 +157,7 @@ def map_images(
     what: str,
     progress: bool = True,
     threads: int | None = None,
+    versions: Versions | None = None,
 ) -> Generator[tuple[int, T], None, None]:
     """`track_images` with a function of the image that is worked out in the threads, too.
 
@@ -166,6 +169,7 @@ def map_images(
         what: for the progress bar.
         progress: whether to show one on stderr.
         threads: that read and call the function; one for each core if None.
+        versions: see `in_threads`.
 
     Yields:
         (index, what the function gave).
@@ -183,6 +187,7 @@ def map_images(
         what,
         progress,
         threads,
+        versions,
     )
     # BLAS would start threads of its own in each of ours, which then wait for each other at full speed: with two cores
     # masks took 1.75 times as long.
@@ -201,13 +206,23 @@ def in_threads(
     what: str,
     progress: bool,
     threads: int | None = None,
+    versions: Versions | None = None,
 ) -> Generator[tuple[int, T], None, None]:
-    """What `prepare` makes of each image in the threads that read, with the image's index."""
+    """What `prepare` makes of each image in the threads that read, with the image's index.
+
+    Into `versions` goes what each image's file was before it was read (`ImageCollection.version`): asked later, a file
+    that was replaced meanwhile would count as the one that was looked at. Who takes an image takes that out, too.
+    """
 
     def read(position: int) -> T | BadImage:
+        i = indices[position]
         try:
-            return prepare(indices[position], collection.read(indices[position]))
+            if versions is not None:
+                versions[i] = collection.version(i)
+            return prepare(i, collection.read(i))
         except BadImage as error:
+            if versions is not None:
+                versions.pop(i, None)
             return error
 
     def size(result: T | BadImage) -> int:

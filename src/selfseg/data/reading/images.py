@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -414,6 +415,9 @@ def _version_of_folder(folder: Path) -> dict[str, int | str]:
     return {"bytes": length, "modified": newest}
 
 
+_WRITTEN = re.compile(r"\.(?:png|jpg|npy|tif|zarr|geojson)(?=/|$)")  # suffixes of what is made of images
+
+
 def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
     above = "" if str(root) == "." else f"{str(root).rstrip('/')}/"
     relative = []
@@ -421,6 +425,12 @@ def _unique_names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
         parts = path.removeprefix(above).split("/")
         relative.append("/".join(part for part in parts if part not in ("..", ".", "")))
     names = [stem_of(name) for name in relative]
+    # Of "a.jpg" beside a folder "a.png" a map could not be called a.png.
+    parents = {name.rpartition("/")[0] for name in relative}
+    folders = {parent[: found.end()] for parent in parents for found in _WRITTEN.finditer(parent)}
+    for i, name in enumerate(names if folders else ()):
+        if any(folder.rpartition(".")[0] == name for folder in folders):
+            names[i] = relative[i]
     for full in (relative, [f"{name}-{i}" for i, name in enumerate(relative)]):
         while shared := {name for name, count in Counter(names).items() if count > 1}:
             longer = [full[i] if name in shared else name for i, name in enumerate(names)]

@@ -53,6 +53,8 @@ def list_images(source: Path | str | Sequence[Path | str]) -> ImageCollection:
         from selfseg.data.reading.remote import list_remote
 
         return _told(shown(url), *list_remote(url))
+    if source == "":
+        raise DataError("the images are an empty text; give a folder")
     source = Path(os.path.expanduser(source))
     if source.suffix.lower() == ".zarr" and source.is_dir():  # a folder that is one image
         return _from_paths([source], str(source))
@@ -137,8 +139,12 @@ def _told(source: Path | str, images: ImageCollection, others: Mapping[str, int]
 
 def _from_pattern(pattern: Path) -> ImageCollection:
     others: Counter[str] = Counter()
-    paths = []
+    parts = Path(os.path.abspath(pattern)).parts
+    fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    paths, ours = [], dict[str, bool]()
     for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))):
+        if _is_ours(os.path.dirname(os.path.abspath(path)), str(fixed), ours):
+            continue
         if path.suffix.lower() in READ and path.is_dir() == (path.suffix.lower() == ".zarr"):
             paths.append(path)
         elif path.is_file():
@@ -146,10 +152,18 @@ def _from_pattern(pattern: Path) -> ImageCollection:
     if not paths:
         have = ", ".join(f"{count} with {suffix}" for suffix, count in others.most_common(5))
         raise EmptyCollection(f"no image is named like {pattern}" + (f", only files {have}" if have else ""))
-    parts = Path(os.path.abspath(pattern)).parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     unique = tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
-    return _told(pattern, ImageCollection(Path(*parts[:fixed]), unique), others)
+    return _told(pattern, ImageCollection(fixed, unique), others)
+
+
+def _is_ours(folder: str, top: str, known: dict[str, bool]) -> bool:
+    """Whether a folder lies in one of results that is below `top`."""
+    if len(folder) <= len(top):
+        return False
+    if folder not in known:
+        marked = os.path.exists(os.path.join(folder, OUTPUT_MARKER))
+        known[folder] = marked or _is_ours(os.path.dirname(folder), top, known)
+    return known[folder]
 
 
 def _from_paths(paths: list[Path], what: str) -> ImageCollection:

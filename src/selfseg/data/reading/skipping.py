@@ -12,7 +12,7 @@ from pathlib import Path
 from selfseg.data.reading.decoding import MAX_PIXELS, quiet
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage, ConfigError, EmptyCollection, TooManyBadImages
-from selfseg.storage.files import make_folder, storage_errors
+from selfseg.storage.files import make_folder, storage_errors, write_text
 from selfseg.storage.reading import objects_of_lines
 from selfseg.telling import tell
 
@@ -70,6 +70,25 @@ class SkipLog:
         if len(self.skipped) > self.limit * self.total:
             first = list(self.skipped.items())[:3]
             raise TooManyBadImages(_message(Counter(self.skipped.values()), first, self.total, self.limit, self.path))
+
+    def keep_current(self) -> None:
+        """Take images out of the list that an earlier call could not use, and this one could or wasn't given.
+
+        For a verb whose folder tells what is so now, at its end.
+
+        Raises:
+            StorageError: if the list can't be written.
+        """
+        if self.path is None or all(self.skipped.get(name) == reason for name, reason in self._listed):
+            return
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        current = {
+            str(entry.get("name")): entry
+            for entry in objects_of_lines(text)
+            if self.skipped.get(str(entry.get("name"))) == entry.get("reason")
+        }
+        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in current.values()))
+        self._listed = set(self.skipped.items())
 
 
 class SkipCount:

@@ -339,10 +339,10 @@ def pick(words: Sequence[str], names: Sequence[str]) -> list[int]:
     for word in words:
         if word.lower() in lowered:
             found.append(lowered.index(word.lower()))
-        elif word.isdigit() and int(word) < len(names):
+        elif word.isdecimal() and int(word) < len(names):
             found.append(int(word))
         else:
-            have = ", ".join(f"{c} ({name})" for c, name in enumerate(names))
+            have = ", ".join(f"{c} ({name})" if name else str(c) for c, name in enumerate(names))
             raise ConfigError(f"there is no channel {word!r}; the files have {have}")
     if len(set(found)) < len(found):
         raise ConfigError(f"the channels {' '.join(words)} name a channel twice")

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from selfseg.data.reading.decoding import MAX_PIXELS
 from selfseg.data.reading.formats.base import Layout, Window
-from selfseg.data.reading.formats.pages import page_name, pick_pages
+from selfseg.data.reading.formats.pages import WORDS, page_name, pick_pages
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.measured import Part
 from selfseg.data.reading.sniffing import WINDOWED
@@ -74,9 +74,11 @@ def look_into(images: ImageCollection, words: Sequence[str] = (), pages: str = "
         seed: as of `survey`.
 
     Raises:
-        ConfigError: if a wanted channel isn't there, or the images lie in shards or a zip.
+        ConfigError: if a wanted channel isn't there, or the images lie in shards or a zip; if `pages` can't be.
         EmptyCollection: if no file could be opened.
     """
+    if pages not in WORDS and not (pages.isascii() and pages.isdecimal()):
+        raise ConfigError(f"--pages must be one of {', '.join(WORDS)}, or a page's number from 0, not {pages!r}")
     as_photographs = [word.lower() for word in words] == ["rgb"]
     if images.blocks and words and not as_photographs:
         raise ConfigError(f"--channels {' '.join(words)} does not work in tar shards and zips; unpack them")
@@ -135,6 +137,8 @@ def as_measured(
     Raises:
         ConfigError, EmptyCollection: as `look_into`.
     """
+    if window is not None and window < 64:
+        raise ConfigError(f"window must be at least 64 px, not {window}")
     if images.channels is not None:
         return images, ""
     channels, sentence = find_channels(images, words, pages, window)

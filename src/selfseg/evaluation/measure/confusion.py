@@ -164,8 +164,9 @@ def _table(truth: NDArray[np.integer], prediction: NDArray[np.integer], rows: in
     start[:rows], start[VOID] = np.arange(rows), rows
     start *= np.uint64(columns + 2)
     # The compiled form takes arrays that may be written; those of np.asarray(Image.open(...)) may not.
-    truth, pixels = np.require(truth, np.uint8, "CW"), np.require(prediction, np.int64, "CW")
-    count_pairs(truth, pixels, start, np.uint64(columns + 1), table.ravel())
+    labels: NDArray[np.uint8] = np.require(truth, np.uint8, ["C", "W"])
+    pixels = np.require(prediction, np.int64, ["C", "W"])
+    count_pairs(labels, pixels, start, np.uint64(columns + 1), table.ravel())
     return table
 
 

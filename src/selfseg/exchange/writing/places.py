@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from selfseg.errors import ConfigError
-from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, put_in_place, storage_errors
+from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, permitted, put_in_place, storage_errors
 from selfseg.storage.leftovers import sweep, temporary_prefix
 from selfseg.storage.reading import parse_json
 
@@ -118,7 +118,7 @@ class _Folder(Place):
             mark_output(self.temporary)
             lines = "".join(json.dumps(name) + "\n" for name in self._names)
             (self.temporary / OUTPUT_MARKER).write_text(lines, encoding="utf-8")
-            self.temporary.chmod(0o755)
+            self.temporary.chmod(permitted(0o777))
             _refuse_what_is_not_ours(self.path)  # again: writing may have taken an hour
 
     def discard(self) -> None:
@@ -170,7 +170,7 @@ class _Zip(Place):
                 stream.close()
             self._zip.close()
             self._file.close()
-            self.temporary.chmod(0o644)
+            self.temporary.chmod(permitted(0o666))
             _refuse_a_zip_that_is_not_ours(self.path)
 
     def discard(self) -> None:

@@ -28,6 +28,7 @@ from selfseg.data.reading.packed.base import GONE, PackedImages
 from selfseg.data.reading.packed.slices import read_part
 from selfseg.data.reading.sniffing import HEAD
 from selfseg.errors import BadImage, DataError, EmptyCollection
+from selfseg.storage.files import OUTPUT_MARKER
 from selfseg.storage.waiting import is_there
 
 _LARGEST = 16  # bytes per pixel, as of files
@@ -131,10 +132,12 @@ def open_zip(archive: Path) -> tuple[ZippedImages, Counter[str]]:
     """
     others: Counter[str] = Counter()
     found: list[tuple[str, zipfile.ZipInfo]] = []
-    for info in members_of(archive):
-        name = PurePosixPath(info.filename)
+    members = members_of(archive)
+    names = [PurePosixPath(info.filename) for info in members]
+    ours = {name.parent for name in names if name.name == OUTPUT_MARKER} - {PurePosixPath()}  # folders of results
+    for info, name in zip(members, names, strict=True):
         suffix = name.suffix.lower()
-        if any(part.startswith((".", "__MACOSX")) for part in name.parts):
+        if any(part.startswith((".", "__MACOSX")) for part in name.parts) or not ours.isdisjoint(name.parents):
             continue
         if suffix not in SUFFIXES:
             others[suffix or "no suffix"] += 1
