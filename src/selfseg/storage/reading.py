@@ -116,10 +116,9 @@ def read_bytes(path: Path, most: int) -> bytes:
         raise ValueError(f"{path} is no file") from error
     with file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(most + 1) if size <= most else b""
-    if size > most or len(data) > most:
-        raise ValueError(f"{path} has {size:,} bytes, and such a file has at most {most:,}")
-    return data
+        if size > most:
+            raise ValueError(f"{path} has {size:,} bytes, and such a file has at most {most:,}")
+        return file.read(size)  # not `most`: Python takes memory for as much as it is asked for
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> Any:
