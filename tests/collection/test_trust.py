@@ -157,7 +157,7 @@ def test_polygons_of_an_earlier_map_go(run: Path, photos: Path, tmp_path: Path) 
 def test_nothing_is_written_where_something_else_lies(verb: Any, run: Path, photos: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
-    (masks / "masks.json").write_text("{}")
+    (masks / "masks.json").write_text('{"how": {}}')
     for out, said in ((photos, "holds other files, such as photo0.jpg"), (run, "holds a run"), (masks, "holds masks")):
         before = sorted(out.rglob("*"))
         with pytest.raises(ConfigError, match=said):

@@ -187,6 +187,9 @@ def test_masks_of_images_that_are_gone_go(photos: Path, tmp_path: Path) -> None:
             "photo5",
             "renamed",
         ]
+    (photos / "renamed.jpg").unlink()
+    write_all(out, photos, how={"method": "another"})
+    assert not list(out.rglob("renamed.png"))
 
 
 def test_masks_are_not_written_into_a_run(photos: Path, tmp_path: Path) -> None:

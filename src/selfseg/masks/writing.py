@@ -153,8 +153,11 @@ class MaskWriter:
         return self
 
     def _remove_left_over(self, progress: ProgressFile) -> None:
-        """What an earlier call made of images that are gone."""
+        """What an earlier call made of images that are gone, or made otherwise of images that aren't made anew."""
         names = set(self.images.names)
+        for name in progress.of_others():
+            if name not in names:
+                self._unlink(name)
         remove_left_over(
             self.out, progress.beside(names), self.images.paths, lambda name: [self.soft(name), self.index(name)]
         )
@@ -192,9 +195,12 @@ class MaskWriter:
     def discard(self, name: str) -> None:
         """Forget what an earlier call made of an image that can't be read any more."""
         if self.entries.pop(name, None) is not None:
-            for path in (self.soft(name), self.index(name)):
-                with storage_errors(path):
-                    path.unlink(missing_ok=True)
+            self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
+        for path in (self.soft(name), self.index(name)):
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
 
     def finish(self, skipped: Mapping[str, str] | None = None, quality: Mapping[str, float] | None = None) -> Path:
         """Write masks.json.

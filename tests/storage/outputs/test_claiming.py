@@ -40,8 +40,8 @@ def test_files_of_others_are_never_joined(tmp_path: Path) -> None:
     ("name", "text", "kind"),
     [
         ("recipe.yaml", "", "run"),
-        ("masks.json", "{}", "made_by"),
-        ("index.json", "{}", "embedder"),
+        ("masks.json", '{"how": {}}', "made_by"),
+        ("index.json", '{"embedder": "x"}', "embedder"),
         ("legend.json", json.dumps({"maker": "x", "embedder": "y", "clusters": []}), "clusters"),
         ("legend.json", json.dumps({"segmenter": "x"}), "segmenter"),
         ("progress.jsonl", '{"name": "a", "embedder": "x"}\n', "embedder"),

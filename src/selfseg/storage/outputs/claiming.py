@@ -102,11 +102,11 @@ def what_lies_in(folder: Path) -> str:
         return word
     if any((folder / name).exists() for name in _RUN):
         return "run"
-    if (folder / "masks.json").exists():
+    if "how" in _object_in(folder / "masks.json"):
         return "made_by"
-    if (folder / "index.json").exists():
+    if "embedder" in _object_in(folder / "index.json"):
         return "embedder"
-    legend = _legend(folder / "legend.json")
+    legend = _object_in(folder / "legend.json")
     for key in ("segmenter", "clusters"):
         if key in legend:
             return key
@@ -128,7 +128,7 @@ def _is_marked(folder: Path) -> bool:
     return marker.is_file() and not marker.stat().st_size
 
 
-def _legend(file: Path) -> dict[str, Any]:
+def _object_in(file: Path) -> dict[str, Any]:
     try:
         found = read_json(file)
     except (OSError, ValueError):
