@@ -170,6 +170,7 @@ def running(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and content in one packet: two would wait for each other, 40 ms each time
 
         def _do(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

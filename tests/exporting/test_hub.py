@@ -157,7 +157,6 @@ def test_a_start_that_names_a_folder_is_not_sent(run: Path, tmp_path: Path, hub:
     assert hub.requests == []
 
 
-@pytest.mark.slow
 def test_what_is_fetched_is_a_run_for_the_verbs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the card says: `hf download USER/NAME --local-dir runs/shared/embedder`, and `--local-dir segmenter`."""
     monkeypatch.chdir(tmp_path)
