@@ -208,7 +208,10 @@ class Recipe(Generic[Config]):
     def __post_init__(self) -> None:
         require_usable(self, "")
         images: Any = self.images
-        if not isinstance(images, str | Path):
+        # Not all else: the command line fills in the images later, and has a sign in their place.
+        if not isinstance(images, str | Path) and any(
+            hasattr(images, name) for name in ("__len__", "shape", "getbands")
+        ):
             raise ConfigError(
                 "a run reads its images again when it goes on, so they must be files: give a folder or a list of them, "
                 f"not a {type(images).__name__}; selfseg.PixelClusterer takes arrays, and writes them beside its run"
