@@ -91,6 +91,7 @@ def stacks(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_collection_keeps_its_pages_and_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfseg.clusterer.estimator.recipes", lambda: {"tiny": tiny.vice})
     whole, _ = as_measured(list_images(stacks(tmp_path / "stacks")), pages="all")
@@ -107,6 +108,7 @@ def test_a_collection_keeps_its_pages_and_channels(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "run-images/images").exists()  # the files are there already
 
 
+@pytest.mark.slow
 def test_images_in_a_zip_are_taken(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfseg.clusterer.estimator.recipes", lambda: {"tiny": tiny.vice})
     archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", photos))

@@ -63,6 +63,7 @@ def test_a_second_call_goes_on_and_sees_what_changed(run: Path, tmp_path: Path) 
     assert changed == ["scene1.png"]
 
 
+@pytest.mark.slow
 def test_clusters_and_pages_take_arrays(run: Path, files: Path, tmp_path: Path) -> None:
     first = json.loads(selfseg.cluster(run, files, [3], points=300, **QUIET)[0].read_text())
     second = json.loads(selfseg.cluster(run, SCENES, [3], points=300, **QUIET)[0].read_text())
@@ -74,6 +75,7 @@ def test_clusters_and_pages_take_arrays(run: Path, files: Path, tmp_path: Path) 
     selfseg.report(run, files, **QUIET)  # clusters of images that are gone are no reason to fail
 
 
+@pytest.mark.slow
 def test_masks_of_objects_take_arrays(files: Path, tmp_path: Path) -> None:
     for out, images in (("files", files), ("arrays", SCENES)):
         selfseg.mine_masks(images, tmp_path / "of" / out, method="rbd", progress=False)
@@ -91,6 +93,7 @@ def test_where_arrays_make_no_sense_it_is_said(run: Path) -> None:
         selfseg.recipes()["pyramid"]([image], run)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_studio_of_arrays_keeps_its_names(run: Path, tmp_path: Path) -> None:
     with selfseg.Studio(run, SCENES, device="cpu", progress=False) as studio:
         studio.name("5/0", "road")

@@ -170,7 +170,7 @@ def forged(folder: Path, what: str) -> None:
         ("not a number", "no finite numbers"),
         ("pickle by that name", "no whole safetensors file"),
         ("only a pickle", r"pytorch_model\.bin is not opened, because such a file can run a program"),
-        ("unknown setting", "is not of format"),
+        ("unknown setting", "is not in format"),
         ("link", "is a link that leads out of its folder"),
     ],
 )

@@ -71,7 +71,9 @@ def check_words(words: Sequence[str]) -> None:
     given: dict[str, str] = {}
     for before, word in zip(["", *words], words, strict=False):
         option, sign, value = word.partition("=")
-        if (not word and before not in _MAY_BE_EMPTY) or (sign and not value and option not in (*_MAY_BE_EMPTY, "")):
+        if (not word and before not in _MAY_BE_EMPTY) or (
+            sign and not value and option.startswith("-") and option not in _MAY_BE_EMPTY
+        ):
             where = f" after {before}" if before and not word else f" in {word}" if word else ""
             raise ConfigError(f"there is an empty word{where}: is a variable of your shell not set?")
         if not re.fullmatch(r"--[^\W\d][\w.-]*|-[^\W\d]", option):

@@ -15,7 +15,6 @@ from selfseg.data.views.plans import plans, region_sources
 from selfseg.errors import ConfigError, RunError
 from selfseg.methods import Method, methods
 from selfseg.models.embedder import EmbedderConfig
-from selfseg.models.inputs.in_memory import is_held
 from selfseg.numbers import require_usable
 from selfseg.ops.channels import Channels
 from selfseg.plugins import load_all
@@ -209,7 +208,10 @@ class Recipe(Generic[Config]):
     def __post_init__(self) -> None:
         require_usable(self, "")
         images: Any = self.images
-        if is_held(images):
+        # Not all else: the command line fills in the images later, and has a sign in their place.
+        if not isinstance(images, str | Path) and any(
+            hasattr(images, name) for name in ("__len__", "shape", "getbands")
+        ):
             raise ConfigError(
                 "a run reads its images again when it goes on, so they must be files: give a folder or a list of them, "
                 f"not a {type(images).__name__}; selfseg.PixelClusterer takes arrays, and writes them beside its run"
