@@ -15,6 +15,7 @@ from PIL import Image
 import tiny
 from conftest import draw_scene
 from selfseg import PixelClusterer
+from selfseg.clusterer.places import give_place
 from selfseg.collection.clusters import load_clusters
 from selfseg.data.reading.listing import list_images
 from selfseg.data.reading.windows import as_measured
@@ -108,14 +109,13 @@ def test_a_collection_keeps_its_pages_and_channels(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "run-images/images").exists()  # the files are there already
 
 
-@pytest.mark.slow
-def test_images_in_a_zip_are_taken(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfseg.clusterer.estimator.recipes", lambda: {"tiny": tiny.vice})
+def test_images_in_a_zip_become_files(tmp_path: Path, photos: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", photos))
-    settings = {"k": 2, "recipe": "tiny", "steps": 1, "device": "cpu"}
-    clusterer = PixelClusterer(**settings).fit(list_images(archive))
-    assert clusterer.n_images_ == 6
-    assert len(clusterer.predict(list_images(archive))) == 6
+    place, chosen = give_place(list_images(archive), tmp_path / "out")
+    assert chosen is None
+    made = list_images(place)
+    assert made.names == list_images(photos).names
+    np.testing.assert_array_equal(made.read(2), list_images(photos).read(2))
 
 
 def test_an_own_folder_is_not_written_over(tmp_path: Path, photos: Path) -> None:

@@ -39,6 +39,7 @@ def bytes_in(folder: Path, pattern: str) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_masks_and_vectors_are_those_of_files(run: Path, files: Path, tmp_path: Path) -> None:
     for verb, pattern in ((selfseg.segment, "*.png"), (selfseg.embed, "*.npy")):
         out = tmp_path / verb.__name__

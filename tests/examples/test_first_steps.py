@@ -95,11 +95,12 @@ def test_its_cells_run_and_show_something(
     whole = pyramid.pyramid_embedder
     monkeypatch.setattr(pyramid, "pyramid_embedder", lambda *given: replace(whole(*given), resolution=64))
     monkeypatch.setattr(studio_photographs.draw, "__defaults__", (1,))
+    monkeypatch.setattr(studio_photographs, "SIZE", (120, 90))
     shown: Counter[str] = Counter()
     space: dict[str, Any] = {"__name__": "__main__"}
     for cell in maker.cells_of(SCRIPT.read_text("utf-8")):
         if cell.cell_type == "code":
-            tree = ast.parse(cell.source)
+            tree = ast.parse(cell.source.replace("seeds=3", "seeds=1"))
             last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
             exec(compile(tree, "a cell", "exec"), space)
             if isinstance(last, ast.Expr):
