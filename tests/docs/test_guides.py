@@ -30,6 +30,7 @@ PYRAMID = ["--method.embedder.resolution", "64"]
 VIEWS = [*PYRAMID, "--method.views.short-side", "64", "--method.views.size", "32", "--batch-size", "2"]
 SMALLER = {  # options that make a command quick
     "pyramid": PYRAMID,
+    "vice": VIEWS,
     "vice_scratch": VIEWS,
     "maskcontrast": VIEWS,
     "cluster": ["--points", "1000", "--no-propose"],
@@ -80,6 +81,7 @@ def toy(words: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with NumPy 2
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_guide_runs(page: Path, tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
