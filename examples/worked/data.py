@@ -89,7 +89,7 @@ def photographs(out: Path) -> str:
     """OUT/NUMBER_NAME.png, 480 x 360 pixels."""
     pieces = _pieces()
     for number, (name, image, _) in enumerate(pieces, 1):
-        image.save(out / f"{number:02d}_{name}.png")
+        image.save(out / f"{number:02d}_{name}.png", compress_level=1)
     return f"{len(pieces)} photographs"
 
 
@@ -104,7 +104,7 @@ def labelled(out: Path) -> str:
     for number, (name, image, label) in enumerate(pieces, 1):
         folder = out / ("train" if number <= FOR_VAL * len(drawn.PHOTOGRAPHS) else "val")
         file = f"{number:02d}_{name}.png"
-        image.save(folder / "images" / file)
+        image.save(folder / "images" / file, compress_level=1)
         Image.fromarray(to_value[np.asarray(label)]).save(folder / "labels" / file)
     lines = [f"{value} {name}\n" for value, name in enumerate(names)]
     (out / "classes.txt").write_text("".join(lines) + "255 void\n", "utf-8")
@@ -153,7 +153,7 @@ def terrain(out: Path) -> str:
     """
     try:
         import rasterio
-        from rasterio.transform import from_origin
+        from rasterio.transform import Affine
     except ImportError:
         raise SystemExit("rasterio is missing: pip install 'selfseg[geo]'") from None
     from scipy.ndimage import uniform_filter
@@ -175,7 +175,7 @@ def terrain(out: Path) -> str:
         count=len(bands),
         dtype="float32",
         crs="EPSG:4326",
-        transform=from_origin(west, north, step, step),
+        transform=Affine(step, 0, west, 0, -step, north),
         tiled=True,
         blockxsize=128,
         blockysize=128,
