@@ -56,11 +56,12 @@ def test_masks_and_vectors_are_those_of_files(run: Path, files: Path, tmp_path: 
 
 
 def test_a_second_call_goes_on_and_sees_what_changed(run: Path, tmp_path: Path) -> None:
-    selfseg.segment(run, SCENES, tmp_path, **QUIET)
-    times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "index").glob("*.png")}
+    out = tmp_path / "segments"
+    selfseg.segment(run, SCENES, out, **QUIET)
+    times = {file.name: file.stat().st_mtime_ns for file in (out / "index").glob("*.png")}
     other = SCENES | {"scene1": draw_scene(9)[0]}
-    selfseg.segment(run, other, tmp_path, **QUIET)
-    changed = [f.name for f in (tmp_path / "index").glob("*.png") if f.stat().st_mtime_ns != times[f.name]]
+    selfseg.segment(run, other, out, **QUIET)
+    changed = [f.name for f in (out / "index").glob("*.png") if f.stat().st_mtime_ns != times[f.name]]
     assert changed == ["scene1.png"]
 
 

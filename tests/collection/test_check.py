@@ -74,7 +74,7 @@ def test_everything_that_can_be_wrong_is_listed(tmp_path: Path) -> None:
     (home / "JPEGImages" / f"{names[2]}.jpg").write_bytes(whole[: len(whole) // 2])
     layouts.gray(home / "SegmentationClass" / f"{names[3]}.png", [0, 21])
     layouts.gray(home / "SegmentationClass" / f"{names[4]}.png", [0], (10, 10))
-    found = check_data(f"voc:{tmp_path}", partial=True, sheet=tmp_path / "sheet.png", progress=False)
+    found = check_data(f"voc:{tmp_path}", partial=True, sheet=tmp_path.with_suffix(".sheet.png"), progress=False)
     assert not found.healthy
     train, val, _, augmented = found.splits
     assert [len(files) for files in (train.missing, train.missing_labels, train.bad_images)] == [1, 1, 1]
@@ -99,9 +99,9 @@ def test_damage_inside_of_an_image_is_found_by_decoding(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 255
     (tmp_path / "a" / "b.png").write_bytes(data)
     assert check_data(tmp_path, progress=False).healthy
-    found = check_data(tmp_path, decode=True, progress=False, sheet=tmp_path / "sheet.png")
+    found = check_data(tmp_path, decode=True, progress=False, sheet=tmp_path.with_suffix(".sheet.png"))
     assert (len(found.splits[0].bad_images), found.splits[0].images, found.splits[0].labelled) == (1, 2, False)
-    assert read_image(tmp_path / "sheet.png").shape[0] > layouts.SIZE[0]
+    assert read_image(tmp_path.with_suffix(".sheet.png")).shape[0] > layouts.SIZE[0]
 
 
 def test_a_labelled_folder_and_its_classes(labelled: Path) -> None:
