@@ -30,7 +30,6 @@ BESIDE = {
     "CODE_OF_CONDUCT.md": "code-of-conduct.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
-    "CODE_OF_CONDUCT.md": "code-of-conduct.md",
 }
 COMMANDS = "reference/cli.md"
 
