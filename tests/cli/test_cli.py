@@ -2,6 +2,7 @@ import inspect
 import os
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -215,7 +216,7 @@ def test_train_takes_overrides_and_goes_on_with_the_same_words(
     words = ["train", "vice", str(photos), "--out", str(run), *TINY]
     assert main(words) == 0
     out, _ = said(capsys)
-    assert f"trained: {run}; next: selfseg cluster {run} {photos}" in out
+    assert f"trained: {run}; next: selfseg cluster {shlex.quote(str(run))} {photos}" in out
     recipe = read_recipe(run / "recipe.yaml")
     assert (recipe.name, recipe.steps, recipe.epochs, recipe.method.temperature) == ("vice_small", 2, None, 0.2)
     assert (run / "embedder" / "weights.safetensors").is_file()

@@ -91,7 +91,7 @@ def plain(name: str, content: bytes) -> Any:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        left_out = _OF_TIME | {"source", "images", "data", "recipe", "start", "created", "made"}
+        left_out = _OF_TIME | {"source", "image", "images", "data", "recipe", "start", "created", "made"}
         return {
             k: _timeless(v)
             for k, v in value.items()
