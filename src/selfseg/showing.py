@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -167,3 +168,25 @@ def _scrolling(inside: Markup) -> Markup:
 
 def _joined(parts: Iterable[Markup]) -> Markup:
     return Markup("").join(parts)
+
+
+def learned_with(recipe: Any) -> str:
+    """A sentence on what a run was trained with; "" if nothing says it.
+
+    Args:
+        recipe: plain values of recipe.yaml.
+
+    Example:
+        >>> learned_with({"name": "vice_small", "steps": 600, "batch_size": 8, "seed": 0})
+        'vice_small, 600 steps of 8 images, seed 0'
+        >>> learned_with({"name": "pyramid", "steps": 0})
+        'pyramid, which trains nothing'
+    """
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("name"), str):
+        return ""
+    name, steps, epochs, batch = (recipe.get(word) for word in ("name", "steps", "epochs", "batch_size"))
+    if steps == 0 and not epochs:
+        return f"{name}, which trains nothing"
+    length = f"{epochs:g} epochs" if isinstance(epochs, float | int) else f"{steps} steps"
+    seed = f", seed {recipe['seed']}" if isinstance(recipe.get("seed"), int) else ""
+    return f"{name}, {length} of {batch} images{seed}" if batch else f"{name}, {length}{seed}"

@@ -76,8 +76,8 @@ def ending_on_signals(last: bool = False) -> Iterator[None]:
         yield
     finally:
         ending.over = True
-        for number, handler in before.items():
-            if not last:
+        if not last:
+            for number, handler in before.items():
                 signal.signal(number, handler)
 
 

@@ -19,7 +19,7 @@ from selfseg.errors import ConfigError, EmptyCollection, RunError
 from selfseg.models.embedder import Embedder, EmbedderConfig, Looks
 from selfseg.models.embedder_config import read_config
 from selfseg.models.inputs.in_memory import hold, is_held
-from selfseg.pages.shown_path import learned_with
+from selfseg.showing import learned_with
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.reading import read_recipe_values
 from selfseg.storage.remote.places import at_places

@@ -22,6 +22,7 @@ from selfseg.collection.large.rasters import (
     BandStore,
     Form,
     Look,
+    ResultPlaces,
     forms,
     map_file,
     map_large,
@@ -39,7 +40,7 @@ from selfseg.errors import ConfigError
 from selfseg.models.embedder import Looks
 from selfseg.ops.levels import mark_void
 from selfseg.pages.shown_path import ShownPath
-from selfseg.storage.files import clear, mark_output, read_json, storage_errors, write_json
+from selfseg.storage.files import clear, mark_output, read_json, write_json
 from selfseg.storage.outputs.claiming import check_output, own_output
 from selfseg.storage.outputs.left_over import remove_left_over
 from selfseg.storage.progress import ProgressFile
@@ -233,7 +234,7 @@ class _Segmenter:
     """Writes the maps and overlays of a shard, and gives a line of progress.jsonl for each image."""
 
     def __init__(self, job: _Segmenting) -> None:
-        self.job = job
+        self.job, self.places = job, ResultPlaces(job.out, "index")
         self.embedder, self.fingerprint = load_known(job.run, job.device, job.looks, job.window)
         self.clusters = load_clusters(job.run, job.k).to(self.embedder.mean.device)  # once, not for each image
         k = self.clusters.k
@@ -258,7 +259,7 @@ class _Segmenter:
     def are_there(self, collection: ImageCollection, index: int) -> bool:
         """Whether an image's files are there."""
         return (
-            self._overlay(collection.names[index]).exists()
+            self.places.overlay(collection.names[index]).exists()
             and map_file(self.job.out / "index", collection, index, self.job.large_as).exists()
         )
 
@@ -277,14 +278,14 @@ class _Segmenter:
             ids = found.numpy()
             if how.void is not None:
                 ids = mark_void(ids, one.image, how.void)
-            self._remove_polygons(images.names[one.number])
+            self.places.remove_polygons(images.names[one.number])
             write_map(out, images, one.number, ids, how)
             draw(one.number, one.image, ids)
             return {"name": images.names[one.number], "source": versions.pop(one.number)}
 
         def draw(i: int, image: NDArray[np.uint8], ids: NDArray[Any]) -> None:
             shown = ids if how.void is None else np.where(ids == how.void, -1, ids.astype(np.int32))
-            write_image(self._overlay(images.names[i]), overlay(painter(image), shown, how.colours))
+            write_image(self.places.overlay(images.names[i]), overlay(painter(image), shown, how.colours))
 
         def make_large(i: int) -> dict[str, Any]:
             target, version = map_file(out, images, i, self.job.large_as), images.version(i)
@@ -294,7 +295,7 @@ class _Segmenter:
             map_large(embedder, images, i, store, scores, values, self.how.void, "segment", shown)
             drawn = store.picture()
             draw(i, drawn.image, drawn.values)
-            self._remove_polygons(images.names[i])
+            self.places.remove_polygons(images.names[i])
             store.finish(how, images, i)
             return {"name": images.names[i], "source": version}
 
@@ -307,22 +308,6 @@ class _Segmenter:
             ),
             make_large,
         )
-
-    def places(self, name: str) -> list[Path]:
-        """Where what is made of an image may lie."""
-        return [*forms(self.job.out / "index", name), self._overlay(name), self._polygons(name)]
-
-    def _overlay(self, name: str) -> Path:
-        return self.job.out / "overlay" / f"{name}.jpg"
-
-    def _polygons(self, name: str) -> Path:
-        return self.job.out / "geojson" / f"{name}.geojson"
-
-    def _remove_polygons(self, name: str) -> None:
-        """Those of an earlier map, before there is a new one: this call may be one without --geojson."""
-        path = self._polygons(name)
-        with storage_errors(path):
-            path.unlink(missing_ok=True)
 
 
 def cluster_rows(clusters: Clusters) -> tuple[Scores, NDArray[Any]]:

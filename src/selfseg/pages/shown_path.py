@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 
 from selfseg.drawing.pictures import data_uri, fit_within
 from selfseg.pages.cards import clusters_card, legend_rows, said_of_skipped
-from selfseg.showing import card, facts, note, pictures
+from selfseg.showing import card, facts, learned_with, note, pictures
 from selfseg.storage.files import read_json
 from selfseg.storage.reading import objects_of_lines, read_recipe_values
 
@@ -151,25 +151,3 @@ def _skipped(path: Path) -> list[str]:
         return []
     names = {str(entry.get("name")) for entry in objects_of_lines(file.read_text("utf-8", errors="replace"))}
     return [said_of_skipped(len(names))] if names else []
-
-
-def learned_with(recipe: Any) -> str:
-    """A sentence on what a run was trained with; "" if nothing says it.
-
-    Args:
-        recipe: plain values of recipe.yaml.
-
-    Example:
-        >>> learned_with({"name": "vice_small", "steps": 600, "batch_size": 8, "seed": 0})
-        'vice_small, 600 steps of 8 images, seed 0'
-        >>> learned_with({"name": "pyramid", "steps": 0})
-        'pyramid, which trains nothing'
-    """
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("name"), str):
-        return ""
-    name, steps, epochs, batch = (recipe.get(word) for word in ("name", "steps", "epochs", "batch_size"))
-    if steps == 0 and not epochs:
-        return f"{name}, which trains nothing"
-    length = f"{epochs:g} epochs" if isinstance(epochs, float | int) else f"{steps} steps"
-    seed = f", seed {recipe['seed']}" if isinstance(recipe.get("seed"), int) else ""
-    return f"{name}, {length} of {batch} images{seed}" if batch else f"{name}, {length}{seed}"

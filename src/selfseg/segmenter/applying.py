@@ -18,7 +18,17 @@ from selfseg.collection.batching.room import AUTO, Batching
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.large.mosaic import Mosaic
 from selfseg.collection.large.places import check_geojson_of, write_areas
-from selfseg.collection.large.rasters import BandStore, Form, Look, forms, map_file, map_large, remove, write_map
+from selfseg.collection.large.rasters import (
+    BandStore,
+    Form,
+    Look,
+    ResultPlaces,
+    forms,
+    map_file,
+    map_large,
+    remove,
+    write_map,
+)
 from selfseg.collection.opening import Images, collect, whole_images
 from selfseg.collection.streaming import Embedded, Fetched, Looked, map_embedded
 from selfseg.data.labelled.legend import Legend
@@ -183,7 +193,7 @@ class _Applier:
 
     def __init__(self, job: _Applying) -> None:
         given = job.segmenter
-        self.job = job
+        self.job, self.places = job, ResultPlaces(job.out, "masks")
         self.segmenter = given if isinstance(given, Segmenter) else load_segmenter(given, job.device)
         self.digest = self.segmenter.digest()
         if job.window is not None:
@@ -205,7 +215,7 @@ class _Applier:
         name = collection.names[index]
         return (
             isinstance(entry.get("pixels"), dict)
-            and (not self.job.overlays or (entry.get("overlay", False) and self._overlay(name).is_file()))
+            and (not self.job.overlays or (entry.get("overlay", False) and self.places.overlay(name).is_file()))
             and map_file(self.job.out / "masks", collection, index, self.job.large_as).exists()
         )
 
@@ -219,7 +229,7 @@ class _Applier:
 
         def write(one: Looked, found: Fetched) -> dict[str, Any]:
             mask, version = segmenter.without_void(found.numpy(), one.image), versions.pop(one.number)
-            self._remove_polygons(images.names[one.number])
+            self.places.remove_polygons(images.names[one.number])
             write_map(out, images, one.number, mask, how)
             draw(images.names[one.number], one.image, mask)
             return entry_of(one.number, np.bincount(mask.ravel(), minlength=void + 1), version)
@@ -231,9 +241,9 @@ class _Applier:
         def draw(name: str, image: NDArray[np.uint8], mask: NDArray[Any]) -> None:
             if self.job.overlays:
                 shown = np.where(mask == void, np.int32(-1), mask)
-                write_image(self._overlay(name), overlay(painter(image), shown, how.colours))
+                write_image(self.places.overlay(name), overlay(painter(image), shown, how.colours))
             else:
-                self._overlay(name).unlink(missing_ok=True)  # of what the image was before
+                self.places.overlay(name).unlink(missing_ok=True)  # of what the image was before
 
         def make_large(i: int) -> dict[str, Any]:
             embedder, version = segmenter.embedder, images.version(i)
@@ -242,7 +252,7 @@ class _Applier:
             map_large(embedder, images, i, store, *segmenter.rows(), void, "apply", shown_as, segmenter.look)
             drawn, counts = store.picture(), store.counts(void)
             draw(images.names[i], drawn.image, drawn.values)
-            self._remove_polygons(images.names[i])
+            self.places.remove_polygons(images.names[i])
             store.finish(how, images, i)
             return entry_of(i, counts, version)
 
@@ -266,22 +276,6 @@ class _Applier:
             ),
             make_large,
         )
-
-    def places(self, name: str) -> list[Path]:
-        """Where what is made of an image may lie."""
-        return [*forms(self.job.out / "masks", name), self._overlay(name), self._polygons(name)]
-
-    def _overlay(self, name: str) -> Path:
-        return self.job.out / "overlay" / f"{name}.jpg"
-
-    def _polygons(self, name: str) -> Path:
-        return self.job.out / "geojson" / f"{name}.geojson"
-
-    def _remove_polygons(self, name: str) -> None:
-        """Those of an earlier mask, before there is a new one: this call may be one without --geojson."""
-        path = self._polygons(name)
-        with storage_errors(path):
-            path.unlink(missing_ok=True)
 
 
 def _told_by(legend: Path) -> str:

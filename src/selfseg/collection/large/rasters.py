@@ -323,6 +323,36 @@ def forms(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}{suffix}" for suffix in SUFFIXES]
 
 
+@dataclass(frozen=True)
+class ResultPlaces:
+    """Where a verb puts what it makes of an image.
+
+    Attributes:
+        out: the verb's folder.
+        maps: what its folder of maps is called.
+    """
+
+    out: Path
+    maps: str
+
+    def __call__(self, name: str) -> list[Path]:
+        """Every place where something of an image of that name may be."""
+        return [*forms(self.out / self.maps, name), self.overlay(name), self._polygons(name)]
+
+    def overlay(self, name: str) -> Path:
+        """The photograph under its map."""
+        return self.out / "overlay" / f"{name}.jpg"
+
+    def remove_polygons(self, name: str) -> None:
+        """Those of an earlier map, before there is a new one: this call may be one without --geojson."""
+        path = self._polygons(name)
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+
+    def _polygons(self, name: str) -> Path:
+        return self.out / "geojson" / f"{name}.geojson"
+
+
 def _remove_others(target: Path) -> None:
     """What earlier calls made of the same image in other forms, whole or not."""
     for other in (target.with_suffix(suffix) for suffix in SUFFIXES):
