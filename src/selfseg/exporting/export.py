@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from selfseg.plugins import load as load_plugin
 from selfseg.plugins import registered
 from selfseg.storage.files import write_atomically, write_folder_atomically, write_text
 from selfseg.storage.hashes import embedder_hash, run_hash
+from selfseg.storage.regular import read_text
 from selfseg.storage.remote.places import at_places
 
 Written = tuple[str, Sequence[str]]
@@ -82,8 +84,8 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Path:
             "detectron2", "mmseg" (.pth), all four of the backbone alone; "safetensors" (a folder with the whole
             embedder), "onnx" (the whole embedder as a graph); of a run with named clusters "segmenter-onnx" (image to
             mask as a graph) or "segmenter" (the segmenter's folder). A segmenter's folder may stand in for the run.
-        out: the file, which ends as the format wants, or the folder; RUN/export/NAME if None. A file
-            is replaced, and a folder that holds an export.
+        out: the file, which ends as the format wants, or the folder; RUN/export/NAME if None. Only what an export
+            wrote is replaced.
 
     Returns:
         The file or folder.
@@ -145,6 +147,11 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
             raise ConfigError(f"{out} is a folder; give the file to write, e.g. --out {out / f'backbone{suffix}'}")
         if out.suffix != suffix:
             raise ConfigError(f"a file for {format} ends in {suffix}; give e.g. --out {out.with_suffix(suffix)}")
+        if not _is_export(out):
+            beside = fine_tuning_configs(format, out.name, embedder.config, embedder.colours)
+            for taken in (out, card_of(out), *map(out.with_name, beside)):
+                if os.path.lexists(taken):
+                    raise ConfigError(f"{taken} is there and is no export of selfseg; give another --out, or remove it")
         return out
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; the format {format} writes a folder: give another --out")
@@ -152,6 +159,15 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
     if there and not ("README.md" in there and there <= exporter.files):  # the second: a run's own embedder has no card
         raise ConfigError(f"{out} holds something else than an export; give a new folder")
     return out
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a file's card lies beside it: only then it, and what else belongs to it, may be replaced."""
+    try:
+        text = read_text(card_of(path))
+    except (OSError, UnicodeDecodeError):
+        return False
+    return path.is_file() and text.startswith(f"# {path.name}\n") and "## Load it" in text
 
 
 def _draw(size: tuple[int, int], images: int = 1, inputs: int = 3) -> Tensor:

@@ -132,8 +132,12 @@ def result_of(
 
 
 def doubt_of(result: EvalResult) -> str:
-    """Why a result may not mean what it seems to: classes without a pixel, or mostly void; "" without a doubt."""
+    """Why a result may not mean what it seems to: what is missing, or was learned from; "" without a doubt."""
     said = []
+    if in_both := result.options.get("images_in_both", 0):
+        said.append(
+            f"{in_both} images of {result.dataset} {result.split} are in {result.fit_split} too, which was learned from"
+        )
     pixels, void = result.counts.get("pixels", 0), result.counts.get("void", 0)
     unseen = [name for name, row in zip(result.class_names, result.confusion, strict=False) if not any(row)]
     if unseen and result.protocol not in ("objects", "retrieval"):  # whose rows are objects

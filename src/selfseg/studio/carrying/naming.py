@@ -105,8 +105,8 @@ def _tell_of_others(run: Path, k: int) -> None:
     resting = [one for one in (*state.resting, *state.by_clustering) if one.k == k and one.fingerprint not in ("", now)]
     if resting and (count := sum(one.decided for one in resting)):
         tell(
-            f"the clusters with k = {k} were made anew since {counted(count, 'cluster')} of them got a name or "
-            f"{'was' if count == 1 else 'were'} left out. What was said of earlier clusters is not used; the studio can "
+            f"the clusters with k = {k} were made anew since {count:,} of them got a name or "
+            f"{'was' if count == 1 else 'were'} left out. What was said of earlier ones is not used; the studio can "
             f"carry it over: selfseg studio {run} IMAGES --decisions {run / 'studio'}"
         )
     parts = [one for one in state.by_clustering if one.k == k and one.splits and one.fingerprint == now]
