@@ -71,9 +71,9 @@ if TYPE_CHECKING:
     from selfseg.models.embedder import EmbedderConfig as EmbedderConfig
     from selfseg.models.published.importing import import_weights as import_weights
     from selfseg.segmenter.applying import apply as apply
-    from selfseg.segmenter.naming import name_clusters as name_clusters
     from selfseg.segmenter.segmenter import Segmenter as Segmenter
     from selfseg.segmenter.segmenter import load_segmenter as load_segmenter
+    from selfseg.studio.carrying.naming import name_clusters as name_clusters
     from selfseg.studio.studio import Studio as Studio
     from selfseg.timing.steps import TimingConfig as TimingConfig
     from selfseg.timing.steps import time_recipe as time_recipe
@@ -154,7 +154,7 @@ _WHERE = {
     "load_clusters": "selfseg.collection.clusters",
     "load_segmenter": "selfseg.segmenter.segmenter",
     "mine_masks": "selfseg.masks.mining",
-    "name_clusters": "selfseg.segmenter.naming",
+    "name_clusters": "selfseg.studio.carrying.naming",
     "nearest": "selfseg.evaluation.nearest",
     "probabilities": "selfseg.collection.picturing.probabilities",
     "recipes": "selfseg.training.recipe",

@@ -199,8 +199,11 @@ class EvalResult:
 
     @property
     def doubt(self) -> str:
-        """Why this may not mean what it seems to: classes without a pixel, or mostly void; "" without a doubt."""
+        """Why this may not mean what it seems to: what is missing, or was learned from; "" without a doubt."""
         said = []
+        if in_both := self.options.get("images_in_both", 0):
+            measured = f"{self.dataset} {self.split}"
+            said.append(f"{in_both} images of {measured} are in {self.fit_split} too, which was learned from")
         pixels, void = self.counts.get("pixels", 0), self.counts.get("void", 0)
         unseen = [name for name, row in zip(self.class_names, self.confusion, strict=False) if not any(row)]
         if unseen and self.protocol not in ("objects", "retrieval"):  # whose rows are objects

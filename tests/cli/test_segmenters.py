@@ -55,7 +55,7 @@ def test_clicks_that_names_leave_out_are_told(run: Path, capsys: pytest.CaptureF
     image = {"hash": "1", "name": "photo0"}
     DecisionLog.open(run / "studio").append("click", image=image, level=9, point=[0.5, 0.5], name="bird")
     assert main(["name", str(run), "0=sky"]) == 0
-    assert "does not use the 1 click made in the studio; “Hand over” there" in capsys.readouterr().out
+    assert "does not use the 1 click made in the studio; “Hand over” there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

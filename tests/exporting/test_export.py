@@ -244,6 +244,24 @@ def test_cards_of_bottlenecks_and_groups(tmp_path: Path) -> None:
     assert (backbone["strides"], backbone["dilations"]) == ((1, 2, 2, 1), (1, 1, 1, 2))
 
 
+def test_only_exports_are_replaced(run: Path, tmp_path: Path) -> None:
+    weights = run / "embedder" / "weights.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(ConfigError, match=r"weights\.safetensors is there and is no export of selfseg"):
+        export(run, "timm", weights)
+    assert weights.read_bytes() == before
+    out = tmp_path / "mine" / "backbone.safetensors"
+    out.parent.mkdir()
+    card = out.with_name("backbone.safetensors.md")
+    card.write_text("notes of my own")
+    with pytest.raises(ConfigError, match=r"backbone\.safetensors\.md is there"):
+        export(run, "timm", out)
+    assert card.read_text() == "notes of my own"
+    card.unlink()
+    export(run, "timm", out)
+    export(run, "timm", out)
+
+
 @pytest.mark.slow
 def test_the_whole_embedder_goes_into_a_folder_that_can_be_replaced(run: Path, tmp_path: Path) -> None:
     folder = export(run, "safetensors", tmp_path / "shared")

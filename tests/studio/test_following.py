@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import selfseg
-from selfseg.errors import ConfigError
+from selfseg.errors import ConfigError, RunError
 from selfseg.studio.beliefs import NONE
 from selfseg.studio.decisions.log import DecisionLog
 from selfseg.studio.server.contract import AnotherNow
@@ -137,3 +138,32 @@ def test_a_handing_over_leaves_no_files_of_the_one_before_and_tells_its_age(run:
         assert studio.job().decisions_since == 0  # type: ignore[union-attr]
         studio.name("6/1", "b")
         assert studio.job().decisions_since == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_an_open_studio_never_takes_numbers_of_clusters_made_anew_for_its_own(run: Path, scenes: Path) -> None:
+    """One was left open in a browser; the run was clustered again, and another studio opened."""
+    with opened(run, scenes) as here:
+        here.name("6/0", "old")
+        before = here.session
+        selfseg.cluster(run, scenes, k=(3, 6), points=300, seed=7, progress=False, max_bad=0.5, propose=False)
+        here.name("6/1", "old")  # nobody has spoken of other clusters yet: the page shows those that it means
+        assert here.session == before
+        with opened(run, scenes) as there:
+            there.name("6/2", "new")
+            with pytest.raises(AnotherNow, match="clustered again meanwhile"):
+                here.name("6/3", "old")
+            assert here.session == there.session != before
+            names = {one.id: one.name for one in here.state().clusters if one.name}
+            assert names == {"6/2": "new"}
+            assert np.array_equal(here._groups().members, there._groups().members)
+
+
+def test_a_model_is_not_made_of_clicks_and_another_network(run: Path, scenes: Path) -> None:
+    with opened(run, scenes) as studio:
+        studio.name("6/0", "road")
+        weights = run / "embedder" / "weights.safetensors"
+        there = load_file(weights)
+        save_file({name: value + 1 if value.is_floating_point() else value for name, value in there.items()}, weights)
+        with pytest.raises(RunError, match="trained on since the studio was opened"):
+            studio.hand_over([], model=True)

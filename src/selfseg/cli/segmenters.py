@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -45,29 +46,19 @@ def name(
         run: folder of a trained run that has clusters.
         pairs: cluster numbers, an equals sign, and a name: 3=road, or 3,5='traffic light' for several. Clusters with
             the same name become one class. 9=void leaves cluster 9 out of the masks. 9= takes its name away. Names that
-            you gave earlier are kept.
+            you gave earlier, here or in the studio, are kept.
         k: which clustering: the one with this many clusters. If not given, the one that has names already, or the
             largest.
         colours: colours of classes, such as road=#804080.
     """
-    from selfseg.collection.clusters import load_clusters
-    from selfseg.segmenter.naming import LEFT_OUT, cluster_name, renamed
-    from selfseg.studio.carrying import keep_names
-    from selfseg.studio.decisions import DecisionLog
+    from selfseg.segmenter.segmenter import Segmenter
+    from selfseg.studio.carrying.naming import name_clusters
 
     if not pairs and not colours:
         return _list(run, k)
-    names = {number: cluster_name(given) for number, given in _names(pairs).items()}
-    made = renamed(run, names, k, _colours(colours))
-    out = [number for number, given in names.items() if given == LEFT_OUT]
-    # The log first: the studio shows them, and nobody else has what a person decided.
-    clusters = load_clusters(run, made.about["k"])
-    keep_names(run, clusters, {n: given for n, given in names.items() if n not in out}, out)
-    folder = made.save(run / "segmenter")
-    say(f"written: {folder} ({', '.join(made.legend.names)}); to write masks: selfseg apply {run} IMAGES --out DIR")
-    if clicks := len(DecisionLog.open(run / "studio").state().clicks):
-        noun = "click" if clicks == 1 else "clicks"
-        say(f"it does not use the {clicks:,} {noun} made in the studio; “Hand over” there makes a segmenter that does")
+    folder = name_clusters(run, _names(pairs), k, _colours(colours))
+    names = ", ".join(Segmenter.load(folder).legend.names)
+    say(f"written: {folder} ({names}); to write masks: selfseg apply {quote(str(run))} IMAGES --out DIR")
     return 0
 
 
@@ -145,9 +136,10 @@ def apply(
 
 def _list(run: Path, k: int | None) -> int:
     from selfseg.collection.clusters import load_clusters
-    from selfseg.segmenter.naming import LEFT_OUT, named
+    from selfseg.segmenter.naming import LEFT_OUT
+    from selfseg.studio.carrying.naming import names_so_far
 
-    made = named(run)
+    made = names_so_far(run, k)
     if made is not None and k not in (None, made.k):
         made = None
     clusters = load_clusters(run, k if made is None else made.k)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from selfseg.data.labelled.catalog import LabelledImages, check_same_classes
 from selfseg.errors import ConfigError
+from selfseg.evaluation.contents import images_in_both
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import Results, result_name, write_table
@@ -170,6 +171,7 @@ def evaluate_extractors(
         )
     if config.prototypes is not None and all(extractor.prototypes is None for extractor in extractors):
         raise ConfigError("nothing that is measured has prototypes; leave them out of the protocols")
+    in_both = images_in_both(fit, measured) if config.linear is not None else {}
     results: list[EvalResult] = []
     constant: Sheet | None = None  # of the last that looked at the fit split, if any did
     for number, extractor in enumerate(extractors):
@@ -177,7 +179,10 @@ def evaluate_extractors(
         passes = Alone(extractor) if shared is None else shared.passes(number, extractor)
         sheet = Sheet(extractor, fit, measured, config, made_by, passes)
         if not sheet.empty:
-            results += sheet.fill(progress)
+            results += [
+                replace(made, options={**made.options, **in_both}) if made.protocol in ("linear", "domain") else made
+                for made in sheet.fill(progress)
+            ]
             if filled is not None:
                 filled(sheet)
             if constant is None or sheet.fitted:

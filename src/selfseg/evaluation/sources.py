@@ -132,7 +132,7 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
             changed = [
                 f"{key}: {held.get(key)} -> {wanted.get(key)}"
                 for key in {**held, **wanted}
-                if held.get(key, _SINCE.get(key)) != wanted.get(key)
+                if held.get(key, _SINCE.get(key, wanted.get(key) if key == "files" else None)) != wanted.get(key)
             ]
             if changed:
                 raise RecipeMismatch(
@@ -146,12 +146,15 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
     write_json(path, wanted)
 
 
-def describe(kind: str, source: object, start: Start, data: Path | str, config: FineTuningConfig) -> dict[str, Any]:
-    """What OUT/transfer.json holds: all that the outcome depends on."""
+def describe(
+    kind: str, source: object, start: Start, data: Path | str, files: str, config: FineTuningConfig
+) -> dict[str, Any]:
+    """What OUT/transfer.json holds: all that the outcome depends on; `files` is a hash of the labelled data."""
     return {
         "kind": kind,
         "source": str(source) if isinstance(source, str | Path) else type(source).__name__,
         "weights": start.weights,
         "data": str(Path(data)),
+        "files": files,
         **asdict(config),
     }

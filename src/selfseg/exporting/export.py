@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from selfseg.sharing.model import push_folder
 from selfseg.storage.files import write_atomically, write_folder_atomically, write_text
 from selfseg.storage.hashes import embedder_hash, run_hash
 from selfseg.storage.reading import read_recipe_values
+from selfseg.storage.regular import read_text
 from selfseg.storage.remote.places import at_places
 from selfseg.storage.remote.urls import as_url
 
@@ -99,8 +101,8 @@ def export(
             embedder), "onnx" (the whole embedder as a graph); of a run with named clusters "segmenter-onnx" (image to
             mask as a graph) or "segmenter" (the segmenter's folder). A segmenter's folder may stand in for the run.
             "hub" and "segmenter-hub" write embedder and segmenter as folders with a model card, to be shared.
-        out: the file, which ends as the format wants, or the folder; RUN/export/NAME if None. A file
-            is replaced, and a folder that holds an export.
+        out: the file, which ends as the format wants, or the folder; RUN/export/NAME if None. Only
+            what an export wrote is replaced.
         push: of "hub" and "segmenter-hub", USER/NAME of a repository on the Hugging Face hub into which the folder is
             put; nothing is sent without it.
         public: whether everybody may see that repository.
@@ -186,6 +188,11 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
             raise ConfigError(f"{out} is a folder; give the file to write, e.g. --out {out / f'backbone{suffix}'}")
         if out.suffix != suffix:
             raise ConfigError(f"a file for {format} ends in {suffix}; give e.g. --out {out.with_suffix(suffix)}")
+        if not _is_export(out):
+            beside = fine_tuning_configs(format, out.name, embedder.config, embedder.colours)
+            for taken in (out, card_of(out), *map(out.with_name, beside)):
+                if os.path.lexists(taken):
+                    raise ConfigError(f"{taken} is there and is no export of selfseg; give another --out, or remove it")
         return out
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; the format {format} writes a folder: give another --out")
@@ -193,6 +200,15 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
     if there and not ("README.md" in there and there <= exporter.files):  # the second: a run's own embedder has no card
         raise ConfigError(f"{out} holds other files than an export; give a new folder")
     return out
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a file's card lies beside it: only then it, and what else belongs to it, may be replaced."""
+    try:
+        text = read_text(card_of(path))
+    except (OSError, UnicodeDecodeError):
+        return False
+    return path.is_file() and text.startswith(f"# {path.name}\n") and "## Load it" in text
 
 
 def drawn(size: tuple[int, int], images: int = 1, inputs: int = 3) -> Tensor:

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selfseg.collection.clusters import Clusters, load_clusters
 from selfseg.collection.opening import load
 from selfseg.data.labelled.legend import Colour, Legend, clean_name
-from selfseg.errors import CheckpointError, ConfigError
+from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Looks
 from selfseg.pages.shown_path import ShownPath
 from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
 from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
+from selfseg.storage.tensors import read_tensors
 
 LEFT_OUT = "void"
 """The name of a cluster that a person looked at and left out; in a mask it is void, as one without a name."""
@@ -143,7 +145,7 @@ class Named:
 
 
 def named(run: Path | str) -> Named | None:
-    """What `selfseg name` has made of a run so far; None if nothing, or if its embedder changed since.
+    """What `selfseg name` has made of a run so far; None if nothing, or if embedder or clusters changed since.
 
     Raises:
         CheckpointError: if the segmenter that keeps the names is damaged.
@@ -157,11 +159,31 @@ def named(run: Path | str) -> Named | None:
         if about.get("made_of") != "clusters" or about.get("embedder") != embedder_hash(run):
             return None
         names = {int(number): str(name) for number, name in about["names"].items()}
-        return Named(int(about["k"]), names, {one.name: one.colour for one in legend.classes})
+        found = Named(int(about["k"]), names, {one.name: one.colour for one in legend.classes})
+        kept = read_tensors(path.parent / "weights.safetensors")
+        return found if _is_of(load_clusters(run, found.k), found.names, kept) else None
+    except RunError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        return None  # there are no such clusters any more
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise CheckpointError(
             f"the names in {path} can't be read ({type(error).__name__}: {error}); remove {path.parent} and name again"
         ) from error
+
+
+def _is_of(clusters: Clusters, names: Mapping[int, str], kept: Mapping[str, Tensor]) -> bool:
+    """Whether a segmenter's rows are those of clusters with these names: cluster 3 of now is the one that was named."""
+    if not torch.equal(kept["weight"].cpu(), clusters.centroids.cpu()):
+        return False
+    if clusters.groups is None:
+        return True
+    classes = list(dict.fromkeys(name for name in names.values() if name not in ("", LEFT_OUT)))
+    of_cluster = torch.full((clusters.k,), NO_CLASS)
+    for number, name in names.items():
+        if name in classes:
+            of_cluster[number] = classes.index(name)
+    return torch.equal(kept["table"].cpu(), of_cluster[clusters.groups.cpu()])
 
 
 @at_places(runs=["run"])
@@ -172,6 +194,9 @@ def name_clusters(
     colours: Mapping[str, Colour] | None = None,
 ) -> Path:
     """Give names to some of a run's clusters, and write `RUN/segmenter`. Earlier names are kept.
+
+    What was named in the studio isn't looked at; `selfseg.name_clusters` does that
+    (`selfseg.studio.carrying.naming`).
 
     Args:
         run: the run's folder.
@@ -188,7 +213,7 @@ def name_clusters(
         ConfigError: see `from_clusters`; or if the names so far are of another k.
         RunError: if the run has no such clusters, or is none.
     """
-    return ShownPath(renamed(run, names, k, colours).save(Path(run) / "segmenter"))
+    return ShownPath(renamed(run, names, k, colours, named(run)).save(Path(run) / "segmenter"))
 
 
 def renamed(
@@ -196,9 +221,9 @@ def renamed(
     names: Mapping[int, str],
     k: int | None = None,
     colours: Mapping[str, Colour] | None = None,
+    before: Named | None = None,
 ) -> Segmenter:
-    """What `name_clusters` writes; nothing is written yet."""
-    before = named(run)
+    """What `name_clusters` writes; nothing is written yet. `before` is what has names so far."""
     if before is not None and k is not None and k != before.k and before.names:
         raise ConfigError(
             f"{run} has {len(before.names)} names of its clusters with k = {before.k}, which do not fit k = {k}; "

@@ -23,6 +23,7 @@ from selfseg.data.reading.formats.base import Window
 from selfseg.errors import ConfigError, RunError
 from selfseg.models.embedder import Looks
 from selfseg.models.inputs.in_memory import ImagesInMemory
+from selfseg.storage.hashes import embedder_hash
 from selfseg.studio.beliefs import NONE, Beliefs, Examples, examples
 from selfseg.studio.carrying import ImageFinder, LabelReport, Report, carry_over, remember, take_labels
 from selfseg.studio.carrying.clusterings import fingerprint
@@ -31,7 +32,7 @@ from selfseg.studio.decisions import DecisionLog, ImageId, State
 from selfseg.studio.handing_over import HandOver
 from selfseg.studio.photographs import Photographs
 from selfseg.studio.regions import VOID, RegionStore
-from selfseg.studio.server.contract import ClassView
+from selfseg.studio.server.contract import AnotherNow, ClassView
 
 _MANY = 40  # clusters that a person can look through; the studio begins with at most so many
 
@@ -64,6 +65,7 @@ class Session:
             load_clusters(self.run)  # says what to do
         collection = self._collection = collect_for(self.run, images)
         self._device = device
+        self._embedder = embedder_hash(self.run)
         self.store = RegionStore.build(
             self.run, collection, device=device, looks=looks, progress=progress, max_bad=max_bad
         )
@@ -77,6 +79,7 @@ class Session:
         self._examples: Examples | None = None
         self._grouping: Grouping | None = None
         self._begin = self._first_k()
+        self._fingerprint = ""  # of the clusters that are shown
         self._asked_k = 0  # the grouping's is another one where the run lost the clusters of this
         self._clicked: dict[int, tuple[int, NDArray[np.int64]]] = {}  # image and rows of each click by its seq
         self._known: tuple[str, ...] = ()
@@ -167,6 +170,26 @@ class Session:
         with self._deciding():
             self._log.append(kind, **fields)
 
+    def _look_before(self) -> None:
+        """See what others decided, before something is decided that names a cluster by its number.
+
+        Raises:
+            AnotherNow: if the number means another cluster since the page was opened.
+        """
+        before = self.session
+        self._look()
+        if self.session != before:
+            raise AnotherNow("the run was clustered again meanwhile, and this was not kept; load the page again")
+
+    def _check_embedder(self) -> None:
+        """Raise RunError if the run was trained on since the studio was opened: a model would be of two halves."""
+        if embedder_hash(self.run) != self._embedder:
+            raise RunError(
+                f"{self.run} was trained on since the studio was opened, so that its network is another one now; stop "
+                "the studio, cluster the run again, and start it with --decisions "
+                f"{self.run / 'studio'}"
+            )
+
     @contextmanager
     def _deciding(self) -> Iterator[None]:
         """Around what writes to the log. A decision that is refused has still read what others decided."""
@@ -222,9 +245,13 @@ class Session:
         """The concepts of the log's k and splits."""
         before = self._grouping
         k = state.k if state.k is not None else self._begin
-        if before is None or self._asked_k != k:
+        if before is None or self._asked_k != k or state.clusterings.get(before.clusters.k) != self._fingerprint:
+            # The last: the run was clustered again, and somebody has named clusters of now. A number that this page
+            # shows would mean another cluster.
             clusters = self._clusters(k)
-            self._asked_k = k
+            self._asked_k, self._fingerprint = k, fingerprint(clusters)
+            if before is not None:
+                self.session = _session_of(self.run, self.store)
             before = None
         else:
             clusters = before.clusters
@@ -261,6 +288,7 @@ class Session:
 
     def _existing(self, cluster: str) -> str:
         with self._lock:
+            self._look_before()
             paths = self._groups().paths
         if cluster not in paths:
             raise ConfigError(f"there is no cluster {cluster!r}; there are {paths[0]} to {paths[-1]}")
@@ -330,5 +358,6 @@ def _session_of(run: Path, store: RegionStore) -> str:
     """What indices of images and paths of clusters mean, in short."""
     digest = hashlib.blake2b(store.key.encode(), digest_size=8)
     for k in available_clusters(run):
-        digest.update(fingerprint(load_clusters(run, k)).encode())
+        with suppress(RunError):  # of an earlier embedder: none of them can be shown
+            digest.update(fingerprint(load_clusters(run, k)).encode())
     return digest.hexdigest()

@@ -188,7 +188,9 @@ class Studio(Session):
 
     def unsplit(self, cluster: str) -> None:
         """Make a cluster that was split one again."""
-        self._decide("unsplit", cluster=cluster)
+        with self._deciding():
+            self._look_before()
+            self._log.append("unsplit", cluster=cluster)
 
     def colour(self, name: str, colour: Colour) -> None:
         """Give a class a colour."""
@@ -325,6 +327,7 @@ class Studio(Session):
     def hand_over(self, formats: Sequence[str], model: bool) -> str:
         """Begin to write masks of all images, and the model; returns the job's name."""
         with self._lock:
+            self._check_embedder()
             legend = self.legend()
             # Learned from nothing, as when the studio is opened: what is handed over follows from the log alone, not
             # from the order in which it was learned.

@@ -134,6 +134,12 @@ def test_what_is_done_is_not_done_again(run, labelled, monkeypatch):
 @pytest.mark.slow
 def test_another_run_in_the_same_folder_is_refused(run, labelled):
     finetune(run, labelled, [20], 1, TINY, **QUIET)
+    label = labelled / "val" / "labels" / "scene6.png"
+    before = label.read_bytes()
+    label.write_bytes((labelled / "val" / "labels" / "scene7.png").read_bytes())
+    with pytest.raises(RecipeMismatch, match="files"):  # numbers of labels that were corrected since
+        finetune(run, labelled, [20], 1, TINY, **QUIET)
+    label.write_bytes(before)
     Embedder(SMALL).save(run / "embedder")
     with pytest.raises(RecipeMismatch, match="contenders"):
         finetune(run, labelled, [20], 1, TINY, **QUIET)

@@ -37,6 +37,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.data.reading.images import read_image
 from selfseg.errors import ConfigError, DataError
+from selfseg.evaluation.contents import contents_of_files
 from selfseg.evaluation.measure.results import package_version, result_name
 from selfseg.evaluation.protocols.coco import (
     CocoImages,
@@ -248,7 +249,8 @@ def transfer_to_detection(
     if start.channels is not None:
         raise ConfigError("detectors are fine-tuned on photographs; this run learned from measured images")
     dataset = ExampleDataset(fit, config)
-    claim_folder(out, describe("detection", source, start, data, config))
+    files = contents_of_files(fit.annotations, measured.annotations)
+    claim_folder(out, describe("detection", source, start, data, files, config))
     torch.manual_seed(config.seed)
     model = make_detector(start.backbone, len(fit.class_names), config, start.mean, start.std).to(device)
 

@@ -44,6 +44,7 @@ from selfseg.drawing.charts import standalone
 from selfseg.drawing.result_charts import curves_of, few_label_curves
 from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
+from selfseg.evaluation.contents import contents_of, images_in_both
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.measure.results import Question, Results, result_name, result_of
@@ -202,6 +203,7 @@ def finetune(
         "images": hashlib.blake2b(
             "\n".join((*fit.images.names, *measured.images.names)).encode("utf-8", "surrogateescape"), digest_size=8
         ).hexdigest(),
+        "files": contents_of((fit, measured)),
         **asdict(config),
     }
     place = curve_folder(run, out, fit.name)  # type: ignore[arg-type]
@@ -260,6 +262,7 @@ class _Curve:
     ) -> None:
         self.keep = keep
         self.fit, self.measured, self.config, self.out, self.settings = fit, measured, config, out, settings
+        self.in_both = images_in_both(fit, measured)
         # Which results belong to one plot.
         held = (out / "finetune.json").read_bytes()
         self.key = hashlib.blake2b(held, digest_size=8).hexdigest()
@@ -291,6 +294,7 @@ class _Curve:
                 "last_layer_lr": self.cell_config(contender, share, 0)[1],
                 "miou_of_splits": [metrics_of(confusion).miou for confusion in confusions],
                 "curve": self.key,
+                **self.in_both,
             },
             counts={"fit_images": images},
         )

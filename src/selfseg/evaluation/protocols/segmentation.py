@@ -196,10 +196,15 @@ def open_splits(data: Path | str, config: FineTuningConfig) -> tuple[LabelledIma
 
     Raises:
         DataError: as `selfseg.exchange.any_labels.open_labels`.
-        ConfigError: if they have other classes.
+        ConfigError: if they have other classes, or images in common.
     """
     fit, measured = open_labels(data, config.fit_split), open_labels(data, config.split)
     check_same_classes(fit, measured)
+    if fit.shares_images(measured):
+        raise ConfigError(
+            f"a network trained on {config.fit_split!r} can't be measured on {config.split!r}, which has images of it; "
+            "name another split"
+        )
     return fit, measured
 
 

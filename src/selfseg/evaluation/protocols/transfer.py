@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from selfseg.collection.opening import choose_device
 from selfseg.errors import ConfigError
+from selfseg.evaluation.contents import contents_of, images_in_both
 from selfseg.evaluation.measure.results import Question, result_name, result_of
 from selfseg.evaluation.protocols.coco import DetectionResult
 from selfseg.evaluation.protocols.detection import DetectionConfig, coco_1x, coco_2x, transfer_to_detection
@@ -283,7 +284,8 @@ def _transfer_to_segmentation(
     fit, measured = open_splits(data, config)
     start, config = open_source(source, config, config.output_stride)
     fit, measured = fit.measured(start.channels), measured.measured(start.channels)
-    claim_folder(out, describe("segmentation", source, start, data, config))
+    claim_folder(out, describe("segmentation", source, start, data, contents_of((fit, measured)), config))
+    in_both = images_in_both(fit, measured)
     torch.manual_seed(config.seed)
     classes = len(fit.class_names)
     model = FCN(
@@ -317,7 +319,12 @@ def _transfer_to_segmentation(
         seeds=(config.seed,),
         recipe_hash=run_hash(Path(source)) if isinstance(source, str | Path) else "",
     )
-    options = {**asdict(config), "weights": start.weights, "start": start.sentence}
+    options = {
+        **asdict(config),
+        "weights": start.weights,
+        "start": start.sentence,
+        **in_both,
+    }
     result = result_of(question, [confusion], tally, measured, options)
     write_json(out / "results" / result_name(result), result.to_dict())
     return result

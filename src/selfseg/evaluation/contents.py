@@ -1,0 +1,82 @@
+"""What lies in the files of splits: images that are in both, and whether labels are those of an earlier call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from selfseg.data.labelled.catalog import LabelledImages
+from selfseg.telling import tell
+
+_HEAD = 1 << 16
+_SHOWN = 3
+
+
+def images_in_both(fit: LabelledImages, measured: LabelledImages) -> dict[str, int]:
+    """{"images_in_both": how many images of the measured split the other one holds too}, {} without any; it is told.
+
+    Images are the same if their files have the same bytes.
+
+    Whoever copies images from one split to the other measures what was learned by heart. Only files of the same length
+    are read, and of these only the beginnings, unless they are equal.
+    """
+    lengths = [_by_length(split) for split in (fit, measured)]
+    pairs: list[tuple[str, str]] = []
+    for length in lengths[0].keys() & lengths[1].keys():
+        known = {_digest(path, _HEAD): (name, path) for name, path in lengths[0][length]}
+        for name, path in lengths[1][length]:
+            other = known.get(_digest(path, _HEAD))
+            if other is not None and _digest(path) == _digest(other[1]) != "":
+                pairs.append((name, other[0]))
+    if pairs:
+        pairs.sort()
+        listed = ", ".join(name if name == other else f"{name} = {other}" for name, other in pairs[:_SHOWN])
+        more = ", ..." if len(pairs) > _SHOWN else ""
+        tell(
+            f"{len(pairs)} of the {len(measured)} images of {measured.split!r} are in {fit.split!r} too "
+            f"({listed}{more}); what learns from labels there has seen them, and its numbers are too good"
+        )
+    return {"images_in_both": len(pairs)} if pairs else {}
+
+
+def contents_of(splits: Iterable[LabelledImages]) -> str:
+    """16 hex digits of the images' names and lengths and of all that is in the labels: an edited label changes them."""
+    digest = hashlib.blake2b(digest_size=8)
+    for split in splits:
+        for name, image, label in zip(split.images.names, split.images.paths, split.labels, strict=True):
+            digest.update(f"{name} {_length(image)} {_digest(label)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{split.class_names}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def contents_of_files(*paths: Path) -> str:
+    """16 hex digits of what is in some files, such as COCO's annotations."""
+    return hashlib.blake2b("\n".join(map(_digest, paths)).encode(), digest_size=8).hexdigest()
+
+
+def _by_length(split: LabelledImages) -> dict[int, list[tuple[str, Path]]]:
+    found: dict[int, list[tuple[str, Path]]] = {}
+    for name, path in zip(split.images.names, split.images.paths, strict=True):
+        if (length := _length(path)) > 0:
+            found.setdefault(length, []).append((name, path))
+    return found
+
+
+def _length(path: Path) -> int:
+    """In bytes; -1 for what is no file."""
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except OSError:
+        return -1
+
+
+def _digest(path: Path, most: int = -1) -> str:
+    """Of a file, or its beginning; "" where there is none. Whoever reads it for its sake says what is wrong."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return hashlib.blake2b(file.read(most), digest_size=16).hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,73 @@
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfseg.data.labelled.catalog import open_labelled
+from selfseg.errors import ConfigError, RecipeMismatch
+from selfseg.evaluation.baselines import trivial_extractors
+from selfseg.evaluation.contents import contents_of, images_in_both
+from selfseg.evaluation.evaluator import evaluate_extractors
+from selfseg.evaluation.measure.results import doubt_of
+from selfseg.evaluation.protocols.linear import Linear
+from selfseg.evaluation.protocols.segmentation import SegmentationConfig, open_splits
+from selfseg.evaluation.sheet import EvaluationConfig
+from selfseg.evaluation.sources import claim_folder
+
+
+def test_copies_of_images_in_both_splits_are_told(labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    train, val = open_labelled(labelled, "train"), open_labelled(labelled, "val")
+    assert images_in_both(train, val) == {}
+    shutil.copy(train.images.paths[0], val.images.paths[1])
+    shutil.copy(train.images.paths[3], val.images.paths[2])
+    other = bytearray(train.images.paths[4].read_bytes())
+    other[-3] ^= 1  # of the same length, with the same beginning
+    val.images.paths[3].write_bytes(bytes(other))
+    assert images_in_both(train, val) == {"images_in_both": 2}
+    assert "2 of the 4 images of 'val' are in 'train' too (scene7 = scene0, scene8 = scene3)" in caplog.text
+
+
+def test_results_of_what_has_learned_from_labels_say_so(labelled: Path) -> None:
+    train, val = open_labelled(labelled, "train"), open_labelled(labelled, "val")
+    shutil.copy(train.images.paths[0], val.images.paths[1])
+    config = EvaluationConfig((Linear(solver="lbfgs"),), 1)
+    results = evaluate_extractors(trivial_extractors(64)[:1], train, val, config)
+    linear = next(result for result in results if result.protocol == "linear")
+    assert "1 images of labelled val are in train too" in doubt_of(linear)
+
+
+def test_networks_are_not_measured_on_images_that_they_learn_from(labelled: Path, tmp_path: Path) -> None:
+    voc = tmp_path / "voc"
+    shutil.copytree(labelled / "train" / "images", voc / "JPEGImages")
+    shutil.copytree(labelled / "train" / "labels", voc / "SegmentationClass")
+    shutil.copy(labelled / "classes.txt", voc)
+    lists = voc / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("scene0\nscene1\n")
+    (lists / "val.txt").write_text("scene1\nscene2\n")
+    with pytest.raises(ConfigError, match="which has images of it"):
+        open_splits(voc, SegmentationConfig())
+    (lists / "val.txt").write_text("scene2\nscene3\n")
+    assert [len(split) for split in open_splits(voc, SegmentationConfig())] == [2, 2]
+
+
+def test_an_edited_label_is_other_data(labelled: Path, tmp_path: Path) -> None:
+    splits = [open_labelled(labelled, split) for split in ("train", "val")]
+    before = contents_of(splits)
+    copied = shutil.copytree(labelled, tmp_path / "copied")
+    assert contents_of([open_labelled(copied, split) for split in ("train", "val")]) == before, "wherever it lies"
+    out = tmp_path / "out"
+    claim_folder(out, {"kind": "segmentation", "files": before})
+    (out / "checkpoints" / "step_00000001").mkdir(parents=True)
+    label = np.array(Image.open(splits[0].labels[0]))
+    label[40, 40] ^= 1
+    Image.fromarray(label).save(splits[0].labels[0])
+    after = contents_of(splits)
+    with pytest.raises(RecipeMismatch, match="files: "):
+        claim_folder(out, {"kind": "segmentation", "files": after})
+    (out / "transfer.json").write_text('{"kind": "segmentation"}')  # of a version that didn't note it
+    claim_folder(out, {"kind": "segmentation", "files": after})
