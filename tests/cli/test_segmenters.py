@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from named_runs import make_run
 from selfseg.cli import main
+from selfseg.collection.clusters import load_clusters, save_clusters
 from selfseg.errors import StorageError
 from selfseg.segmenter.naming import named
 from selfseg.segmenter.segmenter import load_segmenter
@@ -44,6 +46,19 @@ def test_clusters_are_named_listed_and_applied(
     assert f"written: {tmp_path}/out/formats/coco, COCO JSON" in said
     assert len(read_json(tmp_path / "out" / "formats" / "coco" / "annotations.json")["images"]) == 6
     assert not (tmp_path / "out" / "overlay").exists()
+
+
+def test_masks_of_names_that_were_given_to_earlier_clusters_are_told(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["name", str(run), "0=road", "1=sky"]) == 0
+    words = ["apply", str(run), str(photos / "photo0.jpg"), "--out", str(tmp_path / "out"), "--no-overlays"]
+    assert main(words) == 0
+    assert "clustered again" not in capsys.readouterr().err
+    clusters = load_clusters(run, 5)
+    save_clusters(run, replace(clusters, centroids=clusters.centroids.flip(0).contiguous()))
+    assert main(words) == 0
+    assert "was trained or clustered again since its clusters were named" in capsys.readouterr().err
 
 
 def test_names_may_be_parted_by_commas(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

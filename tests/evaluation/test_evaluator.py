@@ -10,7 +10,8 @@ from rich.console import Console
 
 from selfseg.cli import main
 from selfseg.data.labelled.catalog import open_labelled
-from selfseg.errors import ConfigError, LabelError, RunError, TooManyBadImages
+from selfseg.drawing.result_charts import compare_results
+from selfseg.errors import ConfigError, LabelError, RunError, StorageError, TooManyBadImages
 from selfseg.evaluation import (
     Beside,
     Clusters,
@@ -171,6 +172,26 @@ def test_fewer_clusters_than_classes(tmp_path):
     assert sum(value is not None and value > 0 for value in result.class_iou) == 2
 
 
+def test_numbers_of_other_weights_are_not_in_one_row(tmp_path):
+    """A run is measured, trained on, and measured by another protocol."""
+    root, run = draw(tmp_path / "stripes"), tmp_path / "run"
+    (run / "embedder").mkdir(parents=True)
+    (run / "recipe.yaml").write_text("epochs: 1\n")
+    for seed, protocol in ((0, Clusters(k=(3,), points=500)), (1, QUICK)):
+        torch.manual_seed(seed)
+        Embedder(EmbedderConfig(backbone="test_resnet", dim=8, output_stride=32, resolution=None)).save(
+            run / "embedder"
+        )
+        evaluate(run, root, [protocol], seeds=1, beside=ALONE)
+    (found,) = compare_results(run)
+    rows = {what: [cell is not None for cell in cells] for what, _, cells in found.rows if "embedder" in what}
+    assert rows == {"embedder": [False, True], "embedder of earlier weights": [True, False]}
+    table = (run / "results" / "table.md").read_text()
+    assert "| embedder of earlier weights |" in table
+    evaluate(run, root, [Clusters(k=(3,), points=500)], seeds=1, beside=ALONE)
+    assert "earlier weights" not in (run / "results" / "table.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_run_leaves_stable_files_with_baselines(tmp_path):
     root = draw(tmp_path / "stripes")
@@ -196,6 +217,9 @@ def test_a_run_leaves_stable_files_with_baselines(tmp_path):
         assert len(result.recipe_hash) == (16 if result.what == "embedder" else 0)
     again = evaluate(run, root, protocols, seeds=1)
     assert again == results
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="can't write"):  # before anything is measured
+        evaluate(run, root, protocols, out=tmp_path / "file", progress=lambda *_: pytest.fail("it was measured"))
     assert sorted(path.name for path in (run / "results").iterdir()) == sorted([*names, "table.md"])
 
     console = Console(width=200, file=io.StringIO())

@@ -110,7 +110,9 @@ def apply(
             nothing.
     """
     from selfseg.segmenter.applying import apply as run_apply
+    from selfseg.segmenter.naming import tell_of_age
 
+    tell_of_age(segmenter)
     made = run_apply(
         segmenter,
         images,

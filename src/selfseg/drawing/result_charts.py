@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
 
 from selfseg.drawing.charts import Curve, confusion_chart, points_chart
 from selfseg.storage.files import read_json
+from selfseg.storage.hashes import embedder_hash
 from selfseg.types import EvalResult
 
 
 def read_results(run: Path | str) -> list[EvalResult]:
-    """What earlier evaluations left in RUN/results, by file name; without detections, which count no pixels."""
+    """What earlier evaluations left in RUN/results, by file name; without detections, which count no pixels.
+
+    Results of weights that the run has no more say so, see `with_age`.
+    """
     values = [read_json(path) for path in sorted((Path(run) / "results").glob("*.json"))]
-    return [EvalResult.from_dict(value) for value in values if value.get("protocol") != "detection"]
+    now = embedder_hash(run) if values else ""
+    return [with_age(EvalResult.from_dict(value), now) for value in values if value.get("protocol") != "detection"]
+
+
+def with_age(result: EvalResult, embedder: str) -> EvalResult:
+    """A result that is called "of earlier weights" if it was measured with another embedder than the run has now.
+
+    A run is measured, trained on and measured again, by another protocol: both numbers would stand in one row.
+
+    Args:
+        result: of the run; one that doesn't tell its embedder stays as it is.
+        embedder: the run's `embedder_hash`; "" if that isn't known.
+    """
+    measured = result.options.get("embedder")
+    if not embedder or not isinstance(measured, str) or measured == embedder:
+        return result
+    return replace(result, what=f"{result.what} of earlier weights")
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, EvaluationConfig, Protoc
 from selfseg.evaluation.subjects import Subjects
 from selfseg.models.embedder import Embedder
 from selfseg.ops.crf import CRFConfig
-from selfseg.storage.files import write_json
-from selfseg.storage.hashes import run_hash
+from selfseg.storage.files import check_writable, write_json
+from selfseg.storage.hashes import embedder_hash, run_hash
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
 from selfseg.workers.hiring import hire
@@ -91,13 +91,23 @@ def evaluate(
     if isinstance(source, Embedder):
         fit, measured = fit.measured(source.config.channels), measured.measured(source.config.channels)
     made_by = run_hash(folder) if folder else ""
+    weights = {"embedder": embedder_hash(folder)} if folder else {}
     kept = Path(out) if out is not None else None if folder is None else folder / "results"
+    if kept is not None:
+        check_writable(kept)
     results = Results()
 
     def keep(made: Sequence[EvalResult]) -> None:
-        results.extend(made)
+        # What is of the run's own network; a baseline stays what it is when the run goes on.
+        known = [
+            replace(result, options={**result.options, **weights})
+            if result.recipe_hash or result.what.startswith("embedder")
+            else result
+            for result in made
+        ]
+        results.extend(known)
         if kept is not None:
-            for result in made:
+            for result in known:
                 write_json(kept / result_name(result), result.to_dict())
 
     with hire(where, "evaluate", progress=False, device=device or "auto") as workers:
@@ -125,7 +135,7 @@ def evaluate(
             )
             keep([result for result in made if not config.of_pixels or result.protocol != "constant"])
     if kept is not None:
-        write_table(kept)
+        write_table(kept, folder)
     return results
 
 

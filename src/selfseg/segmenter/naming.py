@@ -24,6 +24,7 @@ from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.remote.places import at_places
 from selfseg.storage.tensors import read_tensors
+from selfseg.telling import tell
 
 LEFT_OUT = "void"
 """The name of a cluster that a person looked at and left out; in a mask it is void, as one without a name."""
@@ -170,6 +171,21 @@ def named(run: Path | str) -> Named | None:
         raise CheckpointError(
             f"the names in {path} can't be read ({type(error).__name__}: {error}); remove {path.parent} and name again"
         ) from error
+
+
+def tell_of_age(run: Path | str) -> None:
+    """Say that a run's segmenter is of earlier weights or clusters, if it is; nothing of what is no run."""
+    run = Path(run)
+    try:
+        about = read_json(run / "segmenter" / "segmenter.json")["about"]
+        if about.get("made_of") != "clusters" or named(run) is not None:
+            return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RunError):
+        return  # whoever loads it says what is wrong
+    tell(
+        f"{run} was trained or clustered again since its clusters were named; its segmenter is still the one that was "
+        f"made then. `selfseg name {run}` shows the clusters of now"
+    )
 
 
 def _is_of(clusters: Clusters, names: Mapping[int, str], kept: Mapping[str, Tensor]) -> bool:

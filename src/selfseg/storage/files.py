@@ -259,6 +259,19 @@ def sole_use(folder: Path, patience: float = 0.0) -> Iterator[None]:
             _held.discard(folder)
 
 
+def check_writable(folder: Path) -> None:
+    """Find out whether files can be written into a folder, or one be made there, before hours are spent on them.
+
+    Raises:
+        StorageError: if not.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    with storage_errors(folder), tempfile.TemporaryFile(dir=there):
+        pass
+
+
 def write_text(path: Path, text: str) -> None:
     r"""Write UTF-8 text atomically; bytes of file names that are no UTF-8 become "\\udc.." in it."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -70,15 +71,21 @@ def next_commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list
         recipe: plain values of recipe.yaml.
         clustered: whether there are clusters.
     """
-    images, max_bad = str(recipe.get("images", "IMAGES")), recipe.get("max_bad", 0.05)
+    there, images = quote(str(run)), quote(str(recipe.get("images", "IMAGES")))
+    max_bad = recipe.get("max_bad", 0.05)
     bad = accepting(max_bad if isinstance(max_bad, float | int) else 0.05)
-    commands = [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {run} {images}{bad} -k 8 27")]
+    commands = (
+        [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {there} {images}{bad} -k 8 27")]
+    )
     return [
         *commands,
-        ("Segment images", f"selfseg segment {run} {images}{bad} --out {run}/segments"),
-        ("One vector per pixel, for your own code", f"selfseg embed {run} {images}{bad} --out {run}/embeddings"),
-        ("Measure on a labelled folder", f"selfseg evaluate {run} LABELLED"),
-        ("Another number of concepts", f"selfseg cluster {run} {images}{bad} -k 64"),
-        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {run} {images}{bad} --top 10"),
-        ("This page again", f"selfseg report {run}"),
+        ("Segment images", f"selfseg segment {there} {images}{bad} --out {quote(str(run / 'segments'))}"),
+        (
+            "One vector per pixel, for your own code",
+            f"selfseg embed {there} {images}{bad} --out {quote(str(run / 'embeddings'))}",
+        ),
+        ("Measure on a labelled folder", f"selfseg evaluate {there} LABELLED"),
+        ("Another number of concepts", f"selfseg cluster {there} {images}{bad} -k 64"),
+        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {there} {images}{bad} --top 10"),
+        ("This page again", f"selfseg report {there}"),
     ]

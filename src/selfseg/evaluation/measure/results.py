@@ -17,7 +17,7 @@ from rich.table import Table
 
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.drawing.result_charts import column_of as column_of
-from selfseg.drawing.result_charts import comparison_of, fine_print
+from selfseg.drawing.result_charts import comparison_of, fine_print, with_age
 from selfseg.drawing.result_charts import read_results as read_results
 from selfseg.errors import LabelError
 from selfseg.evaluation.measure.confusion import Metrics, mean_class_iou, metrics_of
@@ -25,6 +25,7 @@ from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.protocols.coco import DetectionResult
 from selfseg.showing import card, folded, listed, strong, table
 from selfseg.storage.files import read_json, write_text
+from selfseg.storage.hashes import embedder_hash
 from selfseg.types import EvalResult
 
 
@@ -163,8 +164,10 @@ TRIVIAL = ("most frequent class", "colour", "colour + position", "untrained")
 """What baselines that learned nothing are called, see `selfseg.evaluation.baselines`."""
 
 
-def write_table(folder: Path) -> Path:
+def write_table(folder: Path, run: Path | None = None) -> Path:
     """Write FOLDER/table.md, the `markdown_table` of all results that lie in the folder, and return its path.
+
+    Those of `run`, if one is given, that were measured with earlier weights of it say so (`with_age`).
 
     Other JSON files may lie there too, and are left out: an evaluation that is done must not fail for them.
 
@@ -172,9 +175,10 @@ def write_table(folder: Path) -> Path:
         StorageError: if it can't be written.
     """
     found = []
+    now = embedder_hash(run) if run is not None else ""
     for path in sorted(folder.glob("*.json")):
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            found.append(EvalResult.from_dict(read_json(path)))
+            found.append(with_age(EvalResult.from_dict(read_json(path)), now))
     write_text(folder / "table.md", markdown_table(found))
     return folder / "table.md"
 
