@@ -203,7 +203,7 @@ class EvalResult:
         said = []
         if in_both := self.options.get("images_in_both", 0):
             measured = f"{self.dataset} {self.split}"
-            said.append(f"{in_both} images of {measured} are in {self.fit_split} too, which was learned from")
+            said.append(f"images of {measured} that are in {self.fit_split} too, which was learned from: {in_both}")
         pixels, void = self.counts.get("pixels", 0), self.counts.get("void", 0)
         unseen = [name for name, row in zip(self.class_names, self.confusion, strict=False) if not any(row)]
         if unseen and self.protocol not in ("objects", "retrieval"):  # whose rows are objects

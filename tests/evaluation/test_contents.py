@@ -11,7 +11,6 @@ from selfseg.errors import ConfigError, RecipeMismatch
 from selfseg.evaluation.baselines import trivial_extractors
 from selfseg.evaluation.contents import contents_of, images_in_both
 from selfseg.evaluation.evaluator import evaluate_extractors
-from selfseg.evaluation.measure.results import doubt_of
 from selfseg.evaluation.protocols.linear import Linear
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, open_splits
 from selfseg.evaluation.sheet import EvaluationConfig
@@ -37,7 +36,7 @@ def test_results_of_what_has_learned_from_labels_say_so(labelled: Path) -> None:
     config = EvaluationConfig((Linear(solver="lbfgs"),), 1)
     results = evaluate_extractors(trivial_extractors(64)[:1], train, val, config)
     linear = next(result for result in results if result.protocol == "linear")
-    assert "1 images of labelled val are in train too" in doubt_of(linear)
+    assert "images of labelled val that are in train too, which was learned from: 1" in linear.doubt
 
 
 def test_networks_are_not_measured_on_images_that_they_learn_from(labelled: Path, tmp_path: Path) -> None:
