@@ -120,6 +120,9 @@ class Interrupted(SelfsegError):
     exit_code = 75  # EX_TEMPFAIL: try again
 
 
+_NO_THREAD = "start new thread"  # Python's words, where memory or the number of threads is used up
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python, torch, NumPy, numba or OpenCV says that there was not enough memory.
 
@@ -131,10 +134,30 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError):
         return True
-    words = ("allocate memory", "out of memory", "not enough memory", "Insufficient memory", "bad_alloc")
+    words = ("allocate memory", "out of memory", "not enough memory", "Insufficient memory", "bad_alloc", _NO_THREAD)
     if str(error).strip() in ("could not create a primitive", "could not execute a primitive"):
         return isinstance(error, RuntimeError)
     return type(error).__name__ == "OutOfMemoryError" or (
         (isinstance(error, RuntimeError) or type(error).__module__ == "cv2")
         and any(word in str(error) for word in words)
     )
+
+
+def out_of_memory(error: BaseException, doing: str = "") -> str:
+    """What to say of an error that `ran_out_of_memory`.
+
+    Args:
+        error: the error.
+        doing: what the memory was for, such as "in step 1".
+
+    Example:
+        >>> out_of_memory(MemoryError(), "in step 1")
+        'there was not enough memory in step 1 (MemoryError)'
+        >>> ran_out_of_memory(no_thread := RuntimeError("can't start new thread")), "ulimit" in out_of_memory(no_thread)
+        (True, True)
+    """
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    said = f"there was not enough memory {doing}".rstrip()
+    if _NO_THREAD in reason:
+        said += ", or no further thread is allowed (`ulimit -u`, or a container's limit of processes)"
+    return f"{said} ({reason})"

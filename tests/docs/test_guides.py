@@ -1,7 +1,8 @@
-"""The commands of the guides run, one after the other, on small copies of the images that the guides take.
+"""The commands of README, tutorial and guides run, one after the other, on small copies of the images that they take.
 
 A block below the comment `<!-- run -->` is run: Python as it is, and every line of the others as a command, which is
-one of selfseg or `python` with a script of this repository.
+one of selfseg or `python` with a script of this repository. The studio, which serves until it is stopped, only shows
+its help.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"<!-- run -->\n```(\w+)\n(.*?)\n```", re.DOTALL)
 FOLLOWED = {"masks-to-coco": "examples/photographs"}
 """Pages that go on with what another page left; guides begin with the photographs of five-minutes."""
-PAGES = sorted(
-    page for page in DOCS.rglob("*.md") if "<!-- run -->" in page.read_text("utf-8") and page.stem not in FOLLOWED
-)
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+    if "<!-- run -->" in page.read_text("utf-8") and page.stem not in FOLLOWED
+]
+TAKE_PHOTOS = ("guides", "tutorial", "README")  # pages, or folders of pages, that begin with a folder `photos`
 
 LONGEST, MOST = 96, 3  # px of the photographs' long side, and images of a folder
 FOLDERS = ("photos", "scenes", "cells", "photographs", "tissue", "labelled/*/images", "labelled/*/labels")
@@ -103,11 +107,13 @@ def follow(page: Path) -> None:
             continue
         for line in text.splitlines():
             command, *words = shlex.split(line, comments=True)
+            if command == "source":
+                continue
             if command == "python":
                 run_script(words)
                 continue
             assert command == "selfseg", line
-            assert main(toy(words)) == 0, line
+            assert main([*words, "--help"] if words[0] == "studio" else toy(words)) == 0, line
 
 
 @pytest.mark.slow
@@ -115,7 +121,7 @@ def follow(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_guide_runs(page: Path, tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if page.parent.name == "guides":
+    if page.parent.name in TAKE_PHOTOS or page.stem in TAKE_PHOTOS:
         run_python(next(text for language, text in blocks(DOCS / "begin" / "five-minutes.md") if language == "python"))
     labelled.rename(tmp_path / "camvid")
     follow(page)
@@ -126,5 +132,5 @@ def test_a_guide_runs(page: Path, tmp_path: Path, labelled: Path, monkeypatch: p
 
 def test_there_are_guides() -> None:
     there = {page.stem for page in PAGES} | set(FOLLOWED)
-    assert {"five-minutes", "drone-photographs", "compare-methods", "object-masks"} <= there
+    assert {"README", "tutorial", "five-minutes", "drone-photographs", "compare-methods", "object-masks"} <= there
     assert {"photographs", "tissue", "terrain", "comparison", "masks-to-coco"} <= there

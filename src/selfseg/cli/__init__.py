@@ -21,7 +21,15 @@ import sys
 from collections.abc import Callable, Sequence
 
 from selfseg.cli.console import ERR, OUT, check_words, parse, patient_errors, prepare_streams, to_nowhere
-from selfseg.errors import ConfigError, Interrupted, OutOfMemory, SelfsegError, StorageError, ran_out_of_memory
+from selfseg.errors import (
+    ConfigError,
+    Interrupted,
+    OutOfMemory,
+    SelfsegError,
+    StorageError,
+    out_of_memory,
+    ran_out_of_memory,
+)
 from selfseg.signals import Stopped, ending_on_signals
 from selfseg.storage.remote.places import with_urls
 from selfseg.telling import TOLD, Once, plain
@@ -165,7 +173,7 @@ def _run(words: Sequence[str]) -> int:
         if not ran_out_of_memory(error):
             raise
         ERR.print("[bold red]error:[/] ", end="")
-        ERR.print(f"there was not enough memory ({error})", markup=False, highlight=False, soft_wrap=True)
+        ERR.print(out_of_memory(error), markup=False, highlight=False, soft_wrap=True)
         return OutOfMemory.exit_code
     finally:
         _tell_repeats()

@@ -34,6 +34,7 @@ from selfseg.errors import (
     OutOfMemory,
     RecipeMismatch,
     RunError,
+    out_of_memory,
     ran_out_of_memory,
 )
 from selfseg.fitting.memory import kept_memory
@@ -64,6 +65,10 @@ from selfseg.training.start import begin, placed
 from selfseg.types import Batch, StepOutput
 
 _console = Console(stderr=True)
+_LESS = (
+    "the last checkpoint is kept. Fewer --workers need less memory. Smaller views or a smaller --batch-size do, too, "
+    "but change what is learned"
+)
 
 
 def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
@@ -101,8 +106,13 @@ def train(recipe: Recipe[Any], *, progress: bool = True) -> Path:
         # Outside of the handler, which would hold what the step had made.
         gc.collect()
         _console.print(f"{problem}: beginning again, with --recompute, from the newest checkpoint", markup=False)
-        with ExitStack() as held:
-            return ShownPath(_train(replace(local, recompute=True), progress, held))
+        try:
+            with ExitStack() as held:
+                return ShownPath(_train(replace(local, recompute=True), progress, held))
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise OutOfMemory(f"{out_of_memory(error, 'to begin again')}; {_LESS}") from None
 
 
 def _train(recipe: Recipe[Any], progress: bool, held: ExitStack) -> Path:
@@ -427,14 +437,8 @@ def _draw_first_views(fabric: Fabric, recipe: Recipe[Any], batch: Batch) -> None
 
 
 def _too_much(recipe: Recipe[Any], step: int, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error) else "MemoryError"
-    said = f"there was not enough memory in step {step + 1} ({reason})"
-    if not recipe.recompute:
-        return said
-    return (
-        f"{said}, although blocks are recomputed; the last checkpoint is kept. Fewer --workers need less memory. "
-        "Smaller views or a smaller --batch-size do, too, but change what is learned"
-    )
+    said = out_of_memory(error, f"in step {step + 1}")
+    return f"{said}, although blocks are recomputed; {_LESS}" if recipe.recompute else said
 
 
 def _say(fabric: Fabric, sentence: str) -> None:

@@ -122,6 +122,25 @@ def test_when_memory_runs_out_the_run_goes_on_with_recomputed_blocks_and_learns_
     assert recipe_hash(written) == recipe_hash(recipe)
 
 
+def test_memory_that_is_gone_before_the_second_try_is_an_error_with_a_way_out(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*words: Any) -> Any:
+        raise MemoryError
+
+    def no_thread(*words: Any) -> Any:
+        raise RuntimeError("can't start new thread")  # of the image list, which is looked at again
+
+    def first(fabric: Any, recipe: Any) -> Any:
+        return (no_thread if recipe.recompute else original)(fabric, recipe)
+
+    original = loop._open_images
+    monkeypatch.setattr(loop, "take_step", never)
+    monkeypatch.setattr(loop, "_open_images", first)
+    with pytest.raises(OutOfMemory, match=r"to begin again, or no further thread .* the last checkpoint is kept"):
+        train(vice(photos, tmp_path / "run"), progress=False)
+
+
 def test_memory_that_is_never_enough_is_an_error_with_a_way_out(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
