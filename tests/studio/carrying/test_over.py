@@ -263,7 +263,7 @@ def test_what_can_not_be_carried_is_told(copied: tuple[Path, Path], photographs:
     )
     assert any("In the old log, the last line is cut off after 6 bytes" in text for text in report.problems)
     assert report.notes == (
-        "1 answers of audits were not carried over, because they judge what the other run predicted.",
+        "Answers of audits were not carried over (1), because they judge what the other run predicted.",
     )
     bare = tmp_path / "bare"
     shutil.copytree(other / "embedder", bare / "embedder")

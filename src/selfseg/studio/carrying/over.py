@@ -112,7 +112,7 @@ def carry_over(
         carrying.clusters(named, k, looking)
     if answers := sum(len(audit.answers) for audit in state.audits if not carrying.same_log):
         carrying.notes.append(
-            f"{answers} answers of audits were not carried over, because they judge what the other run predicted."
+            f"Answers of audits were not carried over ({answers:,}), because they judge what the other run predicted."
         )
     carrying.problems += [f"In the old log, {text}." for text in (*old.damage, *state.problems)]
     return carrying.finish()
