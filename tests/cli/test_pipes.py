@@ -125,3 +125,13 @@ def test_a_current_folder_that_was_removed_is_said(
     (tmp_path / "gone").rmdir()
     assert main(["data", str(tmp_path)]) == 2
     assert "the current folder was removed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_end_of_a_command_prints_nothing_of_what_is_loaded() -> None:
+    pytest.importorskip("triton")
+    script = (
+        "import sys, triton.language; sys.argv[1:] = ['--version']; from selfseg.cli import entry; sys.exit(entry())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

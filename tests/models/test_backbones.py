@@ -57,7 +57,7 @@ def test_no_network_is_an_error_not_a_start_from_scratch(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("timm.create_model", refuse)
     backbone = torch.nn.Conv2d(3, 8, 3)
-    with pytest.raises(CheckpointError, match="give a local file instead"):
+    with pytest.raises(CheckpointError, match="give it as --init FILE"):
         load_backbone(backbone, "imagenet", "resnet18")
 
 

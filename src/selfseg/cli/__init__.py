@@ -82,7 +82,8 @@ Check
 def entry() -> int:
     """The command in a process of its own: `main`, and a quick end."""
     code = main(last=True)
-    gc.freeze()  # or Python searches all of torch for garbage before it ends, which takes a second
+    if "triton" not in sys.modules:  # it would print all that it holds, if nobody searched it for garbage
+        gc.freeze()  # or Python searches all of torch for garbage before it ends, which takes a second
     return code
 
 

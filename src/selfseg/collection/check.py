@@ -79,7 +79,9 @@ class SplitCheck:
             return (f"{self.split}: {self.problem}",) if self.wanted else ()
         found = []
         if self.published is not None and self.images != self.published:
-            found.append(f"it has {self.images} images, but the published one has {self.published}")
+            found.append(
+                f"it has {self.images} images, but the published one has {self.published}; --partial accepts that"
+            )
         for what, files in (
             ("images are missing", self.missing),
             ("labels are missing", self.missing_labels),
@@ -181,7 +183,9 @@ class DataCheck:
             parts.append(shares)
         absent = [split for split in self.splits if split.problem and not split.wanted]
         parts += [f"[dim]not there: {escape(split.split)} ({escape(split.problem)})[/]" for split in absent]
-        parts += [f"[red]wrong:[/] {escape(sentence)}" for sentence in self.problems] or ["[green]all is there[/]"]
+        parts += [f"[red]wrong:[/] {escape(sentence)}" for sentence in self.problems] or [
+            f"[green]all {'that is needed ' if absent else ''}is there[/]"
+        ]
         return Group(*parts)
 
 

@@ -123,7 +123,10 @@ def open_source(source: Path | str | Embedder | Extractor, device: str | None = 
         return load_reference(parse_reference(str(source))).to(choose_device(device or "auto"))
     if isinstance(source, str | Path):
         return load(source, device or "auto")
-    raise ConfigError(f"can't evaluate {source!r}; give a run's folder, timm:NAME, an Embedder or an Extractor")
+    raise ConfigError(
+        f"can't evaluate {source!r}; give a run's folder, timm:NAME, an Embedder, or a function of your own as an "
+        'Extractor: selfseg.evaluation.Extractor("mine", function, normalised=False, resolution="native")'
+    )
 
 
 def embedder_extractors(

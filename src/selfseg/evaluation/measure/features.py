@@ -58,7 +58,7 @@ class Extractor:
 
     Attributes:
         name: what results call it.
-        extract: (H, W, 3) uint8 RGB to (D, h, w) float32.
+        extract: (H, W, 3) uint8 RGB array to a (D, h, w) float32 tensor.
         normalised: whether each cell's vector has unit length. Then k-means runs on the sphere, else in Euclid's
             space.
         resolution: the short side that images are resized to, or "native"; for the record.
