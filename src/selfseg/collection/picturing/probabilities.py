@@ -122,7 +122,9 @@ def probabilities(
     if vectors.shape[1] != embedder.dim + (4 if position else 0):
         raise RunError(f"the {word}s of {run} have {vectors.shape[1]} dimensions, its embedder {embedder.dim}")
     trained = recipe.get("teacher_temperature", recipe.get("temperature"))
-    used = temperature or float(trained or 0.1)
+    if not isinstance(trained, int | float) or not _COLDEST <= trained <= 1 / _COLDEST:  # a recipe of somebody else's
+        trained = 0.1
+    used = temperature or float(trained)
     collection = collect(images, embedder)
     painter = painter_of(collection)
     log = SkipLog(None, len(collection), max_bad)
