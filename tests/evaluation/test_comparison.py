@@ -215,3 +215,12 @@ def test_names_as_files_stay_different():
     files = [file_name(name) for name in names]
     assert len(set(files)) == len(names)
     assert all("/" not in file and " " not in file for file in files)
+
+
+def test_a_comparison_is_not_mixed_with_other_files(runs, labelled, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    for place in (labelled, labelled / "train" / "images", tmp_path / "mine", runs[0]):
+        with pytest.raises(ConfigError, match="give a new folder"):
+            compare(runs, labelled, place, **ONCE)
+        assert not (place / ".selfseg-output").exists()

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from selfseg.data.labelled.catalog import open_labelled
-from selfseg.errors import ConfigError, RecipeMismatch
+from selfseg.errors import ConfigError, LabelError, RecipeMismatch
 from selfseg.evaluation.baselines import trivial_extractors
-from selfseg.evaluation.contents import contents_of, images_in_both
+from selfseg.evaluation.contents import check_labels, contents_of, images_in_both
 from selfseg.evaluation.evaluator import evaluate_extractors
 from selfseg.evaluation.protocols.linear import Linear
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, open_splits
@@ -70,3 +70,29 @@ def test_an_edited_label_is_other_data(labelled: Path, tmp_path: Path) -> None:
         claim_folder(out, {"kind": "segmentation", "files": after})
     (out / "transfer.json").write_text('{"kind": "segmentation"}')  # of a version that didn't note it
     claim_folder(out, {"kind": "segmentation", "files": after})
+
+
+def test_labels_are_read_before_a_network_is_trained(labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    train, val = open_labelled(labelled, "train"), open_labelled(labelled, "val")
+    check_labels(train, val)
+    assert caplog.text == ""
+    for label in train.labels:
+        values = np.array(Image.open(label))
+        Image.fromarray(np.where(values == 0, 255, values).astype(np.uint8)).save(label)
+    check_labels(train, val)
+    assert f"no label of 'train' has {train.class_names[0]}" in caplog.text
+    val.labels[-1].write_bytes(b"no picture")
+    with pytest.raises(LabelError, match="can't read the label"):
+        check_labels(train, val)
+    for label in train.labels:
+        Image.fromarray(np.full_like(np.array(Image.open(label)), 255)).save(label)
+    with pytest.raises(LabelError, match="all are void"):
+        check_labels(train, val)
+
+
+def test_colours_that_mean_something_else_are_other_data(labelled: Path) -> None:
+    (labelled / "classes.txt").write_text("0 a #000000\n1 b #111111\n2 c #222222\n3 d #333333\n")
+    before = contents_of([open_labelled(labelled, "train")])
+    (labelled / "classes.txt").write_text("0 a #111111\n1 b #000000\n2 c #222222\n3 d #333333\n")
+    assert contents_of([open_labelled(labelled, "train")]) != before

@@ -1,4 +1,5 @@
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -503,3 +504,33 @@ def test_merged_clusters_are_the_parts_of_one_tree(tmp_path):
     assert "clusters k=4, majority, merged from 40" in [str(column.header) for column in format_table([four]).columns]
     with pytest.raises(ConfigError, match="merge=3 clusters can't be merged to k=4"):
         Clusters(k=(4,), merge=3)
+
+
+def test_results_are_not_mixed_with_other_files(tmp_path):
+    root, out = draw(tmp_path / "stripes"), tmp_path / "mine"
+    out.mkdir()
+    (out / "table.md").write_text("my own")
+    for place in (out, root, root / "train" / "labels"):
+        with pytest.raises(ConfigError, match="never mixed"):
+            evaluate(PERFECT, root, [FOUR], seeds=1, beside=ALONE, out=place)
+    assert (out / "table.md").read_text() == "my own"
+    for _ in range(2):
+        evaluate(PERFECT, root, [FOUR], seeds=1, beside=ALONE, out=tmp_path / "new")
+    (result,) = (tmp_path / "new").glob("*.json")
+    values = json.loads(result.read_text())
+    (tmp_path / "new" / "edited.json").write_text(json.dumps({**values, "metrics": {}}))
+    evaluate(PERFECT, root, [FOUR], seeds=1, beside=ALONE, out=tmp_path / "new")
+    assert "perfect" in (tmp_path / "new" / "table.md").read_text()
+
+
+def test_settings_that_can_t_be_are_refused():
+    for make in (
+        lambda: Beside(position=-1.0),
+        lambda: Beside(position=1e39),
+        lambda: Clusters(iterations=0),
+        lambda: Linear(learning_rate=0.0),
+        lambda: Linear(learning_rate=1e30),
+        lambda: EvaluationConfig(seeds=10**12),
+    ):
+        with pytest.raises(ConfigError):
+            make()

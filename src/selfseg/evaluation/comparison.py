@@ -26,6 +26,7 @@ import torch
 from selfseg.collection.false_colours import painter_of
 from selfseg.collection.opening import choose_device
 from selfseg.data.labelled.catalog import LabelledImages
+from selfseg.data.labelled.coloured import ColouredCodes
 from selfseg.data.reading.images import ImageCollection, spread_indices
 from selfseg.drawing.pictures import pca_picture, write_image
 from selfseg.errors import BadImage, ConfigError
@@ -43,8 +44,9 @@ from selfseg.models.prototypes import has_prototypes, load_prototypes
 from selfseg.ops.channels import Channels
 from selfseg.ops.pca import fit_pca
 from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
-from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
+from selfseg.storage.files import mark_output, read_json, write_json, write_text
 from selfseg.storage.hashes import run_hash
+from selfseg.storage.outputs.claiming import check_output, own_output
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
 
@@ -157,6 +159,7 @@ def compare(
             else f"count is {count}; give how many images to show, 1 or more"
         )
     rows, out, where = parse_rows(runs), Path(out), choose_device(device)
+    check_output(out, "comparison")
     fit, measured = reading.open(data, bool(config.fitted))
     # What is missing fails before anything is measured.
     contestants = [_contestant(row, config, reading, beside) for row in rows]
@@ -168,8 +171,7 @@ def compare(
         contestants.append(_Contestant(UNTRAINED, (extractor,), fresh, {"network": asdict(like.config)}))
     if beside.baselines and config.fitted:
         contestants.append(_Contestant(BASELINES, trivial_extractors(reading.side), None, {}))
-    mark_output(out)
-    with sole_use(out):
+    with own_output(out, "comparison"):
         return _fill(out, rows, contestants, (fit, measured), config, reading, count, where, progress)
 
 
@@ -320,9 +322,11 @@ def _is_done(out: Path, folder: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _data_digest(data: LabelledImages) -> str:
-    """Of the names, sizes and times of a split's images and labels."""
+    """Of the names, sizes and times of a split's images and labels, and of what colours in labels mean."""
     digest = hashlib.blake2b(str(data.root.resolve()).encode("utf-8", "surrogateescape"), digest_size=16)
     labels = ImageCollection(data.root, data.labels)
+    if isinstance(data.codes, ColouredCodes):  # whose colours may change their meaning
+        digest.update(repr(data.codes.colours).encode())
     for i, name in enumerate(data.images.names):
         digest.update(f"{name} {data.images.version(i)} {labels.version(i)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from selfseg.data.labelled.catalog import LabelledImages
+import numpy as np
+from numpy.typing import NDArray
+
+from selfseg.data.labelled.catalog import VOID, LabelledImages
+from selfseg.data.labelled.coloured import ColouredCodes
+from selfseg.errors import LabelError
 from selfseg.telling import tell
+from selfseg.threads import usable_cores
 
 _HEAD = 1 << 16
 _SHOWN = 3
+_NAMED = 5  # classes
 
 
 def images_in_both(fit: LabelledImages, measured: LabelledImages) -> dict[str, int]:
@@ -46,8 +55,39 @@ def contents_of(splits: Iterable[LabelledImages]) -> str:
     for split in splits:
         for name, image, label in zip(split.images.names, split.images.paths, split.labels, strict=True):
             digest.update(f"{name} {_length(image)} {_digest(label)}\n".encode("utf-8", "surrogateescape"))
+        if isinstance(split.codes, ColouredCodes):
+            digest.update(repr(split.codes.colours).encode())
         digest.update(f"{split.class_names}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def check_labels(fit: LabelledImages, measured: LabelledImages) -> None:
+    """Read all labels before a network is trained: what is found after hours of it may cost them all.
+
+    Classes that are measured and can't be learned, because no label has them, are told.
+
+    Raises:
+        LabelError: for a label that can't be read, and for a split without a pixel of any class.
+    """
+    seen = []
+    for split in (fit, measured):
+        with ThreadPoolExecutor(usable_cores()) as threads:
+            counts = np.sum(list(threads.map(partial(_pixels, split), range(len(split)))), axis=0)
+        if not counts.any():
+            raise LabelError(
+                f"no pixel of the {len(split)} labels of the split {split.split!r} of {split.name} is of a class: all "
+                f"are void, so there is nothing to learn or measure; `selfseg data {split.root}` tells what they hold"
+            )
+        seen.append(counts > 0)
+    unseen = [name for name, had, wanted in zip(fit.class_names, *seen, strict=True) if wanted and not had]
+    if unseen:
+        names = ", ".join(unseen[:_NAMED]) + (f" and {len(unseen) - _NAMED} more" if len(unseen) > _NAMED else "")
+        tell(f"no label of {fit.split!r} has {names}, which {measured.split!r} has: nothing can be learned of them")
+
+
+def _pixels(split: LabelledImages, index: int) -> NDArray[np.int64]:
+    """(C,) pixels of each class in a label."""
+    return np.bincount(split.read_label(index).ravel(), minlength=VOID + 1)[: len(split.class_names)]
 
 
 def contents_of_files(*paths: Path) -> str:

@@ -26,6 +26,7 @@ from selfseg.models.embedder import Embedder
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import check_writable, write_json
 from selfseg.storage.hashes import embedder_hash, run_hash
+from selfseg.storage.outputs.claiming import check_results
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
 from selfseg.workers.hiring import hire
@@ -71,7 +72,7 @@ def evaluate(
 
     Raises:
         ConfigError: for options that can't work, e.g. more clusters than points, or a linear layer that would be
-            measured on the split it learned from.
+            measured on the split it learned from; if `out` holds something else than results.
         RunError: if there is no such run, it holds no embedder, or prototypes are asked for and it has none.
         DataError: if the data set is not readable as one (see `open_labelled`), or a label is outside the classes.
         StorageError: if a result can't be written.
@@ -82,6 +83,8 @@ def evaluate(
     config = EvaluationConfig(tuple(protocols), seeds, crf)
     reading, beside = reading or Reading(), beside or Beside()
     subjects = Subjects(run, config, reading, beside, device)
+    if out is not None:
+        check_results(Path(out))
     if not where.here:
         subjects.check_portable()
     folder, source = subjects.folder, subjects.open()

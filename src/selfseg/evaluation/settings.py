@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfseg.collection.clusters import MOST_POSITION
 from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.errors import ConfigError
 from selfseg.evaluation.measure.features import Resolution
@@ -82,3 +83,7 @@ class Beside:
     backbone: bool = False
     features: bool = False
     position: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.position <= MOST_POSITION:
+            raise ConfigError(f"position must be a weight from 0 to {MOST_POSITION:g}, not {self.position}")

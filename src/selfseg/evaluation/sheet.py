@@ -65,6 +65,9 @@ def names_of(protocols: Sequence[Protocol]) -> tuple[str, ...]:
     return tuple(protocol.name for protocol in protocols)
 
 
+_MOST_SEEDS = 10_000
+
+
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What is measured, and how.
@@ -92,8 +95,9 @@ class EvaluationConfig:
         names = names_of(self.protocols)
         if len(set(names)) < len(names):
             raise ConfigError(f"each protocol can be measured once, not {', '.join(names)}; call again for the other")
-        if not self.each_seed:
-            raise ConfigError("an evaluation needs at least 1 seed")
+        count = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        if not 1 <= count <= _MOST_SEEDS:
+            raise ConfigError(f"an evaluation takes 1 to {_MOST_SEEDS:,} seeds, not {count:,}")
         k = max(self.clusters.k or (64,)) if self.clusters else 0
         if self.crf is not None and k > MOST_CLASSES:
             raise ConfigError(f"a CRF takes at most {MOST_CLASSES} clusters, not {k}; leave one out")

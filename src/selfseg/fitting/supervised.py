@@ -167,6 +167,20 @@ def fine_tune(
             write_tensors(out / "weights.safetensors", weights)
 
 
+def _loss_of(
+    model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Tensor], config: FineTuningConfig
+) -> Tensor:
+    try:
+        return loss(model, batch)
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise ConfigError(
+            f"BatchNorm takes its statistics from the batch here, and a batch of {config.batch_size} leaves it one "
+            "value of a channel, from which it can take none; give a --batch-size of 2 or more, or larger crops"
+        ) from error
+
+
 def _sgd(groups: list[dict[str, Any]], config: FineTuningConfig) -> Optimizer:
     return torch.optim.SGD(groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
@@ -220,7 +234,7 @@ def _fine_tune(
             # Dropout and drawn proposals are a function of (seed, step), so that a resumed job draws the same.
             torch.manual_seed(step_seed(config.seed, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-                value = loss(model, batch)
+                value = _loss_of(model, batch, loss, config)
             value.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
             number, size = torch.stack([value.detach().float(), norm.float()]).tolist()

@@ -40,6 +40,7 @@ from selfseg.storage.remote.places import at_places
 _LONGEST = 400  # of a picture, in px
 _BAND = 1 << 23  # scores held at a time
 _CENTRES = 300  # that are drawn as dots
+_COLDEST = 1e-6  # temperature; scores divided by less leave what float32 holds
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -86,8 +87,8 @@ def probabilities(
         count: how many images are shown.
         top: how many prototypes are shown of each image.
         k: the run's clusters with this k, which `selfseg.cluster` made; None = the run's prototypes.
-        temperature: temperature of the softmax, above 0; None = that of the run's training, or 0.1 if its recipe has
-            none.
+        temperature: temperature of the softmax, at least 1e-6; None = that of the run's training, or 0.1 if its recipe
+            has none.
         device: see `selfseg.load`.
         progress: whether to show a progress bar on stderr.
         max_bad: share of unreadable images that is an error, in [0, 1].
@@ -105,8 +106,8 @@ def probabilities(
     run = Path(run)
     if count < 1 or top < 1:
         raise ConfigError(f"count and top must be at least 1, not {count} and {top}")
-    if temperature is not None and not temperature > 0:
-        raise ConfigError(f"temperature must be above 0, not {temperature}")
+    if temperature is not None and not temperature >= _COLDEST:
+        raise ConfigError(f"temperature must be at least {_COLDEST:g}, not {temperature}")
     embedder = load(run, device)
     method = plain_recipe(run).get("method")
     recipe = method if isinstance(method, dict) else {}
@@ -121,7 +122,9 @@ def probabilities(
     if vectors.shape[1] != embedder.dim + (4 if position else 0):
         raise RunError(f"the {word}s of {run} have {vectors.shape[1]} dimensions, its embedder {embedder.dim}")
     trained = recipe.get("teacher_temperature", recipe.get("temperature"))
-    used = temperature or float(trained or 0.1)
+    if not isinstance(trained, int | float) or not _COLDEST <= trained <= 1 / _COLDEST:  # a recipe of somebody else's
+        trained = 0.1
+    used = temperature or float(trained)
     collection = collect(images, embedder)
     painter = painter_of(collection)
     log = SkipLog(None, len(collection), max_bad)

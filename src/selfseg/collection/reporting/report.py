@@ -47,7 +47,7 @@ from selfseg.drawing.pictures import (
     stored_basis,
 )
 from selfseg.drawing.result_charts import Comparison, compare_results, few_label_curves
-from selfseg.errors import DataError, RunError, SelfsegError
+from selfseg.errors import ConfigError, DataError, RunError, SelfsegError
 from selfseg.fitting.stepping import read_log
 from selfseg.models.embedder import Embedder
 from selfseg.ops.pca import PcaBasis
@@ -140,11 +140,14 @@ def report(
         The page's path.
 
     Raises:
+        ConfigError: for a count below 1.
         RunError: if there is no run, or `beside` is not a run, or has none of this run's numbers of clusters.
         DataError: if `images` is given and holds none.
         StorageError: if the disk is full.
     """
     run = Path(run)
+    if count < 1:
+        raise ConfigError(f"count is {count}; give how many images to show, 1 or more")
     notes: list[str] = []
     try:
         embedder = load(run, device)

@@ -25,7 +25,7 @@ def read_plan(recipe: Mapping[str, Any]) -> ViewPlan | None:
     """The view plan of a recipe.yaml; None if it has none that is known here."""
     try:
         plan: ViewPlan = _build((recipe.get("method") or {}).get("views") or {}, plans())
-    except (KeyError, TypeError, ConfigError):  # a recipe of another version: the page goes without
+    except (KeyError, TypeError, AttributeError, ConfigError):  # a recipe of another version: the page goes without
         return None
     return plan
 

@@ -30,6 +30,7 @@ _LAST = re.compile(rf"(?P<name>.+?){_BETWEEN}{_COLOUR}{_COMMENT}")
 _FIRST = re.compile(rf"(?P<colour>{_RGB}){_BETWEEN}(?P<name>[^\d\s].*)")
 _NUMBERED = re.compile(r"(\d+)[\s:,;]+(.+)")
 _BELOW_0 = re.compile(r"-\d+[\s:,;]+(.+)")
+_NO_CLASS = re.compile("void|ignore|unlabel|none|nothing|background|other", re.IGNORECASE)  # in names of 255
 _HEADS = {
     "index": ("index", "id", "value", "number"),
     "name": ("name", "class", "label", "names", "classes", "labels"),
@@ -234,7 +235,14 @@ def _by_index(lines: list[_Line], where: str) -> tuple[str, ...]:
         other = by_index.setdefault(line.index, line)
         if other is not line and line.index != VOID and (other.name != line.name or line.colour is None):
             raise LabelError(f"{where} names class {line.index} twice: {other.name!r} and {line.name!r}")
-    by_index.pop(VOID, None)
+    void = by_index.pop(VOID, None)
+    if max(by_index, default=0) > VOID or (
+        void is not None and VOID - 1 in by_index and not _NO_CLASS.search(void.name)
+    ):
+        raise LabelError(
+            f"{where} names {len(by_index) + (void is not None)} classes; labels of a folder have at most {VOID}, 0 to "
+            f"{VOID - 1}, as {VOID} is void"
+        )
     gaps = sorted(set(range(max(by_index, default=-1) + 1)) - set(by_index))
     if gaps or not by_index:
         raise LabelError(

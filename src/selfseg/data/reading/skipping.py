@@ -27,11 +27,12 @@ class SkipLog:
         path: RUN/skipped.jsonl, or None to only count.
         total: images in the collection.
         limit: the fraction that may be skipped, in [0, 1].
+        fixed: whether the verb has no option for the limit, which messages would name otherwise.
     """
 
-    def __init__(self, path: Path | None, total: int, limit: float = 0.05) -> None:
+    def __init__(self, path: Path | None, total: int, limit: float = 0.05, fixed: bool = False) -> None:
         check_limit(limit)
-        self.path = path
+        self.path, self.fixed = path, fixed
         self.total = total
         self.limit = limit
         self.skipped: dict[str, str] = {}
@@ -69,7 +70,8 @@ class SkipLog:
         self._listed.update(lines)  # not before they are: who waits for a folder calls again
         if len(self.skipped) > self.limit * self.total:
             first = list(self.skipped.items())[:3]
-            raise TooManyBadImages(_message(Counter(self.skipped.values()), first, self.total, self.limit, self.path))
+            reasons = Counter(self.skipped.values())
+            raise TooManyBadImages(_message(reasons, first, self.total, self.limit, self.path, self.fixed))
 
     def keep_current(self) -> None:
         """Take images out of the list that an earlier call could not use, and this one could or wasn't given.
@@ -163,7 +165,12 @@ def _line(skipped: tuple[str, str, str]) -> str:
 
 
 def _message(
-    reasons: Counter[str], some: Sequence[tuple[str, str]], total: int, limit: float, path: Path | None
+    reasons: Counter[str],
+    some: Sequence[tuple[str, str]],
+    total: int,
+    limit: float,
+    path: Path | None,
+    fixed: bool = False,
 ) -> str:
     bad = reasons.total()
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
@@ -173,7 +180,8 @@ def _message(
         f"may be bad): {counts}; e.g. {first}."
         + (f" All of them are listed in {path}." if path is not None else "")
         + " `selfseg data IMAGES` shows which kinds of files there are."
-        + f" Repair or remove them, or accept them with --max-bad {min(1.0, bad / max(total, 1) + 0.01):.2f}"
+        + " Repair or remove them"
+        + ("" if fixed else f", or accept them with --max-bad {min(1.0, bad / max(total, 1) + 0.01):.2f}")
     )
 
 

@@ -165,7 +165,7 @@ def _pairs(
     skips: Skips | None,
 ) -> Generator[_Pair, None, None]:
     """The readable images of a split, read ahead in threads; those that can't be read are counted in `tally`."""
-    skips = SkipLog(None, len(data)) if skips is None else skips
+    skips = SkipLog(None, len(data), fixed=True) if skips is None else skips
 
     def read(index: int) -> _Pair | BadImage:
         try:

@@ -178,7 +178,9 @@ def write_table(folder: Path, run: Path | None = None) -> Path:
     now = embedder_hash(run) if run is not None else ""
     for path in sorted(folder.glob("*.json")):
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            found.append(with_age(EvalResult.from_dict(read_json(path)), now))
+            result = with_age(EvalResult.from_dict(read_json(path)), now)
+            markdown_table([result])  # a file that was edited may lack what a row needs
+            found.append(result)
     write_text(folder / "table.md", markdown_table(found))
     return folder / "table.md"
 

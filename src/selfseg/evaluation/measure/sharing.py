@@ -122,7 +122,7 @@ class Shared:
         Raises:
             TooManyBadImages: if more than 5 % of the images can't be read.
         """
-        log = SkipLog(None, len(data))
+        log = SkipLog(None, len(data), fixed=True)
         shards = cut(data, range(len(data)), self.where)
         with closing(gather(self.workers, job, shards, data.images.names, log)) as values:
             yield from values

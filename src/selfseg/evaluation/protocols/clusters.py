@@ -69,6 +69,10 @@ class Clusters:
             raise ConfigError(f"merge={self.merge} clusters can't be merged to k={max(self.k or (2,))}; raise merge")
         if self.points != "all" and (not isinstance(self.points, int) or self.points < 1):
             raise ConfigError(f'k-means needs at least 1 point, or "all", not points={self.points!r}')
+        if self.iterations < 1 or not self.tolerance >= 0:
+            raise ConfigError(
+                f"k-means needs iterations >= 1 and tolerance >= 0, not {self.iterations} and {self.tolerance}"
+            )
         if self.matching not in (None, *MATCHINGS):
             raise ConfigError(f"matching must be one of {', '.join(MATCHINGS)}, not {self.matching!r}")
 

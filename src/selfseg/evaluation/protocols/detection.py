@@ -36,7 +36,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.data.reading.images import read_image
-from selfseg.errors import ConfigError, DataError
+from selfseg.errors import BadImage, ConfigError, DataError
 from selfseg.evaluation.contents import contents_of_files
 from selfseg.evaluation.measure.results import package_version, result_name
 from selfseg.evaluation.protocols.coco import (
@@ -191,10 +191,14 @@ class ExampleDataset(Dataset[Example]):
         return len(self.used)
 
     def __getitem__(self, key: Key) -> Example:
-        """The example of `key`, (epoch, index); raises BadImage or LabelError for one that can't be used."""
+        """The example of `key`, (epoch, index); raises DataError for one that can't be used."""
         rng = np.random.Generator(np.random.PCG64([self.config.seed, *key]))
         short_side = self.config.short_sides[int(rng.integers(len(self.config.short_sides)))]
-        return self.data.example(self.used[key[1]], short_side, self.config.max_side, flip=bool(rng.random() < 0.5))
+        flip = bool(rng.random() < 0.5)
+        try:
+            return self.data.example(self.used[key[1]], short_side, self.config.max_side, flip=flip)
+        except BadImage as error:  # torch can't make another one of a sentence
+            raise DataError(f"an image to learn from can't be read: {error}; repair or remove it") from error
 
 
 def collate_examples(samples: Sequence[Example]) -> list[Example]:

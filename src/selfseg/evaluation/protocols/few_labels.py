@@ -44,7 +44,7 @@ from selfseg.drawing.charts import standalone
 from selfseg.drawing.result_charts import curves_of, few_label_curves
 from selfseg.errors import ConfigError
 from selfseg.evaluation.baselines import MOST_FREQUENT, constant_confusion
-from selfseg.evaluation.contents import contents_of, images_in_both
+from selfseg.evaluation.contents import check_labels, contents_of, images_in_both
 from selfseg.evaluation.measure.confusion import metrics_of
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.measure.results import Question, Results, result_name, result_of
@@ -207,6 +207,9 @@ def finetune(
         **asdict(config),
     }
     place = curve_folder(run, out, fit.name)  # type: ignore[arg-type]
+    if keep:
+        Legend.of(fit.class_names)  # refuses two classes of one name
+    check_labels(fit, measured)
     claim_folder(place, record, "finetune")
     with sole_use(place):
         curve = _Curve(fit, measured, config, place, settings, keep)

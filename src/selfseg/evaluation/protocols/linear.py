@@ -34,6 +34,7 @@ from selfseg.ops.linear import linear
 VERSION = 1
 
 _NORM = 1e-5  # added to a BatchNorm's variances
+_LARGEST_RATE = 1e6  # with more, scores soon leave what float32 holds
 _ROWS = 4096  # pixels at a time: of 128 dimensions 2 MB, which stay in a core's cache
 
 
@@ -94,6 +95,11 @@ class Linear:
         for name in ("pixels", "steps", "batch", "epochs", "drop", "images", "iterations"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"the linear layer's {name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.learning_rate <= _LARGEST_RATE or self.decay < 0:
+            raise ConfigError(
+                f"the linear layer needs a learning_rate above 0 and up to {_LARGEST_RATE:g} and a weight_decay of at "
+                f"least 0, not {self.learning_rate:g} and {self.decay:g}"
+            )
         if not self.tolerance > 0:
             raise ConfigError(f"the linear layer's tolerance must be above 0, not {self.tolerance}; 1e-4 is usual")
         if any(filters < 1 for filters in self.hidden) or len(set(self.hidden)) < len(self.hidden):

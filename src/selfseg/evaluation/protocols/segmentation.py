@@ -24,7 +24,7 @@ from selfseg.data.labelled.catalog import VOID, LabelledImages, check_same_class
 from selfseg.data.loader import Key, StepSampler, iterate, make_loader
 from selfseg.data.reading.images import resize_short_side, scale_to
 from selfseg.data.views.augment import photometric_distortion
-from selfseg.errors import ConfigError
+from selfseg.errors import BadImage, ConfigError, DataError
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.passes import AffineHead, count
 from selfseg.evaluation.measure.reading import Progress, Tally
@@ -166,10 +166,16 @@ class CropDataset(Dataset[tuple[Image, Image]]):
         return len(self.data)
 
     def __getitem__(self, key: Key) -> tuple[Image, Image]:
-        """The example of `key`, (epoch, index); raises BadImage or LabelError for a pair that can't be read."""
+        """The example of `key`, (epoch, index); raises DataError for a pair that can't be read."""
         rng = np.random.Generator(np.random.PCG64([self.config.seed, *key]))
         images = self.data.images
-        return random_crop(images.read(key[1]), self.data.read_label(key[1]), self.config, rng, images.rgb)
+        try:
+            image = images.read(key[1])
+        except BadImage as error:  # which is made of its parts: torch can't make another one of a sentence
+            raise DataError(
+                f"an image to learn from can't be read: {error}; repair it, or remove it with its label"
+            ) from error
+        return random_crop(image, self.data.read_label(key[1]), self.config, rng, images.rgb)
 
 
 def collate_crops(samples: Sequence[tuple[Image, Image]]) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from selfseg.collection.opening import choose_device
 from selfseg.errors import ConfigError
-from selfseg.evaluation.contents import contents_of, images_in_both
+from selfseg.evaluation.contents import check_labels, contents_of, images_in_both
 from selfseg.evaluation.measure.results import Question, result_name, result_of
 from selfseg.evaluation.protocols.coco import DetectionResult
 from selfseg.evaluation.protocols.detection import DetectionConfig, coco_1x, coco_2x, transfer_to_detection
@@ -284,6 +284,7 @@ def _transfer_to_segmentation(
     fit, measured = open_splits(data, config)
     start, config = open_source(source, config, config.output_stride)
     fit, measured = fit.measured(start.channels), measured.measured(start.channels)
+    check_labels(fit, measured)
     claim_folder(out, describe("segmentation", source, start, data, contents_of((fit, measured)), config))
     in_both = images_in_both(fit, measured)
     torch.manual_seed(config.seed)

@@ -16,7 +16,7 @@ from selfseg.storage.files import OUTPUT_MARKER, is_unclaimed, mark_output, read
 from selfseg.storage.reading import objects_of_lines
 from selfseg.storage.regular import open_regular
 
-Kind = Literal["made_by", "clusters", "segmenter", "embedder"]
+Kind = Literal["made_by", "clusters", "segmenter", "embedder", "comparison"]
 """What lies in a folder, by the word in the lines of its progress.jsonl."""
 
 _CALLED: dict[str, str] = {
@@ -24,6 +24,7 @@ _CALLED: dict[str, str] = {
     "clusters": "maps of clusters (selfseg segment)",
     "segmenter": "masks of named classes (selfseg apply)",
     "embedder": "embeddings (selfseg embed)",
+    "comparison": "a comparison (selfseg compare)",
     "run": "a run (selfseg train)",
 }
 _RUN = ("recipe.yaml", "checkpoints", "embedder")
@@ -49,6 +50,24 @@ def check_output(folder: Path, kind: Kind) -> None:
         f"{folder} holds other files, such as {min(others)}, and results are never mixed with them; give a new folder "
         "with --out"
     )
+
+
+def check_results(folder: Path) -> None:
+    """Refuse a folder for results of evaluations that holds other files and no such result; nothing is written.
+
+    Among images or labels they would be in the way, and table.md could be somebody's own.
+
+    Raises:
+        ConfigError: if it does, or is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give a new folder with --out")
+    others = [] if is_unclaimed(folder) else [each.name for each in folder.iterdir() if not each.name.startswith(".")]
+    if others and not any({"protocol", "metrics"} <= _object_in(file).keys() for file in folder.glob("*.json")):
+        raise ConfigError(
+            f"{folder} holds other files, such as {min(others)}, and results are never mixed with them; give a new "
+            "folder with --out"
+        )
 
 
 @contextmanager
@@ -106,6 +125,8 @@ def what_lies_in(folder: Path) -> str:
         return "made_by"
     if "embedder" in _object_in(folder / "index.json"):
         return "embedder"
+    if any(folder.glob("rows/*/row.json")):
+        return "comparison"
     legend = _object_in(folder / "legend.json")
     for key in ("segmenter", "clusters"):
         if key in legend:
