@@ -72,5 +72,5 @@ def test_the_command_line_knows_every_format() -> None:
 
 def test_a_damaged_mask_is_told(applied: Path) -> None:
     (applied / "masks" / "a.png").write_bytes(b"no PNG")
-    with pytest.raises(LabelError, match="a.png can't be read"):
+    with pytest.raises(LabelError, match=r"a\.png can't be read"):
         write_applied(["coco"], applied, applied.parent / "photos")
