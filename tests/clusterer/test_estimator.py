@@ -123,3 +123,9 @@ def test_an_own_folder_is_not_written_over(tmp_path: Path, photos: Path) -> None
     (tmp_path / "run" / "letter.txt").write_text("mine")
     with pytest.raises(RunError, match="run"):
         PixelClusterer(k=2, run=tmp_path / "run").fit(list_images(photos))
+
+
+@pytest.mark.parametrize("k", [2.5, "a", float("nan"), True, 1])
+def test_a_k_that_is_none_is_refused_before_it_learns(k: object) -> None:
+    with pytest.raises(ConfigError, match="a whole number of 2 or more"):
+        PixelClusterer(k=k).fit([])  # type: ignore[arg-type]

@@ -68,3 +68,9 @@ def test_a_folder_that_apply_did_not_write(applied: Path, gone: str, sentence: s
 
 def test_the_command_line_knows_every_format() -> None:
     assert set(get_args(FormatName)) == set(FORMATS)
+
+
+def test_a_damaged_mask_is_told(applied: Path) -> None:
+    (applied / "masks" / "a.png").write_bytes(b"no PNG")
+    with pytest.raises(LabelError, match=r"a\.png can't be read"):
+        write_applied(["coco"], applied, applied.parent / "photos")

@@ -213,3 +213,8 @@ def test_the_command(
     assert cli.main([*words, "--push", "user/streets", "--license", "mit", "--public"]) == 0
     assert "user/streets is private and stays so; its settings" in capsys.readouterr().err
     assert b"license: mit" in hub.repositories["user/streets"].branches["main"][-1]["README.md"]
+
+
+def test_the_segmenter_that_is_exported_is_not_replaced(run: Path) -> None:
+    with pytest.raises(ConfigError, match="is what is exported"):
+        export(run, "segmenter-hub", run / "segmenter")

@@ -237,3 +237,32 @@ def test_features_are_seen_as_they_are_and_older_readers_refuse_them(tmp_path: P
     assert np.array_equal(Segmenter.load(folder)(image), segmenter(image))
     with pytest.raises(ConfigError, match="no position"):
         Segmenter(embedder, Legend.of(["a", "b", "c"]), weight, bias, position=1.0, sees="features")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"looks": {"scales": [1.0], "flip": "false"}},
+        {"sharpness": float("inf")},
+        {"classes": [{"value": 0, "name": None, "colour": "#000001"}, {"value": 1, "name": "b", "colour": "#000002"}]},
+    ],
+)
+def test_values_of_another_kind_are_not_guessed_at(
+    segmenter: Segmenter, tmp_path: Path, change: dict[str, object]
+) -> None:
+    folder = segmenter.save(tmp_path / "segmenter")
+    values = json.loads((folder / "segmenter.json").read_text()) | change
+    (folder / "segmenter.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="damaged"):
+        Segmenter.load(folder)
+
+
+def test_an_image_without_a_pixel_is_refused(segmenter: Segmenter) -> None:
+    with pytest.raises(ConfigError, match="an image must be"):
+        segmenter(np.zeros((0, 9, 3), np.uint8))
+
+
+def test_a_number_that_float32_can_not_hold_is_refused(segmenter: Segmenter) -> None:
+    weight = segmenter.weight.double() * 0 + 1e300
+    with pytest.raises(ConfigError, match="finite"):
+        Segmenter(segmenter.embedder, segmenter.legend, weight, table=segmenter.table, position=segmenter.position)

@@ -133,6 +133,8 @@ class PixelClusterer:
             DataError: if there are no images, or too many can't be read.
             RunError: if `run` is a folder with something else in it.
         """
+        if isinstance(self.k, bool) or not isinstance(self.k, int | np.integer) or self.k < 2:  # before it learns
+            raise ConfigError(f"k is a whole number of 2 or more, not {self.k!r:.40}")
         known = recipes()
         if self.recipe not in known:
             raise ConfigError(f"there is no recipe {self.recipe!r}; there are {', '.join(sorted(known))}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from selfseg.data.labelled.catalog import find_images
@@ -65,6 +66,15 @@ def write_applied(
             name = file.relative_to(masks).as_posix().removesuffix(".png")
             image = of_name.get(name)  # a page of a stack has none of its own
             called = f"{name}.png" if image is None else image.relative_to(found.root).as_posix()
-            yield NamedMask(called, np.asarray(Image.open(file)), image)
+            yield NamedMask(called, _mask_in(file), image)
 
     return write_formats(formats, named(), legend, folder / FOLDER, **options)
+
+
+def _mask_in(file: Path) -> NDArray[Any]:
+    """Its values; LabelError if it is damaged."""
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise LabelError(f"{file} can't be read ({error}); remove it, and run selfseg apply again") from error

@@ -196,6 +196,8 @@ def _place(run: Path, format: str, exporter: Exporter, embedder: Embedder, out: 
         return out
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; the format {format} writes a folder: give another --out")
+    if out.resolve() in (run.resolve(), (run / "segmenter").resolve()):  # what is shared has no names of clusters
+        raise ConfigError(f"{out} is what is exported; give a new folder")
     there = {each.name for each in out.iterdir()} if out.is_dir() else set()
     if there and not ("README.md" in there and there <= exporter.files):  # the second: a run's own embedder has no card
         raise ConfigError(f"{out} holds other files than an export; give a new folder")

@@ -142,7 +142,8 @@ class Segmenter(Shareable, nn.Module):
             raise ConfigError(
                 f"{rows} rows have as many biases and classes, not {tuple(bias.shape)} and {tuple(table.shape)}"
             )
-        if not (bool(weight.isfinite().all()) and bool(bias.isfinite().all()) and sharpness > 0 and position >= 0):
+        finite = bool(weight.float().isfinite().all()) and bool(bias.float().isfinite().all())  # float64 may be more
+        if not (finite and 0 < sharpness < float("inf") and position >= 0):
             raise ConfigError("a segmenter's weights and biases are finite numbers, its sharpness is above 0")
         if int(table.min()) < NO_CLASS or int(table.max()) >= len(legend.classes):
             raise ConfigError(
@@ -383,6 +384,8 @@ class Segmenter(Shareable, nn.Module):
             if values["embedder"] != embedder_hash(folder):
                 raise ValueError("its embedder is another one, or was changed")
             looks = values["looks"]
+            if not isinstance(looks["flip"], bool):  # bool("false") is True
+                raise ValueError(f"flip is true or false, not {looks['flip']!r:.40}")
             embedder.looks = Looks(tuple(map(float, looks["scales"])), bool(looks["flip"]))
             return cls(
                 embedder,

@@ -201,7 +201,8 @@ class Beliefs:
 
     def of_image(self, image: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Classes and certainties of an image's regions, by the last fit."""
-        self._follow(image, image + 1)
+        if self._state[image] != self._fitted:
+            self._follow(image, image + 1)
         rows = slice(int(self.regions.first[image]), int(self.regions.first[image + 1]))
         return self.classes[rows], self.certainty[rows].astype(np.float32)
 

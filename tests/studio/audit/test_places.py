@@ -171,3 +171,16 @@ def test_the_result_in_plain_values() -> None:
     assert json.loads(json.dumps(values)) == values
     assert (values["answered"], values["accuracy"], values["judged"]) == (3, 0.5, 2)
     assert values["perClass"][1] == {"name": "b", "precision": None, "low": 0.0, "high": 1.0, "judged": 0, "unsure": 1}
+
+
+def test_places_are_looked_at_image_by_image_so_that_each_is_unpacked_once() -> None:
+    asked: list[int] = []
+
+    def measured(image: int, x: float, y: float) -> bool:
+        asked.append(image)
+        return True
+
+    places = draw_places([(40, 40)] * 5, 200, seed=3, measured=measured)
+    assert asked == sorted(asked)
+    assert places == draw_places([(40, 40)] * 5, 200, seed=3)
+    assert [place.image for place in places] != sorted(place.image for place in places)

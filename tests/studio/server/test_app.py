@@ -1,5 +1,6 @@
 """What each address answers, and that what a person typed comes back as it was."""
 
+import asyncio
 import base64
 import gzip
 import struct
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from selfseg.studio.server.app import page_files
+from selfseg.studio.server.app import create_app, page_files
 from selfseg.studio.server.contract import NO_CLASS
 from selfseg.studio.server.wire import Fields, to_json
 from studio.server.drawn import DrawnStudio
@@ -305,3 +306,31 @@ def test_a_page_of_another_session_is_told_to_load_again(page: TestClient, studi
         assert answer.status_code == 409
         assert answer.json()["session"] == session
     assert studio.version == version
+
+
+def test_numbers_that_no_float_and_no_route_can_hold_are_refused_in_a_sentence(page: TestClient) -> None:
+    huge = "1" + "0" * 400
+    for said in (f'"x": {huge}, "y": 0.5, "level": 5', f'"x": 0.5, "y": 0.5, "level": {huge}'):
+        text = f'{{"image": 0, "name": "a", {said}}}'
+        answer = page.post("/api/click", content=text, headers={"content-type": "application/json"})
+        assert (answer.status_code, "a number of at least 0" in answer.text) == (400, True)
+    answer = page.get(f"/api/image/{'9' * 5000}.jpg")
+    assert (answer.status_code, "a whole number" in answer.text) == (400, True)
+
+
+def test_a_browser_that_leaves_in_the_middle_of_a_request_is_no_mistake_of_ours(studio: DrawnStudio) -> None:
+    guard = create_app(studio, "token")
+    cookie = f"{guard.cookie}={guard._session}".encode()
+    pairs = {b"host": b"127.0.0.1", b"cookie": cookie, b"origin": b"http://127.0.0.1"}
+    headers = [*pairs.items(), (b"content-type", b"application/json"), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": "/api/undo", "query_string": b"", "headers": headers}
+    asked = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(asked)
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(guard(scope, receive, send))  # it raised ClientDisconnect
+    assert next(asked, None) is None

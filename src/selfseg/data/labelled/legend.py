@@ -112,7 +112,9 @@ class Legend:
             ordered = sorted(entries, key=lambda entry: entry["value"])
             if [entry["value"] for entry in ordered] != list(range(len(ordered))):
                 raise ValueError("values are not 0, 1, 2, ...")
-            return Legend(tuple(NamedClass(str(e["name"]), parse_colour(e["colour"])) for e in ordered))
+            if not all(isinstance(entry["name"], str) for entry in ordered):
+                raise ValueError("a name is no text")
+            return Legend(tuple(NamedClass(e["name"], parse_colour(e["colour"])) for e in ordered))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"this is no legend ({type(error).__name__}: {error})") from error
 

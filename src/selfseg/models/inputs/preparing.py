@@ -75,7 +75,7 @@ def pixels_of(image: NDArray[Any] | str | Path | Any, channels: Channels | None)
         if channels is not None and pixels.ndim == 3 and pixels.dtype != np.uint8 and pixels.shape[2] == channels.of:
             pixels = channels.levels(pixels[..., list(channels.take)])
     count = 3 if channels is None else len(channels)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != count:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != count or not pixels.size:
         raise ConfigError(f"an image must be {wanted}, not {pixels.shape} {pixels.dtype}")
     return pixels
 

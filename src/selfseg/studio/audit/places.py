@@ -89,8 +89,10 @@ def draw_places(
         raise ConfigError("an audit draws places in images, but there is no image, or one without pixels")
     if count < 1 or seed < 0:
         raise ConfigError(f"an audit needs at least one place and a seed of at least 0, not {count} and {seed}")
-    places = []
-    for n, image in enumerate(draw_images(shapes.prod(1), count, seed, weigh).tolist()):
+    images = draw_images(shapes.prod(1), count, seed, weigh)
+    places: dict[int, Place] = {}
+    for n in np.argsort(images, kind="stable").tolist():  # `measured` unpacks each image once
+        image = int(images[n])
         height, width = shapes[image].tolist()
         generator = np.random.default_rng((seed, 1, n))
         for _ in range(_TRIES):
@@ -98,8 +100,8 @@ def draw_places(
             place = Place(image, (x + 0.5) / width, (y + 0.5) / height)
             if measured(image, place.x, place.y):
                 break
-        places.append(place)
-    return places
+        places[n] = place
+    return [places[n] for n in range(count)]
 
 
 def draw_images(pixels: ArrayLike, count: int, seed: int, weigh: str = "images") -> NDArray[np.int64]:

@@ -19,14 +19,16 @@ def view(audit: AuditRound, store: RegionStore, class_at: Callable[[int, float, 
         class_at: the class that is predicted now at a place of an image, "" = none.
     """
     given = {answer.n: answer for answer in audit.answers}
-    places = []
     drawn = draw_places(
         store.sizes, audit.count, audit.seed, audit.weigh, lambda *place: store.region_at(*place) != VOID
     )
-    for n, place in enumerate(drawn):
-        answer = given.get(n)
-        predicted = class_at(place.image, place.x, place.y) if answer is None else answer.predicted
-        places.append(AuditPlace(n, place.image, place.x, place.y, predicted, answer.verdict if answer else None))
+    open_ones = sorted((n for n in range(len(drawn)) if n not in given), key=lambda n: drawn[n].image)
+    predicted = {n: class_at(*drawn[n]) for n in open_ones}  # image by image: each is unpacked once
+    predicted |= {n: answer.predicted for n, answer in given.items()}
+    places = [
+        AuditPlace(n, place.image, place.x, place.y, predicted[n], given[n].verdict if n in given else None)
+        for n, place in enumerate(drawn)
+    ]
     found = judge(audit, len(store.names))
     low, high = found.interval if found.answered else (0.0, 1.0)
     return AuditView(

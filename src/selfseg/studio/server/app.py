@@ -16,7 +16,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -83,7 +83,7 @@ class _Answers:
         self._studio = studio
 
     def gets(self) -> Mapping[str, Callable[[Fields], Any]]:
-        """By address; a path's number is the field "index"."""
+        """By address; a path's number is the field "index" (`Fields` reads it: a route fails at 5,000 digits)."""
         studio = self._studio
         return {
             "state": lambda _: studio.state(),
@@ -100,11 +100,11 @@ class _Answers:
             "images": lambda asked: plain(
                 studio.images(asked.whole_or("from", 0), asked.whole_or("count", _MOST_IMAGES, _MOST_IMAGES))
             ),
-            "image/{index:int}.jpg": lambda asked: _jpeg(
+            "image/{index}.jpg": lambda asked: _jpeg(
                 studio.photograph(asked.whole("index"), _size(asked, 1600), asked.channels("channels"))
             ),
-            "image/{index:int}/regions": lambda asked: _binary(regions_bytes(*studio.regions(asked.whole("index")))),
-            "image/{index:int}/prediction": lambda asked: _binary(
+            "image/{index}/regions": lambda asked: _binary(regions_bytes(*studio.regions(asked.whole("index")))),
+            "image/{index}/prediction": lambda asked: _binary(
                 prediction_bytes(studio.prediction(asked.whole("index")))
             ),
             "queue": lambda asked: plain(studio.queue(asked.whole_or("count", 20, 200))),
@@ -188,6 +188,8 @@ def _post(path: str, answer: Callable[[Fields], Any], studio: StudioLike) -> Rou
             return refused
         try:
             said = Fields(json.loads(await request.body()))
+        except ClientDisconnect:  # nobody is there to be answered, and nothing was decided
+            return Response(status_code=400)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"the request is not JSON: {error}") from error
         return await run_in_threadpool(answered, said)

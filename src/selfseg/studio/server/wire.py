@@ -174,7 +174,11 @@ class Fields:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    try:
+        fits = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    except OverflowError:  # a whole number that no float can hold
+        fits = False
+    if not fits:
         raise ConfigError(f"{name!r} is a number of at least 0, not {value!r:.60}")
     return float(value)
 
