@@ -334,8 +334,8 @@ def timm_weights(name: str) -> Tensors:
     except Exception as error:  # network, hub and name errors of many libraries
         raise CheckpointError(
             f"can't get ImageNet weights of {name!r} through timm ({_first_line(error)}); without a network, fetch "
-            f"model.safetensors of the model timm/{name} from the Hugging Face hub elsewhere, copy it here, and give it "
-            "as --init FILE"
+            f"model.safetensors of the model timm/{name} from the Hugging Face hub elsewhere, copy it here, and give "
+            "it as --init FILE"
         ) from error
     return dict(model.state_dict())
 
