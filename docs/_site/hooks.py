@@ -32,6 +32,7 @@ BESIDE = {
     "SECURITY.md": "security.md",
 }
 COMMANDS = "reference/cli.md"
+WIDE = ("papers.md",)  # pages whose tables need the place of the table of contents
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=[)\s])")
 _FENCED = re.compile(r"^ *(```+|~~~+)[^\n]*\n.*?^ *\1 *$", re.MULTILINE | re.DOTALL)
@@ -55,6 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links into the site's, and GitHub's Markdown into Python-Markdown's."""
     place = page.file.src_uri
+    if place in WIDE:
+        page.meta["hide"] = ["toc"]
     source = next((name for name, there in BESIDE.items() if there == place), f"docs/{place}")
 
     def relink(match: re.Match[str]) -> str:

@@ -436,7 +436,7 @@ def test_data_lists_what_is_known_and_checks_it(
     assert "written: cityscapes19-check.png" in said(capsys)[0]
     assert (tmp_path / "cityscapes19-check.png").is_file()
     assert main(["data", f"cityscapes19:{root}", "--sheet", "x.png"]) == 3
-    assert "wrong: train: it has 2 images, but the published one has 2975" in said(capsys)[0]
+    assert "wrong: train: it has 2 images, the published one has 2975" in said(capsys)[0]
     assert main(["data", f"cityscapes:{root}"]) == 2
     assert "data sets are cityscapes19, cityscapes27" in said(capsys)[1]
 

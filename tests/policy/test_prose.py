@@ -1,6 +1,8 @@
 """Pages that were written for readers in a hurry keep their sentences short; see tools/prose.py."""
 
 import importlib.util
+import itertools
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -83,3 +85,15 @@ def test_what_counts_as_a_sentence(prose: ModuleType) -> None:
         (7, "and one of one."),
         (7, "timm begins a sentence with a small letter: it counts."),
     ]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_of_a_paragraph_becomes_a_list(page: str) -> None:
+    lines = (ROOT / page).read_text("utf-8").split("\n")
+    for number, (before, line) in enumerate(itertools.pairwise(lines), start=2):
+        if (
+            re.match(r"\s*(\d\d+[.)]|[-*+]) ", line)
+            and re.match(r"\w.*\w$", before)
+            and not line.startswith(("- ", "* "))
+        ):
+            pytest.fail(f"{page}:{number} begins with what makes a list of it: {line[:40]}")

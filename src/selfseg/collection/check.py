@@ -79,9 +79,7 @@ class SplitCheck:
             return (f"{self.split}: {self.problem}",) if self.wanted else ()
         found = []
         if self.published is not None and self.images != self.published:
-            found.append(
-                f"it has {self.images} images, but the published one has {self.published}; --partial accepts that"
-            )
+            found.append(f"it has {self.images} images, the published one has {self.published}; --partial accepts that")
         for what, files in (
             ("images are missing", self.missing),
             ("labels are missing", self.missing_labels),
@@ -102,8 +100,7 @@ class SplitCheck:
 
     def shares(self) -> NDArray[np.float64]:
         """(C,) share of each class in the labelled pixels; zeros if there are none."""
-        pixels = np.asarray(self.pixels, np.float64)
-        return np.asarray(pixels / max(pixels.sum(), 1), np.float64)
+        return np.asarray(np.asarray(self.pixels, np.float64) / max(sum(self.pixels), 1), np.float64)
 
 
 @dataclass(frozen=True)
@@ -183,9 +180,8 @@ class DataCheck:
             parts.append(shares)
         absent = [split for split in self.splits if split.problem and not split.wanted]
         parts += [f"[dim]not there: {escape(split.split)} ({escape(split.problem)})[/]" for split in absent]
-        parts += [f"[red]wrong:[/] {escape(sentence)}" for sentence in self.problems] or [
-            f"[green]all {'that is needed ' if absent else ''}is there[/]"
-        ]
+        fine = f"[green]all {'that is needed ' if absent else ''}is there[/]"
+        parts += [f"[red]wrong:[/] {escape(sentence)}" for sentence in self.problems] or [fine]
         return Group(*parts)
 
 

@@ -71,21 +71,31 @@ def next_commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list
         recipe: plain values of recipe.yaml.
         clustered: whether there are clusters.
     """
-    there, images = quote(str(run)), quote(str(recipe.get("images", "IMAGES")))
+    there, images = quote(_from_here(run)), quote(_from_here(str(recipe.get("images", "IMAGES"))))
     max_bad = recipe.get("max_bad", 0.05)
     bad = accepting(max_bad if isinstance(max_bad, float | int) else 0.05)
     commands = (
         [] if clustered else [("Group the pixels into concepts", f"selfseg cluster {there} {images}{bad} -k 8 27")]
     )
+    method = recipe.get("method")
+    learns_concepts = isinstance(method, Mapping) and "prototypes" in method
+    concepts = "What each prototype finds" if learns_concepts else "The segments of each cluster"
+    which = "" if learns_concepts else " -k 27"
     return [
         *commands,
-        ("Segment images", f"selfseg segment {there} {images}{bad} --out {quote(str(run / 'segments'))}"),
-        (
-            "One vector per pixel, for your own code",
-            f"selfseg embed {there} {images}{bad} --out {quote(str(run / 'embeddings'))}",
-        ),
+        ("Name the clusters in your browser", f"selfseg studio {there} {images}{bad}"),
+        ("Or name them here, for example", f"selfseg name {there} 0=road 3=sky"),
+        ("Masks of what has a name", f"selfseg apply {there} {images}{bad} --out masks"),
+        ("Masks of clusters without names", f"selfseg segment {there} {images}{bad} --out segments"),
+        ("Another number of clusters", f"selfseg cluster {there} {images}{bad} -k 64"),
+        (concepts, f"selfseg concepts {there} {images}{bad}{which} --top 10"),
         ("Measure on a labelled folder", f"selfseg evaluate {there} LABELLED"),
-        ("Another number of concepts", f"selfseg cluster {there} {images}{bad} -k 64"),
-        ("What each prototype finds, or with --k 27 each cluster", f"selfseg concepts {there} {images}{bad} --top 10"),
+        ("One vector per pixel, for your own code", f"selfseg embed {there} {images}{bad} --out embeddings"),
         ("This page again", f"selfseg report {there}"),
     ]
+
+
+def _from_here(path: Path | str) -> str:
+    """A path as it is written in a command that is given in the current folder: recipes hold whole paths."""
+    here = os.getcwd()
+    return os.path.relpath(path, here) if str(path).startswith(here + os.sep) else str(path)

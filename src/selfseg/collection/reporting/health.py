@@ -256,6 +256,7 @@ def _judge_embeddings(embeddings: Sequence[Tensor]) -> list[Verdict]:
         total, own = means.sum(0), means.square().sum()
         n = len(means)
         cosine = float((total.square().sum() - own) / (n * (n - 1)))  # mean over pairs of different images
+        cosine = 0.0 if abs(cosine) < 0.005 else cosine  # or it would be written -0.00
         if cosine > 0.8:
             level: Level = "bad" if cosine > 0.95 else "warn"
             sentence = f"Pixels of different images are nearly alike (mean cosine {cosine:.2f})."

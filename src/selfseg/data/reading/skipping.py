@@ -16,6 +16,8 @@ from selfseg.storage.files import make_folder, storage_errors, write_text
 from selfseg.storage.reading import objects_of_lines
 from selfseg.telling import tell
 
+_FEW = 3  # images that are named where they are told
+
 
 class SkipLog:
     """What was skipped, counted and listed; stops a run whose collection is bad beyond belief.
@@ -224,5 +226,7 @@ def scan(images: ImageCollection, log: SkipLog, max_pixels: int = MAX_PIXELS) ->
             f"{count} {reason}" for reason, count in Counter(reason for _, reason, _ in bad).most_common()
         )
         listed = f"; each is listed in {log.path}" if log.path is not None else ""
-        tell(f"{len(bad)} of {len(images)} images can't be used and are left out: {counts}{listed}")
+        few = f" ({', '.join(name for name, _, _ in bad)})" if len(bad) <= _FEW else ""
+        are = "is" if len(bad) == 1 else "are"
+        tell(f"{len(bad)} of {len(images)} images can't be used and {are} left out: {counts}{few}{listed}")
     return images.subset(i for i, error in enumerate(errors) if error is None) if bad else images

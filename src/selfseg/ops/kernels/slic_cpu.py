@@ -37,7 +37,7 @@ def compiled(signature: str) -> Callable[[F], F]:
         options = {"nogil": True, "error_model": "numpy", "boundscheck": False}
         try:
             made = numba.njit(signature, cache=True, **options)(function)
-            often = "once for each installation"
+            often = "the first time that each part of the program runs"
         except RuntimeError:  # no folder at all can be written
             made = numba.njit(signature, **options)(function)
             often = "each time, because no cache folder can be written; NUMBA_CACHE_DIR names another one"

@@ -18,10 +18,15 @@ function wholeOf(path) {
   return path.includes(".") ? path.slice(0, path.lastIndexOf(".")) : null;
 }
 
-/** How mixed a cluster seems, in words; the number behind it is no quality. */
-function mixedWords(mixed) {
+/**
+ * How mixed a cluster seems, in words; the number behind it is no quality. On most collections most clusters lie above
+ * any fixed bar, so the advice to split stands only on those that are mixed beside the others.
+ */
+function mixedWords(mixed, all) {
   if (mixed < 0.35) return "looks uniform";
-  return mixed < 0.65 ? "somewhat mixed" : "mixed: maybe split it";
+  if (mixed < 0.65) return "somewhat mixed";
+  const more = all.filter((other) => other > mixed).length;
+  return more < all.length / 5 ? "more mixed than most: maybe split it" : "mixed";
 }
 
 export class Card {
@@ -62,7 +67,7 @@ export class Card {
     const title = spoken(id);
     this.title.textContent = title;
     this.share.textContent = percent(share);
-    fill(this.mixed, h("i", {class: "meter", style: {"--value": mixed}}), mixedWords(mixed));
+    fill(this.mixed, h("i", {class: "meter", style: {"--value": mixed}}), mixedWords(mixed, store.state.clusters.map((cluster) => cluster.mixed)));
     this.mixed.title = "How much its segments differ from each other, compared with all segments";
     const one = store.state.classes.find((each) => each.name === name);
     this.element.style.setProperty("--class", one?.colour ?? "transparent");

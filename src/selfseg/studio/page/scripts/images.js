@@ -184,8 +184,8 @@ export function describe(line, viewer) {
     h(
       "span",
       {class: "dim"},
-      " · click: ",
-      viewer.erasing || name === null ? "takes back what was clicked" : name === undefined ? "choose a class first" : typed(name),
+      " · a click here ",
+      viewer.erasing || name === null ? "takes back what was clicked" : name === undefined ? "needs a class: choose one first" : ["says: ", typed(name)],
     ),
   );
 }
