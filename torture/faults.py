@@ -48,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="the interpreter that has selfseg")
     parser.add_argument("--before", type=Path, help="another one, with the version that has the faults")
-    parser.add_argument("--only", default="", help="those whose description has this text")
+    parser.add_argument("--only", nargs="+", default=[""], help="those whose description or module has such a text")
     parser.add_argument("--out", type=Path, default=ROOT / "torture" / "results" / "faults.md")
     options = parser.parse_args(arguments)
-    chosen = [shown for shown in FAULTS if options.only.lower() in shown.what.lower()]
+    texts = [(shown, f"{shown.what} {shown.show.__module__}".lower()) for shown in FAULTS]
+    chosen = [shown for shown, text in texts if any(word.lower() in text for word in options.only)]
     work = Path(tempfile.mkdtemp(prefix="faults-"))
     benches = [Bench(python.absolute(), work / name) for name, python in
                (("before", options.before), ("now", options.python)) if python]  # fmt: skip

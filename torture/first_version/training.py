@@ -62,23 +62,13 @@ def _step(bench: Bench) -> Seen:
     return Seen(True, done.last) if done.code == 0 else refused(done, "99")
 
 
-_SCRIPT = """
-from selfseg import train
-from selfseg.methods.vice import ViCEConfig
-import selfseg.training.recipe as recipe
-made = recipe.load_recipe if hasattr(recipe, "load_recipe") else None
-"""
-
-
 def _script(bench: Bench) -> str:
     """A script without a guard that trains as the tiny run's recipe says, with two loader processes."""
-    run = bench.run()
-    text = (run / "recipe.yaml").read_text()
-    (bench.work / "recipe.yaml").write_text(text)
+    bench.run()
     return (
         "from pathlib import Path\nfrom dataclasses import replace\nfrom selfseg import train\n"
-        "from selfseg.training.recipe import load_recipe\n"
-        "recipe = load_recipe(Path('run'))\n"
+        "from selfseg.training.recipe import read_recipe\n"
+        "recipe = read_recipe(Path('run/recipe.yaml'))\n"
         "train(replace(recipe, out=Path('other'), images=Path('photos'), workers=2), progress=False)\n"
     )
 
@@ -157,7 +147,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from selfseg.storage.checkpoint import load_newest
 from selfseg.training import loop
-from selfseg.training.recipe import load_recipe
+from selfseg.training.recipe import read_recipe
 def make_fabric(recipe):
     # Fabric refuses 16-mixed on a CPU
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
@@ -165,7 +155,7 @@ def make_fabric(recipe):
     fabric.launch()
     return fabric
 loop.make_fabric = make_fabric
-recipe = replace(load_recipe(Path("run")), out=Path("other"), images=Path("photos"), precision="16-mixed")
+recipe = replace(read_recipe(Path("run/recipe.yaml")), out=Path("other"), images=Path("photos"), precision="16-mixed")
 loop.train(recipe, progress=False)
 print("SCALER", (load_newest(Path("other/checkpoints")).meta or {}).get("scaler"))
 """
