@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for bench in benches:
             begin = time.monotonic()
             seen = look(bench, shown)
-            wanted = seen.fault is (bench.root.name == "before")
+            wanted = seen.fault is (bench.root.name == "before" and not shown.gone)
             wrong += not wanted
             word = {True: "fault", False: "held", None: "unclear"}[seen.fault]
             print(f"{'' if wanted else '!! '}{bench.root.name}: {word}: {shown.what}: {seen.text} "

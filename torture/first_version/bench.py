@@ -77,21 +77,23 @@ class Fault:
         what: what went wrong, in a few words.
         test: the test that holds it today, file::name.
         show: provokes it.
+        gone: whether it was gone at commit 103c0d0 already.
     """
 
     what: str
     test: str
     show: Callable[[Bench], Seen]
+    gone: bool = False
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(what: str, test: str) -> Callable[[Callable[[Bench], Seen]], Callable[[Bench], Seen]]:
+def fault(what: str, test: str, gone: bool = False) -> Callable[[Callable[[Bench], Seen]], Callable[[Bench], Seen]]:
     """Enter a function as what shows a fault."""
 
     def enter(show: Callable[[Bench], Seen]) -> Callable[[Bench], Seen]:
-        FAULTS.append(Fault(what, test, show))
+        FAULTS.append(Fault(what, test, show, gone))
         return show
 
     return enter

@@ -35,7 +35,7 @@ def work(request: dict[str, Any]) -> int:
     sys.argv = ["selfseg", *request["words"]]
     try:
         if request["code"]:
-            exec(compile(request["code"], "snippet", "exec"), {"__name__": "__main__"})  # noqa: S102
+            exec(compile(request["code"], "snippet", "exec"), {"__name__": "__main__"})
             return 0
         return int(importlib.import_module("selfseg.cli").main(request["words"]) or 0)
     except SystemExit as stop:

@@ -71,7 +71,7 @@ def _void_checked(bench: Bench) -> Seen:
     done = bench.call("data", _all_void(bench), "--sheet", "sheet.png")
     if done.crashed:
         return Seen(True, done.crashed)
-    return Seen("void" not in done.words.lower(), f"exit {done.code}: {done.words[-150:]}")
+    return Seen(done.code == 0, f"exit {done.code}: {done.words[-150:]}")
 
 
 @fault("classes.txt with `-1 a`, `0 b` counts as two classes", "tests/data/labelled/test_classes_file.py::test_numbers_below_0_are_no_names")  # noqa: E501  # fmt: skip
@@ -101,7 +101,7 @@ def _names(bench: Bench) -> Seen:
     tables = list((bench.work / "out").glob("*.md"))
     if done.code or not tables:
         return Seen(None, done.crashed or done.last)
-    raw = [table.name for table in tables if hostile in table.read_text()]
+    raw = [table.name for table in tables if hostile in table.read_text().replace(f"\\{hostile}", "")]
     return Seen(bool(raw), f"raw in {', '.join(raw)}" if raw else "escaped")
 
 
@@ -128,15 +128,15 @@ def _coco(bench: Bench, **changed: Any) -> object:
 TRANSFER = ("--device", "cpu", "--steps", "1", "--batch-size", "1", "--workers", "0")
 
 
-@fault("`transfer coco-1x` with a polygon of four numbers: TypeError", "tests/data/labelled/test_coco_json.py::test_an_annotation_that_can_not_be_used")  # noqa: E501  # fmt: skip
+@fault("`transfer coco-1x` with a polygon of four numbers: TypeError", "tests/data/labelled/test_coco_json.py::test_an_annotation_that_can_not_be_used", gone=True)  # noqa: E501  # fmt: skip
 def _polygon(bench: Bench) -> Seen:
     bench.run()
     data = _coco(bench, segmentation=(0, [[10, 24, 36, 52]]))
     return refused(bench.call("transfer", "coco-1x", "random", data, "--out", "out", *TRANSFER, limit=30), "polygon")
 
 
-@fault("COCO JSON: `../` in file_name reads outside of the folder", "tests/data/labelled/test_coco_json.py::test_names_that_lead_elsewhere")  # noqa: E501  # fmt: skip
+@fault("COCO JSON: `../` in file_name reads outside of the folder", "tests/data/labelled/test_coco_json.py::test_names_that_lead_elsewhere", gone=True)  # noqa: E501  # fmt: skip
 def _outside(bench: Bench) -> Seen:
     bench.run()
     data = _coco(bench, file_name=(0, "../../photos/0.png"))
-    return refused(bench.call("transfer", "coco-1x", "random", data, "--out", "out", *TRANSFER, limit=30), "file_name")
+    return refused(bench.call("transfer", "coco-1x", "random", data, "--out", "out", *TRANSFER, limit=30), "leads out")

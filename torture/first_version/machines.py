@@ -16,7 +16,10 @@ def _head(bench: Bench) -> Seen:
     return Seen(broken, "BrokenPipeError" if broken else "three lines")
 
 
-@fault("`embed` on a full disk dies of SIGBUS and leaves a `.tmp`", "tests/storage/test_files.py::TODO4")
+@fault(
+    "`embed` on a full disk dies of SIGBUS and leaves a `.tmp`",
+    "tests/collection/test_verbs.py::test_embeddings_are_not_written_through_a_map",
+)
 def _full(bench: Bench) -> Seen:
     run = bench.run()
     small = bench.work / "small"
@@ -33,13 +36,16 @@ def _full(bench: Bench) -> Seen:
     return Seen(seen.fault or bool(left), seen.text + (f", and {left[0]} is left" if left else ""))
 
 
-@fault("`make bench` in a clean clone: DataError", "tests/benchmarks/test_shipped.py::TODO5")
+@fault(
+    "`make bench` in a clean clone: DataError",
+    "tests/benchmarks/test_shipped.py::test_what_the_packages_ship_is_enough",
+)
 def _bench(bench: Bench) -> Seen:
     code = "import selfseg; print(selfseg.__file__)"
     source = Path(bench.call(code=code).last).parents[2]
     clone = bench.work / "a" / "clone"
     clone.mkdir(parents=True)
-    for name in ("benchmarks", "src"):
+    for name in ("benchmarks", "examples", "src", "tests"):
         subprocess.run(["cp", "-r", str(source / name), str(clone / name)], check=True)
     try:
         done = bench.process(shell=f"cd {clone} && exec $PYTHON benchmarks/run.py views", limit=60)
@@ -50,7 +56,7 @@ def _bench(bench: Bench) -> Seen:
     return Seen(bool(done.crashed) or done.code != 0, done.crashed or f"exit {done.code}: {done.last}")
 
 
-@fault("the first `masks` of an installation compiles for a long time without a word", "tests/ops/test_kernels.py::TODO6")  # fmt: skip
+@fault("the first `masks` of an installation compiles for a long time without a word", "tests/ops/regions/test_slic.py::test_the_first_compilation_is_told")  # fmt: skip
 def _compiling(bench: Bench) -> Seen:
     bench.photos()
     cache = {"NUMBA_CACHE_DIR": str(bench.work / "cache"), "XDG_CACHE_HOME": str(bench.work / "home")}

@@ -31,7 +31,7 @@ def _shares(bench: Bench) -> Seen:
     run = _half_new(bench, "--seed", "1")
     code = (
         "from pathlib import Path\nfrom selfseg.collection.clusters import load_clusters\n"
-        "print('SHARES', [round(float(share), 6) for share in load_clusters(Path('run'), 5).shares])"
+        "print('SHARES', [round(float(share), 6) for share in load_clusters(Path('run'), 5).share])"
     )
     torn = bench.call(code=code)
     bench.call("cluster", run, "photos", "-k", "5", "--seed", "1")

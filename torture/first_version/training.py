@@ -41,7 +41,10 @@ def _seed(bench: Bench) -> Seen:
     return _number(bench, "--seed", "9" * 23)
 
 
-@fault("a folder with a name that is not UTF-8: `train` ends at its start", "tests/data/reading/test_images.py::TODO2")
+@fault(
+    "a folder with a name that is not UTF-8: `train` ends at its start",
+    "tests/training/test_image_list.py::test_names_that_are_no_utf_8_have_a_digest",
+)
 def _name(bench: Bench) -> Seen:
     folder = bench.photos(os.fsdecode(b"photos\xe9"))
     (folder / "0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
@@ -97,7 +100,10 @@ def _shared(bench: Bench) -> Seen:
     return Seen(not trained, "trained, through pipes" if trained else f"exit {done.code}: {done.last}")
 
 
-@fault("killed: a loader process of `train` outlives it by seconds", "tests/training/test_loop.py::TODO3")
+@fault(
+    "killed: a loader process of `train` outlives it by seconds",
+    "tests/data/test_preloading.py::test_a_server_that_is_still_importing_looks_for_its_training",
+)
 def _loader(bench: Bench) -> Seen:
     bench.photos()
     longer = ["1000000" if word == "3" else word for word in TINY]
