@@ -97,7 +97,7 @@ def test_a_split_that_is_all_void_is_told(labelled: Path, tmp_path: Path) -> Non
         with Image.open(path) as label:
             Image.new("L", label.size, 255).save(path)
     found = check_data(str(labelled), sheet=tmp_path / "sheet.png", progress=False)
-    assert found.problems == ("val: no pixel of its 2 labels has a class: all are void",)
+    assert found.problems == ("val: no pixel of its 4 labels has a class: all are void",)
 
 
 def test_damage_inside_of_an_image_is_found_by_decoding(tmp_path: Path) -> None:

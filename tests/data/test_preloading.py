@@ -34,7 +34,12 @@ def test_a_server_that_is_still_importing_looks_for_its_training(monkeypatch: py
 
 def test_a_loader_ends_when_its_training_has_gone() -> None:
     one, other = Pipe()
-    watch = threading.Thread(target=lambda: pytest.raises(Gone, loader._exit_with, other.fileno()))
+
+    def look() -> None:
+        with pytest.raises(Gone):
+            loader._exit_with(other.fileno())
+
+    watch = threading.Thread(target=look)
     watch.start()
     watch.join(0.05)
     assert watch.is_alive()

@@ -1,8 +1,8 @@
-"""Calls of one interpreter's selfseg, each in a fork of a process that has loaded it: a call then takes no seconds to begin.
+"""Calls of one interpreter's selfseg, each in a fork of a process that has loaded it: so a call begins at once.
 
-It runs as a script of the interpreter that is asked, with any version of selfseg. Each line of its input is a request in
-JSON, each line of its output the answer: the exit code (less than 0: a signal; null: ended after `limit` seconds), the
-seconds, and the most memory in MiB beyond what was there before.
+It runs as a script of the interpreter that is asked, with any version of selfseg. Each line of its input is a request
+in JSON, each line of its output the answer: the exit code (less than 0: a signal; null: ended after `limit` seconds),
+the seconds, and the most memory in MiB beyond what was there before.
 """
 
 from __future__ import annotations

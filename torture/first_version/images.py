@@ -15,7 +15,10 @@ from torture.first_version.bench import Bench, Seen, fault, passed
 ODD = os.fsdecode(b"caf\xe9.png")
 
 
-@fault("a link that points to itself: traceback", "tests/storage/test_regular.py::test_a_folder_of_odd_things_is_listed_and_each_says_what_it_is")  # noqa: E501  # fmt: skip
+@fault(
+    "a link that points to itself: traceback",
+    "tests/storage/test_regular.py::test_a_folder_of_odd_things_is_listed_and_each_says_what_it_is",
+)
 def _link(bench: Bench) -> Seen:
     run = bench.run()
     (bench.work / "photos" / "self.jpg").symlink_to("self.jpg")
@@ -23,7 +26,10 @@ def _link(bench: Bench) -> Seen:
     return passed(done, "skipped and listed")
 
 
-@fault("a pipe with an image's name: hangs", "tests/storage/test_regular.py::test_pipes_sockets_and_devices_are_no_files")  # fmt: skip
+@fault(
+    "a pipe with an image's name: hangs",
+    "tests/storage/test_regular.py::test_pipes_sockets_and_devices_are_no_files",
+)
 def _pipe(bench: Bench) -> Seen:
     run = bench.run()
     os.mkfifo(bench.work / "photos" / "pipe.png")
@@ -32,7 +38,10 @@ def _pipe(bench: Bench) -> Seen:
     )
 
 
-@fault("a thin image of 3000x8 px takes all memory", "tests/data/reading/test_images.py::test_a_thin_image_is_looked_at_with_fewer_pixels")  # noqa: E501  # fmt: skip
+@fault(
+    "a thin image of 3000x8 px takes all memory",
+    "tests/data/reading/test_images.py::test_a_thin_image_is_looked_at_with_fewer_pixels",
+)
 def _thin(bench: Bench) -> Seen:
     run = bench.run()
     path = run / "embedder" / "embedder.json"
@@ -44,21 +53,31 @@ def _thin(bench: Bench) -> Seen:
     return Seen(True, f"more than 3 GiB; {seen.text}") if seen.fault else seen
 
 
-@fault("a file name that is not UTF-8: `embed` computes all, then UnicodeEncodeError", "tests/storage/test_files.py::test_names_that_are_no_utf_8_are_kept_in_json")  # noqa: E501  # fmt: skip
+@fault(
+    "a file name that is not UTF-8: `embed` computes all, then UnicodeEncodeError",
+    "tests/storage/test_files.py::test_names_that_are_no_utf_8_are_kept_in_json",
+)
 def _embed_name(bench: Bench) -> Seen:
     run = bench.run()
     (bench.work / "photos" / "0.png").rename(bench.work / "photos" / ODD)
     return passed(bench.call("embed", run, "photos", "--out", "out"))
 
 
-@fault("a file name that is not UTF-8: `report --images`", "tests/storage/test_files.py::test_names_that_are_no_utf_8_are_kept_in_json")  # noqa: E501  # fmt: skip
+@fault(
+    "a file name that is not UTF-8: `report --images`",
+    "tests/storage/test_files.py::test_names_that_are_no_utf_8_are_kept_in_json",
+)
 def _report_name(bench: Bench) -> Seen:
     run = bench.run()
     (bench.work / "photos" / "0.png").rename(bench.work / "photos" / ODD)
     return passed(bench.call("report", run, "--images", "photos"))
 
 
-@fault("images with unknown extensions are passed over without a word", "tests/data/test_odd_folder.py::test_what_is_refused_is_listed_with_its_reason_and_kinds_are_told", gone=True)  # noqa: E501  # fmt: skip
+@fault(
+    "images with unknown extensions are passed over without a word",
+    "tests/data/test_odd_folder.py::test_what_is_refused_is_listed_with_its_reason_and_kinds_are_told",
+    gone=True,
+)
 def _extensions(bench: Bench) -> Seen:
     run = bench.run()
     (bench.work / "photos" / "0.png").rename(bench.work / "photos" / "0.cr3")
@@ -104,7 +123,11 @@ def _comments(bench: Bench) -> Seen:
     return _listed(bench, b"# mine\nphotos/0.png\nphotos/1.png\nphotos/2.png\n")
 
 
-@fault("index PNGs of `segment` are gray: viewers show black", "tests/drawing/test_palette_png.py::test_values_survive_and_viewers_show_colours", gone=True)  # noqa: E501  # fmt: skip
+@fault(
+    "index PNGs of `segment` are gray: viewers show black",
+    "tests/drawing/test_palette_png.py::test_values_survive_and_viewers_show_colours",
+    gone=True,
+)
 def _palette(bench: Bench) -> Seen:
     run = bench.run()
     done = bench.call("segment", run, "photos", "--out", "out", "-k", "3")

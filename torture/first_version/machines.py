@@ -9,7 +9,10 @@ from pathlib import Path
 from torture.first_version.bench import Bench, Seen, fault, refused
 
 
-@fault("`evaluate --help | head -3`: BrokenPipeError", "tests/cli/test_pipes.py::test_a_reader_that_has_seen_enough_is_no_error")  # fmt: skip
+@fault(
+    "`evaluate --help | head -3`: BrokenPipeError",
+    "tests/cli/test_pipes.py::test_a_reader_that_has_seen_enough_is_no_error",
+)
 def _head(bench: Bench) -> Seen:
     done = bench.process(shell="$PYTHON -m selfseg evaluate --help | head -3")
     broken = "BrokenPipe" in done.said
@@ -56,7 +59,10 @@ def _bench(bench: Bench) -> Seen:
     return Seen(bool(done.crashed) or done.code != 0, done.crashed or f"exit {done.code}: {done.last}")
 
 
-@fault("the first `masks` of an installation compiles for a long time without a word", "tests/ops/regions/test_slic.py::test_the_first_compilation_is_told")  # fmt: skip
+@fault(
+    "the first `masks` of an installation compiles for a long time without a word",
+    "tests/ops/regions/test_slic.py::test_the_first_compilation_is_told",
+)
 def _compiling(bench: Bench) -> Seen:
     bench.photos()
     cache = {"NUMBA_CACHE_DIR": str(bench.work / "cache"), "XDG_CACHE_HOME": str(bench.work / "home")}

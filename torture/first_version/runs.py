@@ -83,7 +83,10 @@ def _two(bench: Bench) -> Seen:
     return Seen(True, "the second writes while the first is at work") if done.code == 0 else refused(done)
 
 
-@fault("`segment` with another k into one folder: old PNGs under a new legend", f"{TRUST}::test_maps_of_other_clusters_go_and_unknown_ones_are_refused")  # noqa: E501  # fmt: skip
+@fault(
+    "`segment` with another k into one folder: old PNGs under a new legend",
+    f"{TRUST}::test_maps_of_other_clusters_go_and_unknown_ones_are_refused",
+)
 def _mixed(bench: Bench) -> Seen:
     run = bench.run()
     bench.call("segment", run, "photos", "--out", "out", "-k", "5")

@@ -87,7 +87,10 @@ def _report(bench: Bench) -> Seen:
     return refused(done)
 
 
-@fault("NaN prototypes: `evaluate` ends in ZeroDivisionError", f"{TRUST}::test_weights_and_clusters_that_are_no_numbers_are_refused")  # noqa: E501  # fmt: skip
+@fault(
+    "NaN prototypes: `evaluate` ends in ZeroDivisionError",
+    f"{TRUST}::test_weights_and_clusters_that_are_no_numbers_are_refused",
+)
 def _evaluate(bench: Bench) -> Seen:
     data = bench.labelled()
     run = bench.run()
@@ -137,7 +140,11 @@ def _images(bench: Bench) -> Seen:
     return _told_of(bench, images=None)
 
 
-@fault("prototypes of another D: traceback", "tests/collection/test_concepts.py::test_prototypes_of_another_length_are_refused", gone=True)  # fmt: skip
+@fault(
+    "prototypes of another D: traceback",
+    "tests/collection/test_concepts.py::test_prototypes_of_another_length_are_refused",
+    gone=True,
+)
 def _prototypes(bench: Bench) -> Seen:
     run = bench.run()
     _edit(bench, run / "embedder" / "prototypes.safetensors", "columns")
@@ -172,7 +179,10 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@fault("embedder.json with `local-dir:`: a path elsewhere is opened", f"{TRUST}::test_a_description_that_cannot_be_is_refused")  # noqa: E501  # fmt: skip
+@fault(
+    "embedder.json with `local-dir:`: a path elsewhere is opened",
+    f"{TRUST}::test_a_description_that_cannot_be_is_refused",
+)
 def _local(bench: Bench) -> Seen:
     run = bench.run()
     elsewhere = bench.work / "elsewhere"
@@ -197,7 +207,10 @@ def _nan(bench: Bench) -> Seen:
     return refused(bench.call("embed", run, "photos", "--out", "out"))
 
 
-@fault("an empty NAME.npy that the journal lists: EOFError", f"{TRUST}::test_embeddings_of_another_embedder_go_and_empty_files_are_made_anew")  # noqa: E501  # fmt: skip
+@fault(
+    "an empty NAME.npy that the journal lists: EOFError",
+    f"{TRUST}::test_embeddings_of_another_embedder_go_and_empty_files_are_made_anew",
+)
 def _empty(bench: Bench) -> Seen:
     run = bench.run()
     bench.call("embed", run, "photos", "--out", "out")
@@ -256,7 +269,11 @@ def _nested_recipe(bench: Bench) -> Seen:
     return Seen(False, "the page is made without it") if done.text.startswith("exit 0") else done
 
 
-@fault("bytes that are not UTF-8 in recipe.yaml: traceback", f"{READING}::test_yaml_that_stands_for_more_than_it_says_is_refused", gone=True)  # noqa: E501  # fmt: skip
+@fault(
+    "bytes that are not UTF-8 in recipe.yaml: traceback",
+    f"{READING}::test_yaml_that_stands_for_more_than_it_says_is_refused",
+    gone=True,
+)
 def _bytes(bench: Bench) -> Seen:
     done = _put(bench, "recipe.yaml", b"name: \xff\xfe\n", "report", "run", "--images", "photos")
     return Seen(False, "the page is made without it") if done.text.startswith("exit 0") else done

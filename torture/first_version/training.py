@@ -51,7 +51,10 @@ def _name(bench: Bench) -> Seen:
     return passed(bench.call("train", "vice_scratch", folder, "--out", "run", "--workers", "0", *TINY))
 
 
-@fault("`step: 99` in state.json: \"already trained: 99 of 3 steps\"", "tests/training/guards/test_guards.py::test_a_checkpoint_beyond_the_end_or_with_another_step_is_refused")  # noqa: E501  # fmt: skip
+@fault(
+    '`step: 99` in state.json: "already trained: 99 of 3 steps"',
+    "tests/training/guards/test_guards.py::test_a_checkpoint_beyond_the_end_or_with_another_step_is_refused",
+)
 def _step(bench: Bench) -> Seen:
     bench.photos()
     words = ("train", "vice_scratch", "photos", "--out", "run", "--workers", "0", *TINY)
@@ -76,7 +79,10 @@ def _script(bench: Bench) -> str:
     )
 
 
-@fault('a script without the `__main__` guard: "if memory was short"', "tests/data/test_carrying.py::test_a_script_without_a_guard_in_a_container_without_shared_memory")  # noqa: E501  # fmt: skip
+@fault(
+    'a script without the `__main__` guard: "if memory was short"',
+    "tests/data/test_carrying.py::test_a_script_without_a_guard_in_a_container_without_shared_memory",
+)
 def _guard(bench: Bench) -> Seen:
     (bench.work / "script.py").write_text(_script(bench))
     done = bench.process(shell="exec $PYTHON script.py")
@@ -86,7 +92,10 @@ def _guard(bench: Bench) -> Seen:
     return Seen("memory" in done.words and "__main__" not in done.last, done.last)
 
 
-@fault('2 MB of shared memory: "stopped by a signal"', "tests/data/test_carrying.py::test_a_script_without_a_guard_in_a_container_without_shared_memory")  # noqa: E501  # fmt: skip
+@fault(
+    '2 MB of shared memory: "stopped by a signal"',
+    "tests/data/test_carrying.py::test_a_script_without_a_guard_in_a_container_without_shared_memory",
+)
 def _shared(bench: Bench) -> Seen:
     bench.photos()
     large = [word if word != "32" else "192" for word in TINY]
@@ -167,7 +176,10 @@ print("SCALER", (load_newest(Path("other/checkpoints")).meta or {}).get("scaler"
 """
 
 
-@fault("the scaler of `16-mixed` is not in the checkpoint", "tests/training/test_loop.py::test_the_loss_scale_of_half_precision_goes_on_where_it_was")  # noqa: E501  # fmt: skip
+@fault(
+    "the scaler of `16-mixed` is not in the checkpoint",
+    "tests/training/test_loop.py::test_the_loss_scale_of_half_precision_goes_on_where_it_was",
+)
 def _scaler(bench: Bench) -> Seen:
     bench.run()
     done = bench.call(code=_SCALED)
