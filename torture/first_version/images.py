@@ -12,7 +12,7 @@ from PIL import Image
 
 from torture.first_version.bench import Bench, Seen, fault, passed
 
-ODD = os.fsdecode(b"caf\xe9.png")
+ODD = os.fsdecode(b"photo\xe9.png")
 
 
 @fault(

@@ -47,7 +47,7 @@ def _seed(bench: Bench) -> Seen:
 )
 def _name(bench: Bench) -> Seen:
     folder = bench.photos(os.fsdecode(b"photos\xe9"))
-    (folder / "0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    (folder / "0.png").rename(folder / os.fsdecode(b"photo\xe9.png"))
     return passed(bench.call("train", "vice_scratch", folder, "--out", "run", "--workers", "0", *TINY))
 
 
