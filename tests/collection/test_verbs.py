@@ -98,6 +98,7 @@ def test_embed_writes_what_the_embedder_gives(run, photographs, tmp_path):
         assert min(entry["resized_size"]) == 64
 
 
+@pytest.mark.slow
 def test_embeddings_are_not_written_through_a_map(run, photographs, tmp_path, monkeypatch):
     """On a full disk, who fills a map of a file without blocks is ended by SIGBUS."""
     made, memmap = [], np.memmap
