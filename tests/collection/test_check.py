@@ -92,6 +92,14 @@ def test_everything_that_can_be_wrong_is_listed(tmp_path: Path) -> None:
     assert not check_data(f"voc:{tmp_path}", splits=["train_aug", "val"], partial=True, progress=False).healthy
 
 
+def test_a_split_that_is_all_void_is_told(labelled: Path, tmp_path: Path) -> None:
+    for path in (labelled / "val" / "labels").iterdir():
+        with Image.open(path) as label:
+            Image.new("L", label.size, 255).save(path)
+    found = check_data(str(labelled), sheet=tmp_path / "sheet.png", progress=False)
+    assert found.problems == ("val: no pixel of its 4 labels has a class: all are void",)
+
+
 def test_damage_inside_of_an_image_is_found_by_decoding(tmp_path: Path) -> None:
     layouts.image(tmp_path / "a" / "b.png")
     layouts.image(tmp_path / "a" / "c.png")

@@ -98,6 +98,22 @@ def test_embed_writes_what_the_embedder_gives(run, photographs, tmp_path):
         assert min(entry["resized_size"]) == 64
 
 
+@pytest.mark.slow
+def test_embeddings_are_not_written_through_a_map(run, photographs, tmp_path, monkeypatch):
+    """On a full disk, who fills a map of a file without blocks is ended by SIGBUS."""
+    made, memmap = [], np.memmap
+
+    def noted(file, dtype=np.uint8, mode="r+", *rest, **options):
+        made.append(mode)
+        return memmap(file, dtype, mode, *rest, **options)
+
+    monkeypatch.setattr(np, "memmap", noted)
+    monkeypatch.setattr(np.lib.format, "open_memmap", noted)
+    embed(run, photographs, tmp_path, device="cpu", progress=False)
+    assert len(list(tmp_path.rglob("*.npy"))) == 3
+    assert set(made) <= {"r", "c"}
+
+
 def test_an_interrupted_embed_goes_on(run, photographs, tmp_path):
     embed(run, photographs, tmp_path, device="cpu", progress=False)
     files = sorted(tmp_path.rglob("*.npy"))

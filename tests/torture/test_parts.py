@@ -42,6 +42,28 @@ def test_what_is_broken_ends_the_runner_with_1_and_stands_in_the_table(
     assert "| a \\| b | 3 | **broken** | see x |" in (tmp_path / "out" / "paths.md").read_text()
 
 
+def test_every_fault_of_the_first_version_names_a_test_that_exists(runner: ModuleType) -> None:
+    faults = importlib.import_module("torture.faults")
+    assert len({shown.what for shown in faults.FAULTS}) == len(faults.FAULTS) > 60
+    for shown in faults.FAULTS:
+        file, _, name = shown.test.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8"), shown
+
+
+def test_a_fault_that_is_back_ends_the_script_with_1(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = importlib.import_module("torture.faults")
+    bench = importlib.import_module("torture.first_version.bench")
+    kept = [shown for shown in faults.FAULTS if "--epochs nan" in shown.what]
+    back = bench.Fault("it | is back", "tests/a.py::test_b", lambda _: bench.Seen(True, "traceback"))
+    monkeypatch.setattr(faults, "FAULTS", [*kept, back])
+    out = tmp_path / "faults.md"
+    assert faults.main(["--only", "is back", "--out", str(out)]) == 1
+    assert "| it \\| is back | `tests/a.py::test_b` | fault: traceback |" in out.read_text()
+    assert faults.main(["--only", "nothing is called so", "--out", str(out)]) == 0
+
+
 def test_an_error_that_a_part_lets_through_is_told(
     runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

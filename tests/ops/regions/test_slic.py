@@ -5,8 +5,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
+import numba
 import numpy as np
 import pytest
 import torch
@@ -372,3 +375,15 @@ def test_the_same_regions_whatever_a_channel_is_called() -> None:
 def test_photographs_must_have_three_channels() -> None:
     with pytest.raises(ConfigError, match="rgb=False"):
         slic(measured_picture(20, 20, 5))
+
+
+@pytest.mark.parametrize("misses", [0, 1])
+def test_the_first_compilation_is_told(misses: int, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """It takes up to half a minute, and looked like hanging."""
+    from selfseg.ops.kernels.slic_cpu import compiled
+
+    made = SimpleNamespace(stats=SimpleNamespace(cache_misses={"void()": misses} if misses else {}))
+    monkeypatch.setattr(numba, "njit", lambda *_, **__: lambda _: made)
+    with caplog.at_level("INFO", "selfseg.told"):
+        assert compiled("void()")(lambda: None) is made
+    assert ("compiling for this machine" in caplog.text) == bool(misses)
