@@ -35,6 +35,18 @@ def test_too_few_rows_for_statistics_give_finite_gradients(rows: int) -> None:
     assert all(torch.equal(value, before[key]) for key, value in mlp.named_buffers())
 
 
+@pytest.mark.parametrize("few", [0, 1])
+def test_few_rows_after_many_leave_the_gradient_of_the_many(few: int) -> None:
+    """One direction of a step can have one slot in common, and the other many."""
+    mlp, rows = VectorMLP(4, 6, 3), torch.randn(5, 4)
+    mlp(rows).square().sum().backward()
+    wanted = [p.grad.clone() for p in mlp.parameters() if p.grad is not None]
+    mlp.zero_grad()
+    (mlp(rows).square().sum() + 0 * mlp(torch.randn(few, 4)).sum()).backward()
+    for parameter, gradient in zip(mlp.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
 def test_a_single_row_becomes_the_bias() -> None:
     norm = VectorBatchNorm(3)
     nn.init.constant_(norm.bias, 2.0)

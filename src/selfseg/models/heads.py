@@ -54,14 +54,15 @@ class VectorBatchNorm(nn.Module):
             )
         values = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
         mean, variance, total = moments(values)
-        with torch.no_grad():
-            # A step of 0 instead of a condition, which would wait for the device.
-            enough = total > 1
-            step = (self.momentum * enough).to(self.running_mean)
-            unbiased = variance * (total / (total - 1).clamp(min=1))
-            self.running_mean.lerp_(mean.to(self.running_mean), step)
-            self.running_var.lerp_(unbiased.to(self.running_var), step)
-            self.num_batches_tracked.add_(enough)
+        if not alone:  # a row alone has no statistics, and a change here would spoil the gradient of an earlier call
+            with torch.no_grad():
+                # A step of 0 instead of a condition, which would wait for the device.
+                enough = total > 1
+                step = (self.momentum * enough).to(self.running_mean)
+                unbiased = variance * (total / (total - 1).clamp(min=1))
+                self.running_mean.lerp_(mean.to(self.running_mean), step)
+                self.running_var.lerp_(unbiased.to(self.running_var), step)
+                self.num_batches_tracked.add_(enough)
         out: Tensor = (values - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
         return out.to(rows.dtype)
 
