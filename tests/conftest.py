@@ -11,6 +11,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import signal
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,10 @@ from PIL import Image
 from tiny import masks_of
 
 cv2.setNumThreads(1)
+# A suite that nohup or a script starts in the background ignores these, and so would the commands that it tries.
+for _number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 os.fsync = lambda handle: None  # a test can't cut the power, and waiting for the disk takes more than some tests do
 
 

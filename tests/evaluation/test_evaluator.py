@@ -12,7 +12,7 @@ from rich.console import Console
 from selfseg.cli import main
 from selfseg.data.labelled.catalog import open_labelled
 from selfseg.drawing.result_charts import compare_results
-from selfseg.errors import ConfigError, LabelError, RunError, StorageError, TooManyBadImages
+from selfseg.errors import ConfigError, LabelError, RunError, TooManyBadImages
 from selfseg.evaluation import (
     Beside,
     Clusters,
@@ -219,7 +219,7 @@ def test_a_run_leaves_stable_files_with_baselines(tmp_path):
     again = evaluate(run, root, protocols, seeds=1)
     assert again == results
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="can't write"):  # before anything is measured
+    with pytest.raises(ConfigError, match="is a file; give a new folder with --out"):  # before anything is measured
         evaluate(run, root, protocols, out=tmp_path / "file", progress=lambda *_: pytest.fail("it was measured"))
     assert sorted(path.name for path in (run / "results").iterdir()) == sorted([*names, "table.md"])
 

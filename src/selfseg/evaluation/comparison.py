@@ -45,7 +45,7 @@ from selfseg.ops.channels import Channels
 from selfseg.ops.pca import fit_pca
 from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
 from selfseg.storage.files import mark_output, read_json, write_json, write_text
-from selfseg.storage.hashes import run_hash
+from selfseg.storage.hashes import embedder_hash, run_hash
 from selfseg.storage.outputs.claiming import check_output, own_output
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
@@ -261,12 +261,9 @@ def _contestant(row: Row, config: EvaluationConfig, reading: Reading, beside: Be
         learned = load_prototypes(row.source)
     if learned is None and not config.fitted:
         raise ConfigError(f"{row.source} has no prototypes; leave it out, or add another protocol")
+    told = asdict(reference) if reference else {"embedder": embedder_hash(Path(row.source))}
     extractors = [
-        replace(
-            extractor,
-            name=_named(extractor.name, row),
-            options={**extractor.options, **(asdict(reference) if reference else {})},
-        )
+        replace(extractor, name=_named(extractor.name, row), options={**extractor.options, **told})
         for extractor in embedder_extractors(embedder, config, reading, beside, learned)
     ]
     digests = [_digest(embedder.config.told(), embedder.state_dict())]

@@ -69,7 +69,7 @@ def test_what_a_film_and_probabilities_need_is_told(photos: Path, tmp_path: Path
         film(run, photos, **QUIET)
     with pytest.raises(RunError, match="no prototypes"):
         probabilities(run, photos, **QUIET)
-    with pytest.raises(ConfigError, match="temperature must be above 0"):
+    with pytest.raises(ConfigError, match="temperature must be at least 1e-06, not -1"):
         probabilities(run, photos, temperature=-1.0, **QUIET)
     with pytest.raises(ConfigError, match="count must be at least 1"):
         film(run, photos, count=0, **QUIET)
