@@ -18,12 +18,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from selfseg.errors import ConfigError
 from selfseg.numbers import require_usable
 from selfseg.storage.remote.places import with_urls
 from selfseg.telling import plain
+from selfseg.telling.bars import Bars
 
 if TYPE_CHECKING:
     from selfseg.collection.batching.room import Batching
@@ -214,7 +215,7 @@ def passes() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for each pass over images: call what is yielded with (what, images done, images in all)."""
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=ERR) as bar:
+    with Bars(*columns, console=ERR) as bar:
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:

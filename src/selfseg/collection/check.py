@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console, Group
-from rich.progress import track
+from rich.console import Group
 from rich.table import Table
 
 from selfseg.collection.false_colours import painter_of
@@ -32,6 +31,7 @@ from selfseg.exchange.any_labels import drawn_labels, find_labels, splits_of_lab
 from selfseg.storage.outputs.claiming import check_picture
 from selfseg.storage.remote.places import at_places
 from selfseg.telling import cell as escape
+from selfseg.telling.bars import passing
 
 _ALL_IMAGES = "images"  # the one "split" of a plain folder of images
 _Verdict = tuple[str, str, NDArray[np.int64] | None]  # what is wrong with the image, the label; the label's pixels
@@ -377,10 +377,9 @@ def _check_split(
 
 def _in_threads(judge: Callable[[int], _Verdict], count: int, what: str, progress: bool) -> Iterator[_Verdict]:
     """`judge` of 0 ... count - 1 in order; decoding lets go of Python's lock."""
-    console = Console(stderr=True)
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         done = pool.map(judge, range(count))
-        yield from track(done, what, total=count, console=console, disable=not (progress and console.is_terminal))
+        yield from passing(done, what, progress, count)
 
 
 def _draw(

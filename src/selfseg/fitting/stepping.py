@@ -9,25 +9,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from selfseg.signals import stop_signals as stop_signals
 from selfseg.storage.files import read_steps, storage_errors, write_text
+from selfseg.telling.bars import Bars
 
 
 class ProgressBar:
     """Step, loss, rate, remaining time, and the share of time that training waited for data."""
 
     def __init__(self, total: int, done: int, enabled: bool, what: str = "train") -> None:
-        self._progress = Progress(
+        self._progress = Bars(
             TextColumn(f"[bold]{what}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[told]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not enabled,
+            shown=enabled,
         )
         self._task = self._progress.add_task(what, total=total, completed=done, told="first steps")
 

@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import Progress
-
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.long.images import LongList
 from selfseg.data.reading.long.lines import BLOCK
@@ -25,6 +22,7 @@ from selfseg.data.reading.skipping import SkipCount
 from selfseg.errors import EmptyCollection
 from selfseg.storage.shard_progress import ShardProgress
 from selfseg.telling import tell
+from selfseg.telling.bars import Bars
 from selfseg.workers.gathering import Skipped
 from selfseg.workers.plan import Job, Lost, Shard, Where, Workers
 
@@ -132,8 +130,7 @@ class LongWork:
             EmptyCollection: if none could be used.
         """
         left = min(len(self.images), (len(self.progress) - self.progress.begun()) * BLOCK)
-        console = Console(stderr=True)
-        bar = Progress(console=console, disable=not (where.here and shown and console.is_terminal))
+        bar = Bars(shown=where.here and shown)
         parts: dict[int, list[_One]] = {}  # of shards that were given out image by image, as workers died over them
         with self.progress, crew as workers, bar:
             task = bar.add_task(what, total=left)

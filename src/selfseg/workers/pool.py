@@ -11,12 +11,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import TaskID
 
 from selfseg import errors
 from selfseg.errors import RunError, SelfsegError
 from selfseg.telling import tell
+from selfseg.telling.bars import Bars
 from selfseg.workers.plan import STRIKES, Job, Lost, Pace, Shard
 
 T = TypeVar("T")
@@ -189,13 +189,12 @@ class Pool(abc.ABC, Generic[Member]):
         todo = _Todo(shards)
         if not todo.waiting(1):
             return
-        console = Console(stderr=True)
-        with Progress(console=console, disable=quiet or not (self.progress and console.is_terminal)) as bar:
+        with Bars(shown=self.progress and not quiet) as bar:
             task = bar.add_task(self.what, total=total)
             with closing(self._work(job, todo, bar, task, quiet)) as values:
                 yield from values
 
-    def _work(self, job: Job[Any], todo: _Todo, bar: Progress, task: TaskID, quiet: bool) -> Generator[Any, None, None]:
+    def _work(self, job: Job[Any], todo: _Todo, bar: Bars, task: TaskID, quiet: bool) -> Generator[Any, None, None]:
         if not self._places:
             self._places = [_Place(name) for name in self.names()]
         failed_starts = 0
@@ -253,7 +252,7 @@ class Pool(abc.ABC, Generic[Member]):
         if members:
             self.end(members)
 
-    def _bury(self, place: _Place[Member], said: Died, todo: _Todo, bar: Progress, task: TaskID) -> Iterator[Lost]:
+    def _bury(self, place: _Place[Member], said: Died, todo: _Todo, bar: Bars, task: TaskID) -> Iterator[Lost]:
         """Decide what becomes of a dead worker's shard: again, image by image, or set aside."""
         work = place.work
         self._end([place])  # which frees what is kept of it here

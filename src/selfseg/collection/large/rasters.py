@@ -23,9 +23,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from torch import Tensor
 
 from selfseg.collection.assigning import assign_rows
@@ -39,6 +37,7 @@ from selfseg.models.embedder import Embedder
 from selfseg.ops.levels import mark_void
 from selfseg.storage.files import read_json, storage_errors, write_atomically, write_json
 from selfseg.telling import plain
+from selfseg.telling.bars import Bars
 
 Form = Literal["tiff", "zarr"]
 """What the map of a large image is written as."""
@@ -261,8 +260,7 @@ def map_large(
     if store.finished >= total:
         return
     skip = store.finished - 1
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+    with Bars(shown=progress) as bar:
         task = bar.add_task(escape(plain(f"{what} {collection.names[index]}")), total=total, completed=store.finished)
         pieces = blended_rows(embedder, collection, index, mosaic, scores, mosaic.rows[max(0, skip)], look)
         measured_images = collection.channels is not None

@@ -15,6 +15,7 @@ import torch
 
 from selfseg.data.reading.images import ImageCollection
 from selfseg.data.reading.skipping import accepting
+from selfseg.telling.bars import lasting
 
 
 def facts_of(
@@ -47,20 +48,13 @@ def facts_of(
             # A pause between a stop and its resume is no training time.
             usual = 10 * statistics.median(gaps)
             seconds = sum(min(gap, usual) for gap in gaps) * len(times) / len(gaps)
-            facts.append(("training time", _duration(seconds)))
+            facts.append(("training time", lasting(seconds)))
         speeds = [float(line["images_per_second"]) for line in log if "images_per_second" in line]
         if speeds:
             facts.append(("images per second", f"{statistics.median(speeds):.3g}"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     facts.append(("page made on", f"{platform.system()} {platform.machine()}, {device}"))
     return facts
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def next_commands(run: Path, recipe: Mapping[str, Any], clustered: bool) -> list[tuple[str, str]]:

@@ -14,12 +14,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from selfseg.data.reading.images import ImageCollection
 from selfseg.errors import BadImage
+from selfseg.telling.bars import passing
 from selfseg.threads import usable_cores
 
 T = TypeVar("T")
@@ -230,9 +229,8 @@ def in_threads(
 
     # Half of the cores read and the other half writes; two hide the disk's latency where there are few.
     threads = max(2, usable_cores() // 2) if threads is None else threads
-    console = Console(stderr=True)
     with closing(map_ahead(read, len(indices), threads, size)) as results:
-        shown = track(range(len(indices)), what, console=console, disable=not (progress and console.is_terminal))
+        shown = passing(range(len(indices)), what, progress)
         for position, result in zip(shown, results, strict=True):
             i = indices[position]
             if isinstance(result, BadImage):

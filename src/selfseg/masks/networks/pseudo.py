@@ -41,8 +41,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from selfseg.data.labelled.mask_files import MaskFolder
@@ -68,6 +66,7 @@ from selfseg.masks.networks.network import BoundaryNet, SaliencyNet, predict
 from selfseg.masks.priors.by_name import all_priors
 from selfseg.masks.priors.scene import Array
 from selfseg.storage.files import read_json, write_json
+from selfseg.telling.bars import passing
 
 _CUT = Cleaning()  # how maps become pseudo-labels
 Network = TypeVar("Network", SaliencyNet, BoundaryNet)
@@ -373,9 +372,8 @@ def _average(
     progress: bool = False,
 ) -> None:
     """Let refined predictions of all images join a moving average; the first ones begin it."""
-    console = Console(stderr=True)
     missing = [part for part in range(len(images.parts)) if not after.has(part)]
-    for part in track(missing, what, console=console, disable=not (progress and console.is_terminal)):
+    for part in passing(missing, what, progress):
         pixels = images.parts[part]
         rows = np.zeros(pixels.shape[:3], np.uint8)
         for start in range(0, len(pixels), _AHEAD):
