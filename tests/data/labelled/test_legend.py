@@ -1,6 +1,9 @@
 import json
+from itertools import combinations
 
+import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 
 from selfseg.data.labelled.legend import Legend, NamedClass, parse_colour, safe_colours
 from selfseg.errors import ConfigError
@@ -63,5 +66,21 @@ def test_many_colours_may_be_given() -> None:
     assert len({one.colour for one in legend.classes}) == 400
 
 
-def test_the_first_colours_are_as_ever() -> None:
-    assert safe_colours(63)[7:10] == ((0, 86, 134), (172, 119, 0), (0, 118, 86))
+def test_forty_classes_can_be_told_apart_also_by_the_colour_blind() -> None:
+    # Linear sRGB as eyes see it that lack a kind of cone (Machado et al. 2009), then OKLab (Ottosson 2020).
+    eyes = {
+        "all": np.eye(3),
+        "no long": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "no middle": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+        "no short": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+    }
+    cones = [[0.4122215, 0.5363325, 0.051446], [0.2119035, 0.6806996, 0.107397], [0.0883025, 0.2817188, 0.6299787]]
+    lab = [[0.2104543, 0.7936178, -0.0040720], [1.9779985, -2.4285922, 0.4505937], [0.0259040, 0.7827718, -0.8086758]]
+    shown = np.array(safe_colours(40)) / 255
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    for eye, seen in eyes.items():
+        points = np.cbrt(np.clip(linear @ np.array(seen).T, 0, 1) @ np.array(cones).T) @ np.array(lab).T
+        far = pdist(points)
+        pairs = np.array(list(combinations(range(40), 2)))
+        assert far[(pairs < 20).all(1)].min() > 0.069, eye  # two of the 20 of before were .009 from each other
+        assert far.min() > 0.044, eye

@@ -33,6 +33,18 @@ _SAFE: tuple[Colour, ...] = (
     (86, 180, 233),  # last: laid over a photograph it is too near to the first
 )
 
+# Each the one of a grid that is farthest from all before it, and from black, gray and white, in the OKLab space, as
+# eyes see it that have all three cones, or lack one (Machado et al., "A physiologically-based model for
+# simulation of color vision deficiency", 2009). tests/data/labelled/test_legend.py measures how far they are.
+_FURTHER = tuple(
+    (int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16))
+    for code in (
+        "78002d 3c00a5 00f0b4 694b69 b400ff 964b00 a5b487 c3d2ff 5a1e69 0000e1 b469ff c30096 4b694b "
+        "a5ff96 e1c378 d23cd2 87d2d2 960000 f0783c 871e87 b4d21e 004b4b 78a55a ff87ff a5784b 783cc3 "
+        "d296c3 d2003c 5a00c3 874b87 ff2d87 b487ff 961ee1"
+    ).split()
+)
+
 
 @dataclass(frozen=True)
 class NamedClass:
@@ -174,8 +186,9 @@ def clean_name(name: Any) -> str:
 def free_colours(taken: Collection[Colour] = ()) -> Iterator[Colour]:
     """Colours for classes one after the other, none twice and none that is taken; never black, which shows void.
 
-    The first seven are Okabe's and Ito's, which people with colour blindness can tell apart; then come the same, darker
-    and lighter in turn, and then all others, neighbours far from each other.
+    The first seven are Okabe's and Ito's, which people with colour blindness can tell apart; 33 more are chosen to be
+    as far from them and from each other as can be. Then come all of these darker and lighter in turn, and at last all
+    others, neighbours far from each other.
 
     Args:
         taken: what is not to come.
@@ -192,11 +205,12 @@ def free_colours(taken: Collection[Colour] = ()) -> Iterator[Colour]:
 
 
 def _all_colours() -> Iterator[Colour]:
-    yield from _SAFE
+    first = _SAFE + _FURTHER
+    yield from first
     for step in range(1, 5):  # after so many they are nearly white and black
         share = 1 - 0.75**step
         for towards in (0, 255):
-            for red, green, blue in _SAFE:
+            for red, green, blue in first:
                 yield _towards(red, towards, share), _towards(green, towards, share), _towards(blue, towards, share)
     for i in count(1):  # steps of an odd number go through all that there are: the golden section of 2^24
         word = i * 0x9E3779 % (1 << 24)
