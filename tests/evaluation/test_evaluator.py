@@ -216,8 +216,12 @@ def test_a_run_leaves_stable_files_with_baselines(tmp_path):
     assert sorted(map(repr, read_results(run))) == sorted(map(repr, results))
     for result in results:
         assert len(result.recipe_hash) == (16 if result.what == "embedder" else 0)
-    again = evaluate(run, root, protocols, seeds=1)
+    heard = []
+    again = evaluate(run, root, protocols, seeds=1, progress=lambda *told: heard.append(told))
     assert again == results
+    fits = [told for told in heard if told[0] == "fit clusters, embedder"]
+    assert fits == [("fit clusters, embedder", done, 2) for done in range(3)]
+    assert ("fit linear, embedder", 1, 1) in heard
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="is a file; give a new folder with --out"):  # before anything is measured
         evaluate(run, root, protocols, out=tmp_path / "file", progress=lambda *_: pytest.fail("it was measured"))

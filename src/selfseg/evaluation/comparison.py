@@ -135,7 +135,8 @@ def compare(
         seeds: how many seeds (0, 1, ...), or which.
         count: how many images of the measured split to show, evenly spread over it.
         device: "auto", "cpu", "cuda", ...
-        progress: called after each image as (what, images done, images in all).
+        progress: called after each image as (what, images done, images in all), and likewise after each fit of
+            clusters and layers.
 
     Returns:
         The page's path, and all results; their `what` is the row's name.

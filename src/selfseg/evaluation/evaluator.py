@@ -62,7 +62,8 @@ def evaluate(
         seeds: seeds of k-means and of the linear layer: how many (0, 1, ...), or which.
         crf: also measure everything after this CRF has refined the probabilities, as further results.
         device: "auto", "cpu", "cuda", ...; None = "auto" for a run; an embedder stays where it is.
-        progress: called after each image as (what, images done, images in all).
+        progress: called after each image as (what, images done, images in all), and likewise after each fit of
+            clusters and layers.
         out: folder for the result files; RUN/results if None.
         where: where the images are looked at; what is fitted is fitted in this process. The results are equal to the
             bit. If that is not this process, an embedder or extractor must be one that can be pickled.

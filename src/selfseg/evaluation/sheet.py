@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,6 +46,7 @@ OfObjects = Objects | Retrieval
 """Those of a vector per object."""
 Protocol = OfPixels | OfObjects
 Kind = TypeVar("Kind", bound=Protocol)
+T = TypeVar("T")
 
 DEFAULT_PROTOCOLS: tuple[Protocol, ...] = (Clusters(), Linear())
 VERSIONS: dict[str, int] = {
@@ -262,9 +264,9 @@ class Sheet:
             normalised = self.extractor.normalised
             spherical = normalised if self.clusters.spherical is None else self.clusters.spherical
             merge = self.clusters.merge
-            for k in self.clusters.numbers(len(self.names)) if merge is None else (merge,):
-                for seed in self.seeds:
-                    heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, self.clusters)
+            numbers = self.clusters.numbers(len(self.names)) if merge is None else (merge,)
+            for k, seed in self._told("clusters", list(product(numbers, self.seeds)), progress):
+                heads[k, seed] = fit_clusters(drawn.cells, k, seed, spherical, self.clusters)
             if merge is not None:
                 self.trees = [merge_tree(heads[merge, seed].weight, spherical) for seed in self.seeds]
             how = {**asdict(self.clusters), "points": len(drawn.cells), "spherical": spherical}
@@ -272,13 +274,26 @@ class Sheet:
             options["clusters"] = {**how, "cells": drawn.cells_seen}  # as many as points: all of them
         if self.linear is not None:
             images, classes = max(drawn.tally.images, 1), len(self.names)
+            layers: dict[str, list[LinearHead]] = {name: [] for name in self._layers()}
+            todo = list(product(self._layers().items(), self._linear_seeds()))
+            for (name, filters), seed in self._told("linear", todo, progress):
+                made = fit_linear(drawn.pixels, drawn.labels, classes, self.linear, seed, images, filters)
+                layers[name].append(made)
+                heads[name, seed] = made
             for name, filters in self._layers().items():
-                layers: list[LinearHead] = []
-                for seed in self._linear_seeds():
-                    layers.append(fit_linear(drawn.pixels, drawn.labels, classes, self.linear, seed, images, filters))
-                    heads[name, seed] = layers[-1]
                 options[name] = {**self.linear.record(filters), "pixels": len(drawn.pixels)}
-                options[name] |= {f"first_{key}": getattr(layers[0], key) for key in ("loss", "gradient", "steps")}
+                options[name] |= {
+                    f"first_{key}": getattr(layers[name][0], key) for key in ("loss", "gradient", "steps")
+                }
+
+    def _told(self, what: str, fits: Sequence[T], progress: Progress | None) -> Iterator[T]:
+        """The fits, while `progress` hears of them: some take longer than a pass over images."""
+        for done, fit in enumerate(fits):
+            if progress is not None:
+                progress(f"fit {what}, {self.extractor.name}", done, len(fits))
+            yield fit
+        if progress is not None and fits:
+            progress(f"fit {what}, {self.extractor.name}", len(fits), len(fits))
 
     def _layers(self) -> dict[str, int | None]:
         """The filters of each linear model, by what it is called here; None = one layer."""
