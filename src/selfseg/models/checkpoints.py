@@ -27,6 +27,9 @@ from selfseg.errors import CheckpointError
 from selfseg.models.backbones import nested_name
 from selfseg.models.published.files import Tensors
 from selfseg.models.published.files import read_weights as read_weights
+from selfseg.telling import tell_after
+
+_SLOW = 5.0  # seconds until it is said that weights are being fetched
 
 
 @dataclass(frozen=True)
@@ -329,8 +332,10 @@ def timm_weights(name: str) -> Tensors:
     Raises:
         CheckpointError: if it can't be had.
     """
+    sentence = f"still fetching ImageNet weights of {name!r} through timm; without a network this fails after a minute"
     try:
-        model = timm.create_model(name, pretrained=True)
+        with tell_after(_SLOW, sentence):
+            model = timm.create_model(name, pretrained=True)
     except Exception as error:  # network, hub and name errors of many libraries
         raise CheckpointError(
             f"can't get ImageNet weights of {name!r} through timm ({_first_line(error)}); without a network, fetch "

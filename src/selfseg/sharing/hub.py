@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfseg.errors import ConfigError, SelfsegError, StorageError, Unreachable
 from selfseg.sharing.files import check_listing
-from selfseg.telling import tell
+from selfseg.telling import tell, tell_after
 from selfseg.version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ Token = str | bool | None
 
 _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?"
 _NAME = re.compile(rf"{_PART}/{_PART}", re.ASCII)
+_SLOW = 5.0  # seconds until it is said that the hub is being asked
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -91,7 +92,7 @@ def download(
     check_repository(repo)
     api, reason = _api(token), ""
     if not local_files_only:
-        with _errors(repo, revision):
+        with _errors(repo, revision), tell_after(_SLOW, f"still asking the Hugging Face hub for {repo}"):
             try:
                 info = api.model_info(repo, revision=revision, files_metadata=True)
             except Exception as error:

@@ -7,7 +7,9 @@ They go to the logger "selfseg.told" at the level INFO. The command line prints 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Timer
 
 from rich.markup import escape
 
@@ -38,6 +40,23 @@ def _is_control(letter: str) -> bool:
 def tell(sentence: str) -> None:
     """Say a sentence."""
     TOLD.info("%s", sentence)
+
+
+@contextmanager
+def tell_after(seconds: float, sentence: str) -> Iterator[None]:
+    """Say a sentence if what is done within takes longer than so many seconds.
+
+    Example:
+        >>> with tell_after(60, "the server hasn't answered for a minute"):
+        ...     pass
+    """
+    timer = Timer(seconds, tell, (sentence,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Once(logging.Handler):
