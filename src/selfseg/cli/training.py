@@ -132,7 +132,9 @@ def _recipe_function(name: str, known: dict[str, Callable[..., Recipe[Any]]]) ->
     """A recipe by its name; a method's name stands for its recipe for one's own images."""
     function = known.get(f"{name}_small" if f"{name}_small" in known else name)
     if function is None:
-        raise ConfigError(f"there is no recipe {name!r}; the recipes are {', '.join([*_methods(known), *known])}")
+        order = "; the recipe comes first: selfseg train RECIPE IMAGES --out RUN" if Path(name).exists() else ""
+        names = ", ".join([*_methods(known), *known])
+        raise ConfigError(f"there is no recipe {name!r}{order}; the recipes are {names}")
     return function
 
 
