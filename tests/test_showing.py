@@ -21,9 +21,9 @@ from selfseg.data.labelled.legend import Legend
 from selfseg.evaluation.measure.results import Results
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.pages.shown_path import ShownPath, ShownPaths
-from selfseg.segmenter.naming import name_clusters
 from selfseg.segmenter.segmenter import Segmenter
 from selfseg.showing import bar, card, swatch, table
+from selfseg.studio.carrying.naming import name_clusters
 from selfseg.types import EvalResult
 
 EVIL = "<script>alert('x')</script>\" onload='y"

@@ -16,8 +16,8 @@ from selfseg.exporting.export import card_of, export
 from selfseg.exporting.segmenter_graph import mask_of_network, run_graph
 from selfseg.models.embedder import Embedder, EmbedderConfig
 from selfseg.ops.channels import Channels
-from selfseg.segmenter.naming import name_clusters
 from selfseg.segmenter.segmenter import load_segmenter
+from selfseg.studio.carrying.naming import name_clusters
 
 
 def channels_of(count: int) -> Channels:

@@ -17,8 +17,9 @@ from selfseg.exporting import segmenters
 from selfseg.exporting.export import card_of, export
 from selfseg.exporting.segmenter_graph import mask_of_network, run_graph, write_segmenter_graph
 from selfseg.models.embedder import Embedder, Looks
-from selfseg.segmenter.naming import from_clusters, name_clusters
+from selfseg.segmenter.naming import from_clusters
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
+from selfseg.studio.carrying.naming import name_clusters
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")

@@ -16,8 +16,8 @@ from selfseg.errors import RunError, TooManyBadImages
 from selfseg.models.embedder import Embedder
 from selfseg.segmenter import applying
 from selfseg.segmenter.applying import apply
-from selfseg.segmenter.naming import name_clusters
 from selfseg.segmenter.segmenter import Segmenter, load_segmenter
+from selfseg.studio.carrying.naming import name_clusters
 
 NAMES = {0: "road", 1: "sky", 2: "tree", 3: "road"}
 COLOURS = {"road": (128, 64, 128), "sky": (1, 2, 3), "tree": (4, 5, 6)}

@@ -10,8 +10,9 @@ from selfseg.collection.clusters import load_clusters
 from selfseg.data.reading.images import read_image
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder
-from selfseg.segmenter.naming import cluster_name, concentration, from_clusters, name_clusters, named
+from selfseg.segmenter.naming import cluster_name, concentration, from_clusters, named
 from selfseg.segmenter.segmenter import Segmenter
+from selfseg.studio.carrying.naming import name_clusters
 
 
 @pytest.mark.parametrize("kind", ["plain", "merged", "position", "merged above 256"])

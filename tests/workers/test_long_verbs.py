@@ -14,7 +14,7 @@ from selfseg import apply, embed, mine_masks, segment
 from selfseg.collection.clustering import cluster
 from selfseg.data.reading.long import images as long_images
 from selfseg.errors import ConfigError
-from selfseg.segmenter.naming import name_clusters
+from selfseg.studio.carrying.naming import name_clusters
 from selfseg.workers import long_lists
 from selfseg.workers.long_lists import FILE
 

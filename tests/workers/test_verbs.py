@@ -21,7 +21,7 @@ from selfseg.errors import ConfigError, TooManyBadImages
 from selfseg.evaluation import Beside, Clusters, Extractor, Linear, Objects, Retrieval
 from selfseg.masks.networks.features import FeaturesConfig
 from selfseg.masks.sources import Training
-from selfseg.segmenter.naming import name_clusters
+from selfseg.studio.carrying.naming import name_clusters
 from selfseg.workers.plan import HERE, Here, Where
 from selfseg.workers.processes import ProcessWorkers
 

@@ -18,11 +18,9 @@ from selfseg.collection.opening import load
 from selfseg.data.labelled.legend import Colour, Legend, clean_name
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Looks
-from selfseg.pages.shown_path import ShownPath
 from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
 from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
-from selfseg.storage.remote.places import at_places
 from selfseg.storage.tensors import read_tensors
 from selfseg.telling import tell
 
@@ -202,36 +200,6 @@ def _is_of(clusters: Clusters, names: Mapping[int, str], kept: Mapping[str, Tens
     return torch.equal(kept["table"].cpu(), of_cluster[clusters.groups.cpu()])
 
 
-@at_places(runs=["run"])
-def name_clusters(
-    run: Path | str,
-    names: Mapping[int, str],
-    k: int | None = None,
-    colours: Mapping[str, Colour] | None = None,
-) -> Path:
-    """Give names to some of a run's clusters, and write `RUN/segmenter`. Earlier names are kept.
-
-    What was named in the studio isn't looked at; `selfseg.name_clusters` does that
-    (`selfseg.studio.carrying.naming`).
-
-    Args:
-        run: the run's folder.
-        names: names by the number of the cluster. Clusters with the same name become one class; "void" leaves a cluster
-            out; "" takes its name away.
-        k: which clustering: the one with this many clusters. If None, the one that has names already, else the largest
-            one.
-        colours: colours by the name of the class; the other classes keep theirs.
-
-    Returns:
-        `RUN/segmenter`.
-
-    Raises:
-        ConfigError: see `from_clusters`; or if the names so far are of another k.
-        RunError: if the run has no such clusters, or is none.
-    """
-    return ShownPath(renamed(run, names, k, colours, named(run)).save(Path(run) / "segmenter"))
-
-
 def renamed(
     run: Path | str,
     names: Mapping[int, str],
@@ -239,7 +207,7 @@ def renamed(
     colours: Mapping[str, Colour] | None = None,
     before: Named | None = None,
 ) -> Segmenter:
-    """What `name_clusters` writes; nothing is written yet. `before` is what has names so far."""
+    """The segmenter of earlier and new names; nothing is written yet. `before` is what has names so far."""
     if before is not None and k is not None and k != before.k and before.names:
         raise ConfigError(
             f"{run} has {len(before.names)} names of its clusters with k = {before.k}, which do not fit k = {k}; "

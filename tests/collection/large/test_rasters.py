@@ -31,7 +31,7 @@ from selfseg.masks.mining import mine_masks
 from selfseg.models.embedder import Embedder, Looks
 from selfseg.ops.channels import Channels
 from selfseg.segmenter.applying import apply
-from selfseg.segmenter.naming import name_clusters
+from selfseg.studio.carrying.naming import name_clusters
 from tiny import ready_to_fork
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from selfseg.collection.clusters import available_clusters, load_clusters
 from selfseg.data.labelled.legend import Colour
 from selfseg.errors import RunError
+from selfseg.pages.shown_path import ShownPath
 from selfseg.segmenter.naming import LEFT_OUT, Named, cluster_name, named, renamed
 from selfseg.storage.files import mark_output, read_json, sole_use
 from selfseg.storage.remote.places import at_places
@@ -58,7 +59,7 @@ def name_clusters(
         kept = {number: name for number, name in given.items() if name != LEFT_OUT}
         # The log first: the studio shows them, and nobody else has what a person decided.
         keep_names(run, load_clusters(run, made.about["k"]), kept, out)
-        return made.save(run / "segmenter")
+        return ShownPath(made.save(run / "segmenter"))
 
 
 def names_so_far(run: Path | str, k: int | None = None) -> Named | None:
