@@ -51,6 +51,7 @@ from selfseg.ops.regions.smoothing import REGIONS, cell_places, pool_map
 from selfseg.storage.files import mark_output, sole_use, storage_errors
 from selfseg.storage.hashes import embedder_hash
 from selfseg.storage.reading import parse_json
+from selfseg.threads import one_thread_each
 
 VOID = 65_535
 """What stands in the superpixels where nothing was measured."""
@@ -348,7 +349,9 @@ def _fill(
     last = max((i for i, name in enumerate(collection.names) if name in done), default=-1)
     # In the collection's order: what comes before the last one that was done was skipped, and is again.
     todo = [i for i in whole_images(collection, log) if i > last]
-    with storage_errors(folder), ExitStack() as stack:
+    # Regions are found beside the embeddings of the next images: with threads of its own a product's sums would depend
+    # on what else is at work.
+    with storage_errors(folder), one_thread_each(), ExitStack() as stack:
         index = stack.enter_context(_grown(folder / "images.jsonl", None))
         ends = entries[-1]["ends"] if entries else [0] * len(_PARTS)
         files = [
