@@ -136,7 +136,7 @@ class Named:
 
     Attributes:
         k: how many there are.
-        names: of those that have one, in the order in which they were named; "void" is left out.
+        names: of those that have one, in the order of the classes; "void" is left out.
         colours: of the classes.
     """
 
@@ -211,8 +211,9 @@ def name_clusters(
 ) -> Path:
     """Give names to some of a run's clusters, and write `RUN/segmenter`. Earlier names are kept.
 
-    What was named in the studio isn't looked at; `selfseg.name_clusters` does that
-    (`selfseg.studio.carrying.naming`).
+    New classes come after those of before, also where the cluster that was named first gets another name: as long as a
+    class is there, masks have the same value for it, unless one before it is gone. What was named in the studio isn't
+    looked at; `selfseg.name_clusters` does that (`selfseg.studio.carrying.naming`).
 
     Args:
         run: the run's folder.
@@ -250,10 +251,11 @@ def renamed(
     given = {number: cluster_name(name) for number, name in names.items()}
     check_numbers(given, load_clusters(run, k).k)
     for number, name in given.items():
+        kept.pop(number, None)
         if name:
             kept[number] = name
-        else:
-            kept.pop(number, None)
+    place = {} if before is None else {name: at for at, name in enumerate(before.colours)}
+    kept = dict(sorted(kept.items(), key=lambda one: place.get(one[1], len(place))))  # so values stay what they were
     classes = {name for name in kept.values() if name != LEFT_OUT}
     if not classes:
         raise ConfigError(_no_class(run, before))
