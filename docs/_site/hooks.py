@@ -35,6 +35,8 @@ COMMANDS = "reference/cli.md"
 WIDE = ("papers.md",)  # pages whose tables need the place of the table of contents
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=[)\s])")
+_CODE = re.compile(r"<code>([^<]*)</code>")
+_OPTION = re.compile(r"(?<![\w-])--[a-z0-9]+")
 _FENCED = re.compile(r"^ *(```+|~~~+)[^\n]*\n.*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 
 
@@ -80,6 +82,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         pieces += [_LINK.sub(relink, markdown[last : fence.start()]), fence[0]]
         last = fence.end()
     return for_python_markdown("".join([*pieces, _LINK.sub(relink, markdown[last:])]))
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Keep the dashes of an option together with its first word where a line ends."""
+    return _CODE.sub(lambda code: _OPTION.sub(r'<span class="option">\g<0></span>', code[0]), html)
 
 
 def outside_links(source: str, text: str) -> Iterator[str]:

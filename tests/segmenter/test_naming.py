@@ -73,10 +73,18 @@ def test_names_are_kept_changed_and_taken_away(run: Path) -> None:
     assert (kept.k, dict(kept.names)) == (5, {0: "street", 1: "sky", 2: "void", 3: "road"})
     assert kept.colours["sky"] == (1, 1, 1)
     name_clusters(run, {1: "", 2: ""})
-    assert Segmenter.load(run / "segmenter").legend.names == ("street", "road")
-    with pytest.raises(ConfigError, match=r"would take away the last class \(street, road\)"):
+    assert Segmenter.load(run / "segmenter").legend.names == ("road", "street")
+    with pytest.raises(ConfigError, match=r"would take away the last class \(road, street\)"):
         name_clusters(run, {0: "", 3: ""})
-    assert Segmenter.load(run / "segmenter").legend.names == ("street", "road")
+    assert Segmenter.load(run / "segmenter").legend.names == ("road", "street")
+
+
+def test_another_name_for_the_first_cluster_leaves_the_values_of_other_classes(run: Path) -> None:
+    name_clusters(run, {0: "road", 1: "sky", 2: "road"})
+    name_clusters(run, {0: "car", 3: "tree"})
+    assert Segmenter.load(run / "segmenter").legend.names == ("road", "sky", "car", "tree")
+    name_clusters(run, {1: "road", 0: "sky", 4: "moon"})
+    assert Segmenter.load(run / "segmenter").legend.names == ("road", "sky", "tree", "moon")
 
 
 def test_names_of_one_k_say_nothing_of_another(run: Path) -> None:

@@ -134,7 +134,7 @@ class Named:
 
     Attributes:
         k: how many there are.
-        names: of those that have one, in the order in which they were named; "void" is left out.
+        names: of those that have one, in the order of the classes; "void" is left out.
         colours: of the classes.
     """
 
@@ -218,10 +218,11 @@ def renamed(
     given = {number: cluster_name(name) for number, name in names.items()}
     check_numbers(given, load_clusters(run, k).k)
     for number, name in given.items():
+        kept.pop(number, None)
         if name:
             kept[number] = name
-        else:
-            kept.pop(number, None)
+    place = {} if before is None else {name: at for at, name in enumerate(before.colours)}
+    kept = dict(sorted(kept.items(), key=lambda one: place.get(one[1], len(place))))  # so values stay what they were
     classes = {name for name in kept.values() if name != LEFT_OUT}
     if not classes:
         raise ConfigError(_no_class(run, before))

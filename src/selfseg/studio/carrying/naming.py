@@ -31,7 +31,8 @@ def name_clusters(
     """Name some of a run's clusters, beside those that have names already, and write `RUN/segmenter`.
 
     Names that were given in the studio count, and the studio knows those that are given here. Names of clusters that
-    were made anew since don't count: cluster 3 is another one now.
+    were made anew since don't count: cluster 3 is another one now. New classes come after those of before: as long as a
+    class is there, masks have the same value for it, unless one before it is gone.
 
     Args:
         run: the run's folder.
