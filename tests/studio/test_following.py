@@ -70,6 +70,13 @@ def test_shares_follow_a_click_where_there_is_one_image(run: Path, scenes: Path)
         assert found.share > 0
 
 
+def test_a_class_has_no_share_until_it_is_counted(run: Path, scenes: Path) -> None:
+    with opened(run, scenes) as studio, studio._lock:  # the thread that counts waits for the lock
+        studio.name("6/0", "ground")
+        (found,) = studio.state().classes
+        assert (found.regions, found.share) == (None, None)
+
+
 def test_the_number_of_clusters_that_went_away_is_not_grouped_anew_each_time(run: Path, scenes: Path) -> None:
     with opened(run, scenes, k=6) as studio:
         studio.name("6/0", "a")

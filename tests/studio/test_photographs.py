@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from selfseg.data.reading.listing import list_images
-from selfseg.errors import ConfigError
+from selfseg.errors import BadImage, ConfigError
 from selfseg.studio import photographs
 from selfseg.studio.photographs import Photographs, box_around
 
@@ -28,6 +28,23 @@ def test_images_are_those_that_can_be_read(collection: Photographs) -> None:
     for number in (-1, 2):
         with pytest.raises(ConfigError, match=f"no image {number}"):
             collection.read(number)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_file_that_was_replaced_is_never_shown_as_what_it_was(
+    collection: Photographs, tmp_path: Path, kept: bool
+) -> None:
+    if kept:
+        collection.read(0)
+    Image.new("RGB", (60, 40), (0, 9, 0)).save(tmp_path / "a.png", compress_level=0)
+    if kept:  # what was read before is what its segments are of
+        assert collection.read(0)[0, 0].tolist() == [250, 0, 0]
+    else:
+        with pytest.raises(BadImage, match=r"a\.png: changed \(since the studio was opened; start it again"):
+            collection.read(0)
+    (tmp_path / "c.png").unlink()
+    with pytest.raises(BadImage, match=r"c\.png"):
+        collection.read(1)
 
 
 def test_what_is_masked_stands_out(collection: Photographs) -> None:

@@ -19,7 +19,7 @@ from selfseg.data.reading.measured import Part
 from selfseg.data.reading.sniffing import stem_of
 from selfseg.drawing.false_colour import Chosen
 from selfseg.drawing.pictures import encode, fit_within, highlight
-from selfseg.errors import ConfigError
+from selfseg.errors import BadImage, ConfigError
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 of an image, in [0, 1]."""
@@ -48,6 +48,7 @@ class Photographs:
     def __init__(self, collection: ImageCollection, indices: Sequence[int]) -> None:
         self._collection = collection
         self._indices = indices
+        self._versions = [collection.version(i) for i in indices]
         self._kept: OrderedDict[tuple[int, Chosen], NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
@@ -78,7 +79,8 @@ class Photographs:
 
         Raises:
             ConfigError: if there is no such image or channel.
-            BadImage: if it can't be read any longer.
+            BadImage: if it can't be read any longer, or its file has been changed since the studio was opened: the
+                segments and clicks are those of the picture that it was.
         """
         chosen = self._chosen(channels)
         if not 0 <= image < len(self._indices):
@@ -92,6 +94,9 @@ class Photographs:
                 self._painters[chosen] = painter_of(self._collection, chosen)
             painter = self._painters[chosen]
         picture = fit_within(painter(self._collection.read(self._indices[image])), LARGEST)
+        if self._collection.version(self._indices[image]) != self._versions[image]:  # after reading: it is newer
+            detail = "since the studio was opened; start it again, or put the file back"
+            raise BadImage(self._collection.paths[self._indices[image]], "changed", detail)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = picture

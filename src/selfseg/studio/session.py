@@ -317,7 +317,7 @@ class Session:
 
     def _list(self, state: State) -> list[ClassView]:
         """The classes with what was last counted of them."""
-        return [ClassView(one.name, one.colour, *self._counted.get(one.name, (0, 0.0))) for one in state.classes]
+        return [ClassView(one.name, one.colour, *self._counted.get(one.name, (None, None))) for one in state.classes]
 
     def _count(self) -> None:
         """Count what is believed to be of each class; a pass over all regions, so not while a person waits."""

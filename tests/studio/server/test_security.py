@@ -10,6 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from selfseg.studio.server import security
+from selfseg.studio.server.app import create_app
 from selfseg.studio.server.security import LARGEST_BODY, Guard
 from studio.server.conftest import ORIGIN, TOKEN
 from studio.server.drawn import DrawnStudio
@@ -248,6 +250,42 @@ def test_a_huge_body_that_does_not_say_so_is_cut_off(page: TestClient, studio: D
     answer = page.post("/api/name", content=pieces(), headers={"content-type": "application/json"})
     assert answer.status_code == 413
     assert is_hardened(answer.headers)
+    assert studio.version == 1
+
+
+def half_a_request() -> dict[str, Any]:
+    """A decision whose body has begun, as the server sees it."""
+    guard = Guard(lambda *_: None, TOKEN)  # type: ignore[arg-type, return-value]
+    headers = {"host": "127.0.0.1", "origin": "http://127.0.0.1", "content-type": "application/json"}
+    headers["cookie"] = f"{guard.cookie}={guard._session}"
+    listed = [(name.encode(), value.encode()) for name, value in headers.items()]
+    about = {"type": "http", "method": "POST", "path": "/api/name", "query_string": b"", "headers": listed}
+    return {**about, "raw_path": b"/api/name", "http_version": "1.1", "scheme": "http", "root_path": ""}
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_body_that_never_ends_is_not_waited_for(
+    studio: DrawnStudio, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    monkeypatch.setattr(security, "PATIENCE", 60 if closed else 0.02)
+    sent: list[Any] = []
+
+    async def ask() -> None:
+        parts = [{"type": "http.request", "body": b'{"clus', "more_body": True}]
+
+        async def receive() -> Any:
+            return parts.pop() if parts else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asked = asyncio.create_task(create_app(studio, TOKEN)(half_a_request(), receive, send))
+        await asyncio.sleep(0.1)
+        asked.cancel()  # as a server does that ends
+        await asyncio.wait_for(asked, 5)
+
+    asyncio.run(ask())
+    assert sent[0]["status"] == (503 if closed else 408)
     assert studio.version == 1
 
 

@@ -75,14 +75,14 @@ class ClassView:
     Attributes:
         name: as it was typed.
         colour: R, G, B in [0, 255].
-        regions: superpixels of the collection that are predicted to be of it.
+        regions: superpixels of the collection that are predicted to be of it; None until they are counted.
         share: of all pixels, in [0, 1], likewise.
     """
 
     name: str
     colour: Colour
-    regions: int
-    share: float
+    regions: int | None
+    share: float | None
 
 
 @dataclass(frozen=True)

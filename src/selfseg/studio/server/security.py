@@ -8,12 +8,13 @@ can send requests here. So:
 - the Host must be this computer's, so that another site's name can't be pointed here (DNS rebinding);
 - what other pages send is refused by Origin and Sec-Fetch-Site; what changes something must name the Origin, and be
   JSON;
-- bodies have an end;
+- bodies have an end, in bytes and in time;
 - every answer, errors too, forbids scripts, styles and pictures from elsewhere, frames around it, and keeping it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import html
@@ -28,6 +29,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 1 << 18
 """Bytes; a stroke of a thousand places has 40,000."""
+
+PATIENCE = 20.0
+"""Seconds that the next part of a body is waited for; a request that never ends must not be kept for ever."""
 
 HEADERS: Mapping[str, str] = {
     "content-security-policy": (
@@ -45,6 +49,7 @@ _HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGN
 _NO_TOKEN = "This is not the whole address. Open the one that the terminal shows, with its token."
 _ANOTHER_PAGE = "the request came from another page; the studio answers only its own"
 _TOO_LARGE = f"the request is larger than {LARGEST_BODY} bytes"
+_TOO_SLOW = "The request did not come to its end in time. Nothing was decided."
 
 # A page that goes on by itself, not a redirect: a Strict cookie is not sent along a way that began on another site,
 # as a link in a chat or in a terminal in the browser does.
@@ -137,18 +142,28 @@ class Guard:
 
 
 class _Body:
-    """A request's body that ends in an error where it is too large, whatever its length was said to be."""
+    """A request's body that ends in an error where it is too large or too slow, whatever its length was said to be."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._seen = 0
+        self._whole = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await (self._receive() if self._whole else self._soon())
+        self._whole = not message.get("more_body", False)
         self._seen += len(message.get("body", b""))
         if self._seen > LARGEST_BODY:
             raise HTTPException(413, _TOO_LARGE)
         return message
+
+    async def _soon(self) -> Message:
+        try:
+            return await asyncio.wait_for(self._receive(), PATIENCE)
+        except TimeoutError as error:
+            raise HTTPException(408, _TOO_SLOW) from error
+        except asyncio.CancelledError as error:  # the server ends, and waits for no request that is not whole
+            raise HTTPException(503, "The studio is being closed.") from error
 
 
 def _derived(token: str, purpose: str) -> str:

@@ -106,6 +106,7 @@ export class HandOver {
     const drawn = JSON.stringify([state.classes, state.images, state.busy, low, high, accuracy, decisionsSince]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
+    const counted = state.classes.every((each) => each.share !== null);
     const covered = Math.min(1, state.classes.reduce((sum, each) => sum + each.share, 0));
     const judged = this.audit && this.audit.accuracy !== null;
     fill(
@@ -117,10 +118,9 @@ export class HandOver {
         ", ",
         h("b", {}, several(state.classes.length, "class", "classes")),
         ". ",
-        h("b", {}, percent(covered)),
-        " of all pixels get a class, ",
-        h("b", {}, percent(1 - covered)),
-        " stay empty (void).",
+        counted
+          ? [h("b", {}, percent(covered)), " of all pixels get a class, ", h("b", {}, percent(1 - covered)), " stay empty (void)."]
+          : "Their pixels are being counted …",
       ),
       state.busy && h("p", {class: "hint strong"}, `${state.busy}.`),
       h(
@@ -144,7 +144,7 @@ export class HandOver {
             h("code", {}, String(value)),
             h("span", {class: "dot", style: {"--colour": one.colour}}),
             typed(one.name),
-            h("span", {class: "share-bar", style: {"--value": one.share, "--colour": one.colour}}),
+            h("span", {class: "share-bar", style: {"--value": one.share ?? 0, "--colour": one.colour}}),
             h("span", {class: "number"}, percent(one.share)),
           ),
         ),

@@ -9,8 +9,9 @@ const clock = new Intl.DateTimeFormat(languages, {hour: "2-digit", minute: "2-di
 export const count = (value) => plain.format(value);
 export const time = (date) => clock.format(date);
 
-/** A share in [0, 1]: in whole per cents, small ones with a decimal. */
+/** A share in [0, 1]: in whole per cents, small ones with a decimal; null: it is not counted yet. */
 export function percent(share) {
+  if (share === null) return "counting …";
   if (share > 0 && share < 0.001) return `< ${fine.format(0.001)}`;
   return (share > 0 && share < 0.0995 ? fine : whole).format(share);
 }
