@@ -57,14 +57,14 @@ def _fits(value: Any, kind: Any, finite: bool) -> bool:
         if not isinstance(value, tuple):
             return False
         if len(within) == 2 and within[1] is Ellipsis:
-            return all(_fits(each, within[0], finite) for each in value)
+            return _all_fit(value, within[0], finite)
         return len(value) == len(within) and all(_fits(v, k, finite) for v, k in zip(value, within, strict=True))
     if origin in (Mapping, dict):
         return isinstance(value, Mapping) and all(
             _fits(key, within[0], finite) and _fits(item, within[1], finite) for key, item in value.items()
         )
     if origin in (Sequence, list):
-        return isinstance(value, list | tuple) and all(_fits(each, within[0], finite) for each in value)
+        return isinstance(value, list | tuple) and _all_fit(value, within[0], finite)
     if isinstance(kind, type):
         if not isinstance(value, kind):
             return False
@@ -72,6 +72,12 @@ def _fits(value: Any, kind: Any, finite: bool) -> bool:
             check_kinds(value, finite)
         return True
     return True
+
+
+def _all_fit(values: Sequence[Any], kind: Any, finite: bool) -> bool:
+    if kind is int and values and set(map(type, values)) == {int}:  # confusions have millions of them
+        return max(max(values), -min(values)).bit_length() <= 64
+    return all(_fits(each, kind, finite) for each in values)
 
 
 def _named(kind: Any) -> str:

@@ -1,5 +1,6 @@
 """Several runs under one protocol: the same figures as `evaluate`, nothing measured twice, one page."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 import torch
 
 from selfseg.errors import ConfigError, RunError
-from selfseg.evaluation import Beside, Clusters, Linear, Objects, Prototypes, Reading, comparison
+from selfseg.evaluation import Beside, Clusters, EvaluationConfig, Linear, Objects, Prototypes, Reading, comparison
 from selfseg.evaluation.comparison import BASELINES, UNTRAINED, compare, file_name, parse_rows
 from selfseg.evaluation.evaluator import evaluate
+from selfseg.evaluation.subjects import Subjects, open_run
 from selfseg.models.embedder import Embedder, EmbedderConfig
-from selfseg.models.prototypes import save_prototypes
+from selfseg.models.prototypes import load_prototypes, save_prototypes
 from selfseg.storage.files import read_json
+from selfseg.storage.hashes import embedder_hash
 
 ALONE = Beside(baselines=False)
 THREE = Clusters(k=(3,))
@@ -224,3 +227,30 @@ def test_a_comparison_is_not_mixed_with_other_files(runs, labelled, tmp_path):
         with pytest.raises(ConfigError, match="give a new folder"):
             compare(runs, labelled, place, **ONCE)
         assert not (place / ".selfseg-output").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_trained_on_meanwhile_is_of_one_moment(tmp_path, monkeypatch):
+    """A training replaces embedder and prototypes while they are read, once."""
+    run = make_run(tmp_path / "run", 1, prototypes=4)
+    newer = make_run(tmp_path / "newer", 2, prototypes=4)
+    real, loads = Embedder.load, []
+
+    def load(folder, *arguments):
+        embedder = real(folder, *arguments)
+        loads.append(folder)
+        if len(loads) == 1:
+            shutil.rmtree(run / "embedder")
+            shutil.copytree(newer / "embedder", run / "embedder")
+        return embedder
+
+    monkeypatch.setattr(Embedder, "load", load)
+    embedder, weights, prototypes = open_run(run, prototypes=True, device="cpu")
+    assert len(loads) == 2
+    assert weights == embedder_hash(newer)
+    assert torch.equal(prototypes, load_prototypes(newer))
+    wanted = real(newer / "embedder").state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in embedder.state_dict().items())
+    subjects = Subjects(run, EvaluationConfig((THREE,)), Reading(), ALONE, "cpu", weights="those of before")
+    with pytest.raises(RunError, match="trained or clustered again"):
+        subjects.open()  # as a worker does

@@ -1,3 +1,4 @@
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -7,14 +8,14 @@ import pytest
 from PIL import Image
 
 from selfseg.data.labelled.catalog import open_labelled
-from selfseg.errors import ConfigError, LabelError, RecipeMismatch
+from selfseg.errors import ConfigError, LabelError, RecipeMismatch, RunError
 from selfseg.evaluation.baselines import trivial_extractors
 from selfseg.evaluation.contents import check_labels, contents_of, images_in_both
 from selfseg.evaluation.evaluator import evaluate_extractors
 from selfseg.evaluation.protocols.linear import Linear
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, open_splits
 from selfseg.evaluation.sheet import EvaluationConfig
-from selfseg.evaluation.sources import claim_folder
+from selfseg.evaluation.sources import claim_folder, own_job
 
 
 def test_copies_of_images_in_both_splits_are_told(labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -96,3 +97,19 @@ def test_colours_that_mean_something_else_are_other_data(labelled: Path) -> None
     before = contents_of([open_labelled(labelled, "train")])
     (labelled / "classes.txt").write_text("0 a #111111\n1 b #000000\n2 c #222222\n3 d #333333\n")
     assert contents_of([open_labelled(labelled, "train")]) != before
+
+
+def test_a_job_that_is_at_work_keeps_its_settings(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        own_job(out, {"steps": 4}),
+        pytest.raises(RunError, match="another process is at work"),
+        own_job(out, {"steps": 9}),
+    ):
+        pass
+    assert json.loads((out / "transfer.json").read_text()) == {"steps": 4}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").touch()
+    with pytest.raises(RunError, match="no transfer of selfseg"), own_job(tmp_path / "mine", {"steps": 4}):
+        pass
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["photo.jpg"]

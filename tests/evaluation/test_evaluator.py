@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -538,3 +539,19 @@ def test_settings_that_can_t_be_are_refused():
     ):
         with pytest.raises(ConfigError):
             make()
+
+
+@pytest.mark.slow
+def test_other_data_of_the_same_name_takes_nobodys_place(tmp_path):
+    first, second = draw(tmp_path / "a" / "stripes"), draw(tmp_path / "b" / "stripes", images=2)
+    asked = {"protocols": (FOUR,), "seeds": 1, "beside": ALONE, "out": tmp_path / "results"}
+    evaluate(PERFECT, first, **asked)
+    written = {file.name: file.read_bytes() for file in (tmp_path / "results").iterdir()}
+    with pytest.raises(ConfigError, match=r"is of other images, whose folder is called stripes too"):
+        evaluate(PERFECT, second, **asked)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "results").iterdir()} == written
+    moved = first.rename(tmp_path / "stripes")  # the same data is measured again, wherever it lies
+    evaluate(PERFECT, moved, **asked)
+    for kind, ending in (("images", "png"), ("labels", "png")):  # and a folder that was added to stays itself
+        shutil.copy(moved / "val" / kind / f"0.{ending}", moved / "val" / kind / f"9.{ending}")
+    assert evaluate(PERFECT, moved, **asked)[0].counts["images"] == 5

@@ -448,3 +448,22 @@ def test_a_format_of_another_package_is_found_by_its_name(
     assert "| input | RGB in [0, 1] |" in card
     assert "- A note." in card
     assert "read it" in card
+
+
+@pytest.mark.slow
+def test_a_folder_is_of_one_moment_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = make_run(tmp_path / "run", backbone="test_resnet")
+    real = Embedder.save
+
+    def replaced(self: Embedder, folder: Path) -> None:
+        real(self, folder)
+        with torch.no_grad():
+            next(self.parameters()).add_(1)
+        monkeypatch.undo()
+        self.save(own / "embedder")  # as a training does meanwhile
+
+    for format in ("safetensors", "hub"):
+        monkeypatch.setattr(Embedder, "save", replaced)
+        with pytest.raises(RunError, match="was trained on while it was exported, and nothing was written"):
+            export(own, format)
+        assert not list((own / "export").iterdir())

@@ -35,17 +35,17 @@ from selfseg.evaluation.evaluator import evaluate_extractors
 from selfseg.evaluation.measure.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import TRIVIAL, Results, markdown_table, package_version, result_name
-from selfseg.evaluation.references import is_reference, parse_reference
+from selfseg.evaluation.references import is_reference, load_reference, parse_reference
 from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, VERSIONS, EvaluationConfig, Protocol, Sheet, names_of
-from selfseg.evaluation.subjects import embedder_extractors, open_source
+from selfseg.evaluation.subjects import embedder_extractors, open_run
 from selfseg.models.embedder import Embedder
-from selfseg.models.prototypes import has_prototypes, load_prototypes
+from selfseg.models.prototypes import has_prototypes
 from selfseg.ops.channels import Channels
 from selfseg.ops.pca import fit_pca
 from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
 from selfseg.storage.files import mark_output, read_json, write_json, write_text
-from selfseg.storage.hashes import embedder_hash, run_hash
+from selfseg.storage.hashes import run_hash
 from selfseg.storage.outputs.claiming import check_output, own_output
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
@@ -254,15 +254,16 @@ class _Contestant:
 
 
 def _contestant(row: Row, config: EvaluationConfig, reading: Reading, beside: Beside) -> _Contestant:
-    embedder = open_source(row.source, "cpu")
-    assert isinstance(embedder, Embedder)
     reference = parse_reference(row.source) if is_reference(row.source) else None
-    learned = None
-    if config.prototypes is not None and reference is None and has_prototypes(row.source):
-        learned = load_prototypes(row.source)
+    learned, told = None, {}
+    if reference is None:
+        asked = config.prototypes is not None and has_prototypes(row.source)
+        embedder, weights, learned = open_run(Path(row.source), asked, "cpu")
+        told = {"embedder": weights}
+    else:
+        embedder, told = load_reference(reference), asdict(reference)
     if learned is None and not config.fitted:
         raise ConfigError(f"{row.source} has no prototypes; leave it out, or add another protocol")
-    told = asdict(reference) if reference else {"embedder": embedder_hash(Path(row.source))}
     extractors = [
         replace(extractor, name=_named(extractor.name, row), options={**extractor.options, **told})
         for extractor in embedder_extractors(embedder, config, reading, beside, learned)

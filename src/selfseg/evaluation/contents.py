@@ -61,6 +61,21 @@ def contents_of(splits: Iterable[LabelledImages]) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_of(measured: LabelledImages) -> dict[str, str]:
+    """8 hex digits each of where a split lies and of its images' names and lengths; no path can be read from them.
+
+    A folder that was moved keeps the second, one that was added to keeps the first.
+    """
+    names = [
+        f"{name} {_length(path)}\n" for name, path in zip(measured.images.names, measured.images.paths, strict=True)
+    ]
+    told = {"folder": str(measured.root.resolve()), "images": "".join(names)}
+    return {
+        key: hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+        for key, text in told.items()
+    }
+
+
 def check_labels(fit: LabelledImages, measured: LabelledImages) -> None:
     """Read all labels before a network is trained: what is found after hours of it may cost them all.
 

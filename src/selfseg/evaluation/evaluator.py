@@ -12,10 +12,10 @@ from pathlib import Path
 
 from selfseg.data.labelled.catalog import LabelledImages, check_same_classes
 from selfseg.errors import ConfigError
-from selfseg.evaluation.contents import images_in_both
+from selfseg.evaluation.contents import fingerprint_of, images_in_both
 from selfseg.evaluation.measure.features import Extractor
 from selfseg.evaluation.measure.reading import Progress
-from selfseg.evaluation.measure.results import Results, result_name, write_table
+from selfseg.evaluation.measure.results import Results, check_same_data, result_name, write_table
 from selfseg.evaluation.measure.results import format_table as format_table
 from selfseg.evaluation.measure.sharing import Alone, Shared
 from selfseg.evaluation.protocols.objects import evaluate_objects
@@ -25,7 +25,7 @@ from selfseg.evaluation.subjects import Subjects
 from selfseg.models.embedder import Embedder
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import check_writable, write_json
-from selfseg.storage.hashes import embedder_hash, run_hash
+from selfseg.storage.hashes import run_hash
 from selfseg.storage.outputs.claiming import check_results
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
@@ -73,7 +73,8 @@ def evaluate(
 
     Raises:
         ConfigError: for options that can't work, e.g. more clusters than points, or a linear layer that would be
-            measured on the split it learned from; if `out` holds something else than results.
+            measured on the split it learned from; if `out` holds something else than results, or RUN/results those
+            of other images whose folder has the same name.
         RunError: if there is no such run, it holds no embedder, or prototypes are asked for and it has none.
         DataError: if the data set is not readable as one (see `open_labelled`), or a label is outside the classes.
         StorageError: if a result can't be written.
@@ -88,17 +89,20 @@ def evaluate(
         check_results(Path(out))
     if not where.here:
         subjects.check_portable()
-    folder, source = subjects.folder, subjects.open()
+    folder = subjects.folder
+    source, subjects = subjects.opened()
     finder, side = subjects.finder(source) if config.of_objects else (None, "native")
     extractors = subjects.extractors(source)
     fit, measured = reading.open(data, bool(config.fitted or config.of_objects))
     if isinstance(source, Embedder):
         fit, measured = fit.measured(source.config.channels), measured.measured(source.config.channels)
     made_by = run_hash(folder) if folder else ""
-    weights = {"embedder": embedder_hash(folder)} if folder else {}
+    weights = {"embedder": subjects.weights} if folder else {}
     kept = Path(out) if out is not None else None if folder is None else folder / "results"
     if kept is not None:
         check_writable(kept)
+        data_of = fingerprint_of(measured)
+        check_same_data(kept, measured, data_of)
     results = Results()
 
     def keep(made: Sequence[EvalResult]) -> None:
@@ -112,7 +116,8 @@ def evaluate(
         results.extend(known)
         if kept is not None:
             for result in known:
-                write_json(kept / result_name(result), result.to_dict())
+                told = replace(result, options={**result.options, "data": data_of})
+                write_json(kept / result_name(result), told.to_dict())
 
     with hire(where, "evaluate", progress=False, device=device or "auto") as workers:
         shared = None if where.here else Shared(workers, where, subjects)

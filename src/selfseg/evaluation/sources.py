@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from selfseg.models.backbones import make_backbone
 from selfseg.models.embedder import Embedder
 from selfseg.models.start import is_word, load_backbone
 from selfseg.ops.channels import Channels
-from selfseg.storage.files import is_unclaimed, mark_output, read_json, write_json
+from selfseg.storage.files import is_unclaimed, mark_output, read_json, sole_use, write_json
 from selfseg.types import IMAGENET_MEAN, IMAGENET_STD
 
 Config = TypeVar("Config", bound=FineTuningConfig)
@@ -108,6 +109,25 @@ _SINCE = {"one_class": 1.0, "distort": False, "head_concat": False, "dropout": 0
 """Settings that older folders don't know, with the values that they were made by."""
 
 
+@contextmanager
+def own_job(out: Path, record: Mapping[str, Any], kind: str = "transfer") -> Iterator[None]:
+    """`claim_folder`, and hold OUT: of two calls at once one would write its settings over the work of the other.
+
+    Raises:
+        RunError: if another process is at work on OUT; else as `claim_folder`.
+    """
+    _check_own(out, kind)
+    mark_output(out)
+    with sole_use(out):
+        claim_folder(out, record, kind)
+        yield
+
+
+def _check_own(out: Path, kind: str) -> None:
+    if not (out / f"{kind}.json").is_file() and not is_unclaimed(out):
+        raise RunError(f"{out} exists and is no {kind} of selfseg; give another --out")
+
+
 def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -> None:
     """Make OUT, or check that it is of the same job.
 
@@ -120,6 +140,7 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
         RecipeMismatch: if OUT is of another job; the message shows the difference.
         RunError: if OUT is something else.
     """
+    _check_own(out, kind)
     path = out / f"{kind}.json"
     wanted = json.loads(json.dumps(record))
     if path.is_file():
@@ -140,8 +161,6 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
                     + "\n  ".join(changed)
                     + "\ngive another --out, or the old settings to continue it"
                 )
-    elif not is_unclaimed(out):
-        raise RunError(f"{out} exists and is no {kind} of selfseg; give another --out")
     mark_output(out)
     write_json(path, wanted)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from selfseg.collection.opening import choose_device, load
+from selfseg.collection.opening import choose_device, load, load_known, require_same
 from selfseg.errors import ConfigError, RunError
 from selfseg.evaluation.baselines import trivial_extractors, untrained_extractor
 from selfseg.evaluation.measure.features import (
@@ -29,6 +29,7 @@ from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import EvaluationConfig, OfObjects, names_of
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import load_prototypes
+from selfseg.storage.hashes import embedder_hash
 from selfseg.workers.pipes import packed
 
 
@@ -42,6 +43,8 @@ class Subjects:
         reading: says the size of the images.
         beside: what is measured beside it.
         device: as of `open_source`.
+        weights: `embedder_hash` of the run that was opened first; who opens it again must find the same.
+        learned: (K, D) prototypes of that run, if prototypes are measured.
     """
 
     run: Path | str | Embedder | Extractor
@@ -49,6 +52,8 @@ class Subjects:
     reading: Reading
     beside: Beside
     device: str | None = None
+    weights: str = ""
+    learned: torch.Tensor | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -56,8 +61,19 @@ class Subjects:
         return None if is_reference(self.run) or not isinstance(self.run, str | Path) else Path(self.run)
 
     def open(self) -> Embedder | Extractor:
-        """See `open_source`."""
-        return open_source(self.run, self.device)
+        """See `open_source`; raises RunError if the run is not the one of `weights` any more."""
+        if self.folder is None:
+            return open_source(self.run, self.device)
+        embedder, found = load_known(self.folder, self.device or "auto")
+        require_same(self.folder, self.weights, found)
+        return embedder
+
+    def opened(self) -> tuple[Embedder | Extractor, Subjects]:
+        """What `open` gives, and the subjects with `weights` and `learned`, which a training may replace meanwhile."""
+        if self.folder is None:
+            return self.open(), self
+        embedder, weights, learned = open_run(self.folder, self.config.prototypes is not None, self.device or "auto")
+        return embedder, replace(self, weights=weights, learned=learned)
 
     def extractors(self, source: Embedder | Extractor) -> list[Extractor]:
         """What is measured by protocols of pixels, in the order of the results.
@@ -76,7 +92,7 @@ class Subjects:
             if config.prototypes is not None:
                 if self.folder is None:
                     raise ConfigError("an embedder alone has no prototypes; give the run's folder, or leave them out")
-                learned = load_prototypes(self.folder)
+                learned = load_prototypes(self.folder) if self.learned is None else self.learned
             found += embedder_extractors(source, config, reading, beside, learned)
             if beside.untrained and config.fitted:
                 found.append(untrained_extractor(source, reading.side))
@@ -103,6 +119,22 @@ class Subjects:
                 f"other processes can't be given this {type(self.run).__name__} ({error}); give the run's folder, an "
                 "extractor whose function a module defines, or leave out --processes and --ray"
             ) from error
+
+
+def open_run(run: Path, prototypes: bool = False, device: str = "auto") -> tuple[Embedder, str, torch.Tensor | None]:
+    """A run's embedder, its `embedder_hash`, and its prototypes if asked for: all of one moment of a training.
+
+    Raises:
+        RunError: as of `load_known` and `load_prototypes`.
+    """
+    for _ in range(5):
+        embedder, weights = load_known(run, device)
+        learned = load_prototypes(run) if prototypes else None
+        if learned is None or embedder_hash(run) == weights:
+            break
+    else:
+        raise RunError(f"the embedder of {run} is replaced all the time; wait until its training is over")
+    return embedder, weights, learned
 
 
 def open_source(source: Path | str | Embedder | Extractor, device: str | None = None) -> Embedder | Extractor:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfseg.collection.opening import load
+from selfseg.collection.opening import load_known
 from selfseg.errors import ConfigError, RunError
 from selfseg.exporting.cards import card, facts, loading
 from selfseg.exporting.fine_tuning import fine_tuning_configs
@@ -127,10 +127,10 @@ def export(
     if push is not None:
         check_repository(push)
     run = Path(run)
-    embedder = load(run, "cpu")
+    embedder, weights = load_known(run, "cpu")
     exporter.require()
     path = _place(run, format, exporter, embedder, None if out is None else Path(out))
-    about = facts(format, exporter.whole, embedder, run_hash(run), embedder_hash(run), exporter.input)
+    about = facts(format, exporter.whole, embedder, run_hash(run), weights, exporter.input)
     with torch.no_grad():
         lines, notes = exporter.write(path, embedder, about, run, **sharing)
     if push is not None:
@@ -143,6 +143,19 @@ def export(
             notes = (*notes, f"Beside it lie configurations of the papers' fine-tuning: {', '.join(starts)}.")
         write_text(card_of(path), card(path.name, about, lines, notes))
     return path
+
+
+def require_untouched(run: Path, about: Mapping[str, str]) -> None:
+    """Raise RunError if a training has replaced the embedder since it was read, so that what lies beside it is newer.
+
+    Args:
+        run: the run.
+        about: facts for the file's header.
+    """
+    if embedder_hash(run) != about["embedder"]:
+        raise RunError(
+            f"{run} was trained on while it was exported, and nothing was written; run the same command again"
+        )
 
 
 def find_exporter(format: str) -> Exporter:
@@ -291,6 +304,7 @@ def _write_folder(path: Path, embedder: Embedder, about: Mapping[str, str], run:
             save_file({"prototypes": load_prototypes(run)}, temporary / _PROTOTYPES)  # read, so that it is whole
             notes.append(f"`{_PROTOTYPES}` holds the method's concept vectors (K, D), one unit vector a row.")
         write_text(temporary / "README.md", card(path.name, about, lines, notes))
+        require_untouched(run, about)
         image = drawn((64, 96), inputs=embedder.config.inputs)
         compare_features(path, Embedder.load(temporary)(image), embedder(image))
 

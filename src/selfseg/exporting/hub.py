@@ -17,7 +17,7 @@ from selfseg.collection.reporting.health import judge
 from selfseg.data.labelled.datasets import DATASETS
 from selfseg.drawing.result_charts import column_of
 from selfseg.errors import RunError
-from selfseg.exporting.export import Exporter, Written, compare_features, drawn
+from selfseg.exporting.export import Exporter, Written, compare_features, drawn, require_untouched
 from selfseg.exporting.segmenters import SEGMENTER
 from selfseg.models.embedder import Embedder
 from selfseg.models.prototypes import load_prototypes
@@ -144,6 +144,7 @@ def _write_embedder(
         embedder.save(folder)
         if prototypes is not None:
             write_tensors(folder / PROTOTYPES, {"prototypes": prototypes})
+        require_untouched(run, about)
         image = drawn((64, 96), inputs=embedder.config.inputs)
         compare_features(path, Embedder.load(folder)(image), embedder(image))
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,6 +133,7 @@ def fine_tune(
     what: str = "transfer",
     keep_weights: bool = True,
     optimizer: MakeOptimizer | None = None,
+    held: bool = False,
 ) -> None:
     """Train a model in OUT, or go on with it; afterwards it has the last iteration's weights.
 
@@ -140,7 +142,7 @@ def fine_tune(
         config: how.
         loss: the scalar loss of a batch.
         batches: gives the batches from an iteration on.
-        out: the job's folder, which is claimed already (`selfseg.evaluation.sources.claim_folder`).
+        out: the job's folder, which is claimed already (`selfseg.evaluation.sources.own_job`).
         groups: of parameters, for the optimiser; None = all alike. The learning rate of a group with a "scale" is so
             many times that of the others.
         checkpoint_every: iterations between checkpoints.
@@ -148,6 +150,7 @@ def fine_tune(
         what: what it says.
         keep_weights: write OUT/weights.safetensors at the end.
         optimizer: makes it from the groups; None = SGD with the configuration's momentum and weight decay.
+        held: whether the caller holds OUT (`sole_use`) already.
 
     Raises:
         RunError: if another process is at work on OUT.
@@ -156,7 +159,7 @@ def fine_tune(
         Interrupted: after Ctrl-C or SIGTERM, when the state is saved.
         StorageError: if the disk is full.
     """
-    with sole_use(out):
+    with nullcontext() if held else sole_use(out):
         for folder in (out, out / "checkpoints"):
             remove_leftovers(folder)
         groups = groups or [{"params": list(model.parameters())}]

@@ -133,6 +133,7 @@ def test_a_folder_in_use_is_refused(shapes: Path, tmp_path: Path) -> None:
     with sole_use(out), pytest.raises(RunError, match="another process is at work on"):
         transfer("random", shapes, TINY, out, **QUIET)
     assert not (out / "checkpoints").exists()
+    assert not (out / "transfer.json").exists()  # or the call at work would go on under these settings
     transfer("random", shapes, TINY, out, **QUIET)
 
 

@@ -19,7 +19,7 @@ from selfseg.data.labelled.catalog import LabelledImages
 from selfseg.drawing.result_charts import column_of as column_of
 from selfseg.drawing.result_charts import comparison_of, fine_print, with_age
 from selfseg.drawing.result_charts import read_results as read_results
-from selfseg.errors import LabelError
+from selfseg.errors import ConfigError, LabelError
 from selfseg.evaluation.measure.confusion import Metrics, mean_class_iou, metrics_of
 from selfseg.evaluation.measure.reading import Tally
 from selfseg.evaluation.protocols.coco import DetectionResult
@@ -183,6 +183,31 @@ def write_table(folder: Path, run: Path | None = None) -> Path:
             found.append(result)
     write_text(folder / "table.md", markdown_table(found))
     return folder / "table.md"
+
+
+def check_same_data(folder: Path, measured: LabelledImages, fingerprint: Mapping[str, str]) -> None:
+    """Refuse to put results among those of other data of the same name: they would take their files and their rows.
+
+    Args:
+        folder: where results are to be written.
+        measured: the split.
+        fingerprint: of it, as results carry it in `options["data"]`; results without one are passed over.
+
+    Raises:
+        ConfigError: if results lie there that differ in both the folder of the data and the images.
+    """
+    for path in sorted(folder.glob("*.json")):
+        known: object = None
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            result = EvalResult.from_dict(read_json(path))
+            if (result.dataset, result.split) == (measured.name, measured.split):
+                known = result.options.get("data")
+        if isinstance(known, dict) and all(known.get(key) != value for key, value in fingerprint.items()):
+            raise ConfigError(
+                f"{path} is of other images, whose folder is called {measured.name} too: their results would be "
+                f"replaced by those of {measured.root}. Give --out with a folder for them, or give the data's folder "
+                "another name"
+            )
 
 
 class Results(list[EvalResult]):

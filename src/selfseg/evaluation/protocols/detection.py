@@ -47,7 +47,7 @@ from selfseg.evaluation.protocols.coco import (
     require_coco,
     to_coco,
 )
-from selfseg.evaluation.sources import claim_folder, describe, open_source
+from selfseg.evaluation.sources import describe, open_source, own_job
 from selfseg.fitting.supervised import FineTuningConfig, fine_tune
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import write_json
@@ -254,41 +254,42 @@ def transfer_to_detection(
         raise ConfigError("detectors are fine-tuned on photographs; this run learned from measured images")
     dataset = ExampleDataset(fit, config)
     files = contents_of_files(fit.annotations, measured.annotations)
-    claim_folder(out, describe("detection", source, start, data, files, config))
-    torch.manual_seed(config.seed)
-    model = make_detector(start.backbone, len(fit.class_names), config, start.mean, start.std).to(device)
+    with own_job(out, describe("detection", source, start, data, files, config)):
+        torch.manual_seed(config.seed)
+        model = make_detector(start.backbone, len(fit.class_names), config, start.mean, start.std).to(device)
 
-    def batches(step: int) -> Iterator[list[Example]]:
-        sampler = StepSampler(len(dataset), config.batch_size, step, config.steps, config.seed)
-        return iterate(make_loader(dataset, sampler, workers, device.type == "cuda", collate_fn=collate_examples))
+        def batches(step: int) -> Iterator[list[Example]]:
+            sampler = StepSampler(len(dataset), config.batch_size, step, config.steps, config.seed)
+            return iterate(make_loader(dataset, sampler, workers, device.type == "cuda", collate_fn=collate_examples))
 
-    fine_tune(
-        model,
-        config,
-        detection_loss,
-        batches,
-        out,
-        groups=parameter_groups(model),
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-    )
-    results = detect(model, measured, config)
-    run = Path(source) if isinstance(source, str | Path) else None
-    result = DetectionResult(
-        protocol="detection",
-        protocol_version=VERSION,
-        what=start.what,
-        dataset=measured.root.resolve().name,
-        split=measured.split,
-        fit_split=fit.split,
-        metrics=average_precision(measured.annotations, results),
-        class_names=measured.class_names,
-        counts={"images": len(measured), "detections": len(results), "fit_images": len(dataset)},
-        options={**asdict(config), "weights": start.weights, "start": start.sentence},
-        recipe_hash=run_hash(run) if run else "",
-        package_version=package_version(),
-    )
-    write_json(out / "results" / result_name(result), result.to_dict())
+        fine_tune(
+            model,
+            config,
+            detection_loss,
+            batches,
+            out,
+            groups=parameter_groups(model),
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+            held=True,
+        )
+        results = detect(model, measured, config)
+        run = Path(source) if isinstance(source, str | Path) else None
+        result = DetectionResult(
+            protocol="detection",
+            protocol_version=VERSION,
+            what=start.what,
+            dataset=measured.root.resolve().name,
+            split=measured.split,
+            fit_split=fit.split,
+            metrics=average_precision(measured.annotations, results),
+            class_names=measured.class_names,
+            counts={"images": len(measured), "detections": len(results), "fit_images": len(dataset)},
+            options={**asdict(config), "weights": start.weights, "start": start.sentence},
+            recipe_hash=run_hash(run) if run else "",
+            package_version=package_version(),
+        )
+        write_json(out / "results" / result_name(result), result.to_dict())
     return result
 
 

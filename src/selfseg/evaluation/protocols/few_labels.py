@@ -51,9 +51,9 @@ from selfseg.evaluation.measure.results import Question, Results, result_name, r
 from selfseg.evaluation.predictions import Kept, write_predictions_page
 from selfseg.evaluation.protocols.contenders import Contender, FineTunedEmbedder, contenders
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, count_segmenter, open_splits, train_segmenter
-from selfseg.evaluation.sources import claim_folder, weights_hash
+from selfseg.evaluation.sources import own_job, weights_hash
 from selfseg.models.embedder import Embedder
-from selfseg.storage.files import mark_output, read_json, sole_use, write_json, write_text
+from selfseg.storage.files import mark_output, read_json, write_json, write_text
 from selfseg.storage.hashes import run_hash
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
@@ -210,8 +210,7 @@ def finetune(
     if keep:
         Legend.of(fit.class_names)  # refuses two classes of one name
     check_labels(fit, measured)
-    claim_folder(place, record, "finetune")
-    with sole_use(place):
+    with own_job(place, record, "finetune"):
         curve = _Curve(fit, measured, config, place, settings, keep)
         results = [
             curve.result(contender, share, splits, run_hash(folder) if folder else "")

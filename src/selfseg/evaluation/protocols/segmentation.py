@@ -227,6 +227,7 @@ def train_segmenter(
     groups: list[dict[str, Any]] | None = None,
     what: str = "transfer",
     keep_weights: bool = True,
+    held: bool = False,
 ) -> None:
     """Fine-tune a segmenter in OUT, or go on with it.
 
@@ -234,7 +235,7 @@ def train_segmenter(
         model: with the weights to start from; afterwards on the device, with those of the last iteration.
         fit: what it learns from.
         config: how.
-        out: the job's folder, see `selfseg.evaluation.sources.claim_folder`.
+        out: the job's folder, see `selfseg.evaluation.sources.own_job`.
         device: where.
         workers: processes that read and crop.
         checkpoint_every: iterations between checkpoints.
@@ -242,6 +243,7 @@ def train_segmenter(
         groups: of parameters, see `fine_tune`.
         what: what the progress bar says.
         keep_weights: write OUT/weights.safetensors at the end.
+        held: as of `fine_tune`.
 
     Raises:
         As `fine_tune`.
@@ -253,7 +255,19 @@ def train_segmenter(
         dataset = CropDataset(fit, config)
         return iterate(make_loader(dataset, sampler, workers, device.type == "cuda", collate_fn=collate_crops))
 
-    fine_tune(model, config, segmentation_loss, batches, out, groups, checkpoint_every, progress, what, keep_weights)
+    fine_tune(
+        model,
+        config,
+        segmentation_loss,
+        batches,
+        out,
+        groups,
+        checkpoint_every,
+        progress,
+        what,
+        keep_weights,
+        held=held,
+    )
 
 
 def count_segmenter(

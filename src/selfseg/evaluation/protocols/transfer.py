@@ -40,7 +40,7 @@ from selfseg.evaluation.protocols.segmentation import (
     open_splits,
     train_segmenter,
 )
-from selfseg.evaluation.sources import claim_folder, describe, open_source
+from selfseg.evaluation.sources import describe, open_source, own_job
 from selfseg.fitting.supervised import FineTuningConfig
 from selfseg.models.embedder import Embedder
 from selfseg.storage.files import write_json
@@ -285,47 +285,48 @@ def _transfer_to_segmentation(
     start, config = open_source(source, config, config.output_stride)
     fit, measured = fit.measured(start.channels), measured.measured(start.channels)
     check_labels(fit, measured)
-    claim_folder(out, describe("segmentation", source, start, data, contents_of((fit, measured)), config))
-    in_both = images_in_both(fit, measured)
-    torch.manual_seed(config.seed)
-    classes = len(fit.class_names)
-    model = FCN(
-        start.backbone,
-        classes,
-        config.head_channels,
-        config.head_dilation,
-        start.mean,
-        start.std,
-        config.head_concat,
-        config.dropout,
-        config.auxiliary,
-    )
-    train_segmenter(
-        model,
-        fit,
-        config,
-        out,
-        device=device,
-        workers=workers,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-    )
-    confusion, tally = count_segmenter(model, measured, config)
-    question = Question(
-        protocol="transfer",
-        protocol_version=VERSION,
-        what=start.what,
-        fit_split=fit.split,
-        resolution=config.short_side or "native",
-        seeds=(config.seed,),
-        recipe_hash=run_hash(Path(source)) if isinstance(source, str | Path) else "",
-    )
-    options = {
-        **asdict(config),
-        "weights": start.weights,
-        "start": start.sentence,
-        **in_both,
-    }
-    result = result_of(question, [confusion], tally, measured, options)
-    write_json(out / "results" / result_name(result), result.to_dict())
+    with own_job(out, describe("segmentation", source, start, data, contents_of((fit, measured)), config)):
+        in_both = images_in_both(fit, measured)
+        torch.manual_seed(config.seed)
+        classes = len(fit.class_names)
+        model = FCN(
+            start.backbone,
+            classes,
+            config.head_channels,
+            config.head_dilation,
+            start.mean,
+            start.std,
+            config.head_concat,
+            config.dropout,
+            config.auxiliary,
+        )
+        train_segmenter(
+            model,
+            fit,
+            config,
+            out,
+            device=device,
+            workers=workers,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+            held=True,
+        )
+        confusion, tally = count_segmenter(model, measured, config)
+        question = Question(
+            protocol="transfer",
+            protocol_version=VERSION,
+            what=start.what,
+            fit_split=fit.split,
+            resolution=config.short_side or "native",
+            seeds=(config.seed,),
+            recipe_hash=run_hash(Path(source)) if isinstance(source, str | Path) else "",
+        )
+        options = {
+            **asdict(config),
+            "weights": start.weights,
+            "start": start.sentence,
+            **in_both,
+        }
+        result = result_of(question, [confusion], tally, measured, options)
+        write_json(out / "results" / result_name(result), result.to_dict())
     return result
