@@ -76,7 +76,7 @@ def _fits(value: Any, kind: Any, finite: bool) -> bool:
 
 def _all_fit(values: Sequence[Any], kind: Any, finite: bool) -> bool:
     if kind is int and values and set(map(type, values)) == {int}:  # confusions have millions of them
-        return max(max(values), -min(values)).bit_length() <= 64
+        return bool(max(max(values), -min(values)).bit_length() <= 64)
     return all(_fits(each, kind, finite) for each in values)
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import selfseg
 from selfseg.errors import ConfigError, RunError
+from selfseg.storage.files import sole_use
 from selfseg.studio.beliefs import NONE
 from selfseg.studio.decisions.log import DecisionLog
 from selfseg.studio.server.contract import AnotherNow
@@ -145,6 +146,10 @@ def test_a_handing_over_leaves_no_files_of_the_one_before_and_tells_its_age(run:
         assert studio.job().decisions_since == 0  # type: ignore[union-attr]
         studio.name("6/1", "b")
         assert studio.job().decisions_since == 1  # type: ignore[union-attr]
+        with sole_use(run / "studio"):  # as another studio of the run does while it writes
+            studio.hand_over(["coco"], model=False)
+            studio._job.wait()
+        assert "another process is at work" in str(studio.job().error)  # type: ignore[union-attr]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from selfseg.exchange.base import FORMATS, NamedMask, find_format, write_formats
 from selfseg.exporting.export import export
 from selfseg.models.embedder import Looks
 from selfseg.segmenter.segmenter import NO_CLASS, Segmenter
-from selfseg.storage.files import storage_errors
+from selfseg.storage.files import sole_use, storage_errors
 from selfseg.studio.beliefs import NONE
 from selfseg.studio.classifier import RegionClassifier
 from selfseg.studio.regions import RegionStore
@@ -203,20 +203,21 @@ class HandOver:
         looks: Looks | None,
     ) -> None:
         try:
-            self._remove_the_last()
-            if wanted:
-                told = f"{len(store.names):,} images, {len(decided.legend.classes)} classes"
-                found = write_formats(
-                    wanted, self._counted(masks(store, decided, images)), decided.legend, self._folder, zipped=True
-                )
-                for name, path in found.items():
-                    self._add(path, f"{FORMATS[name].title}: {told}")
-            if model:
-                self._say("Making the model.")
-                segmenter_of(run, decided, looks).save(run / "segmenter")
-                path = export(run, "segmenter-onnx", self._folder / _ONNX)
-                names = ", ".join(decided.legend.names)
-                self._add(path, f"The segmenter as one ONNX file, with the names {names}")
+            with sole_use(self._folder.parent):  # another studio of the run writes here, too
+                self._remove_the_last()
+                if wanted:
+                    told = f"{len(store.names):,} images, {len(decided.legend.classes)} classes"
+                    found = write_formats(
+                        wanted, self._counted(masks(store, decided, images)), decided.legend, self._folder, zipped=True
+                    )
+                    for name, path in found.items():
+                        self._add(path, f"{FORMATS[name].title}: {told}")
+                if model:
+                    self._say("Making the model.")
+                    segmenter_of(run, decided, looks).save(run / "segmenter")
+                    path = export(run, "segmenter-onnx", self._folder / _ONNX)
+                    names = ", ".join(decided.legend.names)
+                    self._add(path, f"The segmenter as one ONNX file, with the names {names}")
             total = self._view.total if self._view is not None else 0
             self._change(running=False, done=total, sentence=f"Finished: the files lie in {self._folder}.")
         except _Stopped:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -227,6 +228,16 @@ def test_only_files_of_the_job_are_given(page: TestClient, studio: DrawnStudio) 
     assert answer.headers["content-disposition"] == 'attachment; filename="coco.zip"'
     assert answer.headers["content-type"] == "application/octet-stream"
     assert is_hardened(answer.headers)
+
+
+def test_a_file_of_the_job_that_was_removed_is_told(
+    page: TestClient, studio: DrawnStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.post("/api/hand-over", json={"formats": ["coco"], "model": False})
+    monkeypatch.setattr(studio, "file", lambda name: tmp_path / name)
+    answer = page.get("/files/coco.zip")
+    assert answer.status_code == 404
+    assert "write it again" in answer.text
 
 
 def test_a_huge_body_is_refused_before_it_is_read(page: TestClient, studio: DrawnStudio) -> None:

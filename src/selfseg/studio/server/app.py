@@ -145,6 +145,8 @@ class _Answers:
         if job is None or name not in {file.name for file in job.files}:
             raise HTTPException(404, "there is no such file; the page lists those that are ready")
         path = await run_in_threadpool(self._studio.file, name)
+        if not path.is_file():
+            raise HTTPException(404, "this file was removed, or another studio of the run wrote others; write it again")
         return FileResponse(path, media_type="application/octet-stream", filename=name)
 
     def _audit_start(self, said: Fields) -> Any:
