@@ -44,6 +44,17 @@ def test_a_log_gets_a_line_now_and_then_and_the_pauses_grow():
     assert lines[-1].endswith(" s left")
 
 
+def test_what_the_first_one_waited_for_is_not_counted_for_the_others():
+    clock, out = Clock(), io.StringIO()
+    with bars_at(clock, out) as bars:
+        task = bars.add_task("masks", total=101)
+        clock.now += 29  # it is compiled
+        bars.advance(task)
+        clock.now += 2
+        bars.advance(task)
+    assert out.getvalue() == "masks: 2 of 101, about 3 min left\n"
+
+
 def test_training_tells_its_loss_and_nothing_is_said_at_the_end():
     clock, out = Clock(), io.StringIO()
     with bars_at(clock, out) as bars:

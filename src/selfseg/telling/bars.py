@@ -34,6 +34,7 @@ class Bars(Progress):
         self._due = self._began = self.get_time()
         self._due += FIRST
         self._before: dict[TaskID, float] = {}
+        self._first: dict[TaskID, tuple[float, float]] = {}  # when the first ones were done, and how many there were
 
     def add_task(self, description: str, *args: Any, **options: Any) -> TaskID:
         """As of `Progress`."""
@@ -53,15 +54,21 @@ class Bars(Progress):
 
     def _say(self, number: TaskID) -> None:
         """Print a line, if it is time for one."""
-        now = self.get_time()
-        if not self._in_lines or now < self._due:
+        if not self._in_lines:
+            return
+        now, task = self.get_time(), self.tasks[self.task_ids.index(number)]
+        if number not in self._first and task.completed > self._before[number]:
+            self._first[number] = now, task.completed
+        if now < self._due:
             return
         self._due = now + min(LONGEST, max(FIRST, SHARE * (now - self._began)))
-        task = self.tasks[self.task_ids.index(number)]
         if task.finished:
             return
         words = [f"{task.completed:,.0f}"]
         done, passed = task.completed - self._before[number], task.elapsed or now - self._began
+        since, first = self._first.get(number, (now, task.completed))
+        if task.completed > first:  # the first one may have waited for what was compiled or loaded
+            done, passed = task.completed - first, now - since
         if task.total:
             words = [f"{task.completed:,.0f} of {task.total:,.0f}"]
             if done > 0:
