@@ -103,7 +103,7 @@ def lasting(seconds: float) -> str:
     """A time in the words that one would use.
 
     Example:
-        >>> lasting(42), lasting(150), lasting(7500)
+        >>> lasting(42), lasting(170), lasting(7500)
         ('42 s', '3 min', '2 h 05 min')
     """
     minutes = round(seconds / 60)

@@ -169,7 +169,7 @@ def test_a_run_is_measured_at_320_px_in_a_pass_of_its_own_or_at_what_is_asked(ru
     assert found["embedder", "clusters"].resolution == 32
     assert found["embedder", "prototypes"].resolution == 320
     assert found["most frequent class", "constant"].fit_split == "train"
-    assert passes[:3] == ["sample embedder", "measure embedder", "measure embedder"]
+    assert passes[:4] == ["sample embedder", "fit clusters, embedder", "measure embedder", "measure embedder"]
     assert (run / "results" / "labelled-val-prototypes-k5-embedder.json").is_file()
     assert len(read_results(run)) == 5
     assert any("nothing fitted" in line for line in compare_results(run)[0].fine_print)
@@ -185,7 +185,7 @@ def test_a_run_is_measured_at_320_px_in_a_pass_of_its_own_or_at_what_is_asked(ru
         **settings,
     )
     assert [(r.protocol, r.resolution) for r in both] == [("clusters", 32), ("prototypes", 32)]
-    assert passes == ["sample embedder", "measure embedder"]  # one pass over val for both
+    assert passes == ["sample embedder", "fit clusters, embedder", "measure embedder"]  # one pass over val for both
     own = evaluate(run, stripes, [Prototypes(resolution=None)], beside=ALONE)
     assert own[0].resolution == 32
 
