@@ -15,7 +15,7 @@ from selfseg.evaluation.evaluator import evaluate_extractors
 from selfseg.evaluation.protocols.linear import Linear
 from selfseg.evaluation.protocols.segmentation import SegmentationConfig, open_splits
 from selfseg.evaluation.sheet import EvaluationConfig
-from selfseg.evaluation.sources import claim_folder, own_job
+from selfseg.evaluation.sources import own_job
 
 
 def test_copies_of_images_in_both_splits_are_told(labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,16 +61,19 @@ def test_an_edited_label_is_other_data(labelled: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(labelled, tmp_path / "copied")
     assert contents_of([open_labelled(copied, split) for split in ("train", "val")]) == before, "wherever it lies"
     out = tmp_path / "out"
-    claim_folder(out, {"kind": "segmentation", "files": before})
+    with own_job(out, {"kind": "segmentation", "files": before}):
+        pass
     (out / "checkpoints" / "step_00000001").mkdir(parents=True)
     label = np.array(Image.open(splits[0].labels[0]))
     label[40, 40] ^= 1
     Image.fromarray(label).save(splits[0].labels[0])
     after = contents_of(splits)
     with pytest.raises(RecipeMismatch, match="files: "):
-        claim_folder(out, {"kind": "segmentation", "files": after})
+        with own_job(out, {"kind": "segmentation", "files": after}):
+            pass
     (out / "transfer.json").write_text('{"kind": "segmentation"}')  # of a version that didn't note it
-    claim_folder(out, {"kind": "segmentation", "files": after})
+    with own_job(out, {"kind": "segmentation", "files": after}):
+        pass
 
 
 def test_labels_are_read_before_a_network_is_trained(labelled: Path, caplog: pytest.LogCaptureFixture) -> None:

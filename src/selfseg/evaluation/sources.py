@@ -111,25 +111,7 @@ _SINCE = {"one_class": 1.0, "distort": False, "head_concat": False, "dropout": 0
 
 @contextmanager
 def own_job(out: Path, record: Mapping[str, Any], kind: str = "transfer") -> Iterator[None]:
-    """`claim_folder`, and hold OUT: of two calls at once one would write its settings over the work of the other.
-
-    Raises:
-        RunError: if another process is at work on OUT; else as `claim_folder`.
-    """
-    _check_own(out, kind)
-    mark_output(out)
-    with sole_use(out):
-        claim_folder(out, record, kind)
-        yield
-
-
-def _check_own(out: Path, kind: str) -> None:
-    if not (out / f"{kind}.json").is_file() and not is_unclaimed(out):
-        raise RunError(f"{out} exists and is no {kind} of selfseg; give another --out")
-
-
-def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -> None:
-    """Make OUT, or check that it is of the same job.
+    """Make OUT, or check that it is of the same job, and hold it: of two calls one would write over the other's work.
 
     Args:
         out: the folder.
@@ -138,10 +120,20 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
 
     Raises:
         RecipeMismatch: if OUT is of another job; the message shows the difference.
-        RunError: if OUT is something else.
+        RunError: if OUT is something else, or another process is at work on it.
     """
-    _check_own(out, kind)
     path = out / f"{kind}.json"
+    if not path.is_file() and not is_unclaimed(out):
+        raise RunError(f"{out} exists and is no {kind} of selfseg; give another --out")
+    mark_output(out)
+    with sole_use(out):
+        _claim(path, record, kind)
+        yield
+
+
+def _claim(path: Path, record: Mapping[str, Any], kind: str) -> None:
+    """Write OUT/KIND.json; RecipeMismatch if it is there, says something else, and work of it is kept."""
+    out = path.parent
     wanted = json.loads(json.dumps(record))
     if path.is_file():
         # A first attempt that left nothing may have had a wrong setting.
@@ -161,7 +153,6 @@ def claim_folder(out: Path, record: Mapping[str, Any], kind: str = "transfer") -
                     + "\n  ".join(changed)
                     + "\ngive another --out, or the old settings to continue it"
                 )
-    mark_output(out)
     write_json(path, wanted)
 
 

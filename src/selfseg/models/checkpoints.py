@@ -29,8 +29,6 @@ from selfseg.models.published.files import Tensors
 from selfseg.models.published.files import read_weights as read_weights
 from selfseg.telling import tell_after
 
-_SLOW = 5.0  # seconds until it is said that weights are being fetched
-
 
 @dataclass(frozen=True)
 class Twins:
@@ -334,7 +332,7 @@ def timm_weights(name: str) -> Tensors:
     """
     sentence = f"still fetching ImageNet weights of {name!r} through timm; without a network this fails after a minute"
     try:
-        with tell_after(_SLOW, sentence):
+        with tell_after(sentence):
             model = timm.create_model(name, pretrained=True)
     except Exception as error:  # network, hub and name errors of many libraries
         raise CheckpointError(

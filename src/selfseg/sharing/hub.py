@@ -25,7 +25,6 @@ Token = str | bool | None
 
 _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?"
 _NAME = re.compile(rf"{_PART}/{_PART}", re.ASCII)
-_SLOW = 5.0  # seconds until it is said that the hub is being asked
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -92,7 +91,7 @@ def download(
     check_repository(repo)
     api, reason = _api(token), ""
     if not local_files_only:
-        with _errors(repo, revision), tell_after(_SLOW, f"still asking the Hugging Face hub for {repo}"):
+        with _errors(repo, revision), tell_after(f"still asking the Hugging Face hub for {repo}"):
             try:
                 info = api.model_info(repo, revision=revision, files_metadata=True)
             except Exception as error:

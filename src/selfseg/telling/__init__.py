@@ -43,11 +43,11 @@ def tell(sentence: str) -> None:
 
 
 @contextmanager
-def tell_after(seconds: float, sentence: str) -> Iterator[None]:
+def tell_after(sentence: str, seconds: float = 5.0) -> Iterator[None]:
     """Say a sentence if what is done within takes longer than so many seconds.
 
     Example:
-        >>> with tell_after(60, "the server hasn't answered for a minute"):
+        >>> with tell_after("the server hasn't answered yet"):
         ...     pass
     """
     timer = Timer(seconds, tell, (sentence,))
