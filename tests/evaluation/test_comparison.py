@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from statistics import mean, stdev
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ SMALL = EmbedderConfig(backbone="resnet10t", output_stride=32, decoder="fpn", di
 def make_run(folder, seed, prototypes=0):
     torch.manual_seed(seed)
     Embedder(SMALL).save(folder / "embedder")
+    (folder / "recipe.yaml").write_text(f"kind: Recipe\nout: {folder}\nsteps: 3\nseed: {seed}\n")
     if prototypes:
         vectors = torch.nn.functional.normalize(torch.randn(prototypes, SMALL.dim), dim=1)
         save_prototypes(folder, vectors)
@@ -57,7 +59,11 @@ def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
     lines = (tmp_path / "out" / "compare.md").read_text("utf-8").splitlines()
     rows = [line.split(" | ")[0] for line in lines if "±" in line and line.startswith("|")]
     assert rows[:2] == ["| first", "| second"]
-    assert sorted(rows[2:]) == ["| colour", "| colour + position"]
+    assert sorted(rows[2:4]) == ["| colour", "| colour + position"]
+    mious = [r.metrics["miou"] for r in results if r.what in ("first", "second")]
+    told = f"{mean(mious):.3f} ± {stdev(mious):.3f}"
+    assert any(line.startswith(f"| 2 trainings: first, second | {told} / ") for line in lines)
+    assert "2 trainings: first, second" in page.read_text("utf-8")
 
 
 @pytest.mark.slow

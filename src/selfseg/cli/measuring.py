@@ -222,6 +222,7 @@ def compare(
     """
     from selfseg.evaluation.comparison import compare as measure
     from selfseg.evaluation.measure.results import format_table
+    from selfseg.evaluation.measure.trainings import over_trainings, trainings_table
 
     if len(runs) < 2:
         raise ConfigError(
@@ -248,6 +249,8 @@ def compare(
             progress=progress,
         )
     OUT.print(format_table(results))
+    if several := over_trainings(results):
+        OUT.print(trainings_table(several))
     _tell_starts(results)
     say(f"written: {page}")
     return 0

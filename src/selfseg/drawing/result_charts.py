@@ -9,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from selfseg.drawing.charts import Curve, confusion_chart, points_chart
+from selfseg.drawing.trainings import OverTrainings, over_trainings
 from selfseg.storage.files import read_json
 from selfseg.storage.hashes import embedder_hash
 from selfseg.types import EvalResult
@@ -61,6 +62,7 @@ class Comparison:
         class_names: C names.
         class_rows: (what, column, C fractions or None) of the rows that are the run's own.
         confusions: (column, and what where there are several, SVG, fine print) of the same rows.
+        several: means over the trainings of each recipe that has some.
     """
 
     title: str
@@ -70,6 +72,7 @@ class Comparison:
     class_names: tuple[str, ...]
     class_rows: tuple[tuple[str, str, tuple[float | None, ...]], ...]
     confusions: tuple[tuple[str, Markup, str], ...] = ()
+    several: tuple[OverTrainings, ...] = ()
 
     def class_iou_of(self, column: str) -> list[tuple[str, tuple[float | None, ...]]]:
         """(what, C fractions or None) of the rows that have a result in a column."""
@@ -214,6 +217,7 @@ def comparison_of(results: Sequence[EvalResult], own: Sequence[str] = ("embedder
         class_names=first.class_names,
         class_rows=tuple((r.what, column_of(r), r.class_iou) for r in measured if r.what in own),
         confusions=tuple(_confusion(r, len(own) > 1) for r in measured if r.what in own),
+        several=tuple(over_trainings(measured)),
     )
 
 

@@ -35,6 +35,7 @@ from selfseg.evaluation.evaluator import evaluate_extractors
 from selfseg.evaluation.measure.features import Extractor, embedder_extractor, positioned_name
 from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import TRIVIAL, Results, markdown_table, package_version, result_name
+from selfseg.evaluation.measure.trainings import as_training, over_trainings, trainings_markdown
 from selfseg.evaluation.references import is_reference, load_reference, parse_reference
 from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, VERSIONS, EvaluationConfig, Protocol, Sheet, names_of
@@ -45,7 +46,7 @@ from selfseg.ops.channels import Channels
 from selfseg.ops.pca import fit_pca
 from selfseg.pages.comparison import Drawing, Shown, write_comparison_page
 from selfseg.storage.files import mark_output, read_json, write_json, write_text
-from selfseg.storage.hashes import run_hash
+from selfseg.storage.hashes import run_hash, training_of
 from selfseg.storage.outputs.claiming import check_output, own_output
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
@@ -224,7 +225,7 @@ def _fill(
         results.extend(EvalResult.from_dict(read_json(folder / "results" / name)) for name in row["results"])
         drawings += [Drawing(**drawing) for drawing in row["drawings"]]
     sources = {row.name: row.source for row in rows}
-    write_text(out / "compare.md", markdown_table(results))
+    write_text(out / "compare.md", markdown_table(results) + trainings_markdown(over_trainings(results)))
     page = write_comparison_page(out, sources, results, shown, drawings, measured.class_names)
     return page, results
 
@@ -255,23 +256,27 @@ class _Contestant:
 
 def _contestant(row: Row, config: EvaluationConfig, reading: Reading, beside: Beside) -> _Contestant:
     reference = parse_reference(row.source) if is_reference(row.source) else None
-    learned, told = None, {}
+    learned, told, training = None, {}, dict[str, Any]()
     if reference is None:
         asked = config.prototypes is not None and has_prototypes(row.source)
         embedder, weights, learned = open_run(Path(row.source), asked, "cpu")
-        told = {"embedder": weights}
+        told, training = {"embedder": weights}, training_of(Path(row.source))
     else:
         embedder, told = load_reference(reference), asdict(reference)
     if learned is None and not config.fitted:
         raise ConfigError(f"{row.source} has no prototypes; leave it out, or add another protocol")
     extractors = [
-        replace(extractor, name=_named(extractor.name, row), options={**extractor.options, **told})
+        replace(
+            extractor,
+            name=_named(extractor.name, row),
+            options={**extractor.options, **told, **as_training(training, extractor.name)},
+        )
         for extractor in embedder_extractors(embedder, config, reading, beside, learned)
     ]
     digests = [_digest(embedder.config.told(), embedder.state_dict())]
     if learned is not None:
         digests.append(_digest({}, {"prototypes": learned}))
-    identity = {"weights": digests, "beside": asdict(beside)}
+    identity = {"weights": digests, "beside": asdict(beside), **as_training(training, "embedder")}
     made_by = "" if reference else run_hash(Path(row.source))
     return _Contestant(row.name, tuple(extractors), embedder, identity, made_by)
 

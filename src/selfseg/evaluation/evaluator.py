@@ -18,6 +18,7 @@ from selfseg.evaluation.measure.reading import Progress
 from selfseg.evaluation.measure.results import Results, check_same_data, result_name, write_table
 from selfseg.evaluation.measure.results import format_table as format_table
 from selfseg.evaluation.measure.sharing import Alone, Shared
+from selfseg.evaluation.measure.trainings import as_training
 from selfseg.evaluation.protocols.objects import evaluate_objects
 from selfseg.evaluation.settings import Beside, Reading
 from selfseg.evaluation.sheet import DEFAULT_PROTOCOLS, EvaluationConfig, Protocol, Sheet, names_of
@@ -25,7 +26,7 @@ from selfseg.evaluation.subjects import Subjects
 from selfseg.models.embedder import Embedder
 from selfseg.ops.crf import CRFConfig
 from selfseg.storage.files import check_writable, write_json
-from selfseg.storage.hashes import run_hash
+from selfseg.storage.hashes import run_hash, training_of
 from selfseg.storage.outputs.claiming import check_results
 from selfseg.storage.remote.places import at_places
 from selfseg.types import EvalResult
@@ -98,6 +99,7 @@ def evaluate(
         fit, measured = fit.measured(source.config.channels), measured.measured(source.config.channels)
     made_by = run_hash(folder) if folder else ""
     weights = {"embedder": subjects.weights} if folder else {}
+    training = training_of(folder) if folder else {}
     kept = Path(out) if out is not None else None if folder is None else folder / "results"
     if kept is not None:
         check_writable(kept)
@@ -108,7 +110,7 @@ def evaluate(
     def keep(made: Sequence[EvalResult]) -> None:
         # What is of the run's own network; a baseline stays what it is when the run goes on.
         known = [
-            replace(result, options={**result.options, **weights})
+            replace(result, options={**result.options, **weights, **as_training(training, result.what)})
             if result.recipe_hash or result.what.startswith("embedder")
             else result
             for result in made

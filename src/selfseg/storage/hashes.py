@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,23 @@ def run_hash(run: Path) -> str:
     """What checkpoints of the run carry, see `recipe_hash`; "" without a readable recipe."""
     values = read_recipe_values(run)
     return recipe_hash(values) if values else ""
+
+
+def training_of(run: Path) -> dict[str, Any]:
+    """Which training of its recipe a run is; {} without a readable recipe.
+
+    Returns:
+        `recipe`: 16 hex digits, equal for runs that differ in nothing but their seed and how they were executed, and
+        whose images have the same sizes; `seed`: theirs.
+    """
+    values = read_recipe_values(run)
+    seed = values.pop("seed", None)
+    if not values or not isinstance(seed, int):
+        return {}
+    digest = hashlib.blake2b(recipe_hash(values).encode(), digest_size=8)
+    with suppress(OSError):
+        digest.update((run / "image_bytes.json").read_bytes())
+    return {"recipe": digest.hexdigest(), "seed": seed}
 
 
 def embedder_hash(run: Path | str) -> str:

@@ -322,7 +322,7 @@ def _markdown_group(results: Sequence[EvalResult]) -> str:
         lines += ["mIoU ± standard deviation over seeds / pixel accuracy, fractions.", ""]
     else:
         columns = list(dict.fromkeys(map(column_of, results)))
-    lines += _markdown_rows(["embedding", *columns], _rows(results, columns))
+    lines += markdown_rows(["embedding", *columns], _rows(results, columns))
     told = [r for r in results if r.what == "embedder"] or [r for r in results if r.what not in TRIVIAL]
     if len({r.what for r in told}) == 1:
         lines += _markdown_classes(f"IoU of each class, {told[0].what}:", first, {column_of(r): r for r in told})
@@ -341,7 +341,7 @@ def _markdown_classes(title: str, first: EvalResult, columns: Mapping[str, EvalR
         [name, *("-" if r.class_iou[i] is None else f"{r.class_iou[i]:.3f}" for r in columns.values())]
         for i, name in enumerate(first.class_names)
     ]
-    return ["", title, "", *_markdown_rows(["class", *columns], rows)]
+    return ["", title, "", *markdown_rows(["class", *columns], rows)]
 
 
 def _escaped(cell: str) -> str:
@@ -349,7 +349,9 @@ def _escaped(cell: str) -> str:
     return re.sub(r"([|<\[\]`\\])", r"\\\1", " ".join(cell.split()))
 
 
-def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table, whose cells are escaped; the first column stands at the left, the others at the right."""
+
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
 
