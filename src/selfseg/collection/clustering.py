@@ -127,7 +127,7 @@ def cluster(
     collection = collect(images, embedder)
     mark_output(run / "clusters")
     with ExitStack() as held:
-        held.enter_context(sole_use(run / "clusters"))  # two at once would write one another's files
+        held.enter_context(sole_use(run / "clusters", fixed=True))  # two at once would write one another's files
         log = SkipLog(run / "clusters" / "skipped.jsonl", len(collection), max_bad)
         job = Drawing(run, looks, device, len(collection), seed, points, position, True, progress, batch, made_by)
         work = Drawer(job, embedder, here=True)

@@ -225,13 +225,14 @@ def is_unclaimed(folder: Path) -> bool:
 
 
 @contextmanager
-def sole_use(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def sole_use(folder: Path, patience: float = 0.0, *, fixed: bool = False) -> Iterator[None]:
     """Hold a folder that `mark_output` made; the system lets go of it when the process ends, however it ends.
 
     Args:
         folder: the folder.
         patience: seconds to wait for another process that holds it. A server of files may hold on for that of a machine
             that is gone.
+        fixed: whether the folder can't be another one, so that nothing is left but to wait.
 
     Raises:
         RunError: if another process holds it.
@@ -245,9 +246,8 @@ def sole_use(folder: Path, patience: float = 0.0) -> Iterator[None]:
                 if time.monotonic() < end:
                     time.sleep(0.2)
                     continue
-                raise RunError(
-                    f"another process is at work on {folder}; wait for it, or give another folder"
-                ) from error
+                way_out = "wait until it has ended" if fixed else "wait for it, or give another folder"
+                raise RunError(f"another process is at work on {folder}; {way_out}") from error
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems without locks
                     raise

@@ -203,7 +203,7 @@ class HandOver:
         looks: Looks | None,
     ) -> None:
         try:
-            with sole_use(self._folder.parent):  # another studio of the run writes here, too
+            with sole_use(self._folder.parent, fixed=True):  # another studio of the run writes here, too
                 self._remove_the_last()
                 if wanted:
                     told = f"{len(store.names):,} images, {len(decided.legend.classes)} classes"

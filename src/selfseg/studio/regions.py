@@ -134,7 +134,7 @@ class RegionStore:
             return cls(folder, header, entries)
         embedder = load(run, device, looks)
         mark_output(folder)
-        with sole_use(folder):
+        with sole_use(folder, fixed=True):
             _fill(folder, key, embedder, collection, progress, max_bad)
         return cls.open(run)
 

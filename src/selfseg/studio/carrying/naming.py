@@ -53,7 +53,8 @@ def name_clusters(
     load_clusters(run, k)  # says what to do if there are none, before a folder is made
     given = {number: cluster_name(name) for number, name in names.items()}
     mark_output(run / "studio")
-    with sole_use(run / "studio", _PATIENCE):  # or of two calls at once one would lose what the other has named
+    # Of two calls at once one would lose what the other has named.
+    with sole_use(run / "studio", _PATIENCE, fixed=True):
         made = renamed(run, given, k, colours, names_so_far(run, k))
         _tell_of_others(run, made.about["k"])
         out = [number for number, name in given.items() if name == LEFT_OUT]

@@ -1,6 +1,6 @@
 // Part 5: masks of all images, and a model, as files.
 
-import {get, getBytes, post} from "./api.js";
+import {get, getBytes, listen, post} from "./api.js";
 import {afterPress, fill, h, icon, typed} from "./dom.js";
 import {paint} from "./layers.js";
 import {fail} from "./notices.js";
@@ -21,6 +21,10 @@ export class HandOver {
     this.choices = h("fieldset", {class: "formats"});
     this.button = h("button", {type: "button", class: "primary", onclick: () => this.begin()}, "Write the files");
     this.progress = h("div", {class: "job", role: "status"});
+    listen("connection", (how) => {
+      // The studio may be another one by now, which has written nothing.
+      if (how === "ok" && this.element.isConnected && this.formats) this.read();
+    });
     this.element = h(
       "div",
       {class: "hand-over"},
@@ -211,9 +215,11 @@ export class HandOver {
 
   follow(job) {
     clearTimeout(this.timer);
+    const cutOff = this.running && !job;
     this.running = Boolean(job?.running);
     this.allow();
     if (job) this.drawJob(job);
+    else this.forgetJob(cutOff);
     if (!this.running) return;
     const again = async () => {
       try {
@@ -223,6 +229,14 @@ export class HandOver {
       }
     };
     this.timer = setTimeout(again, PULSE);
+  }
+
+  /** The studio was started again since the last job: what that one wrote is offered no more. */
+  forgetJob(cutOff) {
+    if (!this.drawnJob) return;
+    this.drawnJob = null;
+    const last = cutOff ? "The studio was stopped while it wrote. " : "The studio was started again since the files were written. ";
+    fill(this.progress, h("p", {class: "hint strong"}, `${last}Write the files again.`));
   }
 
   drawJob(job) {
