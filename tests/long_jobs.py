@@ -84,8 +84,15 @@ def open_list(folder: Path) -> ImaginedList:
     return ImaginedList(**{one.name: getattr(found, one.name) for one in fields(found)})
 
 
-def call(folder: Path, job: Counting, where: Where = HERE, maker: str = "me", max_bad: float = 0.05) -> LongWork:
+def call(
+    folder: Path,
+    job: Counting,
+    where: Where = HERE,
+    maker: str = "me",
+    max_bad: float = 0.05,
+    before_again: Callable[[], object] = lambda: None,
+) -> LongWork:
     """What a verb does."""
-    work = LongWork(open_list(folder), folder, "maker", maker, max_bad, lambda *_: True)
+    work = LongWork(open_list(folder), folder, "maker", maker, max_bad, lambda *_: True, before_again=before_again)
     work.do(job, job.open(), hire(where, "test", False), where, "test", False)
     return work

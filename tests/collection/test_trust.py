@@ -2,21 +2,25 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import draw_scene
 from named_runs import add_clusters, make_run
+from selfseg.collection import embedding
 from selfseg.collection.clustering import cluster
 from selfseg.collection.clusters import load_clusters, save_clusters
 from selfseg.collection.embedding import embed
 from selfseg.collection.opening import choose_device, collect, load
 from selfseg.collection.segmenting import segment
 from selfseg.data.reading.images import ImageCollection
+from selfseg.drawing.pictures import write_image
 from selfseg.errors import CheckpointError, ConfigError, RunError
 from selfseg.models.embedder import Embedder
-from selfseg.storage.files import mark_output, sole_use, write_json
+from selfseg.storage.files import mark_output, read_json, sole_use, write_json
 from selfseg.storage.outputs.claiming import own_output
 
 
@@ -61,6 +65,52 @@ def test_embeddings_of_another_embedder_go_and_empty_files_are_made_anew(
     )
     embed(make_run(tmp_path / "other", resolution=96), few, out, device="cpu", progress=False)
     assert len(list(out.rglob("*.npy"))) == 1
+
+
+def test_no_index_tells_of_embeddings_that_are_being_removed_or_replaced(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    index, stale, touched = out / "index.json", list[str](), set[str]()
+    unlink, write = Path.unlink, embedding._write_embedding
+
+    def look(name: str) -> None:
+        touched.add(name)
+        if index.exists() and name in [image["name"] for image in read_json(index)["images"]]:
+            stale.append(name)
+
+    def removing(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == out and path.suffix == ".npy" and path.exists():
+            look(path.stem)
+        unlink(path, missing_ok)
+
+    def replacing(*arguments: Any) -> dict[str, Any]:
+        look(arguments[4])
+        return write(*arguments)
+
+    for seed, name in enumerate("abc"):
+        write_image(photos / f"{name}.png", draw_scene(seed, 40, 30)[0])
+    embed(run, photos, out, device="cpu", progress=False)
+    monkeypatch.setattr(Path, "unlink", removing)
+    monkeypatch.setattr(embedding, "_write_embedding", replacing)
+
+    def change() -> None:
+        write_image(photos / "a.png", draw_scene(7, 50, 30)[0])
+
+    changes: tuple[tuple[Callable[[], object], Path], ...] = (
+        (change, run),  # an image is another one
+        ((photos / "b.png").unlink, run),  # one is gone
+        (lambda: (photos / "c.png").write_bytes(b"damaged"), run),  # one can't be read any more
+        (lambda: None, make_run(tmp_path / "other", resolution=96)),  # another embedder
+    )
+    for step, embedder in changes:
+        touched.clear()
+        step()
+        embed(embedder, photos, out, device="cpu", progress=False, max_bad=0.9)
+        assert touched
+        assert not stale
+        listed = [image["file"] for image in read_json(index)["images"]]
+        assert sorted(listed) == sorted(path.name for path in out.glob("*.npy"))
 
 
 def test_two_cannot_cluster_one_run_at_once(run: Path, photos: Path) -> None:

@@ -90,7 +90,9 @@ def test_an_image_that_has_changed_is_done_again(tmp_path: Path, monkeypatch: py
     call(tmp_path, Counting(tmp_path))
     worked(tmp_path)
     monkeypatch.setitem(changed, name_of(777), 1)
-    call(tmp_path, Counting(tmp_path))
+    before: list[int] = []  # how many images were looked at when it was told
+    call(tmp_path, Counting(tmp_path), before_again=lambda: before.append(len(worked(tmp_path))))
+    assert before == [0]
     assert worked(tmp_path).keys() == {name_of(i) for i in range(777 // BLOCK * BLOCK, (777 // BLOCK + 1) * BLOCK)}
 
 

@@ -76,16 +76,17 @@ def _kill(artefact: object, folder: Path, seed: int) -> str:
     assert isinstance(artefact, Artefact)
     before = artefact.read(folder)
     written = _killed(lambda version: artefact.write(folder, version), 1 + max(before, 0), seed)
+    problem, found = "", -1
     try:
         found = artefact.read(folder)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {error}"
     if artefact.name in ("checkpoint", "clusters", "tree of clusters", "result") and found < max(before, written):
-        return f"version {found} lies there, and {max(before, written)} was written"
-    if problem := _in_a_process(lambda: artefact.write(folder, max(before, found, 0) + 2)):
-        return problem
+        problem = problem or f"version {found} lies there, and {max(before, written)} was written"
+    # Also after a problem: the next try begins with what is whole.
+    went_on = _in_a_process(lambda: artefact.write(folder, max(before, found, 0) + 2))
     left = left_over(folder)
-    return f"{left[0]} is left, and {len(left) - 1} more" if left else ""
+    return problem or went_on or (f"{left[0]} is left, and {len(left) - 1} more" if left else "")
 
 
 def _in_a_process(write: Callable[[], object]) -> str:

@@ -60,7 +60,8 @@ def embed(
     (`selfseg.data.reading.long.images`) the images are lines of JSON in `out/index.jsonl` instead.
 
     If a call is interrupted, the same call continues: a file is kept if the same embedder made it from the same source
-    file. Files that another embedder made here are removed first.
+    file. Files that another embedder made here are removed first. While files that `index.json` tells of are removed or
+    replaced, it isn't there: it is written again at the end.
 
     Args:
         run: the run's folder.
@@ -98,7 +99,18 @@ def _embed(
 ) -> Path:
     """`embed` into a folder that nobody else writes to."""
     out, embedder, fingerprint, progress = job.out, work.embedder, work.fingerprint, job.progress
+    index_file = out / "index.json"
+    told_by, told_of = _told(index_file)
     listed: dict[str, Any]
+
+    def withdraw() -> None:
+        # Before a file that it tells of is removed or replaced: a kill would leave an index of what isn't there.
+        with storage_errors(index_file):
+            index_file.unlink(missing_ok=True)
+
+    def remove(path: Path) -> None:
+        withdraw()
+        path.unlink(missing_ok=True)
 
     def made(name: str) -> list[Path]:
         return [out / f"{name}.npy"]
@@ -112,8 +124,11 @@ def _embed(
             max_bad,
             lambda some, i, line: _is_whole(out, entry_of(line, i)),
             lambda entries: {"entries": entries},
+            withdraw,
         )
-        _make_way(out, many.foreign(), fingerprint)
+        if told_by not in ("", fingerprint):
+            withdraw()
+        _make_way(out, many.foreign())
         many.do(job, work, crew, where, "embed", progress)
         _list_in(out / "index.jsonl", many)
         listed = {"images_in": "index.jsonl"}
@@ -123,11 +138,15 @@ def _embed(
         whole = whole_images(collection, log)
         with progress_file:
             progress_file.begin()
-        _make_way(out, progress_file.of_others(), fingerprint)
-        remove_left_over(out, progress_file.beside(set(collection.names)), collection.paths, made)
+        if told_by not in ("", fingerprint):
+            withdraw()
+        _make_way(out, progress_file.of_others())
+        remove_left_over(out, progress_file.beside(set(collection.names)), collection.paths, made, remove)
         todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
+        if any(collection.names[i] in told_of for i in todo):
+            withdraw()
         carry_out(job, work, crew, where, collection, todo, progress_file, log)
-        remove_outdated(progress_file, collection, log.skipped, made)
+        remove_outdated(progress_file, collection, log.skipped, made, remove)
         log.keep_current()
         found = [progress_file.of(name) for name in collection.names if name not in log.skipped]
         listed = {"images": [_without_maker(entry) for entry in found if entry is not None]}
@@ -144,8 +163,8 @@ def _embed(
         "frame": "[-1, 1] (x, y), align_corners=False",
         **listed,
     }
-    write_json(out / "index.json", index)
-    return ShownPath(out / "index.json")
+    write_json(index_file, index)
+    return ShownPath(index_file)
 
 
 def _without_maker(entry: dict[str, Any]) -> dict[str, Any]:
@@ -163,14 +182,11 @@ def _list_in(file: Path, many: LongWork) -> None:
     write_atomically(file, write)
 
 
-def _make_way(out: Path, others: Iterable[str], fingerprint: str) -> None:
+def _make_way(out: Path, others: Iterable[str]) -> None:
     """Remove what another embedder made here: one index.json tells of all that is in the folder."""
     for name in others:
         with storage_errors(out):
             (out / f"{name}.npy").unlink(missing_ok=True)
-    if _told_by(out / "index.json") not in ("", fingerprint):
-        with storage_errors(out):
-            (out / "index.json").unlink()
 
 
 @dataclass(frozen=True)
@@ -303,14 +319,15 @@ def _is_whole(out: Path, entry: dict[str, Any]) -> bool:
         return False
 
 
-def _told_by(index: Path) -> str:
-    """The embedder that an index.json is of; "" if there is none."""
+def _told(index: Path) -> tuple[str, frozenset[str]]:
+    """The embedder that an index.json is of, "" if there is none, and the names of the images that it lists."""
     try:
-        return str(read_json(index, MOST_LINES)["embedder"])
+        values = read_json(index, MOST_LINES)
+        return str(values["embedder"]), frozenset(str(image["name"]) for image in values.get("images", ()))
     except FileNotFoundError:
-        return ""
-    except (ValueError, KeyError, TypeError):
-        return "?"
+        return "", frozenset()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "?", frozenset()
 
 
 def _shape(file: Path) -> tuple[int, ...]:

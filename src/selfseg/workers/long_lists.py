@@ -92,6 +92,7 @@ class LongWork:
         max_bad: share of unreadable images that is an error, in [0, 1].
         there: whether an image's files are there, of its collection and number in it, and its shard's line.
         keep: what of a shard's values its line keeps.
+        before_again: called before a shard is done again that was finished earlier.
 
     Raises:
         StorageError: if the progress can't be read.
@@ -106,8 +107,9 @@ class LongWork:
         max_bad: float,
         there: There,
         keep: Callable[[Sequence[Entry]], Entry] = lambda _: {},
+        before_again: Callable[[], object] = lambda: None,
     ) -> None:
-        self.images, self._there, self._keep = images, there, keep
+        self.images, self._there, self._keep, self._before_again = images, there, keep, before_again
         size, modified = images.lines.stamp
         source = {"images": len(images), "bytes": size, "modified": modified, "shard": BLOCK}
         self.progress = ShardProgress(out / FILE, key, maker, -(-len(images) // BLOCK), source)
@@ -187,6 +189,7 @@ class LongWork:
             self._there(images, i, line) for i in range(len(images)) if i not in skipped
         )
         if not done:
+            self._before_again()
             self.again += 1
             return False
         self.kept += 1
