@@ -14,8 +14,9 @@ from torture.first_version.bench import Bench, Seen, fault, refused
     "tests/cli/test_pipes.py::test_a_reader_that_has_seen_enough_is_no_error",
 )
 def _head(bench: Bench) -> Seen:
-    done = bench.process(shell="$PYTHON -m selfseg evaluate --help | head -3")
-    broken = "BrokenPipe" in done.said
+    # With three lines it depends on the moment: a fast writer is done before `head` closes the pipe.
+    done = [bench.process(shell=f"$PYTHON -m selfseg evaluate --help | head -n {lines}") for lines in (3, 0)]
+    broken = any("BrokenPipe" in each.said for each in done)
     return Seen(broken, "BrokenPipeError" if broken else "three lines")
 
 

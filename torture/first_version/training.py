@@ -116,21 +116,29 @@ def _shared(bench: Bench) -> Seen:
 )
 def _loader(bench: Bench) -> Seen:
     bench.photos()
+    # At work, and while loaders begin: which of them outlives its training longest depends on the moment.
+    outlived = [_outlived(bench, f"run{number}", number == 0) for number in range(3)]
+    if not any(outlived):
+        return Seen(None, "there was no loader process")
+    return Seen(max(outlived) > 1.5, f"{max(outlived):.1f} s, the longest of three kills")
+
+
+def _outlived(bench: Bench, run: str, at_work: bool) -> float:
+    """Kill a training and count the seconds until its loaders are gone; 0 if it had none."""
     longer = ["1000000" if word == "3" else word for word in TINY]
-    words = [str(bench.python), "-m", "selfseg", "train", "vice_scratch", "photos", "--out", "run", "--workers", "2"]
+    words = [str(bench.python), "-m", "selfseg", "train", "vice_scratch", "photos", "--out", run, "--workers", "2"]
     with subprocess.Popen(
         [*words, *longer], cwd=bench.work, env=bench.environment, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
     ) as training:  # fmt: skip
-        log = bench.work / "run" / "log.jsonl"
+        log = bench.work / run / "log.jsonl"
         end = time.monotonic() + 120
-        while not (log.exists() and log.stat().st_size) and time.monotonic() < end:
+        while time.monotonic() < end and training.poll() is None:
+            if log.exists() and log.stat().st_size if at_work else len(_session(training.pid)) > 1:
+                break
             time.sleep(0.2)
-        time.sleep(1)
+        time.sleep(1 if at_work else 0.2)
         left = _session(training.pid) - {training.pid}
-        if not left:
-            training.kill()
-            return Seen(None, "there was no loader process")
         training.send_signal(signal.SIGKILL)
         training.wait()
     killed = time.monotonic()
@@ -139,7 +147,7 @@ def _loader(bench: Bench) -> Seen:
     seconds = time.monotonic() - killed
     for pid in _session(training.pid):
         os.kill(pid, signal.SIGKILL)
-    return Seen(seconds > 1.5, f"{seconds:.1f} s")
+    return seconds if left else 0.0
 
 
 def _session(leader: int) -> set[int]:
