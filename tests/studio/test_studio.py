@@ -133,6 +133,12 @@ def test_names_given_without_the_page_are_there(run: Path, scenes: Path) -> None
         assert not studio.state().classes
 
 
+def test_the_page_opens_with_the_clusters_that_have_names(run: Path, scenes: Path) -> None:
+    assert main(["name", str(run), "0=ground", "-k", "3"]) == 0
+    with opened(run, scenes) as studio:  # which would begin with 6
+        assert (studio.state().k_now, studio.state().clusters[0].name) == (3, "ground")
+
+
 @pytest.mark.slow
 def test_two_studios_of_one_run_see_each_others_decisions(run: Path, scenes: Path) -> None:
     with opened(run, scenes) as one, opened(run, scenes) as two:

@@ -245,7 +245,8 @@ class Session:
         """The concepts of the log's k and splits."""
         before = self._grouping
         k = state.k if state.k is not None else self._begin
-        if before is None or self._asked_k != k or state.clusterings.get(before.clusters.k) != self._fingerprint:
+        shown = before is not None and k in (self._asked_k, before.clusters.k)
+        if before is None or not shown or state.clusterings.get(before.clusters.k) != self._fingerprint:
             # The last: the run was clustered again, and somebody has named clusters of now. A number that this page
             # shows would mean another cluster.
             clusters = self._clusters(k)
@@ -254,7 +255,7 @@ class Session:
                 self.session = _session_of(self.run, self.store)
             before = None
         else:
-            clusters = before.clusters
+            self._asked_k, clusters = k, before.clusters
         splits = {path: np.asarray(split.centroids, np.float32) for path, split in state.splits.items()}
         wanted = {path: centres for path, centres in splits.items() if path.startswith(f"{clusters.k}/")}
         if before is not None and wanted.keys() == before.splits.keys():

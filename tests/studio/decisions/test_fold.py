@@ -169,7 +169,8 @@ def test_another_clustering_lets_names_rest_and_the_first_takes_what_was_there()
     (rest,) = found.resting
     assert (rest.k, rest.fingerprint, rest.names, rest.decided) == (9, "p", {"9/1": "road", "9/2": "sky"}, 2)
     assert found.clusterings == {9: "q"}
-    assert [named.k for named in found.by_clustering] == [8, 9]
+    assert found.k == 8
+    assert [named.k for named in found.by_clustering] == [9, 8], "the last is what was decided about last"
     assert [one.name for one in found.classes] == ["tree", "car"]
     assert [one.name for one in found.classes_of(9)] == ["tree"]
     back = state(name("9/1", "road"), first, other, name("9/1", "tree"), first)
@@ -190,8 +191,15 @@ def test_audits_are_rounds_and_the_last_answer_to_a_place_counts() -> None:
     assert [one.right for one in last.answers] == [True, None]
     assert state(answer(0, "", "")).audits[0].answers[0].right is True, "rightly nothing"
     assert last.decisions_since == 0
-    later = state(start, name("9/1", "a"), answer(0, "a", "a"), name("9/2", "b"), ("k", {"k": 9}), click("a"))
+    later = state(start, name("9/1", "a"), answer(0, "a", "a"), name("9/2", "b"), ("k", {"k": 8}), click("a"))
     assert later.audits[-1].decisions_since == 3
+
+
+def test_the_number_of_clusters_is_that_of_the_last_choice_or_decision() -> None:
+    assert state(("colour", {"name": "road", "colour": "#102030"})).k is None
+    assert state(name("300/1", "road")).k == 300
+    assert state(name("300/1", "road"), ("k", {"k": 9})).k == 9
+    assert state(("k", {"k": 9}), ("leave_out", {"cluster": "8/2", "on": True})).k == 8
 
 
 def test_a_part_of_what_is_not_split_is_no_cluster() -> None:

@@ -124,6 +124,8 @@ class Fold:
             return
         other = kind not in CHANGE_NO_MASK and not (kind == "k" and fields["k"] == self._k)
         self._apply[kind](seq, fields)
+        if "cluster" in fields:  # who names clusters with `selfseg name` never chose a k on the page
+            self._k = clusters_of(fields["cluster"])
         if other and self._rounds and self._rounds[-1].answers:
             self._rounds[-1].since += 1
 

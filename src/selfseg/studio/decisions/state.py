@@ -138,7 +138,7 @@ class State:
         colours: by name, of all classes that were ever used and not renamed; a class that comes back has its colour.
         clicks: in order. A later one outweighs an earlier one on the same place, which is left to the reader.
         audits: in order; the last is the one in progress.
-        k: the number of clusters that is worked with; None if it was never chosen.
+        k: the number of clusters that was chosen or decided about last; None before that.
         clusterings: by K, the fingerprint of the clustering that its paths speak of; "" if it was never told.
         resting: what was decided about clusterings that are no longer those of `clusterings`, the oldest first. It can
             be carried over (`selfseg.studio.carrying`).
