@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        self.number = number
         self.name = signal.Signals(number).name
 
 
@@ -40,6 +42,7 @@ class _Ending:
 
     def __init__(self) -> None:
         self._owner = os.getpid()
+        self._hook = sys.unraisablehook
         self.seen = self.over = False
 
     def __call__(self, number: int, frame: Any) -> None:
@@ -51,6 +54,16 @@ class _Ending:
         self.seen = True
         if not self.over:
             raise Stopped(number)
+
+    def unraisable(self, told: Any) -> None:
+        """In the place of `sys.unraisablehook`: ask again if Python let go of `Stopped`, as it does in finalizers."""
+        if isinstance(told.exc_value, Stopped) and os.getpid() == self._owner:
+            self.seen = False
+            again = threading.Timer(0.02, os.kill, (self._owner, told.exc_value.number))
+            again.daemon = True
+            again.start()
+        else:
+            self._hook(told)
 
 
 @contextmanager
@@ -72,10 +85,12 @@ def ending_on_signals(last: bool = False) -> Iterator[None]:
             signal.signal(number, ending)
     if last:
         atexit.register(_ignore)
+    hook, sys.unraisablehook = sys.unraisablehook, ending.unraisable
     try:
         yield
     finally:
         ending.over = True
+        sys.unraisablehook = hook
         if not last:
             for number, handler in before.items():
                 signal.signal(number, handler)

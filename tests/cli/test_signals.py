@@ -111,6 +111,20 @@ def test_a_second_signal_ends_it_at_once(where: str, tmp_path: Path) -> None:
         assert subprocess.run(words, check=False, timeout=60, capture_output=True).returncode == -number
 
 
+def test_a_signal_in_a_finalizer_is_not_lost() -> None:
+    class Late:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0)  # where the handler runs, whose exception Python lets go
+
+    def work() -> None:
+        Late()
+        time.sleep(20)
+
+    with pytest.raises(Stopped), ending_on_signals():
+        work()
+
+
 def test_stopped_is_an_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt) as raised, ending_on_signals():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -25,7 +25,7 @@ def as_training(training: Mapping[str, Any], of: str) -> dict[str, Any]:
 
 def trainings_table(several: Sequence[OverTrainings]) -> Table:
     """Them as a table for a terminal."""
-    table = Table(title="Means over trainings", caption=f"{EXPLAINED} mIoU / pixel accuracy, fractions")
+    table = Table(title="Means over trainings", caption="mean ± std over trainings: mIoU / pixel accuracy, fractions")
     table.add_column("runs")
     for column in columns_of(several):
         table.add_column(column, justify="right")
