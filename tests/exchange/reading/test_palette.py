@@ -1,4 +1,6 @@
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +78,15 @@ def test_what_can_not_be_used(tmp_path: Path) -> None:
 
 
 def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
-    Image.new("1", (60_000, 60_000)).save(tmp_path / "bomb.png")
-    assert (tmp_path / "bomb.png").stat().st_size < 1_000_000
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packed = zlib.compressobj(1)
+    rows = b"".join(packed.compress(bytes(7_501 * 100)) for _ in range(600)) + packed.flush()
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    assert (tmp_path / "bomb.png").stat().st_size < 2_000_000
     (tmp_path / "classes.txt").write_text("a\nb\n")
-    with pytest.raises(LabelError, match=r"bomb\.png"):
+    with pytest.raises(LabelError, match=r"bomb\.png.*3600000000 pixels"):
         list(read("palette", tmp_path)[1])
