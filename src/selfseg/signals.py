@@ -42,7 +42,7 @@ class _Ending:
 
     def __init__(self) -> None:
         self._owner = os.getpid()
-        self._hook = sys.unraisablehook
+        self.hook = sys.unraisablehook  # before this
         self.seen = self.over = False
 
     def __call__(self, number: int, frame: Any) -> None:
@@ -59,11 +59,15 @@ class _Ending:
         """In the place of `sys.unraisablehook`: ask again if Python let go of `Stopped`, as it does in finalizers."""
         if isinstance(told.exc_value, Stopped) and os.getpid() == self._owner:
             self.seen = False
-            again = threading.Timer(0.02, os.kill, (self._owner, told.exc_value.number))
+            again = threading.Timer(0.02, self._ask_again, (told.exc_value.number,))
             again.daemon = True
             again.start()
         else:
-            self._hook(told)
+            self.hook(told)
+
+    def _ask_again(self, number: int) -> None:
+        if not self.over:
+            os.kill(self._owner, number)
 
 
 @contextmanager
@@ -85,12 +89,12 @@ def ending_on_signals(last: bool = False) -> Iterator[None]:
             signal.signal(number, ending)
     if last:
         atexit.register(_ignore)
-    hook, sys.unraisablehook = sys.unraisablehook, ending.unraisable
+    sys.unraisablehook = ending.unraisable
     try:
         yield
     finally:
         ending.over = True
-        sys.unraisablehook = hook
+        sys.unraisablehook = ending.hook
         if not last:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -5,30 +5,12 @@ import pytest
 from selfseg.drawing.trainings import columns_of, over_trainings
 from selfseg.evaluation.measure.trainings import as_training, trainings_markdown
 from selfseg.storage.hashes import training_of
-from selfseg.types import EvalResult
+from some_result import some_result
 
 
 def result(what, miou, recipe="a", seed=0, of="embedder", protocol="linear"):
-    return EvalResult(
-        protocol=protocol,
-        protocol_version=1,
-        what=what,
-        dataset="data",
-        split="val",
-        fit_split="train",
-        metrics={"miou": miou, "accuracy": miou + 0.1},
-        class_names=("road",),
-        class_iou=(miou,),
-        confusion=((1,),),
-        matching="none",
-        k=None,
-        resolution=64,
-        crop="none",
-        crf=False,
-        seeds=(0, 1),
-        counts={"images": 1},
-        options=as_training({"recipe": recipe, "seed": seed}, of) if recipe else {},
-    )
+    options = as_training({"recipe": recipe, "seed": seed}, of) if recipe else {}
+    return some_result(what, miou, miou + 0.1, protocol=protocol, options=options)
 
 
 def test_a_mean_is_over_the_seeds_of_one_recipe():
@@ -79,7 +61,7 @@ def test_a_column_that_a_training_lacks_has_no_mean():
 def test_results_that_do_not_tell_their_training_have_no_mean(training):
     other = result("b", 0.4, seed=1)
     assert over_trainings([result("a", 0.3, recipe=""), other]) == []
-    odd = EvalResult(**{**result("a", 0.3).to_dict(), "options": {"training": training}})
+    odd = some_result("a", 0.3, options={"training": training})
     assert over_trainings([odd, other]) == []
 
 

@@ -60,6 +60,7 @@ def test_rows_are_what_evaluate_measures(runs, labelled, tmp_path):
     rows = [line.split(" | ")[0] for line in lines if "±" in line and line.startswith("|")]
     assert rows[:2] == ["| first", "| second"]
     assert sorted(rows[2:4]) == ["| colour", "| colour + position"]
+    assert rows[4:] == ["| 2 trainings: first, second"]
     mious = [r.metrics["miou"] for r in results if r.what in ("first", "second")]
     told = f"{mean(mious):.3f} ± {stdev(mious):.3f}"
     assert any(line.startswith(f"| 2 trainings: first, second | {told} / ") for line in lines)

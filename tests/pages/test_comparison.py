@@ -6,29 +6,7 @@ import pytest
 
 from selfseg.errors import StorageError
 from selfseg.pages.comparison import Drawing, Shown, colour_classes, write_comparison_page
-from selfseg.types import EvalResult
-
-
-def result(what, miou, protocol="linear"):
-    return EvalResult(
-        protocol=protocol,
-        protocol_version=1,
-        what=what,
-        dataset="drawn",
-        split="val",
-        fit_split="train",
-        metrics={"miou": miou, "miou_std": 0.01, "accuracy": 0.5},
-        class_names=("sky", "<b>road"),
-        class_iou=(miou, None),
-        confusion=((1, 0), (0, 0)),
-        matching="none",
-        k=None,
-        resolution=64,
-        crop="none",
-        crf=False,
-        seeds=(0, 1),
-        counts={"images": 3},
-    )
+from some_result import some_result
 
 
 @pytest.fixture
@@ -44,7 +22,7 @@ def drawn(tmp_path):
 
 def test_the_page_has_every_row_and_picture_and_loads_nothing(drawn):
     folder, shown, drawings = drawn
-    results = [result("two", 0.4), result("one", 0.3), result("colour", 0.1)]
+    results = [some_result("two", 0.4), some_result("one", 0.3), some_result("colour", 0.1)]
     sources = {"one": "runs/one", "two": "runs/two"}
     page = write_comparison_page(folder, sources, results, shown, drawings, ("sky", "<b>road")).read_text("utf-8")
     rows = re.findall(r'<tr( class=own)?><th scope="row">([^<]+)</th>\s+<td><span( class=best)?>', page)
@@ -60,7 +38,7 @@ def test_a_picture_that_is_gone_is_named(drawn):
     folder, shown, drawings = drawn
     (folder / "two.png").unlink()
     with pytest.raises(StorageError, match=r"two\.png is gone"):
-        write_comparison_page(folder, {"one": "a"}, [result("one", 0.3)], shown, drawings, ("sky", "road"))
+        write_comparison_page(folder, {"one": "a"}, [some_result("one", 0.3)], shown, drawings, ("sky", "road"))
 
 
 def test_classes_have_their_colours_and_void_is_gray():

@@ -134,7 +134,8 @@ def _outlived(bench: Bench, run: str, at_work: bool) -> float:
         log = bench.work / run / "log.jsonl"
         end = time.monotonic() + 120
         while time.monotonic() < end and training.poll() is None:
-            if log.exists() and log.stat().st_size if at_work else len(_session(training.pid)) > 1:
+            begun = (log.exists() and log.stat().st_size > 0) if at_work else len(_session(training.pid)) > 1
+            if begun:
                 break
             time.sleep(0.2)
         time.sleep(1 if at_work else 0.2)

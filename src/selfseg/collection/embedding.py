@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,13 +109,23 @@ def _embed(
         with storage_errors(index_file):
             index_file.unlink(missing_ok=True)
 
-    def remove(path: Path) -> None:
-        withdraw()
-        path.unlink(missing_ok=True)
-
     def made(name: str) -> list[Path]:
         return [out / f"{name}.npy"]
 
+    def remove(path: Path) -> None:
+        if os.path.lexists(path):
+            withdraw()
+            with storage_errors(path):
+                path.unlink()
+
+    def make_way(others: Iterable[str]) -> None:
+        # What another embedder made: one index.json tells of all that is in the folder.
+        for name in others:
+            for path in made(name):
+                remove(path)
+
+    if told_by not in ("", fingerprint):
+        withdraw()
     if isinstance(collection, LongList):
         many = LongWork(
             collection,
@@ -126,9 +137,7 @@ def _embed(
             lambda entries: {"entries": entries},
             withdraw,
         )
-        if told_by not in ("", fingerprint):
-            withdraw()
-        _make_way(out, many.foreign())
+        make_way(many.foreign())
         many.do(job, work, crew, where, "embed", progress)
         _list_in(out / "index.jsonl", many)
         listed = {"images_in": "index.jsonl"}
@@ -138,9 +147,7 @@ def _embed(
         whole = whole_images(collection, log)
         with progress_file:
             progress_file.begin()
-        if told_by not in ("", fingerprint):
-            withdraw()
-        _make_way(out, progress_file.of_others())
+        make_way(progress_file.of_others())
         remove_left_over(out, progress_file.beside(set(collection.names)), collection.paths, made, remove)
         todo = [i for i in whole if not _is_done(progress_file, collection, i, out)]
         if any(collection.names[i] in told_of for i in todo):
@@ -180,13 +187,6 @@ def _list_in(file: Path, many: LongWork) -> None:
                 stream.writelines(json.dumps(entry) + "\n" for entry in line["entries"])
 
     write_atomically(file, write)
-
-
-def _make_way(out: Path, others: Iterable[str]) -> None:
-    """Remove what another embedder made here: one index.json tells of all that is in the folder."""
-    for name in others:
-        with storage_errors(out):
-            (out / f"{name}.npy").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

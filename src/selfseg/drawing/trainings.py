@@ -8,8 +8,6 @@ from statistics import mean, stdev
 
 from selfseg.types import EvalResult
 
-EXPLAINED = "Runs that differ in nothing but the seed of their training: mean ± standard deviation over the trainings."
-
 
 @dataclass(frozen=True)
 class OverTrainings:

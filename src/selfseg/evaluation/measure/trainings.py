@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from selfseg.drawing.trainings import EXPLAINED, OverTrainings, columns_of
+from selfseg.drawing.trainings import OverTrainings, columns_of
 from selfseg.drawing.trainings import over_trainings as over_trainings
 from selfseg.evaluation.measure.results import markdown_rows
 
@@ -40,5 +40,8 @@ def trainings_markdown(several: Sequence[OverTrainings]) -> str:
         return ""
     columns = columns_of(several)
     rows = [[each.name, *map(each.cell, columns)] for each in several]
-    told = f"{EXPLAINED} mIoU / pixel accuracy, fractions."
+    told = (
+        "Runs that differ in nothing but the seed of their training: mean ± standard deviation over the trainings. "
+        "mIoU / pixel accuracy, fractions."
+    )
     return "\n".join(["", "## Means over trainings", "", told, "", *markdown_rows(["runs", *columns], rows), ""])
